@@ -1,0 +1,88 @@
+# Everything a fresh machine needs is Python 3.11 or newer (with venv) and make.
+#
+#   make demo                     the whole story on built-in synthetic faces
+#   make test                     the test suite
+#   make demo DEMO_ARGS=--quick   a short demo
+#   make test PYTEST_ARGS="-n 0 -x tests/test_angular.py"
+#   make bench BENCH_ARGS="head --quick"
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+PYTEST_ARGS ?= -n 2 --dist loadfile
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+# PyTorch for CPUs alone is smaller where its own package index can be reached:
+#   make bench BENCH_PIP_ARGS="--extra-index-url INDEX"   PyTorch from the index of its CPU builds
+BENCH_VENV ?= .venv-bench
+BENCH_PIP_ARGS ?=
+
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench coverage lint format types constraints wheel-test clean
+
+help: ## Show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(RUN_STAMP) ## Install, then train, verify and export on synthetic faces (into demo/)
+	$(BIN)/tf_sphereface-demo --out demo $(DEMO_ARGS)
+
+test: $(DEV_STAMP) ## Run the test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(BENCH_VENV)/.installed ## Install PyTorch beside it all into .venv-bench; compare time and memory
+	$(BENCH_VENV)/bin/python benchmarks/compare.py $(BENCH_ARGS)
+
+coverage: $(DEV_STAMP) ## Run the test suite in one process and show which lines it misses
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+lint: $(DEV_STAMP) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(DEV_STAMP) ## Format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(DEV_STAMP) ## Check types
+	$(BIN)/mypy -p tf_sphereface
+
+constraints: $(DEV_STAMP) ## Check that constraints.txt resolves on each Python
+	$(BIN)/python tools/check_constraints.py
+
+wheel-test: $(DEV_STAMP) ## Build sdist and wheel, install it elsewhere, run every command
+	PYTHON="$(BIN)/python" bash tools/wheel_test.sh
+
+clean: ## Remove builds, caches and the demo; the environment stays
+	rm -rf build dist *.egg-info demo bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -path './.venv*' -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
+
+# The environment is made once, and installed again only when the requirements change.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11: say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(RUN_STAMP): $(REQUIREMENTS) | $(BIN)/python
+	@echo "Installing into $(VENV) (TensorFlow and the exporters: some minutes the first time)"
+	$(PIP_INSTALL) --editable ".[eval,export]"
+	@touch $@
+
+$(DEV_STAMP): $(REQUIREMENTS) | $(BIN)/python
+	@echo "Installing into $(VENV) with the tools for development (some minutes the first time)"
+	$(PIP_INSTALL) --editable ".[dev]"
+	@touch $@ $(RUN_STAMP)
+
+# An environment of its own: PyTorch stays out of the one for development.
+$(BENCH_VENV)/.installed: $(REQUIREMENTS) benchmarks/constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BENCH_VENV)/bin/python || "$(PYTHON)" -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --disable-pip-version-check $(BENCH_PIP_ARGS) \
+		--constraint constraints.txt --constraint benchmarks/constraints.txt --editable ".[bench]"
+	@touch $@
