@@ -1,0 +1,92 @@
+"""What the angular head hands to the losses: logits, and beside them what a loss cannot rebuild.
+
+Labels are no input of the model, so a loss sees the head's output alone. It is a table with one row
+an example:
+
+    num_classes columns     ||x|| cos(theta_j)
+    with a shared bias b    -||x|| (1 + h(b)),   h(b) = (b + sqrt(b^2 + 4)) / 2 > 0
+    the last column         -||x||
+
+No logit is below `-||x||`, so neither of the last two can be the largest entry, and the accuracy of
+stock Keras is right. `h` maps every b to a positive number, with `b = h - 1 / h`: the bias comes
+back with about 1e-6 of float32 error, whatever the length of the embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+NORM_FLOOR = 1e-4
+BIAS_MARK = 1.001  # a column below -1.001 ||x|| is no logit: it is the bias
+
+
+def join(logits: Any, norms: Any, shared_bias: Any = None) -> Any:
+    """Return the head's output.
+
+    Args:
+        logits: `||x|| cos(theta_j)`, `(batch, num_classes)`.
+        norms: `||x||`, `(batch, 1)`, above 0.
+        shared_bias: a scalar, or None for a head without one.
+
+    Returns:
+        `(batch, num_classes + 1)`, or `(batch, num_classes + 2)` with a bias.
+
+    Example:
+
+    >>> join(ops.array([[1.0, -0.5]]), ops.array([[2.0]]), 0.0).numpy().tolist()
+    [[1.0, -0.5, -4.0, -2.0]]
+    """
+    if shared_bias is None:
+        return ops.concatenate([logits, -norms], axis=-1)
+    bias = ops.convert_to_tensor(shared_bias, dtype=logits.dtype)
+    root = ops.sqrt(ops.square(bias) + 4.0)
+    # (b + root) / 2 cancels where b is negative; 2 / (root - b) is the same number.
+    positive = ops.where(bias >= 0, (bias + root) / 2.0, 2.0 / (root + ops.abs(bias)))
+    column = -ops.stop_gradient(norms) * (1.0 + positive)
+    return ops.concatenate([logits, column, -norms], axis=-1)
+
+
+def norms_of(outputs: Any) -> Any:
+    """Return `||x||`, `(batch,)`."""
+    return -outputs[:, -1]
+
+
+def cosines_of(outputs: Any, num_classes: int) -> Any:
+    """Return `cos(theta_j)`, `(batch, num_classes)`.
+
+    An embedding shorter than `NORM_FLOOR` is taken for one of that length, so that its gradient,
+    which grows as 1 / ||x||, is bounded.
+    """
+    return outputs[:, :num_classes] / ops.maximum(norms_of(outputs), NORM_FLOOR)[:, None]
+
+
+def shared_bias_of(outputs: Any) -> Any:
+    """Return the bias of a head that has one, `(batch,)`: the same number for each example.
+
+    The gradient goes to the bias alone, none to the norm. NaN where the head has no bias.
+
+    Example:
+
+    >>> outputs = join(ops.array([[1.0, -0.5]]), ops.array([[2.0]]), -3.0)
+    >>> round(float(shared_bias_of(outputs)[0]), 5)
+    -3.0
+    """
+    positive = -outputs[:, -2] / ops.stop_gradient(norms_of(outputs)) - 1.0
+    known = positive > 0.0
+    positive = ops.where(known, positive, 1.0)
+    return ops.where(known, positive - 1.0 / positive, np.nan)
+
+
+def has_shared_bias(outputs: Any) -> bool | None:
+    """Tell from the values whether a head has a bias; None where they are not known yet."""
+    if isinstance(outputs, keras.KerasTensor) or not tf.executing_eagerly():
+        return None
+    if outputs.shape[0] == 0 or outputs.shape[-1] < 3:
+        return None
+    column, minus_norm = np.asarray(outputs[:, -2:]).T
+    return bool(np.all(column < BIAS_MARK * minus_norm))

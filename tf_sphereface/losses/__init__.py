@@ -1,0 +1,68 @@
+"""Losses on the output of `layers.AngularDense`: thin classes over pure functions.
+
+| loss | what it does to the target's angle |
+|---|---|
+| `ASoftmaxLoss` | multiplies it, blended with the plain cosine; the length of x is the scale |
+| `NormFaceLoss` | nothing; cosines times a scale |
+| `CosFaceLoss` | takes a margin off the cosine |
+| `ArcFaceLoss` | adds a margin to the angle |
+| `SphereFaceRLoss` | multiplies it (or divides the others') by a real number |
+| `SphereFace2Loss` | binary decisions, one for each class, with a shared bias |
+
+`docs/losses.md` compares them.
+"""
+
+from tf_sphereface.losses._base import MarginLoss, wrong_head
+from tf_sphereface.losses._fused import fuse_for_xla
+from tf_sphereface.losses._rows import (
+    check_labels,
+    target_cross_entropy,
+    target_entries,
+    target_mask,
+)
+from tf_sphereface.losses._step import (
+    bind_step,
+    check_step,
+    quiet_loading,
+    read_step,
+    scheduled_losses,
+)
+from tf_sphereface.losses.a_softmax_loss import ASoftmaxLoss, a_softmax
+from tf_sphereface.losses.normalised import (
+    ArcFaceLoss,
+    CosFaceLoss,
+    NormFaceLoss,
+    arcface,
+    cosface,
+    normface,
+)
+from tf_sphereface.losses.sphereface2_loss import SphereFace2Loss, sphereface2, sphereface2_bias
+from tf_sphereface.losses.sphereface_r_loss import SphereFaceRLoss, sphereface_r
+
+__all__ = [
+    "ASoftmaxLoss",
+    "ArcFaceLoss",
+    "CosFaceLoss",
+    "MarginLoss",
+    "NormFaceLoss",
+    "SphereFace2Loss",
+    "SphereFaceRLoss",
+    "a_softmax",
+    "arcface",
+    "bind_step",
+    "check_labels",
+    "check_step",
+    "cosface",
+    "fuse_for_xla",
+    "normface",
+    "quiet_loading",
+    "read_step",
+    "scheduled_losses",
+    "sphereface2",
+    "sphereface2_bias",
+    "sphereface_r",
+    "target_cross_entropy",
+    "target_entries",
+    "target_mask",
+    "wrong_head",
+]
