@@ -1,0 +1,9 @@
+"""Networks from an aligned face to an embedding: plain functional Keras models of stock layers."""
+
+from __future__ import annotations
+
+from tf_sphereface.backbones.common import count_macs, count_parameters
+from tf_sphereface.backbones.mobilefacenet import MobileFaceNet
+from tf_sphereface.backbones.sphereface import SphereFaceNet
+
+__all__ = ["MobileFaceNet", "SphereFaceNet", "count_macs", "count_parameters"]

@@ -1,0 +1,127 @@
+"""What the networks share: input checks, symmetric stride-2 padding, and the size of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+
+def check_input_shape(input_shape: Sequence[int], *, minimum: int) -> tuple[int, int, int]:
+    """Return `input_shape` as `(height, width, channels)`.
+
+    Args:
+        input_shape: height, width and channels of an image, without a batch axis.
+        minimum: the smallest height and width that the network accepts, in pixels.
+
+    Raises:
+        ValueError: not three positive integers, or smaller than `minimum`.
+    """
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
+    if len(shape) != 3 or not all(_is_positive_int(size) for size in shape):
+        raise ValueError(
+            "Argument `input_shape` must be three positive integers (height, width, channels), "
+            f"without a batch axis. Received: input_shape={input_shape}"
+        )
+    height, width, channels = (int(size) for size in shape)
+    if min(height, width) < minimum:
+        raise ValueError(
+            f"Argument `input_shape` must be at least {minimum} pixels high and wide, because the "
+            f"network halves an image four times. Received: input_shape={input_shape}"
+        )
+    return height, width, channels
+
+
+def check_embedding_dim(embedding_dim: int) -> int:
+    """Return `embedding_dim`, or raise `ValueError` when it is not a positive integer."""
+    if not _is_positive_int(embedding_dim):
+        raise ValueError(
+            "Argument `embedding_dim` must be a positive integer. "
+            f"Received: embedding_dim={embedding_dim}"
+        )
+    return int(embedding_dim)
+
+
+def embedding_dtype() -> str:
+    """Return the dtype in which a network computes its embedding: that of its variables.
+
+    Under `mixed_float16` and `mixed_bfloat16` this is float32. The cosine of two embeddings of
+    bfloat16 (8 bits of mantissa) is coarser than the thresholds of verification, and a sum over
+    21,504 float16 products may overflow. The other layers follow the global policy.
+    """
+    return str(keras.config.dtype_policy().variable_dtype)
+
+
+def halve(x: Any, name: str) -> Any:
+    """Pad an image map by one pixel on every side, for a "valid" 3x3 convolution of stride 2.
+
+    Keras' own "same" pads an even size at the bottom and right only, which shifts the features by
+    half a pixel against networks trained in Caffe or PyTorch.
+    """
+    return keras.layers.ZeroPadding2D(1, data_format="channels_last", name=name)(x)
+
+
+def count_macs(model: keras.Model) -> int:
+    """Count the multiply-accumulates of convolutions and dense layers for one image.
+
+    A kernel is used once at every output position, so a layer costs its kernel's size times the
+    positions of its output. Biases, activations, normalisation and additions are left out, as is
+    usual in published figures. A layer that is called twice counts once.
+
+    Args:
+        model: a built model with a fixed image size, such as `SphereFaceNet(20)`. Models inside it
+            are counted too.
+
+    Returns:
+        Multiply-accumulates an image. SphereFaceNet(20) at 112x96: 1,749,737,472.
+
+    Raises:
+        ValueError: an output shape is not fixed, such as with `input_shape=(None, None, 3)`.
+
+    Example:
+
+    >>> from tf_sphereface.backbones import SphereFaceNet
+    >>> round(count_macs(SphereFaceNet(4)) / 1e9, 3)
+    0.164
+    """
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            total += count_macs(layer)
+            continue
+        kernel = getattr(layer, "kernel", None)
+        if kernel is None:
+            continue
+        positions = layer.output.shape[1:-1]
+        if any(size is None for size in positions):
+            raise ValueError(
+                "Argument `model` must have a fixed image size to count its operations. "
+                f"Received: layer {layer.name!r} with output shape {layer.output.shape}"
+            )
+        total += math.prod(kernel.shape) * math.prod(positions)
+    return int(total)
+
+
+def count_parameters(model: keras.Model) -> int:
+    """Count the trainable parameters of a built model.
+
+    Args:
+        model: any built model.
+
+    Returns:
+        The number of trainable scalars. Batch statistics are not among them.
+
+    Example:
+
+    >>> from tf_sphereface.backbones import SphereFaceNet
+    >>> count_parameters(SphereFaceNet(20))
+    22666944
+    """
+    return int(sum(math.prod(weight.shape) for weight in model.trainable_weights))
+
+
+def _is_positive_int(value: Any) -> bool:
+    """Tell whether `value` is an integer (NumPy's too, but no bool) above zero."""
+    return hasattr(value, "__index__") and not isinstance(value, bool) and value > 0
