@@ -1,0 +1,149 @@
+"""Who a synthetic face is: some fifty numbers, drawn once per identity."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+_STREAM = 0x1D  # keeps the identity's random stream apart from those of its samples
+_LIMIT = 2.0  # draws beyond two standard deviations are drawn in, or features would collide
+# How far people differ, as a factor of `TRAITS`: what decides how hard the set is. Colours give a
+# network its first hold, within tens of steps; shapes are what is left to learn.
+_SPREAD_OF_SHAPES, _SPREAD_OF_COLOURS = 0.7, 1.1
+_COLOURS = ("skin_", "hair_tone", "hair_hue", "hair_grey", "iris_hue", "iris_light")
+
+# name: (mean, standard deviation). Lengths are pixels of the 112 x 96 frame, origin at the head's
+# centre, y downwards; everything else is a fraction or a factor of one.
+TRAITS: dict[str, tuple[float, float]] = {
+    "temple_width": (34.0, 2.4),
+    "cheek_width": (36.0, 2.3),
+    "jaw_width": (28.0, 2.8),
+    "chin_width": (12.0, 2.4),
+    "chin": (47.0, 2.6),
+    "skull": (-53.0, 2.2),
+    "ear_size": (8.5, 1.7),
+    "ear_y": (-1.0, 2.2),
+    "eye_x": (16.5, 1.3),
+    "eye_y": (-8.0, 1.4),
+    "eye_width": (7.6, 0.9),
+    "eye_open": (3.6, 0.8),
+    "eye_tilt": (-0.6, 1.2),
+    "eye_round": (1.0, 0.22),
+    "iris_size": (3.3, 0.35),
+    "iris_hue": (0.0, 1.0),
+    "iris_light": (0.38, 0.14),
+    "eye_bag": (0.10, 0.07),
+    "socket": (0.13, 0.08),
+    "lid": (1.2, 0.45),
+    "brow_y": (-8.0, 1.5),
+    "brow_length": (10.0, 1.3),
+    "brow_thick": (1.9, 0.65),
+    "brow_arch": (2.4, 1.2),
+    "brow_tilt": (0.3, 1.1),
+    "brow_gap": (0.0, 1.1),
+    "brow_dark": (0.75, 0.18),
+    "nose_tip": (11.5, 2.0),
+    "nose_width": (7.2, 1.25),
+    "nose_bridge": (3.6, 0.8),
+    "nose_ball": (3.7, 0.8),
+    "nostril": (1.6, 0.4),
+    "nose_shade": (0.16, 0.07),
+    "mouth_y": (29.0, 1.8),
+    "mouth_width": (12.5, 1.7),
+    "lip_upper": (2.5, 0.75),
+    "lip_lower": (3.3, 0.85),
+    "lip_bow": (1.0, 0.5),
+    "mouth_curve": (1.2, 1.1),
+    "lip_red": (0.25, 0.13),
+    "lip_dark": (0.82, 0.08),
+    "fold": (0.10, 0.07),
+    "cheek_hollow": (0.08, 0.07),
+    "blush": (0.05, 0.04),
+    "beard": (-0.15, 0.32),
+    "moustache": (-0.15, 0.30),
+    "mole_x": (0.0, 18.0),
+    "mole_y": (14.0, 14.0),
+    "mole_size": (0.0, 1.1),
+    "skin_tone": (0.0, 1.0),
+    "skin_hue": (0.0, 1.0),
+    "skin_saturation": (0.0, 1.0),
+    "hair_tone": (0.0, 1.0),
+    "hair_hue": (0.0, 1.0),
+    "hair_grey": (0.0, 1.0),
+    "hairline": (-35.0, 4.0),
+    "parting": (0.0, 10.0),
+    "fringe": (2.0, 4.5),
+    "peak": (0.0, 2.5),
+    "hair_volume": (4.0, 2.4),
+    "hair_side": (-4.0, 12.0),
+    "hair_back": (8.0, 26.0),
+}
+
+
+class Identity:
+    """The traits of one synthetic person.
+
+    Attributes:
+        skin: RGB, float (3,), 0 to 255.
+        hair: RGB.
+        iris: RGB.
+
+    Every name in `TRAITS` is an attribute too, a float.
+    """
+
+    def __init__(
+        self, traits: dict[str, float], skin: np.ndarray, hair: np.ndarray, iris: np.ndarray
+    ) -> None:
+        self.__dict__.update(traits)
+        self.skin, self.hair, self.iris = skin, hair, iris
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> float: ...
+
+
+def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
+    saturation, value = float(np.clip(saturation, 0, 1)), float(np.clip(value, 0, 1))
+    return 255.0 * np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
+
+
+@functools.cache
+def _spread() -> np.ndarray:
+    """Return the factor of each trait."""
+    factors = (_SPREAD_OF_SHAPES, _SPREAD_OF_COLOURS)
+    return np.array([factors[name.startswith(_COLOURS)] for name in TRAITS])
+
+
+@functools.lru_cache(maxsize=4096)
+def draw_identity(seed: int, identity: int) -> Identity:
+    """Draw the traits of an identity; the same arguments always give the same person.
+
+    Args:
+        seed: which population, 0 or more.
+        identity: index of the person, 0 or more; any index is valid, so identities that were
+            never drawn in training are always to be had.
+
+    Returns:
+        The identity.
+    """
+    rng = np.random.default_rng([seed, _STREAM, identity])
+    draws = rng.standard_normal(len(TRAITS))
+    draws = _spread() * _LIMIT * np.tanh(draws / _LIMIT)
+    z = dict(zip(TRAITS, draws, strict=True))
+    traits = {name: mean + sd * float(z[name]) for name, (mean, sd) in TRAITS.items()}
+    skin = _rgb(
+        0.062 + 0.010 * z["skin_hue"],
+        0.43 + 0.08 * z["skin_saturation"] - 0.05 * z["skin_tone"],
+        0.78 + 0.11 * z["skin_tone"],
+    )
+    hair = _rgb(
+        0.07 + 0.022 * z["hair_hue"],
+        0.48 - 0.18 * z["hair_grey"],
+        0.32 + 0.15 * z["hair_tone"],
+    )
+    # from brown through green to blue
+    iris = _rgb(0.25 + 0.19 * z["iris_hue"], 0.45, traits["iris_light"])
+    return Identity(traits, skin, hair, iris)

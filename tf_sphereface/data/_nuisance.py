@@ -1,0 +1,115 @@
+"""What changes from one picture of a synthetic person to the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+_STREAM = 0x5A  # streams of single images
+_VIDEO_STREAM = 0x7D  # streams of videos
+
+# name: (mean, standard deviation). Angles in degrees, lengths in pixels of the 112 x 96 frame.
+# These move within a video; everything in `Nuisance.still` is drawn once per video.
+MOVING: dict[str, tuple[float, float]] = {
+    "yaw": (0.0, 15.0),
+    "pitch": (0.0, 9.0),
+    "roll": (0.0, 4.5),
+    "shift_x": (0.0, 2.2),
+    "shift_y": (0.0, 2.2),
+    "scale": (1.0, 0.045),
+    "light_x": (0.0, 0.75),
+    "light_y": (-0.35, 0.5),
+    "light": (0.75, 0.28),
+    "ambient": (0.68, 0.13),
+    "gain": (1.0, 0.13),
+    "warmth": (0.0, 0.10),
+    "tint": (0.0, 0.05),
+    "contrast": (1.0, 0.14),
+    "smile": (0.0, 1.6),
+    "jaw": (-0.4, 1.3),
+    "pucker": (0.0, 0.09),
+    "brow_raise": (0.0, 1.3),
+    "frown": (0.0, 0.9),
+    "lids": (0.0, 0.22),
+    "gaze_x": (0.0, 1.5),
+    "gaze_y": (0.0, 0.7),
+    "blur": (0.45, 0.45),
+    "occluder_x": (0.0, 16.0),
+    "occluder_y": (12.0, 26.0),
+}
+STILLS = 40  # uniform numbers that are drawn once a picture, or once a video
+
+
+class Nuisance:
+    """Pose, light, expression, occlusion and background of one picture.
+
+    Attributes:
+        still: `STILLS` numbers in [0, 1): background, clothes, occluders, hair style.
+        noise: two integers that choose the sensor noise of this frame.
+
+    Every name in `MOVING` is an attribute too, a float.
+    """
+
+    def __init__(self, moving: dict[str, float], still: np.ndarray, noise: tuple[int, int]) -> None:
+        self.__dict__.update(moving)
+        self.still, self.noise = still, noise
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> float: ...
+
+
+def _moving(draws: np.ndarray) -> dict[str, float]:
+    draws = 2.2 * np.tanh(draws / 2.2)
+    return {
+        name: mean + sd * z
+        for (name, (mean, sd)), z in zip(MOVING.items(), draws.tolist(), strict=True)
+    }
+
+
+def draw_nuisance(seed: int, identity: int, sample: int) -> Nuisance:
+    """Draw the nuisance of one picture, a pure function of its arguments.
+
+    Args:
+        seed: which population, 0 or more.
+        identity: index of the person, 0 or more.
+        sample: index of the picture of that person, 0 or more.
+
+    Returns:
+        The nuisance.
+    """
+    rng = np.random.default_rng([seed, _STREAM, identity, sample])
+    draws = rng.standard_normal(len(MOVING))
+    still = rng.random(STILLS)
+    row, column = rng.integers(0, 128, 2).tolist()
+    return Nuisance(_moving(draws), still, (row, column))
+
+
+def draw_path(seed: int, identity: int, clip: int, frames: int) -> list[Nuisance]:
+    """Draw the nuisance of a video: each moving value wanders on a sine of its own period.
+
+    `z(t) = a cos(w t) + b sin(w t)` with standard normal a and b keeps the distribution of single
+    pictures at every t. Periods lie between 40 and 160 frames.
+
+    Args:
+        seed: which population, 0 or more.
+        identity: index of the person, 0 or more.
+        clip: index of the video of that person, 0 or more.
+        frames: number of frames; a shorter video is the beginning of a longer one.
+
+    Returns:
+        One nuisance a frame.
+    """
+    rng = np.random.default_rng([seed, _VIDEO_STREAM, identity, clip])
+    a, b = rng.standard_normal((2, len(MOVING)))
+    period = rng.uniform(40.0, 160.0, len(MOVING))
+    still = rng.random(STILLS)
+    offsets = rng.integers(0, 128, 2)
+    path = []
+    for frame in range(frames):
+        phase = 2.0 * np.pi * frame / period
+        row, column = (offsets + frame * np.array([37, 61])) % 128
+        values = _moving(a * np.cos(phase) + b * np.sin(phase))
+        path.append(Nuisance(values, still, (int(row), int(column))))
+    return path
