@@ -1,0 +1,168 @@
+"""`tf_sphereface-align` and `tf_sphereface-import` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from tf_sphereface.cli import align, import_
+from tf_sphereface.data.alignment import TEMPLATES, read_image
+from tf_sphereface.data.alignment import align as align_image
+from tf_sphereface.embedder import load_embedder, read_metadata
+
+POINTS = TEMPLATES[112, 96] * 1.5 + 20
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three photographs of two people, and their landmarks."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for name in ("A/A_0001.jpg", "A/A_0002.png", "B/B_0001.bmp"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), cv2.resize(rng.integers(0, 256, (6, 5, 3), np.uint8), (200, 240)))
+        lines.append("\t".join([name, *map(str, (POINTS + rng.normal(size=(5, 2))).ravel())]))
+    (tmp_path / "landmarks.tsv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def run(root: Path, *options: str) -> int:
+    arguments = [str(root / "photos"), str(root / "faces"), "--jobs", "2"]
+    if "--landmarks" not in options:
+        arguments += ["--landmarks", str(root / "landmarks.tsv")]
+    return align.main([*arguments, *options])
+
+
+def faces(root: Path) -> list[str]:
+    folder = root / "faces"
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_align_writes_what_align_gives(photos, capsys) -> None:
+    assert run(photos) == 0
+    assert "3 faces of 112x96 written, 0 were there, 0 failed" in capsys.readouterr().out
+    assert faces(photos) == ["A/A_0001.jpg", "A/A_0002.png", "B/B_0001.png"]
+    name, *numbers = (photos / "landmarks.tsv").read_text().splitlines()[1].split("\t")
+    expected = align_image(
+        read_image(photos / "photos" / name), np.array(numbers, float).reshape(5, 2)
+    )
+    np.testing.assert_array_equal(read_image(photos / "faces" / name), expected)
+
+
+def test_align_resumes(photos, capsys) -> None:
+    run(photos)
+    kept, removed = photos / "faces/A/A_0001.jpg", photos / "faces/A/A_0002.png"
+    removed.unlink()
+    before = kept.stat().st_mtime_ns
+    assert run(photos) == 0
+    assert "1 faces of 112x96 written, 2 were there" in capsys.readouterr().out
+    assert kept.stat().st_mtime_ns == before
+    assert run(photos, "--overwrite") == 0
+    assert kept.stat().st_mtime_ns > before
+
+
+def test_align_does_not_mix_sizes(photos, capsys) -> None:
+    run(photos)
+    assert run(photos, "--size", "112x112") == 1
+    message = " ".join(capsys.readouterr().err.split())
+    assert "112x96 pixels instead of 112x112; --overwrite replaces it" in message
+    assert run(photos, "--size", "112x112", "--overwrite", "--format", "jpg") == 0
+    assert read_image(photos / "faces/B/B_0001.jpg").shape == (112, 112, 3)
+
+
+def test_align_reports_failures_and_writes_the_rest(photos, capsys) -> None:
+    (photos / "photos/A/A_0001.jpg").write_bytes(b"broken")
+    (photos / "photos/B/B_0001.bmp").unlink()
+    assert run(photos, "--json", str(photos / "report.json")) == 1
+    message = capsys.readouterr().err
+    assert "2 images could not be aligned" in message
+    report = json.loads((photos / "report.json").read_text())
+    assert list(report["failed"]) == ["A/A_0001.jpg", "B/B_0001.bmp"]
+    assert "truncated or not an image" in report["failed"]["A/A_0001.jpg"]
+    assert report["failed"]["B/B_0001.bmp"] == "missing"
+    assert (report["written"], report["already_there"]) == (1, 0)
+    assert faces(photos) == ["A/A_0002.png"]
+
+
+def test_align_without_landmarks_says_what_is_needed(photos, capsys) -> None:
+    assert align.main([str(photos / "photos"), str(photos / "faces")]) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "--landmarks FILE is needed: a line an image" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("../secret.jpg" + "\t1" * 10, "outside SRC"),
+        ("/etc/passwd" + "\t1" * 10, "outside SRC"),
+        ("# nothing", "names no image"),
+        ("a.jpg\t1", "expected a path and 10 finite numbers"),
+        ("a.bmp" + "\t1" * 10 + "\na.tif" + "\t1" * 10, "would both be written to a.png"),
+    ],
+)
+def test_align_refuses_a_landmark_file(photos, capsys, text, message) -> None:
+    (photos / "bad.tsv").write_text(text + "\n")
+    assert run(photos, "--landmarks", str(photos / "bad.tsv")) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (photos / "faces").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [(["--quality", "0"], "--quality"), (["--jobs", "0"], "--jobs")]
+)
+def test_align_refuses_options(photos, capsys, options, message) -> None:
+    assert run(photos, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_align_never_replaces_the_images(photos, capsys) -> None:
+    folder = str(photos / "photos")
+    assert align.main([folder, folder, "--landmarks", str(photos / "landmarks.tsv")]) == 2
+    assert "another folder than SRC" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", [align, import_])
+def test_help_teaches(command, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert "exit code:" in text
+
+
+def test_import_writes_an_embedder(real_data, tmp_path, capsys) -> None:
+    folder = real_data / "mobilefacenet"
+    checkpoint, out = folder / "mobilefacenet_casia_068.ckpt", tmp_path / "model.keras"
+    options = ["--arch", "mobilefacenet", "--out", str(out), "--json", str(tmp_path / "x.json")]
+    assert import_.main([str(checkpoint), *options]) == 0
+    assert "112x96 RGB to 128 numbers, 1.00 M parameters" in capsys.readouterr().out
+    metadata = read_metadata(out)
+    assert metadata is not None
+    assert (metadata.input_size, metadata.embedding_dim) == ((112, 96), 128)
+    assert (metadata.channel_order, metadata.template) == ("rgb", "112x96")
+    assert metadata.architecture == "MobileFaceNet"
+    assert metadata.normalized is False
+    assert metadata.extra["licence"] == "unknown"
+    assert metadata.source_hash == json.loads((tmp_path / "x.json").read_text())["source_hash"]
+    parity = np.load(folder / "parity.npz")
+    embeddings = load_embedder(out)(parity["images"][:4])
+    # float32 sums in another order
+    np.testing.assert_allclose(embeddings, parity["embeddings"][:4], atol=2e-4)
+    assert isinstance(keras.models.load_model(out), keras.Model)
+
+
+def test_import_of_something_else(tmp_path, capsys) -> None:
+    (tmp_path / "page.ckpt").write_text("<html>not found</html>")
+    options = ["--arch", "mobilefacenet", "--out", str(tmp_path / "model.keras")]
+    assert import_.main([str(tmp_path / "page.ckpt"), *options]) == 2
+    assert "page.ckpt: not a PyTorch checkpoint" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "model.keras").exists()
+    assert import_.main([str(tmp_path / "page.ckpt"), *options[:-1], "model.h5"]) == 2
+    assert "--out must end in .keras" in capsys.readouterr().err

@@ -1,0 +1,353 @@
+"""The train command on small synthetic faces: what it writes, how it resumes, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+import tf_sphereface as sf
+from tf_sphereface.checkpoint import checkpoint_files
+from tf_sphereface.cli import _run
+from tf_sphereface.cli import train as command
+from tf_sphereface.cli.train import main
+from tf_sphereface.data import synthetic
+
+TINY = ["--identities", "2", "--images", "8", "--batch-size", "16"]
+SMALL = ["--preset", "quick", "--batch-size", "16", "--embedding-dim", "16"]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people, ten faces each, 56x48."""
+    root = tmp_path_factory.mktemp("faces")
+    synthetic.write_folder(root, 4, 10, size=(56, 48))
+    return root
+
+
+def run(faces: Path, out: Path, *options: str) -> int:
+    options = ("--precision", "float32", *options)
+    return main(["--data", str(faces), "--out", str(out), *SMALL, *options])
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open() as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_a_run_folder_is_complete(faces, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr(_run, "CHECKPOINT_SECONDS", 0.0)  # after each step: two minutes are over
+    assert run(faces, out, "--epochs", "2", "--json", str(tmp_path / "s.json")) == 0
+    names = {"config.json", "environment.json", "log.csv", "checkpoints", "summary.json"}
+    assert {path.name for path in out.iterdir()} == names | {"embedder.keras"}
+    config = json.loads((out / "config.json").read_text())
+    assert (config["recipe"]["margin"], config["recipe"]["epochs"]) == (4, 2)
+    assert "keras" in json.loads((out / "environment.json").read_text())
+    assert [row["epoch"] for row in rows(out)] == ["1", "2"]
+    assert {"loss", "accuracy", "lambda", "effective_margin", "learning_rate"} <= set(rows(out)[0])
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["faces"], summary["people"], summary["updates"]) == (40, 4, 4)
+    assert summary == json.loads((tmp_path / "s.json").read_text())
+    kept = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert kept == [f"step-0000000{step}.npz" for step in (2, 3, 4)]
+    embedder = sf.load_embedder(out / "embedder.keras")
+    assert embedder(np.zeros((3, 56, 48, 3), np.uint8)).shape == (3, 16)
+    assert (embedder.metadata.margin, embedder.metadata.flip) == (4, "concat")
+
+
+def test_the_embedder_is_stock_keras_in_float32_without_dropout(faces, tmp_path):
+    out = tmp_path / "run"
+    options = ("--epochs", "1", "--dropout", "0.3", "--precision", "mixed_bfloat16")
+    assert run(faces, out, *options) == 0
+    keras.config.set_dtype_policy("float32")
+    network = keras.models.load_model(out / "embedder.keras", compile=False)
+    assert {layer.__module__.split(".")[0] for layer in network.layers} == {"keras"}
+    assert {layer.dtype_policy.name for layer in network.layers} == {"float32"}
+    assert not any(isinstance(layer, keras.layers.Dropout) for layer in network.layers)
+
+
+def test_an_interrupt_finishes_the_step_and_resume_goes_on(faces, tmp_path, capsys, monkeypatch):
+    """A real SIGINT in the third of eight updates; the run then ends as an uninterrupted one."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = ("--epochs", "4", "--dropout", "0.2", "--augment", "strong")
+    assert run(faces, whole, *options) == 0
+
+    begin = command.ShowProgress.on_train_batch_begin
+
+    def interrupted(self, batch, logs=None):
+        begin(self, batch, logs)
+        if int(self.model.optimizer.iterations) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command.ShowProgress, "on_train_batch_begin", interrupted)
+        assert run(faces, broken, *options) == 130
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "stopped after step 3; the state of step 3 is kept" in said
+    assert "--resume" in said
+    names = [path.name for path in checkpoint_files(broken / "checkpoints")]
+    assert names == ["step-00000003.npz", "step-00000002.npz"]
+    assert not (broken / "embedder.keras").exists()
+    assert run(faces, broken, *options, "--resume") == 0
+    assert "resumed after step 3" in capsys.readouterr().err
+    for before, after in zip(rows(whole), rows(broken), strict=True):
+        del before["seconds"], after["seconds"]
+        assert after == before
+    first, second = (
+        keras.models.load_model(out / "embedder.keras", compile=False) for out in (whole, broken)
+    )
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # a finished run says so, and is left alone
+    before = (broken / "embedder.keras").stat().st_mtime_ns
+    assert run(faces, broken, *options, "--resume") == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert (broken / "embedder.keras").stat().st_mtime_ns == before
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_with_another_recipe(faces, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(faces, out, "--epochs", "1") == 0
+    before = (out / "embedder.keras").read_bytes()
+    assert run(faces, out, "--epochs", "1") == 2
+    assert "--resume" in capsys.readouterr().err
+    assert run(faces, out, "--epochs", "1", "--margin", "3", "--resume") == 2
+    assert "margin was 4, now 3" in capsys.readouterr().err.replace("\n", " ")
+    assert (out / "embedder.keras").read_bytes() == before
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(faces, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    real = np.savez
+
+    def full(handle, **arrays):
+        if int(arrays["optimizer/0"]) in (3, 4):
+            handle.write(b"PK what fitted")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    assert run(faces, out, "--epochs", "3", "--checkpoint-every", "1") == 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "no checkpoint at step 3: [Errno 28] No space left on device" in said
+    assert "the last good one is of step 2" in said
+    names = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert names == [f"step-0000000{step}.npz" for step in (2, 5, 6)]
+
+
+def test_damaged_checkpoints_are_passed_over(faces, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(faces, out, "--epochs", "2") == 0
+    (out / "summary.json").unlink()  # as if it had been killed before the end
+    newest, older = checkpoint_files(out / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:-2000])
+    assert run(faces, out, "--epochs", "2", "--resume") == 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"{newest.name} is not a whole checkpoint" in said
+    assert "resumed after step 2" in said
+
+    (out / "summary.json").unlink()
+    for path in (newest, older):
+        path.write_bytes(b"PK")
+    assert run(faces, out, "--epochs", "2", "--resume") == 2
+    assert "none of the 2 checkpoints" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_run_is_not_resumed_with_other_faces(tmp_path, capsys):
+    root, out = tmp_path / "faces", tmp_path / "run"
+    synthetic.write_folder(root, 4, 10, size=(56, 48))
+    assert run(root, out, "--epochs", "1") == 0
+    (out / "summary.json").unlink()
+    sorted(root.rglob("*.jpg"))[0].unlink()
+    assert run(root, out, "--epochs", "1", "--resume") == 2
+    assert "the run had 40 faces, now 39" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_verification_chooses_the_best_embedder(faces, tmp_path):
+    held = tmp_path / "held"
+    synthetic.write_folder(held, 22, 3, size=(56, 48), first_identity=100)
+    out = tmp_path / "run"
+    options = ("--epochs", "3", "--keep", "1", "--verify-images", str(held))
+    assert run(faces, out, *options) == 0
+    figures = [float(row["verification_accuracy"]) for row in rows(out)]
+    best = figures.index(max(figures)) + 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["best"]["epoch"] == best
+    assert summary["best"]["verification_accuracy"] == max(figures)
+    result = sf.eval.folder.evaluate(out / "best.keras", held)
+    assert result.headline.accuracy == pytest.approx(max(figures))
+    kept = {path.name for path in (out / "checkpoints").iterdir()}
+    assert kept == {f"step-0000000{step}.npz" for step in {2 * best, 6}}
+
+
+def test_the_doctor_stops_a_diverging_run_and_names_files_and_layer(faces, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ("--epochs", "8", "--learning-rate", "1e20")
+    assert run(faces, out, *options) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    found = json.loads((out / "diverged.json").read_text())
+    assert f"the loss became nan at step {found['step']}: layer '{found['layer']}'" in said
+    assert f"error: training stopped at step {found['step']}" in said
+    assert len(found["files"]) == 16
+    assert all(Path(name).is_file() for name in found["files"])
+    assert not (out / "embedder.keras").exists()
+    assert run(faces, tmp_path / "alone", *options, "--no-doctor") == 2
+    assert "the loss became nan in epoch" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_share_of_the_run_after_which_lambda_stops(faces, tmp_path):
+    report = tmp_path / "plan.json"
+    options = ("--epochs", "40", "--dry-run", "--json", str(report), "--annealing", "fit")
+    assert run(faces, tmp_path / "run", *options, "--annealing-reach", "0.75") == 0
+    rows = json.loads(report.read_text())["schedule"]
+    assert next(row["step"] for row in rows if row["lambda"] == 5) == 60  # of 80
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(faces, tmp_path, capsys):
+    out, report = tmp_path / "run", tmp_path / "plan.json"
+    options = ("--epochs", "40", "--dry-run", "--json", str(report))
+    assert run(faces, out, *options, "--scale-learning-rate", "linear") == 0
+    assert not out.exists()
+    said = capsys.readouterr().out
+    assert "40 faces of 4 people; 2 steps an epoch, 40 epochs, 80 updates" in said
+    assert "learning rate 0.0125, scaled by 0.25 (batch 16 over quick's 64)" in said
+    plan = json.loads(report.read_text())
+    rows = {row["step"]: row for row in plan["schedule"]}
+    assert list(rows) == [1, 20, 40, 49, 60, 69, 80]
+    recipe = dataclasses.replace(sf.recipes.quick(), epochs=40, batch_size=16)
+    annealing = sf.training.build_annealing(recipe, 80)
+    for step, row in rows.items():
+        assert row["lambda"] == pytest.approx(annealing(step))
+        assert row["learning_rate"] == pytest.approx(0.0125 * 0.1 ** ((step > 48) + (step > 68)))
+    assert rows[80]["effective_margin"] == pytest.approx(1.37, abs=0.01)
+    assert "lambda at its minimum" in rows[80]["why"]
+    parts = plan["memory_per_replica"]
+    assert parts["weights"] == 4 * sum(plan["parameters"].values())
+    assert parts["gradients"] == parts["weights"]
+    assert parts["total"] == sum(parts.values()) - parts["total"]
+
+
+def test_a_dry_run_shows_the_replicas(faces, tmp_path, capsys, monkeypatch, two_replicas):
+    monkeypatch.setattr(command, "make_strategy", lambda *_: two_replicas)
+    options = ("--dry-run", "--strategy", "mirrored", "--json", str(tmp_path / "plan.json"))
+    assert run(faces, tmp_path / "run", *options) == 0
+    said = capsys.readouterr().out
+    assert "strategy mirrored: 2 replica(s), batch 16 (8 each); learning rate 0.05, not" in said
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["replicas"], plan["batch"], plan["batch_per_replica"]) == (2, 16, 8)
+
+
+def test_the_dry_run_s_learning_rates_are_those_of_the_run(faces, tmp_path):
+    out = tmp_path / "run"
+    assert run(faces, out, "--epochs", "4") == 0
+    assert run(faces, out, "--epochs", "4", "--dry-run", "--json", str(tmp_path / "p.json")) == 0
+    plan = json.loads((tmp_path / "p.json").read_text())
+    last = plan["schedule"][-1]
+    assert float(rows(out)[-1]["lambda"]) == pytest.approx(last["lambda"], rel=1e-5)
+    # the log's rate is the one that the next update would use
+    assert float(rows(out)[-1]["learning_rate"]) == pytest.approx(last["learning_rate"], rel=1e-5)
+
+
+def test_damaged_faces_are_named_and_skipped_or_fatal(tmp_path, capsys):
+    root = tmp_path / "faces"
+    synthetic.write_folder(root, 4, 10, size=(56, 48))
+    victim = sorted(root.rglob("*.jpg"))[5]
+    victim.write_bytes(victim.read_bytes()[:200])
+    assert run(root, tmp_path / "run", "--epochs", "1") == 0
+    assert victim.name in capsys.readouterr().err.replace("\n", "")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["skipped"] == 1
+    assert run(root, tmp_path / "strict", "--epochs", "1", "--strict") == 2
+    assert victim.name in capsys.readouterr().err.replace("\n", "")
+    assert not (tmp_path / "strict" / "embedder.keras").exists()
+
+
+def test_faces_of_another_size_are_an_error_unless_resized(faces, tmp_path, capsys):
+    name = next(path for path in sorted(faces.rglob("*.jpg")))
+    big = tmp_path / "big" / "someone"
+    big.mkdir(parents=True)
+    for i in range(20):
+        cv2.imwrite(str(big / f"{i}.png"), cv2.resize(cv2.imread(str(name)), (96, 112)))
+    assert run(big.parent, tmp_path / "a", "--epochs", "1") == 2
+    assert "112x96" in capsys.readouterr().err
+    assert run(big.parent, tmp_path / "b", "--epochs", "1", "--resize") == 0
+
+
+@pytest.mark.parametrize("loss", ["softmax", "a-softmax"])
+def test_both_losses_train_and_both_say_what_they_are(faces, tmp_path, loss):
+    out = tmp_path / loss
+    assert run(faces, out, "--epochs", "1", "--loss", loss) == 0
+    metadata = sf.load_embedder(out / "embedder.keras").metadata
+    assert (metadata.loss, metadata.margin) == (loss, 4 if loss == "a-softmax" else None)
+    assert ("lambda" in rows(out)[0]) is (loss == "a-softmax")
+
+
+@pytest.mark.parametrize(
+    ("options", "margin", "words"),
+    [
+        (["--loss", "sphereface2", "--margin", "0.3"], 0.3, "SphereFace2 with margin 0.3"),
+        (["--loss", "arcface", "--scale", "16"], 0.3, "scale 16"),
+        (["--gradient", "caffe"], 4, "the released Caffe layer's gradient"),
+    ],
+)
+def test_the_run_says_which_margin_it_really_used(faces, tmp_path, capsys, options, margin, words):
+    out = tmp_path / "run"
+    assert run(faces, out, "--epochs", "1", *options) == 0
+    assert words in capsys.readouterr().err.replace("\n", " ")
+    summary = json.loads((out / "summary.json").read_text())
+    config = json.loads((out / "config.json").read_text())
+    metadata = sf.load_embedder(out / "embedder.keras").metadata
+    assert summary["margin"] == config["recipe"]["margin"] == metadata.margin == margin
+    assert summary["scale"] == config["recipe"]["scale"]
+    assert words in summary["loss in words"]
+    assert words in metadata.extra["loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "nowhere", "--out", "x"], "nowhere"),
+        (["--data", "synthetic", "--out", "x", "--epochs", "0"], "epochs must be positive"),
+        (["--data", "synthetic", "--out", "x", "--dropout", "1"], "dropout must be below 1"),
+        (
+            ["--data", "synthetic", "--out", "x", "--annealing-reach", "0"],
+            "annealing_reach must be",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--margin", "2.5"],
+            "margin of a-softmax must be one of 1, 2, 3, 4",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--loss", "normface", "--margin", "2"],
+            "normface has no margin",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--identities", "2", "--images", "2"],
+            "do not fill one batch",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", *TINY, "--verify-people", "3"],
+            "--verify-people must be at least 4. Received: 3",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", *TINY, "--verify-landmarks", __file__],
+            "--verify-landmarks needs --verify-images",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_line(options, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*options, "--preset", "quick"]) == 2
+    error = capsys.readouterr().err.replace("\n", " ")
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "x" / "config.json").exists()

@@ -1,0 +1,118 @@
+"""What every test runs under: quiet TensorFlow, several logical CPUs, fixed seeds, float32."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+
+# TensorFlow reads these when it is imported, so they come before it. Under xdist the workers
+# share the cores: with all threads in each of them, two workers are slower than one.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("MPLBACKEND", "agg")
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _workers > 1:
+    _threads = str(max(1, (os.cpu_count() or 1) // _workers))
+    for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(_name, _threads)
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+LOGICAL_CPUS = 2
+
+# Replicas for the tests of distribution. TensorFlow fixes its devices when it starts, so this is
+# decided once for the whole session; a model outside a strategy stays on the first of them.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration() for _ in range(LOGICAL_CPUS)],
+)
+
+
+def _load(name: str) -> ModuleType:
+    """Import a module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"tests/{name}.py is missing")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+realdata = _load("realdata")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real faces; skips where there is none, fails in CI."""
+    folder: Path | None = realdata.real_data_folder()
+    if folder is None:
+        reason = f"no real faces: set {realdata.ENVIRONMENT_VARIABLE} or put them in ../shared/data"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+LFW_VARIABLE = "TF_SPHEREFACE_LFW"
+CHECKPOINT = "mobilefacenet_casia_068.ckpt"
+
+
+class LFWSource(NamedTuple):
+    """Where the fixed subset of LFW, its landmarks and a network for it are."""
+
+    images: Path
+    pairs: Path
+    landmarks: Path
+    checkpoint: Path
+    calibration: Path  # faces of other people; need not exist
+    own: bool  # somebody's own LFW, with landmarks of another detector perhaps
+
+
+@pytest.fixture(scope="session")
+def lfw_source(request: pytest.FixtureRequest) -> LFWSource:
+    """The project's data, or the folder that `TF_SPHEREFACE_LFW` names; see the tests' docs."""
+    own = os.environ.get(LFW_VARIABLE)
+    if not own:
+        folder = request.getfixturevalue("real_data")
+        lfw, network = folder / "lfw_subset", folder / "mobilefacenet"
+        faces = folder / "celeba_faces"
+        names = (lfw / "images", lfw / "pairs.txt", lfw / "landmarks.tsv", network / CHECKPOINT)
+        return LFWSource(*names, faces, own=False)
+    lfw = Path(own)
+    names = (lfw / "images", lfw / "pairs.txt", lfw / "landmarks.tsv", lfw / CHECKPOINT)
+    absent = [str(path) for path in names if not path.exists()]
+    if absent:
+        pytest.fail(f"{LFW_VARIABLE} lacks {', '.join(absent)}")
+    return LFWSource(*names, lfw / "calibration", own=True)
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.MirroredStrategy:
+    """A MirroredStrategy over two logical CPUs: one for all, or TensorFlow confuses their sums.
+
+    Each new strategy numbers its collective operations from the start; the runtime then compares
+    the shapes of two models' gradients, and stops.
+    """
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> Iterator[None]:
+    """Give each test the same seeds and the float32 policy, whatever ran before it."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("float32")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModuleType:
+    """The oracles of tests/reference.py."""
+    return _load("reference")

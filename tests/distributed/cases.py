@@ -1,0 +1,125 @@
+"""Trains small networks as one process of a cluster, or alone: `cases.py ROLE CASES.json OUT.npz`.
+
+A process of its own, because TensorFlow fixes its devices when it starts and confuses the
+collective operations of several strategies in one process. ROLE is `single`, `mirrored`, or
+`worker` (then TF_CONFIG says which of how many); LOGICAL_CPUS is the number of devices.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tf_sphereface as sf
+
+STEPS, BATCH, CLASSES = 30, 8, 12
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps the logs of each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.rows.append({name: float(value) for name, value in (logs or {}).items()})
+
+
+def arrays(weighted: bool) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, CLASSES, STEPS * BATCH)
+    images = 0.5 * rng.normal(size=(CLASSES, 6, 6, 2))[labels]
+    images = (images + 0.2 * rng.normal(size=images.shape)).astype("float32")
+    if not weighted:
+        return images, labels
+    return images, labels, rng.uniform(0.2, 2.0, labels.shape).astype("float32")
+
+
+def dataset(data: tuple[np.ndarray, ...], part: int, parts: int) -> tf.data.Dataset:
+    """Return this worker's part of each global batch."""
+    index = np.arange(STEPS * BATCH).reshape(STEPS, parts, BATCH // parts)[:, part].ravel()
+    chosen = tuple(array[index] for array in data)
+    return tf.data.Dataset.from_tensor_slices(chosen).batch(BATCH // parts, drop_remainder=True)
+
+
+def build(case: dict[str, Any]) -> sf.FaceClassifier:
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6, 6, 2))
+    hidden = keras.layers.Conv2D(6, 3, use_bias=not case.get("normalise"))(inputs)
+    if case.get("normalise"):
+        hidden = keras.layers.BatchNormalization(synchronized=True)(hidden)
+    hidden = keras.layers.Flatten()(keras.layers.PReLU(shared_axes=[1, 2])(hidden))
+    if case.get("dropout"):
+        hidden = keras.layers.Dropout(0.3)(hidden)
+    backbone = keras.Model(inputs, keras.layers.Dense(8)(hidden))
+    softmax = case["loss"] == "softmax"
+    options = dict(case.get("model", {}))
+    model = sf.FaceClassifier(
+        backbone, CLASSES, head="softmax" if softmax else "angular", **options
+    )
+    loss = None
+    if not softmax:
+        name, arguments = case["loss"]
+        loss = getattr(sf.losses, name)(**arguments)
+    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, **case.get("sgd", {}))
+    metrics = {"weighted_metrics" if case.get("weighted") else "metrics": ["accuracy"]}
+    model.compile(optimizer, loss=loss, jit_compile=case["jit"], **metrics)
+    return model
+
+
+def run(case: dict[str, Any], strategy: tf.distribute.Strategy | None) -> dict[str, np.ndarray]:
+    data = arrays(case.get("weighted", False))
+    if strategy is None:
+        model, batches = build(case), dataset(data, 0, 1)
+    else:
+        with strategy.scope():
+            model = build(case)
+        batches = strategy.distribute_datasets_from_function(
+            lambda context: (
+                dataset(data, context.input_pipeline_id, context.num_input_pipelines)
+                .unbatch()
+                .batch(context.get_per_replica_batch_size(BATCH), drop_remainder=True)
+            )
+        )
+    recorder = Recorder()
+    model.fit(batches, epochs=1, steps_per_epoch=STEPS, verbose=0, callbacks=[recorder])
+    found = {f"weight/{i}": value for i, value in enumerate(model.get_weights())}
+    for name in recorder.rows[0]:
+        found[f"log/{name}"] = np.array([row[name] for row in recorder.rows])
+    found["embedding"] = np.asarray(model(data[0][:BATCH]))
+    found["updates"] = np.array(sf.losses.read_step(model.optimizer))
+    found["xla"] = np.array(model.uses_xla)
+    return found
+
+
+def main() -> None:
+    role, cases_file, out = sys.argv[1:]
+    count = int(os.environ.get("LOGICAL_CPUS", "1"))
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * count
+    )
+    strategy = None
+    if role == "mirrored":
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
+    elif role == "worker":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with open(cases_file, encoding="utf-8") as handle:
+        cases = json.load(handle)
+    found = {}
+    for number, case in cases.items():
+        for name, value in run(case, strategy).items():
+            found[f"{number}/{name}"] = value
+    np.savez(out, **found)
+
+
+if __name__ == "__main__":
+    main()

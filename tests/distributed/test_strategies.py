@@ -1,0 +1,150 @@
+"""Any strategy trains as one device does, on the same global batches, XLA or not."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).resolve().parent
+A4, A2 = ["ASoftmaxLoss", {"margin": 4}], ["ASoftmaxLoss", {"margin": 2, "annealing": 5.0}]
+
+# Every pair of values of {XLA, loss, batch normalisation, sample weights, clipping, accumulation}
+# occurs, but XLA with synchronised batch normalisation, which is refused (see test_xla.py).
+CASES: list[dict[str, Any]] = [
+    {"loss": A4, "jit": True, "weighted": True, "sgd": {"clipnorm": 0.2}},
+    {"loss": A2, "jit": True, "sgd": {"gradient_accumulation_steps": 2}},
+    {"loss": "softmax", "jit": True, "sgd": {"global_clipnorm": 0.5}},
+    {"loss": "softmax", "jit": True, "weighted": True, "sgd": {"gradient_accumulation_steps": 3}},
+    {"loss": A2, "jit": True, "sgd": {"global_clipnorm": 0.5, "gradient_accumulation_steps": 2}},
+    {"loss": A4, "jit": False, "normalise": True, "sgd": {"gradient_accumulation_steps": 2}},
+    {"loss": A2, "jit": False, "normalise": True, "weighted": True, "sgd": {"clipnorm": 0.2}},
+    {"loss": "softmax", "jit": False, "normalise": True, "sgd": {"global_clipnorm": 0.5}},
+    {"loss": A4, "jit": False, "dropout": True, "weighted": True},
+    {"loss": A4, "jit": True, "model": {"sample_rate": 0.75}},
+    {"loss": ["CosFaceLoss", {"scale": 8.0}], "jit": False, "model": {"sample_rate": 0.75}},
+]
+# Devices of each process. All cases run on four mirrored devices, some on the others.
+CLUSTERS = {"mirrored over 4": 4, "mirrored over 2": 2, "2 workers": 1, "2 workers of 2": 2}
+SOME = [0, 1, 2, 5, 8, 9]
+RUNS = [
+    (cluster, case)
+    for cluster in CLUSTERS
+    for case in (range(len(CASES)) if cluster == "mirrored over 4" else SOME)
+]
+
+
+def start(
+    role: str, cases: Path, out: Path, devices: int, cluster: Any = None
+) -> subprocess.Popen[str]:
+    threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
+    environment = {**os.environ, **threads, "LOGICAL_CPUS": str(devices)}
+    environment["PYTHONPATH"] = str(HERE.parents[1])
+    if cluster:
+        environment["TF_CONFIG"] = json.dumps(cluster)
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "cases.py"), role, str(cases), str(out)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output[-3000:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("distributed")
+    for cluster in ["single", *CLUSTERS]:
+        numbers = SOME if cluster not in ("single", "mirrored over 4") else range(len(CASES))
+        chosen = {number: CASES[number] for number in numbers}
+        (path / f"{cluster}.json").write_text(json.dumps(chosen))
+    return path
+
+
+@pytest.fixture(scope="module")
+def single(folder) -> dict[str, np.ndarray]:
+    finish([start("single", folder / "single.json", folder / "single.npz", 1)])
+    return dict(np.load(folder / "single.npz"))
+
+
+@pytest.fixture(scope="module")
+def found_by(folder) -> Callable[[str], list[dict[str, np.ndarray]]]:
+    """Return what each process of a cluster found; each cluster runs once."""
+
+    @functools.cache
+    def run(name: str) -> list[dict[str, np.ndarray]]:
+        cases, devices = folder / f"{name}.json", CLUSTERS[name]
+        if name.startswith("mirrored"):
+            outs = [folder / f"{name}.npz"]
+            finish([start("mirrored", cases, outs[0], devices)])
+        else:
+            outs = [folder / f"{name}-{index}.npz" for index in range(2)]
+            cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
+            tasks = [{"type": "worker", "index": index} for index in range(2)]
+            finish(
+                [
+                    start("worker", cases, out, devices, {"cluster": cluster, "task": task})
+                    for out, task in zip(outs, tasks, strict=True)
+                ]
+            )
+        return [dict(np.load(out)) for out in outs]
+
+    return run
+
+
+def norm_of_difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-12))
+
+
+@pytest.mark.parametrize(("cluster", "number"), RUNS)
+def test_equals_one_device(found_by, single, cluster, number):
+    case = CASES[number]
+    expected = {k.split("/", 1)[1]: v for k, v in single.items() if k.startswith(f"{number}/")}
+    names = [name for name in expected if name.startswith("log/")]
+    accuracy = "log/sampled_accuracy" if "model" in case else "log/accuracy"
+    assert {"log/loss", accuracy} <= set(names)
+    assert ("log/lambda" in names) == (case["loss"] == A4)
+    for process in found_by(cluster):
+        found = {name: process[f"{number}/{name}"] for name in expected}
+        assert bool(found["xla"]) is case["jit"]
+        updates = 30 // case.get("sgd", {}).get("gradient_accumulation_steps", 1)
+        assert found["updates"] == expected["updates"] == updates
+        if case.get("dropout"):  # each replica drops other units: it need only train
+            assert np.isfinite(found["log/loss"]).all()
+            assert found["log/loss"][-1] < found["log/loss"][0]
+            np.testing.assert_allclose(found["log/lambda"], expected["log/lambda"], rtol=1e-6)
+            continue
+        # Float32 sums in another order; the variance of a batch amplifies that.
+        tolerance = 1e-3 if case.get("normalise") else 1e-5
+        for name in [*names, "embedding"]:
+            assert norm_of_difference(expected[name], found[name]) < tolerance, name
+        weights = [name for name in expected if name.startswith("weight/")]
+        pairs = [(expected[name].ravel(), found[name].ravel()) for name in weights]
+        a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        assert norm_of_difference(a, b) < tolerance

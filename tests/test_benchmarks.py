@@ -1,0 +1,152 @@
+"""The benchmark runs on this library's side alone, and its figures are put together rightly."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tf_sphereface.backbones import MobileFaceNet, SphereFaceNet, count_macs, count_parameters
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+MODULES = ("cases", "process", "table", "worker", "compare", "with_keras", "with_torch")
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    """Let the scripts be imported as they import each other, and forget them afterwards."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def run(*arguments, folder):
+    report = folder / "bench.json"
+    command = [sys.executable, str(FOLDER / "compare.py"), *arguments, "--json", str(report)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return done, json.loads(report.read_text())
+
+
+@pytest.mark.slow
+def test_own_side_runs_without_torch(tmp_path):
+    settings = ("--classes", "200", "--tiny", "--quick", "--threads", "1")
+    done, report = run("head", "pipeline", "--side", "keras", *settings, folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    head, pipeline = report["results"]
+    assert [row["name"] for row in head["variants"]] == ["full", "full, XLA", "10 % of the centres"]
+    assert [row["name"] for row in pipeline["variants"]] == ["face_dataset", "shard_dataset"]
+    for row in head["variants"] + pipeline["variants"]:
+        assert row["error"] is None
+        assert row["steps"] >= 2
+        assert 0 < row["imported_megabytes"] <= row["peak_megabytes"]
+        assert "ratio" not in row
+    assert "| 200 classes | full | " in done.stdout
+
+
+def test_a_failing_variant_is_named_and_the_others_go_on(tmp_path):
+    from cases import Case, Variant
+    from compare import measure, summarise
+    from table import tables
+
+    work = {"size": 4, "dtype": "float32"}
+    case = Case(
+        "machine",
+        "a case",
+        (
+            Variant("good", "keras", "product", work),
+            Variant("bad", "keras", "product", {"wrong": 1}),
+        ),
+    )
+    result = summarise(case, measure(case, threads=1, rounds=2, seconds=0.0))
+    good, bad = result["variants"]
+    assert (good["error"], good["steps"]) == (None, 2)
+    assert "unexpected keyword argument 'wrong'" in bad["error"]
+    machine = {"processor": "a", "threads": 1, "python": "3", "load_before": 0.0}
+    text = tables({"machine": machine, "results": [result]})
+    assert "| a case | bad | failed: exit code 1: " in text
+
+
+def test_ratios_are_medians_over_turns_against_the_best_of_the_other_side():
+    from cases import Case, Variant
+    from compare import Timing, summarise
+    from table import tables
+
+    case = Case(
+        "train",
+        "net",
+        (
+            Variant("ours", "keras", "train", {}, 1.5),
+            Variant("slow", "torch", "train", {}),
+            Variant("fast", "torch", "train", {}),
+        ),
+        per_step=10,
+        unit="images",
+        gigaflop=3.0,
+    )
+    seconds = {
+        "ours": [[1.0, 9.0, 1.0], [2.0], [1.0]],  # the second turn met a busy machine
+        "slow": [[8.0], [8.0], [8.0]],
+        "fast": [[2.0], [8.0], [3.0]],
+    }
+    timings = {
+        name: Timing([[[wall, wall / 2] for wall in turn] for turn in turns], 100.0, 200.0)
+        for name, turns in seconds.items()
+    }
+    ours, slow, fast = summarise(case, timings)["variants"]
+    assert ours["against"] == "fast"
+    assert ours["ratios"] == [2.0, 4.0, 3.0]
+    assert ours["ratio"] == 3.0
+    assert ours["images_per_second"] == 10.0
+    assert ours["gigaflops"] == 3.0
+    assert ours["cpu_milliseconds"] == 500.0
+    assert "ratio" not in slow
+    assert fast["milliseconds"] == 3000.0
+    machine = {"processor": "a", "threads": 1, "python": "3", "load_before": 0.0}
+    report = {"machine": machine, "results": [summarise(case, timings)]}
+    assert "| net | ours | 10 | 500 | 3 | 200 | 3.00 | 2.00 to 4.00 | 1.5: met |" in tables(report)
+
+
+def test_peak_memory_is_the_process_s_own():
+    """A small process that a large one starts: `ru_maxrss` would say what the large one took."""
+    ballast = b"x" * 300_000_000
+    code = "import worker; print(worker.peak_memory())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER, check=True
+    )
+    peak = float(done.stdout)
+    assert len(ballast) == 300_000_000
+    assert math.isnan(peak) or 1 < peak < 100
+
+
+def test_multiplications_are_those_of_the_networks():
+    from cases import MACS
+
+    assert {
+        "SphereFaceNet-20": count_macs(SphereFaceNet(20)),
+        "MobileFaceNet": count_macs(MobileFaceNet()),
+    } == MACS
+
+
+@pytest.mark.slow
+def test_training_task_trains():
+    task = importlib.import_module("with_keras").train
+    step = task("MobileFaceNet", "bfloat16", batch=2, num_classes=3)
+    assert math.isfinite(float(step()))
+
+
+def test_torch_has_the_same_networks():
+    pytest.importorskip("torch")
+    side = importlib.import_module("with_torch")
+    for theirs, ours in (
+        (side.sphereface20(), SphereFaceNet(20)),
+        (side.mobilefacenet(), MobileFaceNet()),
+    ):
+        network, width = theirs
+        assert sum(p.numel() for p in network.parameters()) == count_parameters(ours)
+        assert width == ours.output_shape[-1]

@@ -1,0 +1,88 @@
+"""The sdist and the wheel hold what they should: the linked folders as plain packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """Build the sdist, and the wheel from it, out of a copy: the checkout stays as it is.
+
+    The build backend of the environment is used, so nothing is downloaded. `make wheel-test`
+    does the same with an isolated build, and installs the result.
+    """
+    folder = tmp_path_factory.mktemp("packaging")
+    source, target = folder / "source", folder / "dist"
+    unwanted = (".git", ".venv*", "build", "dist", "*.egg-info", "demo", "runs", ".*_cache")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(*unwanted))
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(source)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return target
+
+
+def sources() -> set[str]:
+    """Return the package's files as they are imported, through the links."""
+    return {
+        os.path.relpath(os.path.join(folder, name), ROOT)
+        for folder, _, names in os.walk(ROOT / "tf_sphereface", followlinks=True)
+        for name in names
+        if name.endswith((".py", ".typed", ".html", ".json"))
+    }
+
+
+def test_wheel_holds_every_module_once(built):
+    (wheel,) = built.glob("*.whl")
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    assert sorted(names) == sorted(sources())
+    assert "tf_sphereface/eval/__init__.py" in names
+    assert "tf_sphereface/export/__init__.py" in names
+
+
+def test_wheel_says_what_setup_cfg_says(built):
+    (wheel,) = built.glob("*.whl")
+    archive = zipfile.ZipFile(wheel)
+    (folder,) = {name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name}
+    metadata = archive.read(f"{folder}/METADATA").decode()
+    for line in (
+        "Name: tf_sphereface",
+        "License-Expression: Apache-2.0",
+        "Requires-Python: >=3.11",
+        "Provides-Extra: eval",
+        "Provides-Extra: export",
+        "Provides-Extra: align",
+        "Provides-Extra: dev",
+    ):
+        assert f"\n{line}\n" in metadata, line
+    assert f"{folder}/licenses/LICENSE" in archive.namelist()
+    assert "tf_sphereface-train = " in archive.read(f"{folder}/entry_points.txt").decode()
+
+
+def test_sdist_holds_plain_files_and_what_is_needed_to_test_it(built):
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+    assert not [member.name for member in members if member.issym() or member.islnk()]
+    names = {member.name.split("/", 1)[-1] for member in members}
+    assert sources() <= names
+    wanted = {"README.md", "LICENSE", "Makefile", "constraints.txt", "tests/conftest.py"}
+    assert wanted <= names
+    assert not {name for name in names if name.startswith((".git/", ".venv", "runs/", "demo/"))}

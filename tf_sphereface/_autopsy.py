@@ -1,0 +1,106 @@
+"""Where a step first went wrong: run the batch again, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+BatchOf = Callable[[int], tuple[Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cause:
+    """Where the first value was not finite.
+
+    Attributes:
+        text: for a message.
+        layer: the layer's name; None where it is no layer.
+        rows: the batch's examples that are concerned, where they are not all of it.
+    """
+
+    text: str
+    layer: str | None = None
+    rows: tuple[int, ...] = ()
+
+
+def take_snapshot(model: keras.Model) -> list[Any]:
+    """Return the values of all weights: tensors that an update does not change."""
+    return [tf.convert_to_tensor(variable.value) for variable in model.weights]
+
+
+def find_cause(
+    model: keras.Model, snapshot: list[Any], step: int, batch_of: BatchOf | None
+) -> Cause:
+    """Find the first layer with a non-finite weight or output, in the state before the step.
+
+    Args:
+        model: gets the weights of the snapshot.
+        snapshot: what `take_snapshot` gave before the step; may be empty.
+        step: index of the step, from 0.
+        batch_of: gives the step's batch; None: only the weights are looked at.
+    """
+    for variable, value in zip(model.weights, snapshot, strict=bool(snapshot)):
+        variable.assign(value)
+    network = getattr(model, "backbone", model)
+    layers = list(_layers(network))
+    head = getattr(model, "head_layer", None)
+    for layer in [*layers, *([head] if head is not None else [])]:
+        if any(_bad(weight.value) for weight in layer.weights):
+            return Cause(f"layer {layer.name!r} had a non-finite weight already", layer.name)
+    if batch_of is None:
+        return Cause("all weights were finite before it (without batch_of no batch can be tried)")
+    images, labels = batch_of(step)
+    if _bad(images):
+        return Cause("the batch's images hold a non-finite value", None, _rows(images))
+    names = [layer.name for layer in layers]
+    outputs = []
+    if layers and getattr(network, "inputs", None):
+        probe = keras.Model(single(network.inputs), [layer.output for layer in layers])
+        with keras.StatelessScope():  # moving averages and dropout's state stay as they are
+            outputs = keras.tree.flatten(probe(images, training=True))
+    if head is not None and outputs:
+        with keras.StatelessScope():
+            outputs.append(head(keras.ops.cast(outputs[-1], "float32")))
+        names.append(head.name)
+    for name, output in zip(names, outputs, strict=False):
+        if _bad(output):
+            text = f"layer {name!r} is the first whose output on that batch is not finite"
+            return Cause(text, name, _rows(output))
+    largest = max((float(tf.reduce_max(tf.abs(tf.cast(o, "float32")))) for o in outputs), default=0)
+    return Cause(
+        "every layer's output on that batch is finite, the loss itself is not "
+        f"(largest output {largest:.3g}; labels {int(np.min(labels))} to {int(np.max(labels))})",
+        None,
+    )
+
+
+def single(inputs: Any) -> Any:
+    """Return the one input, or all where there are several: Keras wants the structure it gets."""
+    flat = keras.tree.flatten(inputs)
+    return flat[0] if len(flat) == 1 else flat
+
+
+def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yield the layers with one output, from the input on."""
+    for layer in getattr(model, "layers", []):
+        if not isinstance(layer, keras.layers.InputLayer):
+            yield layer
+
+
+def _bad(value: Any) -> bool:
+    tensor = tf.convert_to_tensor(value)
+    return tensor.dtype.is_floating and not bool(
+        tf.reduce_all(tf.math.is_finite(tf.cast(tensor, tf.float32)))
+    )
+
+
+def _rows(value: Any) -> tuple[int, ...]:
+    """Return the examples that are not finite, or nothing where all are."""
+    array = np.asarray(tf.cast(tf.convert_to_tensor(value), tf.float32))
+    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    return () if len(bad) == len(array) else tuple(int(row) for row in bad)

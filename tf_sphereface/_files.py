@@ -1,0 +1,59 @@
+"""Files that are whole or absent: everything is written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` on success, remove it on an error.
+
+    The old file stays intact until the new one is complete. The temporary name keeps the
+    suffix, because Keras and the converters choose the format by it.
+
+    Args:
+        path: the file to write. Its folder is created when missing.
+
+    Yields:
+        The path to write to, in the same folder (so that the rename is atomic).
+
+    Raises:
+        OSError: the folder is not writable or the disk is full; nothing is left behind.
+
+    Example:
+
+    >>> with atomic_path("numbers.txt") as temporary:
+    ...     _ = temporary.write_text("1 2 3")
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = folder / target.name
+    try:
+        yield temporary
+        with temporary.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

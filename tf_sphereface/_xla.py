@@ -1,0 +1,59 @@
+"""Whether a training step is compiled by XLA, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def decide(
+    jit_compile: bool | str, run_eagerly: bool, backbone: keras.Model, replicas: int
+) -> tuple[bool, str]:
+    """Return whether the step runs under XLA, and the reason in words.
+
+    Args:
+        jit_compile: True, False or `"auto"`, which is on where there is a GPU.
+        run_eagerly: whether the model was compiled to run eagerly: no XLA then.
+        backbone: the network.
+        replicas: number of replicas of the strategy in force.
+
+    Raises:
+        ValueError: `jit_compile` is none of these, or it is True and the network cannot be
+            compiled: synchronised batch normalisation sums over the replicas in the middle of the
+            step, and TensorFlow has no such sum inside an XLA function.
+    """
+    if jit_compile not in (True, False, "auto"):
+        raise ValueError(
+            f"Argument `jit_compile` must be True, False or 'auto'. Received: {jit_compile!r}"
+        )
+    if run_eagerly:
+        return False, "off, run_eagerly=True"
+    if jit_compile is False:
+        return False, "off, jit_compile=False"
+    synchronised = synchronised_layers(backbone) if replicas > 1 else []
+    if jit_compile is True:
+        if synchronised:
+            raise ValueError(
+                "jit_compile=True cannot be had with synchronised batch normalisation over "
+                f"{replicas} replicas: it sums over the replicas in the middle of the step, where "
+                "XLA has no such sum. Use jit_compile=False, or BatchNormalization("
+                f"synchronized=False). Received: synchronised layers {synchronised[:5]}"
+            )
+        return True, "on, jit_compile=True"
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if not gpus:
+        return False, "off, no GPU (on a CPU it is slower than without)"
+    if synchronised:
+        return False, f"off, {len(synchronised)} synchronised batch normalisations over replicas"
+    return True, f"on, {gpus} GPU(s)"
+
+
+def synchronised_layers(model: Any) -> list[str]:
+    """Return the names of a model's layers that share statistics between replicas."""
+    return [
+        layer.name
+        for layer in model._flatten_layers()
+        if getattr(layer, "synchronized", False) is True
+    ]

@@ -1,0 +1,133 @@
+"""The folder of a training run: what is in it, and whether a run may go on there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+from rich.table import Table
+
+from tf_sphereface import embedder, recipe_losses, recipes
+from tf_sphereface.checkpoint import Checkpoint, read_newest, remove_leftovers
+from tf_sphereface.cli import _faces
+from tf_sphereface.cli._run import BEST, RunLog, warn
+from tf_sphereface.cli.common import CommandError, console, error_console
+
+
+def config_of(arguments: argparse.Namespace, recipe: recipes.Recipe) -> dict[str, Any]:
+    """Return all that decides what is trained, as JSON gives it back."""
+    faces = {"channel_order": arguments.channel_order, "resize": arguments.resize}
+    if arguments.data == "synthetic":
+        faces |= {"identities": arguments.identities, "images": arguments.images}
+    config = {"data": arguments.data, "faces": faces, "recipe": recipe.to_dict()}
+    return dict(json.loads(json.dumps(config)))
+
+
+def check_run_folder(
+    arguments: argparse.Namespace, recipe: recipes.Recipe, files: dict[str, Path]
+) -> None:
+    """Refuse to overwrite a run, or to resume one with another recipe or data."""
+    if not files["config"].exists():
+        visible = arguments.out.glob("[!.]*") if arguments.out.exists() else ()
+        if arguments.resume and any(visible):
+            raise CommandError(f"{arguments.out} is not a run folder: it has no config.json")
+        return
+    if not arguments.resume:
+        raise CommandError(
+            f"{arguments.out} holds a run already: add --resume to go on, or choose another --out"
+        )
+    stored = json.loads(files["config"].read_text(encoding="utf-8"))
+    before, after = (
+        {"data": c["data"], **c.get("faces", {}), **c["recipe"]}
+        for c in (stored, config_of(arguments, recipe))
+    )
+    changed = [key for key in after if before.get(key) != after[key]]
+    if changed:
+        lines = ", ".join(f"{key} was {before.get(key)}, now {after[key]}" for key in changed)
+        raise CommandError(f"--resume with another configuration: {lines}")
+
+
+def find_state(arguments: argparse.Namespace, files: dict[str, Path]) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole; None where the run has to begin."""
+    if not arguments.resume:
+        return None
+    remove_leftovers(files["checkpoints"])
+    stored = read_newest(files["checkpoints"], warn)
+    if stored is None:
+        error_console.print("no checkpoint yet: from the beginning", highlight=False)
+    return stored
+
+
+def check_facts(stored: Checkpoint, facts: dict[str, Any]) -> None:
+    """Refuse to go on with other faces: the order of all batches would be another."""
+    changed = [key for key in facts if stored.info.get(key) != facts[key]]
+    if changed:
+        lines = ", ".join(f"{stored.info.get(key)} {key}, now {facts[key]}" for key in changed)
+        raise CommandError(f"--resume with other data: the run had {lines}")
+
+
+def metadata_of(
+    arguments: argparse.Namespace, recipe: recipes.Recipe, model: Any, faces: _faces.Faces
+) -> embedder.EmbedderMetadata:
+    """Return what the embedder says of itself."""
+    return embedder.EmbedderMetadata(
+        input_size=recipe.input_size,
+        embedding_dim=recipe.embedding_dim,
+        channel_order=arguments.channel_order,
+        template=_faces.template_of(recipe),
+        flip="concat",
+        architecture=recipe.backbone,
+        loss=recipe.loss,
+        margin=recipe_losses.resolve_margin(recipe.loss, recipe.margin),
+        training_data=_faces.describe_data(arguments, faces),
+        extra={
+            "recipe": recipe.to_dict(),
+            "loss": recipe_losses.describe(model.loss, recipe.gradient),
+        },
+    )
+
+
+def summarise(
+    model: Any,
+    recipe: recipes.Recipe,
+    log: RunLog,
+    faces: _faces.Faces,
+    files: dict[str, Path],
+) -> dict[str, Any]:
+    """Return what the run did, for the table and for summary.json."""
+    summary = {
+        "loss": recipe.loss,
+        "margin": recipe_losses.resolve_margin(recipe.loss, recipe.margin),
+        "scale": recipe_losses.resolve_scale(recipe.loss, recipe.scale),
+        "loss in words": recipe_losses.describe(model.loss, recipe.gradient),
+        "backbone": recipe.backbone,
+        "people": faces.num_classes,
+        "faces": len(faces),
+        "skipped": faces.report.count,
+        "epochs": recipe.epochs,
+        "updates": int(keras.ops.convert_to_numpy(model.optimizer.iterations)),
+        "final": log.rows[-1] if log.rows else {},
+        "embedder": str(files["embedder"]),
+    }
+    scored = [row for row in log.rows if BEST in row]
+    if scored:
+        best = max(scored, key=lambda row: float(row[BEST]))
+        summary["best"] = {"epoch": best["epoch"], BEST: best[BEST], "file": str(files["best"])}
+    return summary
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """Print the summary as a table."""
+    table = Table(title="run", show_header=False)
+    for key, value in summary.items():
+        if key == "final":
+            for name, figure in value.items():
+                table.add_row(f"last epoch: {name}", f"{figure:.5g}")
+        elif key == "best":
+            table.add_row("best epoch", f"{value['epoch']}: {BEST} {value[BEST]:.4f}")
+        else:
+            table.add_row(key, str(value))
+    console.print(table)

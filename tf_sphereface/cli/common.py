@@ -1,0 +1,154 @@
+"""What every command shares: errors and exit codes, tables, progress, JSON output."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tf_sphereface._files import write_json
+
+STACK = ("Graph execution error", "Detected at node", "<stack traces")
+EXIT_OK = 0
+EXIT_CHECK_FAILED = 1
+EXIT_USAGE = 2
+
+console = Console()
+error_console = Console(stderr=True)
+
+
+class Main(Protocol):
+    """The `main` of a command: arguments (the process's own by default) to exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command."""
+
+
+class CommandError(Exception):
+    """Wrong usage or bad input: one clear message on stderr, exit code 2."""
+
+
+class CheckFailed(Exception):
+    """The command ran, but what it checked did not hold: exit code 1."""
+
+
+def command(main: Main) -> Main:
+    """Turn the errors that a user can mend into one message and an exit code.
+
+    `CommandError`, `ValueError`, `OSError` and `ImportError` end with code 2, as does an error
+    inside a TensorFlow graph (what was raised is shown, not the stacks around it), `CheckFailed`
+    with 1, an interrupt with 130. Set `TF_SPHEREFACE_DEBUG=1` to see the traceback instead.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        if os.environ.get("TF_SPHEREFACE_DEBUG"):
+            return main(argv)
+        try:
+            return main(argv)
+        except CheckFailed as error:
+            _complain("check failed", error)
+            return EXIT_CHECK_FAILED
+        except (CommandError, ValueError, OSError, ImportError) as error:
+            _complain("error", error)
+            return EXIT_USAGE
+        except tf.errors.OpError as error:
+            _complain("error", _in_the_graph(error))
+            return EXIT_USAGE
+        except KeyboardInterrupt:
+            error_console.print("interrupted", highlight=False)
+            return 130
+
+    return wrapped
+
+
+def _in_the_graph(error: tf.errors.OpError) -> CommandError:
+    """Return what went wrong inside a graph, without the stacks that TensorFlow adds."""
+    message = error.message or type(error).__name__
+    raised = re.search(r"\w*Error: (.+)", message)  # by Python code in the input pipeline
+    lines = [line for line in message.splitlines() if line and not line.startswith(STACK)]
+    first = raised[1] if raised else re.sub(r"^{{.*?}}", "", lines[0] if lines else message)
+    return CommandError(f"{first.strip()} (TF_SPHEREFACE_DEBUG=1 shows the traceback)")
+
+
+def _complain(kind: str, error: Exception) -> None:
+    """Print an error; its text may hold brackets, which are no markup."""
+    error_console.print(f"[bold red]{kind}:[/]", end=" ")
+    text = str(error) or type(error).__name__
+    error_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Return a parser whose help has a description and an example block."""
+    return argparse.ArgumentParser(
+        prog=f"tf_sphereface-{name}",
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=HelpFormatter,
+    )
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keep the layout of description and examples, and show every default that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def progress(description: str = "") -> Progress:
+    """Return a progress bar on stderr (stdout stays clean for tables and pipes)."""
+    return Progress(
+        TextColumn(description + "{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=error_console,
+        transient=not sys.stderr.isatty(),
+    )
+
+
+def existing_file(text: str) -> Path:
+    """An argparse type: the path of a file that exists."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {text}")
+    return path
+
+
+def existing_dir(text: str) -> Path:
+    """An argparse type: the path of a folder that exists."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {text}")
+    return path
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--json FILE`."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
+
+
+def write_json_option(path: Path | None, value: Any) -> None:
+    """Write what `--json` asked for, when it asked."""
+    if path is not None:
+        write_json(path, value)
+        error_console.print(f"wrote {path}", highlight=False)

@@ -1,0 +1,145 @@
+"""`tf_sphereface-verify`: do two aligned faces show one person?"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tf_sphereface.cli.common import (
+    EXIT_CHECK_FAILED,
+    EXIT_OK,
+    CommandError,
+    add_json_option,
+    command,
+    console,
+    existing_file,
+    make_parser,
+    write_json_option,
+)
+
+DESCRIPTION = """\
+Compare two aligned faces: the angle between their embeddings, and whether it is small enough for
+one person. The threshold is the one in the model's metadata, or --threshold; without either only
+the angle is printed.
+
+exit code: 0 the same person (or no threshold is known), 1 different people, 2 bad input
+"""
+EXAMPLES = """\
+  tf_sphereface-verify embedder.keras a.jpg b.jpg
+  tf_sphereface-verify embedder.tflite a.jpg b.jpg --threshold 0.35 --json verdict.json"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = make_parser("verify", DESCRIPTION, EXAMPLES)
+    parser.add_argument(
+        "model", type=existing_file, metavar="MODEL", help="a .keras, .tflite or .onnx file"
+    )
+    parser.add_argument("first", type=existing_file, metavar="A", help="an aligned face")
+    parser.add_argument("second", type=existing_file, metavar="B", help="an aligned face")
+    parser.add_argument(
+        "--threshold",
+        type=_cosine,
+        metavar="T",
+        help="cosine from which two faces count as one person, instead of the model's own",
+    )
+    add_json_option(parser)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+
+    import numpy as np
+
+    from tf_sphereface.embedder import load_embedder
+    from tf_sphereface.eval.embeddings import verification_vectors
+    from tf_sphereface.eval.faces import FaceReader
+
+    embedder = load_embedder(args.model)
+    reader = FaceReader(embedder.input_size)
+    faces = []
+    for path in (args.first, args.second):
+        try:
+            faces.append(reader(path, path.name))
+        except ValueError as error:
+            raise CommandError(
+                f"{path}: {error}. Both images must be aligned faces: see tf_sphereface-align"
+            ) from error
+    vectors = verification_vectors(embedder, np.stack(faces), embedder.metadata.flip)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = float(np.clip(unit[0] @ unit[1], -1.0, 1.0))
+
+    own = embedder.metadata.threshold
+    threshold = args.threshold if args.threshold is not None else own
+    source = calibration = None
+    if threshold is not None:
+        source = "the model" if args.threshold is None else "--threshold"
+        if args.threshold is None:
+            calibration = embedder.metadata.extra.get("calibration")
+            if calibration is not None and calibration.get("threshold") != threshold:
+                calibration = None  # somebody has changed the threshold since
+    same = None if threshold is None else cosine >= threshold
+    angle = math.degrees(math.acos(cosine))
+    console.print(f"angle {angle:.2f}°, cosine {cosine:.4f}", highlight=False)
+    if threshold is None:
+        console.print("The model carries no threshold and none was given: no verdict.")
+    else:
+        limit = math.degrees(math.acos(threshold))
+        verdict = "[bold green]same person[/]" if same else "[bold red]different people[/]"
+        console.print(
+            f"threshold {limit:.2f}°, cosine {threshold:.4f} (from {source}): {verdict}",
+            highlight=False,
+        )
+        if calibration is not None:
+            console.print(_describe(calibration, embedder.format), highlight=False)
+    write_json_option(
+        args.json,
+        {
+            "model": str(args.model),
+            "first": str(args.first),
+            "second": str(args.second),
+            "angle_degrees": angle,
+            "cosine": cosine,
+            "flip": embedder.metadata.flip,
+            "threshold": threshold,
+            "threshold_source": source,
+            "calibration": calibration,
+            "same": same,
+        },
+    )
+    return EXIT_CHECK_FAILED if same is False else EXIT_OK
+
+
+def _describe(calibration: dict[str, Any], format: str) -> str:
+    """Say where the model's threshold comes from."""
+    low, high = calibration["threshold_interval"]
+    text = (
+        f"calibrated for a false accept rate of {calibration['far']:g} on "
+        f"{calibration['impostor_pairs']:,} impostor pairs of {calibration['people']:,} people, "
+        f"{calibration['date'][:10]}; {calibration['confidence']:.0%} interval {low:.4f} to "
+        f"{high:.4f}"
+    )
+    measured_on = calibration["model_format"]
+    if measured_on != format:
+        text += f". Note: measured on the .{measured_on} model that this .{format} was made from"
+    return text
+
+
+def _cosine(text: str) -> float:
+    """An argparse type: a cosine."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"a cosine from -1 to 1 is expected, not {text!r}")
+    return value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(None))

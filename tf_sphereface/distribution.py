@@ -1,0 +1,108 @@
+"""What the rest needs to know about the `tf.distribute` strategy in force."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def replica_count() -> int:
+    """Return the number of replicas that the current strategy keeps in sync; 1 without one."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def has_several_workers() -> bool:
+    """Return whether the current strategy spans several processes (`TF_CONFIG`)."""
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return False
+    specification = strategy.cluster_resolver.cluster_spec().as_dict()
+    return sum(len(specification.get(job, ())) for job in ("chief", "worker")) > 1
+
+
+def first_local(value: Any) -> Any:
+    """Return a distributed value as this worker's first replica has it; others as they are."""
+    return tf.distribute.get_strategy().experimental_local_results(value)[0]
+
+
+def reducible(logs: dict[str, Any]) -> dict[str, Any]:
+    """Return the logs of a step in the shape that Keras can average over workers.
+
+    Over several workers Keras averages the first axis, which a scalar does not have
+    (`Invalid reduction dimension 0`).
+    """
+    if not has_several_workers():
+        return logs
+    return keras.tree.map_structure(lambda value: tf.reshape(value, (1,)), logs)
+
+
+def metric_results(model: keras.Model) -> dict[str, Any]:
+    """Return the results of a model's metrics over all replicas, in a replica's context.
+
+    Keras averages the replicas' own results, which is wrong as soon as they saw other weights or
+    another number of examples. Here their state is summed first.
+    """
+    if replica_count() == 1:
+        return dict(model.get_metrics_result())
+    variables = list(model.metrics_variables)
+    context = tf.distribute.get_replica_context()
+    state: list[Any] = []
+    for dtype in sorted({v.dtype for v in variables}):  # tensors of one type are packed together
+        alike = [v for v in variables if v.dtype == dtype]
+        values = [tf.identity(v.value) for v in alike]
+        totals = context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+        state += zip(alike, totals, strict=True)
+    with keras.StatelessScope(state_mapping=state):
+        return dict(model.get_metrics_result())
+
+
+def share_of_batch(x: Any) -> Any:
+    """Return the weight of this replica's mean loss in the mean over the global batch.
+
+    A strategy averages the replicas' losses with equal weights. That is the mean over the batch
+    where each replica has as many examples, so the result is 1. A last batch that is not full is
+    shared out unevenly: then it is `replicas * local / global`, and 0 for a replica without any.
+    """
+    first = keras.tree.flatten(x)[0]
+    if replica_count() == 1 or first.shape[0]:
+        return tf.constant(1.0)
+    local = tf.cast(tf.shape(first)[0], "float32")
+    context = tf.distribute.get_replica_context()
+    return local * replica_count() / context.all_reduce(tf.distribute.ReduceOp.SUM, local)
+
+
+def shared_statistics(model: keras.Model, variables: list[Any], values: list[Any]) -> list[Any]:
+    """Average new moving statistics over the replicas, so that all hold one network.
+
+    Otherwise each replica keeps its own, and what is saved are the first one's.
+
+    Args:
+        model: a model whose batch normalisations have seen this replica's examples.
+        variables: its variables that a step may change.
+        values: their new values.
+    """
+    if replica_count() == 1:
+        return values
+    moving = {
+        id(variable)
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+        for variable in (layer.moving_mean, layer.moving_variance)
+    }
+    chosen = [i for i, v in enumerate(variables) if id(v) in moving]
+    if not chosen:
+        return values
+    means = tf.distribute.get_replica_context().all_reduce(
+        tf.distribute.ReduceOp.MEAN, [tf.identity(values[index]) for index in chosen]
+    )
+    shared = dict(zip(chosen, means, strict=True))
+    return [shared.get(index, value) for index, value in enumerate(values)]
+
+
+def smallest_share(batch: Any) -> int:
+    """Return the number of examples of this worker's least busy replica."""
+    images = keras.tree.flatten(batch)[0]
+    parts = tf.distribute.get_strategy().experimental_local_results(images)
+    return min(int(part.shape[0]) for part in parts)

@@ -1,0 +1,135 @@
+"""Weights of the public PyTorch MobileFaceNet into ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+
+from tf_sphereface.backbones.mobilefacenet import BOTTLENECKS, MobileFaceNet
+from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
+
+
+def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) -> keras.Model:
+    """Build a `MobileFaceNet` with the weights of a PyTorch checkpoint.
+
+    The tensors must have the names of the public PyTorch implementations (`conv1.conv.weight`,
+    `blocks.0.conv.0.weight`, ... `linear1.bn.weight`). Each is used once.
+
+    Args:
+        path: the checkpoint; see `read_torch_checkpoint`.
+        key: the entry that holds the state dictionary; by default the only one.
+
+    Returns:
+        The model, for images of the size that the last depthwise kernel tells (7x6: 112x96), with
+        the checkpoint's embedding length.
+
+    Raises:
+        ValueError: the file is no checkpoint, or tensors are missing, unknown or of another shape;
+            the message lists them all.
+        OSError: the file cannot be read.
+
+    Example:
+
+    >>> model = load_mobilefacenet("mobilefacenet.ckpt")    # doctest: +SKIP
+    >>> model.output_shape                                  # doctest: +SKIP
+    (None, 128)
+    """
+    tensors = read_torch_checkpoint(path, key=key)
+    height, width = _shape_of(tensors, "linear7.conv.weight", (512, 1, 7, 6))[2:]
+    embedding_dim = _shape_of(tensors, "linear1.conv.weight", (128, 512, 1, 1))[0]
+    model = MobileFaceNet((16 * height, 16 * width, 3), embedding_dim)
+    try:
+        assign_mobilefacenet(model, tensors)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+    return model
+
+
+def assign_mobilefacenet(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
+    """Set the weights of a `MobileFaceNet` from PyTorch tensors, all or none.
+
+    Args:
+        model: as built by `MobileFaceNet`.
+        tensors: `{PyTorch name: array}`. `num_batches_tracked` counters are ignored: Keras' batch
+            normalisation has none.
+
+    Raises:
+        ValueError: tensors are missing, unknown or of another shape.
+    """
+    missing, misshapen, values = [], [], []
+    unknown = {name for name in tensors if not name.endswith(".num_batches_tracked")}
+    for name, variable in _pairs(model):
+        if name not in tensors:
+            missing.append(name)
+            continue
+        unknown.discard(name)
+        value = _to_keras(tensors[name], variable)
+        if value.shape != tuple(variable.shape):
+            misshapen.append(f"{name} {tensors[name].shape} for {variable.path} {variable.shape}")
+        values.append((variable, value))
+    problems = [
+        f"{kind}: {', '.join(names)}"
+        for kind, names in (
+            ("missing tensors", missing),
+            ("unknown tensors", sorted(unknown)),
+            ("wrong shapes", misshapen),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError("not the weights of this MobileFaceNet; " + "; ".join(problems))
+    for variable, value in values:
+        variable.assign(value)
+
+
+def _pairs(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    """Yield each PyTorch name with our variable."""
+    for convolution, normalisation, slopes, ours in _layers():
+        yield f"{convolution}.weight", model.get_layer(f"{ours}_conv").kernel
+        layer = model.get_layer(f"{ours}_bn")
+        yield f"{normalisation}.weight", layer.gamma
+        yield f"{normalisation}.bias", layer.beta
+        yield f"{normalisation}.running_mean", layer.moving_mean
+        yield f"{normalisation}.running_var", layer.moving_variance
+        if slopes:
+            yield f"{slopes}.weight", model.get_layer(f"{ours}_prelu").alpha
+
+
+def _layers() -> Iterator[tuple[str, str, str | None, str]]:
+    """Yield the PyTorch names of convolution, normalisation and PReLU, and the prefix of ours."""
+    for name in ("conv1", "dw_conv1"):
+        yield f"{name}.conv", f"{name}.bn", f"{name}.prelu", name
+    for index in range(sum(repeats for _, _, repeats, _ in BOTTLENECKS)):
+        block = f"blocks.{index}.conv"
+        yield f"{block}.0", f"{block}.1", f"{block}.2", f"block{index}_expand"
+        yield f"{block}.3", f"{block}.4", f"{block}.5", f"block{index}_depthwise"
+        yield f"{block}.6", f"{block}.7", None, f"block{index}_project"
+    yield "conv2.conv", "conv2.bn", "conv2.prelu", "conv2"
+    yield "linear7.conv", "linear7.bn", None, "linear7"
+    yield "linear1.conv", "linear1.bn", None, "linear1"
+
+
+def _to_keras(tensor: np.ndarray, variable: keras.Variable) -> np.ndarray:
+    """Lay a PyTorch tensor out as Keras keeps it.
+
+    A kernel (out, in, height, width) becomes (height, width, in, out), a depthwise one
+    (channels, 1, height, width) becomes (height, width, channels, 1), slopes (channels,) become
+    (1, 1, channels).
+    """
+    if tensor.ndim == 4:
+        depthwise = tensor.shape[1] == 1 and variable.shape[-1] == 1
+        return tensor.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+    if tensor.ndim == 1 and variable.path.endswith("alpha"):
+        return tensor.reshape(1, 1, -1)
+    return tensor
+
+
+def _shape_of(
+    tensors: Mapping[str, np.ndarray], name: str, default: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return a tensor's shape; `default`, when it is absent, lets the full report follow."""
+    shape = tensors[name].shape if name in tensors else default
+    return shape if len(shape) == len(default) else default

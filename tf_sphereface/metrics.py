@@ -1,0 +1,271 @@
+"""Metrics on the output of the angular head, and on scored pairs: right under any strategy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from tf_sphereface.head_outputs import BIAS_MARK, NORM_FLOOR, cosines_of, norms_of
+
+__all__ = ["EqualErrorRate", "MeanTargetAngle", "TARAtFAR", "hits", "without_copies"]
+
+BINS = 20_000  # of cosine, 1e-4 each: the step of the SphereFace authors' own search
+_BLOCKS = 100
+IMPOSTORS_PER_FALSE_ACCEPT = 10  # as in eval.verification
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+def hits(y_true: Any, y_pred: Any) -> Any:
+    """Return 1 where the largest entry of a row stands at its label, else 0.
+
+    As Keras' `sparse_categorical_accuracy`, which makes three more tables of the logits' size on
+    the way (it corrects negative zeros), and compares labels as floats, which is exact up to 2^24.
+
+    Args:
+        y_true: integers `(batch,)` or `(batch, 1)`.
+        y_pred: `(batch, columns)`.
+
+    Returns:
+        float32 `(batch,)`.
+
+    Example:
+
+    >>> hits([1, 0], ops.array([[0.1, 0.7, -3.0], [0.2, 0.3, -3.0]])).numpy().tolist()
+    [1.0, 0.0]
+    """
+    labels = _labels(y_true)
+    found = tf.argmax(ops.convert_to_tensor(y_pred), axis=-1, output_type=tf.int32)
+    return tf.cast(tf.equal(found, labels), tf.float32)
+
+
+def without_copies(metrics: Any) -> Any:
+    """Replace "accuracy" in the argument `metrics` of `compile` by one that needs no copies."""
+
+    def replace(metric: Any) -> Any:
+        if metric in ("accuracy", "acc"):
+            return keras.metrics.MeanMetricWrapper(hits, name=metric)
+        return metric
+
+    return keras.tree.map_structure(replace, metrics)
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class MeanTargetAngle(keras.metrics.Mean):
+    """Mean angle between an embedding and its own class centre, in degrees.
+
+    What an angular margin pulls down, at any length of the embedding. Computed from the head's
+    output, so it costs one gather and one arccos a row. Under a strategy its sums are added up,
+    so the mean is over the global batch.
+
+    Args:
+        name: name in the logs.
+        dtype: of the sums.
+
+    Input: labels, integers `(batch,)` or `(batch, 1)`; the output of an angular or a sphereface2
+    head, `(batch, columns)`. Result: a number in [0, 180]; NaN where the last column is no
+    `-||x||`, as of a softmax head.
+
+    Example:
+
+    >>> metric = MeanTargetAngle()
+    >>> outputs = ops.array([[1.0, -0.5, -2.0], [0.0, 2.0, -2.0]])  # 2 classes, then -||x||
+    >>> round(float(metric(ops.array([0, 1]), outputs)), 3)
+    30.0
+
+    Source: theta_y of Liu et al., "SphereFace" (CVPR 2017), equation 6.
+    """
+
+    def __init__(self, name: str = "mean_target_angle", dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch."""
+        outputs, labels = ops.convert_to_tensor(y_pred), _labels(y_true)
+        norms = norms_of(outputs)
+        target = tf.gather(outputs, labels, batch_dims=1, axis=1)
+        cosines = ops.clip(target / ops.maximum(norms, NORM_FLOOR), -1.0, 1.0)
+        angles = ops.arccos(ops.where(norms > 0, cosines, np.nan)) * (180.0 / np.pi)
+        super().update_state(angles, sample_weight=sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "dtype": self.dtype}
+
+
+class _ScoreHistogram(keras.metrics.Metric):
+    """Counts genuine and impostor cosines in bins of 1e-4, so that any curve can be read off.
+
+    The counts add up over batches and replicas, which a rate or a threshold would not.
+    """
+
+    def __init__(self, inputs: str, name: str, dtype: Any = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+        if inputs not in ("head", "pairs"):
+            raise ValueError(f'inputs must be "head" or "pairs". Received: {inputs!r}')
+        self.inputs = inputs
+        # float64: float32 stops counting at 2^24, which 10,000 classes pass in a few steps.
+        self.counts = self._variable("counts", (2, BINS))  # impostor, genuine
+        self.not_finite = self._variable("not_finite", (1,))
+
+    def _variable(self, name: str, shape: tuple[int, ...]) -> Any:
+        return self.add_variable(shape, "zeros", dtype="float64", aggregation="sum", name=name)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch."""
+        outputs, labels = ops.convert_to_tensor(y_pred), _labels(y_true)[:, None]
+        if self.inputs == "head":
+            scores = cosines_of(outputs, outputs.shape[-1] - 1)
+            genuine = tf.range(tf.shape(scores)[1])[None] == labels
+        else:
+            scores, genuine = tf.reshape(outputs, [-1, 1]), labels != 0
+        scores = tf.cast(scores, "float32")
+        weights = tf.ones_like(scores)
+        if sample_weight is not None:
+            weights *= tf.cast(tf.reshape(sample_weight, [-1, 1]), "float32")
+        if self.inputs == "head":  # a column below -1 is the shared bias of sphereface2
+            weights = tf.where(scores < -BIAS_MARK, 0.0, weights)
+        finite = tf.math.is_finite(scores)
+        bad = tf.reduce_sum(tf.where(finite, 0.0, weights))
+        self.not_finite.assign_add(tf.cast(bad, "float64")[None])
+        bins = tf.cast((tf.where(finite, scores, 0.0) + 1.0) * (BINS / 2), "int32")
+        bins = tf.clip_by_value(bins, 0, BINS - 1) + BINS * tf.cast(genuine, "int32")
+        weights = tf.where(finite, weights, 0.0)
+        added = tf.math.unsorted_segment_sum(
+            tf.reshape(weights, [-1]), tf.reshape(bins, [-1]), 2 * BINS
+        )
+        self.counts.assign_add(tf.cast(tf.reshape(added, [2, BINS]), "float64"))
+
+    def _rates(self) -> tuple[Any, Any]:
+        """Return the impostor count, and FAR and TAR (2, BINS + 1) from each bin's lower edge on.
+
+        The last column is for accepting nothing. NaN where a class is missing or a score was.
+        """
+        counts = self.counts.value
+        totals = tf.reduce_sum(counts, axis=1)
+        accepted = tf.pad(_sums_from_each_on(counts), [[0, 0], [0, 1]])
+        bad = self.not_finite.value > 0
+        rates = accepted / (totals[:, None] * tf.where(bad, tf.constant(np.nan, "float64"), 1.0))
+        return totals[0], rates
+
+    def get_config(self) -> dict[str, Any]:
+        return {"inputs": self.inputs, "name": self.name, "dtype": self.dtype}
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class TARAtFAR(_ScoreHistogram):
+    """True accept rate at the threshold that keeps the false accept rate to `far`.
+
+    Thresholds are multiples of 1e-4 of cosine, and the lowest that keeps to `far` is taken: the
+    result is a rate that this threshold really has, at most the share of genuine scores within one
+    bin below the exact figure of `eval.verification`, and never above it. As there, fewer than
+    `10 / far` impostor scores cannot state it: the result is NaN.
+
+    Counts are summed over batches and replicas, so the figure is the global one under any strategy.
+    A batch costs one pass over its scores; the state is 320 kB.
+
+    Args:
+        far: false accept rate, in (0, 1).
+        inputs: `"head"`: labels and the output of an angular or a sphereface2 head. The cosine to
+            the own class centre is a genuine score, each to another centre an impostor score: it
+            says how the classes separate, not how a verifier does on people it has not seen.
+            `"pairs"`: 1 for genuine and 0 for impostor, `(n,)` or `(n, 1)`, and cosines likewise.
+        name: name in the logs.
+        dtype: kept for Keras; the counts are float64.
+
+    Result: a fraction in [0, 1], or NaN.
+
+    Raises:
+        ValueError: `far` is outside (0, 1), or `inputs` is neither.
+
+    Example:
+
+    >>> metric = TARAtFAR(far=0.1, inputs="pairs")
+    >>> is_same = np.repeat([1, 0], [4, 100])
+    >>> scores = np.r_[0.9, 0.8, 0.2, 0.7, np.linspace(-0.5, 0.5, 100)]
+    >>> float(metric(is_same, scores))
+    0.75
+    """
+
+    def __init__(
+        self,
+        far: float = 1e-3,
+        inputs: str = "head",
+        name: str = "tar_at_far",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(inputs, name, dtype)
+        if not 0.0 < far < 1.0:
+            raise ValueError(f"far must be in (0, 1). Received: {far}")
+        self.far = float(far)
+
+    def result(self) -> Any:
+        """Return the rate, float32."""
+        impostors, rates = self._rates()
+        # The rates fall along the thresholds, so the count of those above is the first at or below.
+        at = tf.reduce_sum(tf.cast(~(rates[0] <= self.far * (1 + 1e-9)), "int32"))
+        rate = rates[1, tf.minimum(at, BINS)]
+        known = impostors * self.far >= IMPOSTORS_PER_FALSE_ACCEPT * (1 - 1e-9)
+        return tf.cast(tf.where(known, rate, np.nan), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "far": self.far}
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class EqualErrorRate(_ScoreHistogram):
+    """The rate at which false accepts equal false rejects.
+
+    Interpolated between thresholds 1e-4 of cosine apart: it differs from the exact figure of
+    `eval.verification` by no more than the share of scores in the bin where the two rates cross.
+    Exact sums under any strategy, as for `TARAtFAR`.
+
+    Args:
+        inputs: `"head"` or `"pairs"`, as for `TARAtFAR`.
+        name: name in the logs.
+        dtype: kept for Keras; the counts are float64.
+
+    Result: a fraction in [0, 1]; NaN while a class is missing.
+
+    Raises:
+        ValueError: `inputs` is neither.
+
+    Example:
+
+    >>> metric = EqualErrorRate(inputs="pairs")
+    >>> float(metric([1, 1, 0, 0], [0.9, 0.1, 0.5, -0.2]))
+    0.5
+    """
+
+    def __init__(
+        self, inputs: str = "head", name: str = "equal_error_rate", dtype: Any = None
+    ) -> None:
+        super().__init__(inputs, name, dtype)
+
+    def result(self) -> Any:
+        """Return the rate, float32."""
+        rates = self._rates()[1]
+        # FAR - FRR falls from 1, accepting all, to -1, accepting nothing: find where it changes.
+        at = tf.reduce_sum(tf.cast(rates[0] + rates[1] >= 1.0, "int32")) - 1
+        far, tar = tf.unstack(tf.gather(rates, tf.maximum(at, 0) + tf.range(2), axis=1))
+        excess = far + tar - 1.0
+        step = excess[0] / (excess[0] - excess[1])
+        return tf.cast(far[0] + step * (far[1] - far[0]), "float32")
+
+
+def _sums_from_each_on(counts: Any) -> Any:
+    """Return the reversed cumulative sums of `(2, BINS)`, by blocks.
+
+    XLA on a CPU spends seconds to minutes on compiling `cumsum` of this length; two products with
+    triangles of ones, exact in float64, cost 16 million multiplications.
+    """
+    blocks = tf.reshape(counts, [2, _BLOCKS, BINS // _BLOCKS])
+    within = blocks @ tf.constant(np.tri(BINS // _BLOCKS))
+    after = tf.constant(np.triu(np.ones((_BLOCKS, _BLOCKS)), 1)) @ within[:, :, :1]
+    return tf.reshape(within + after, [2, BINS])
+
+
+def _labels(y_true: Any) -> Any:
+    return tf.reshape(ops.cast(y_true, "int32"), [-1])

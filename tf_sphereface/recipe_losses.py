@@ -1,0 +1,212 @@
+"""The losses that a recipe names: their defaults, their checks, and how each is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tf_sphereface import losses
+from tf_sphereface.schedules import LambdaAnnealing
+
+
+@dataclasses.dataclass(frozen=True)
+class LossChoice:
+    """One value of `Recipe.loss`.
+
+    Attributes:
+        margin: the default, None for a loss without a margin. For networks of some hundred people;
+            the classes in `losses` default to the papers' values, for many thousands.
+        scale: the default, None for a loss whose scale is the length of the embedding.
+        margins: the values that are allowed, or None where a range holds.
+        low: the smallest margin, where a range holds.
+        high: the margin has to be below it.
+        unit: what the margin is, in words.
+        clip_norm: the default of the global norm that gradients are clipped to; 0 is no clipping.
+            The gradient of a loss with a scale is `scale / ||x||` times that of A-Softmax, some 25
+            times on a fresh network. Unclipped, the first updates blow up ||x||, and with it the
+            gradient dies.
+        head: of `FaceClassifier`.
+        build: from margin, scale and annealing to the loss; None for stock softmax.
+    """
+
+    margin: float | None = None
+    scale: float | None = None
+    margins: tuple[int, ...] | None = None
+    low: float = 0.0
+    high: float = math.inf
+    unit: str = ""
+    clip_norm: float = 0.0
+    head: str = "angular"
+    build: Callable[[Any, Any, LambdaAnnealing], keras.losses.Loss] | None = None
+
+
+def _sphereface_r(version: str) -> LossChoice:
+    return LossChoice(
+        margin=1.5,
+        scale=30.0,
+        low=1.0,
+        unit="times the angle",
+        clip_norm=5.0,
+        build=lambda margin, scale, _: losses.SphereFaceRLoss(version, margin, scale),
+    )
+
+
+CHOICES: dict[str, LossChoice] = {
+    "a-softmax": LossChoice(
+        margin=4,
+        margins=(1, 2, 3, 4),
+        unit="times the angle",
+        build=lambda margin, _, annealing: losses.ASoftmaxLoss(margin, annealing),
+    ),
+    "softmax": LossChoice(head="softmax"),
+    "normface": LossChoice(
+        scale=30.0,
+        clip_norm=5.0,
+        build=lambda _, scale, __: losses.NormFaceLoss(scale),
+    ),
+    "cosface": LossChoice(
+        margin=0.2,
+        scale=30.0,
+        unit="taken off the cosine",
+        clip_norm=5.0,
+        build=lambda margin, scale, _: losses.CosFaceLoss(scale, margin),
+    ),
+    "arcface": LossChoice(
+        margin=0.3,
+        scale=30.0,
+        high=math.pi,
+        unit="radians, added to the angle",
+        clip_norm=1.0,  # with 5 a small run collapsed: all embeddings opposite to all centres
+        build=lambda margin, scale, _: losses.ArcFaceLoss(scale, margin),
+    ),
+    "sphereface-r-v0": _sphereface_r("v0"),
+    "sphereface-r-v1": _sphereface_r("v1"),
+    "sphereface-r-v2": _sphereface_r("v2"),
+    "sphereface2": LossChoice(
+        margin=0.4,
+        scale=40.0,
+        unit="on the adjusted cosine",
+        clip_norm=5.0,
+        head="sphereface2",
+        build=lambda margin, scale, _: losses.SphereFace2Loss(scale, margin),
+    ),
+}
+
+
+def resolve_margin(loss: str, margin: float | None) -> float | None:
+    """Return the margin that is really used: the one given, or the loss's default.
+
+    Args:
+        loss: a key of `CHOICES`.
+        margin: a number, or None for the default.
+
+    Returns:
+        A float, an int for A-Softmax, or None for a loss without a margin.
+
+    Raises:
+        ValueError: the loss has no margin, or not this one.
+
+    Example:
+
+    >>> resolve_margin("cosface", None), resolve_margin("a-softmax", 3.0)
+    (0.2, 3)
+    """
+    choice = CHOICES[loss]
+    if margin is None:
+        return choice.margin
+    if choice.margin is None:
+        raise ValueError(f"{loss} has no margin: leave it out. Received: margin {margin}")
+    if choice.margins is not None:
+        if isinstance(margin, bool) or margin not in choice.margins:
+            allowed = ", ".join(map(str, choice.margins))
+            raise ValueError(
+                f"margin of {loss} must be one of {allowed} ({choice.unit}). Received: {margin}"
+            )
+        return int(margin)
+    if isinstance(margin, bool) or not choice.low <= margin < choice.high:
+        limit = "" if choice.high == math.inf else f" and below {choice.high:.4g}"
+        raise ValueError(
+            f"margin of {loss} must be at least {choice.low:g}{limit} ({choice.unit}). "
+            f"Received: {margin}"
+        )
+    return float(margin)
+
+
+def resolve_scale(loss: str, scale: float | None) -> float | None:
+    """Return the scale that is really used: the one given, or the loss's default.
+
+    Raises:
+        ValueError: the loss has no scale, or the number is not above 0.
+
+    Example:
+
+    >>> resolve_scale("cosface", None), resolve_scale("a-softmax", None)
+    (30.0, None)
+    """
+    choice = CHOICES[loss]
+    if scale is None:
+        return choice.scale
+    if choice.scale is None:
+        raise ValueError(
+            f"{loss} has no scale (the length of the embedding takes its place): leave it out. "
+            f"Received: scale {scale}"
+        )
+    if isinstance(scale, bool) or not 0 < scale < math.inf:
+        raise ValueError(f"scale must be above 0. Received: {scale}")
+    return float(scale)
+
+
+def resolve_clip_norm(loss: str, clip_norm: float | None) -> float:
+    """Return the norm that gradients are clipped to: the one given, or the loss's default.
+
+    Raises:
+        ValueError: it is below 0.
+
+    Example:
+
+    >>> resolve_clip_norm("cosface", None), resolve_clip_norm("a-softmax", None)
+    (5.0, 0.0)
+    """
+    if clip_norm is None:
+        return CHOICES[loss].clip_norm
+    if isinstance(clip_norm, bool) or not 0 <= clip_norm < math.inf:
+        raise ValueError(f"clip_norm must not be negative (0: no clipping). Received: {clip_norm}")
+    return float(clip_norm)
+
+
+def check_gradient(loss: str, margin: float | None, gradient: str) -> None:
+    """Raise ValueError where a recipe's gradient does not go with its loss."""
+    if gradient not in ("exact", "caffe"):
+        raise ValueError(f"gradient must be one of exact, caffe. Received: {gradient!r}")
+    if gradient == "caffe" and (loss != "a-softmax" or resolve_margin(loss, margin) == 1):
+        raise ValueError(
+            "gradient caffe is the released layer's backward: it needs the loss a-softmax with "
+            f"margin 2, 3 or 4. Received: {loss}, margin {resolve_margin(loss, margin)}"
+        )
+
+
+def build_loss(
+    loss: str, margin: float | None, scale: float | None, annealing: LambdaAnnealing
+) -> keras.losses.Loss | None:
+    """Return the loss that a recipe names; None for the stock softmax."""
+    build = CHOICES[loss].build
+    if build is None:
+        return None
+    return build(resolve_margin(loss, margin), resolve_scale(loss, scale), annealing)
+
+
+def describe(loss: Any, gradient: str = "exact") -> str:
+    """Say which margin and scale a compiled loss really uses.
+
+    Example:
+
+    >>> describe(losses.CosFaceLoss())
+    'CosFace with margin 0.35 (taken off the cosine), scale 64'
+    """
+    if not isinstance(loss, losses.MarginLoss):
+        return "softmax on a plain dense layer: no margin"
+    return loss.describe() + ("; the released Caffe layer's gradient" * (gradient == "caffe"))

@@ -1,0 +1,252 @@
+"""Build and run the training that a recipe describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tf_sphereface import backbones, losses, optimizers, recipe_losses, schedules
+from tf_sphereface.classifier import FaceClassifier
+from tf_sphereface.recipes import Recipe
+
+
+def build_backbone(recipe: Recipe) -> keras.Model:
+    """Return the network of a recipe, under the dtype policy in force.
+
+    Example:
+
+    >>> from tf_sphereface.recipes import preset
+    >>> build_backbone(preset("quick")).output_shape
+    (None, 512)
+    """
+    shape = (*recipe.input_size, 3)
+    if recipe.backbone == "mobilefacenet":
+        return backbones.MobileFaceNet(shape, recipe.embedding_dim)
+    depth = int(recipe.backbone.removeprefix("sphereface"))
+    return backbones.SphereFaceNet(depth, shape, recipe.embedding_dim)
+
+
+def build_classifier(
+    recipe: Recipe, num_classes: int, steps_per_epoch: int, jit: bool | str = "auto"
+) -> FaceClassifier:
+    """Return the model of a recipe, compiled with the paper's solver.
+
+    Args:
+        recipe: what to train and how. Its precision becomes Keras' global dtype policy.
+        num_classes: number of identities.
+        steps_per_epoch: updates in an epoch; with the epochs it gives the schedules' lengths.
+        jit: as `jit_compile` of `FaceClassifier.compile`.
+
+    Returns:
+        A compiled `FaceClassifier`, initialised from the recipe's seed.
+    """
+    keras.mixed_precision.set_global_policy(recipe.precision)
+    keras.utils.set_random_seed(recipe.seed)
+    head = recipe_losses.CHOICES[recipe.loss].head
+    backbone = with_dropout(build_backbone(recipe), recipe.dropout, recipe.seed)
+    model = FaceClassifier(
+        backbone,
+        num_classes,
+        head=head,
+        gradient=recipe.gradient,
+        sample_rate=recipe.sample_rate,
+    )
+    total = recipe.epochs * steps_per_epoch
+    drops = sorted({max(1, round(share * total)) for share in recipe.drops})
+    optimizer = optimizers.paper_optimizer(
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        boundaries=drops,  # two drops may fall together in a run of a few updates
+        global_clipnorm=recipe_losses.resolve_clip_norm(recipe.loss, recipe.clip_norm) or None,
+    )
+    annealing = build_annealing(recipe, total)
+    loss = recipe_losses.build_loss(recipe.loss, recipe.margin, recipe.scale, annealing)
+    if isinstance(loss, losses.SphereFace2Loss):
+        model.head_layer.bias.assign(loss.first_bias(num_classes))
+    model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit)
+    return model
+
+
+def build_annealing(recipe: Recipe, total: int) -> schedules.LambdaAnnealing:
+    """Return lambda's schedule for a run of `total` updates."""
+    if recipe.annealing == "paper":
+        return schedules.LambdaAnnealing(minimum=recipe.lambda_minimum)
+    return schedules.LambdaAnnealing.for_steps(
+        total, reach=recipe.annealing_reach, minimum=recipe.lambda_minimum
+    )
+
+
+def with_dropout(backbone: keras.Model, rate: float, seed: int) -> keras.Model:
+    """Return the backbone with dropout before its last layer, sharing its weights; 0 is none."""
+    if rate == 0:
+        return backbone
+    last = backbone.layers[-1]
+    dropped = keras.layers.Dropout(rate, seed=seed, name="dropout")(last.input)
+    return keras.Model(backbone.input, last(dropped), name=backbone.name)
+
+
+def embedder_of(model: FaceClassifier, recipe: Recipe) -> keras.Model:
+    """Return the trained network as a float32 model of stock layers, without dropout."""
+    policy = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("float32")
+    try:
+        network = build_backbone(recipe)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    trained = [
+        w
+        for v, w in zip(model.backbone.weights, model.backbone.get_weights(), strict=True)
+        if "seed_generator" not in v.path
+    ]
+    network.set_weights(trained)
+    return network
+
+
+def train(
+    model: FaceClassifier,
+    dataset_from: Callable[[int], Any],
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    initial_step: int = 0,
+    metric_state: Sequence[NDArray[Any]] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> dict[str, list[float]]:
+    """Run `fit` over an endless stream of batches, from any step on.
+
+    A run that starts inside an epoch is two calls of `fit`: the rest of that epoch, then the whole
+    ones. The callbacks see one run, whose first batch has the number that it has in its epoch, and
+    the epoch's logs are over all of its batches.
+
+    Args:
+        model: compiled.
+        dataset_from: gives the stream from a step on (0 is the start of the run), so that a
+            resumed run sees the batches that it would have seen.
+        epochs: number of the last epoch.
+        steps_per_epoch: updates in an epoch.
+        initial_step: updates that were done before.
+        metric_state: values of `model.metrics_variables` after these updates; used where
+            `initial_step` lies inside an epoch. They must be sums, as those of the loss and of
+            accuracy are.
+        callbacks: as in `fit`.
+
+    Returns:
+        The history: a list for each logged name.
+
+    Raises:
+        ValueError: `metric_state` does not fit the model's metrics.
+    """
+    epoch, offset = divmod(initial_step, steps_per_epoch)
+    state = list(metric_state) if offset else []
+    run = _WholeRun(list(callbacks), model, epochs, steps_per_epoch, offset, state)
+    spans = [(epoch, epoch + 1, steps_per_epoch - offset)] if offset else []
+    spans.append((epoch + bool(offset), epochs, steps_per_epoch))
+    run.begin()
+    for first, last, steps in spans:
+        if first >= last or run.stopped:
+            continue
+        model.fit(
+            dataset_from(first * steps_per_epoch + (steps_per_epoch - steps)),
+            epochs=last,
+            initial_epoch=first,
+            steps_per_epoch=steps,
+            callbacks=run,
+            shuffle=False,
+            verbose=0,
+        )
+        run.stopped = model.stop_training
+    run.end()
+    return {key: [float(v) for v in values] for key, values in run.history.history.items()}
+
+
+class _WholeRun(keras.callbacks.CallbackList):
+    """One run in the eyes of its callbacks, however often `fit` is called."""
+
+    def __init__(
+        self,
+        callbacks: list[keras.callbacks.Callback],
+        model: keras.Model,
+        epochs: int,
+        steps: int,
+        offset: int,
+        metric_state: list[NDArray[Any]],
+    ) -> None:
+        self.history = keras.callbacks.History()
+        super().__init__([*callbacks, self.history], model=model, epochs=epochs, steps=steps)
+        self.offset = offset
+        self.metric_state = metric_state
+        self.stopped = False
+        self._logs: dict[str, Any] | None = None
+
+    def begin(self) -> None:
+        """Begin the run."""
+        super().on_train_begin()
+
+    def end(self) -> None:
+        """End the run."""
+        super().on_train_end(self._logs)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Wait for `begin`."""
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Keep the logs for `end`."""
+        self._logs = logs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Show the sums of the whole epoch, and count the next one's batches from 0."""
+        if self.offset and logs is not None:  # if one batch was left, `fit` has that one's logs
+            logs.update(self.model.get_metrics_result())
+        self.offset = 0
+        super().on_epoch_end(epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count from the start of the epoch."""
+        super().on_train_batch_begin(batch + self.offset, logs)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count from the start of the epoch, and add what the epoch had gathered before."""
+        if self.metric_state:
+            logs = {**(logs or {}), **self._with_earlier_sums()}
+        super().on_train_batch_end(batch + self.offset, logs)
+
+    def _with_earlier_sums(self) -> dict[str, Any]:
+        """Add the earlier sums to those of the first batch; return the metrics.
+
+        Not before that batch: `fit` resets the metrics when it begins an epoch, and Keras makes
+        those of `compile` in the first step. The sum is the one that the step itself would make.
+        """
+        variables = self.model.metrics_variables
+        if len(variables) != len(self.metric_state):
+            raise ValueError(
+                f"metric_state must hold {len(variables)} values, one for each metric variable. "
+                f"Received: {len(self.metric_state)}"
+            )
+        for variable, value in zip(variables, self.metric_state, strict=True):
+            variable.assign(tf.convert_to_tensor(variable.value) + value)
+        self.metric_state = []
+        return dict(self.model.get_metrics_result())
+
+
+def is_chief(model: keras.Model) -> bool:
+    """Whether this process writes the run's files: the one process, or the first of several."""
+    return bool(model.distribute_strategy.extended.should_checkpoint)
+
+
+def run_files(out: Path) -> dict[str, Path]:
+    """Name the files of a run folder."""
+    return {
+        "config": out / "config.json",
+        "environment": out / "environment.json",
+        "log": out / "log.csv",
+        "checkpoints": out / "checkpoints",
+        "best": out / "best.keras",
+        "embedder": out / "embedder.keras",
+        "summary": out / "summary.json",
+    }
