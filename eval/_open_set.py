@@ -1,0 +1,158 @@
+"""Search in a gallery that does not hold everybody, and verification of all pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tf_sphereface.eval._blocks import MEMORY, TIE, pair_cosines, score_blocks
+from tf_sphereface.eval._curve import FARS
+from tf_sphereface.eval._rates import (
+    RatesAtFar,
+    check_rows,
+    check_width,
+    genuine_pairs,
+    rates_at_far,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenSetResult:
+    """Identification against a gallery that does not hold everybody.
+
+    Attributes:
+        rates: rank -> share of the genuine probes whose mate is within that rank, no threshold.
+        dir_at_far: rank -> detection and identification rate at false alarm rates: the mate is
+            within the rank and its score above the threshold, which a share FAR of the impostor
+            probes pass with anyone in the gallery.
+        num_gallery: entries of the gallery.
+        num_genuine: probes with a mate.
+        num_impostor: probes without.
+    """
+
+    rates: dict[int, float]
+    dir_at_far: dict[int, RatesAtFar]
+    num_gallery: int
+    num_genuine: int
+    num_impostor: int
+
+
+def open_set(
+    gallery: NDArray[np.floating],
+    gallery_labels: ArrayLike,
+    probes: NDArray[np.floating],
+    probe_labels: ArrayLike,
+    *,
+    ranks: Sequence[int] = (1,),
+    fars: Sequence[float] = FARS,
+    memory: int = MEMORY,
+) -> OpenSetResult:
+    """Search probes in a gallery: some are in it, some are not (BLUFR's DIR at FAR, IJB's TPIR).
+
+    Args:
+        gallery: (m, d), one entry a person or several; of these the best counts.
+        gallery_labels: (m,) who each shows.
+        probes: (n, d).
+        probe_labels: (n,); who is not in the gallery is an impostor probe.
+        ranks: ranks to count within. A rank is 1 and the number of entries of other people that
+            score as high as the mate or higher: a tie counts against the network.
+        fars: false alarm rates.
+        memory: bytes that the blocks of scores may take together.
+
+    Returns:
+        The rates.
+
+    Raises:
+        ValueError: shapes do not fit, no probe is in the gallery, or an embedding is zero or not
+            finite.
+
+    Example:
+
+    >>> found = open_set(np.eye(2), ["A", "B"], np.array([[1, 0.1], [1, 1]]), ["A", "C"])
+    >>> found.rates
+    {1: 1.0}
+
+    Source: Liao et al., "A Benchmark Study of Large-scale Unconstrained Face Recognition",
+    IJCB 2014; Phillips et al., "Evaluation methods in face recognition", 2011.
+    """
+    enrolled = check_rows(gallery, gallery_labels, "gallery")
+    searched = check_rows(probes, probe_labels, "probes")
+    check_width(probes, gallery, "gallery")
+    known = np.isin(searched, enrolled)
+    if not np.any(known):
+        raise ValueError("probe_labels must name somebody in the gallery. Received: nobody in it")
+    codes = np.unique(np.concatenate([enrolled, searched]), return_inverse=True)[1]
+    owner, seeker = codes[: len(enrolled)], codes[len(enrolled) :]
+    mate = np.full(len(probes), -np.inf)
+    other = np.full(len(probes), -np.inf)
+    for rows, columns, scores in score_blocks(probes, gallery, memory):
+        same = seeker[rows, None] == owner[None, columns]
+        mate[rows] = np.maximum(mate[rows], np.max(scores, axis=1, initial=-np.inf, where=same))
+        other[rows] = np.maximum(other[rows], np.max(scores, axis=1, initial=-np.inf, where=~same))
+    better = np.zeros(len(probes), np.int64)
+    for rows, columns, scores in score_blocks(probes, gallery, memory):
+        ahead = scores >= mate[rows, None] - TIE
+        better[rows] += np.sum(ahead & (seeker[rows, None] != owner[None, columns]), axis=1)
+    strangers = np.clip(other[~known], -1.0, 1.0)
+    dir_at_far = {}
+    for rank in ranks:
+        found = np.where(better[known] < rank, mate[known], -np.inf)
+        dir_at_far[int(rank)] = rates_at_far(
+            found, lambda: [strangers], len(strangers), fars, "impostor probes"
+        )
+    return OpenSetResult(
+        rates={int(k): float(np.mean(better[known] < k)) for k in ranks},
+        dir_at_far=dir_at_far,
+        num_gallery=len(gallery),
+        num_genuine=int(np.sum(known)),
+        num_impostor=int(np.sum(~known)),
+    )
+
+
+def verify_all_pairs(
+    embeddings: NDArray[np.floating],
+    labels: ArrayLike,
+    *,
+    fars: Sequence[float] = FARS,
+    memory: int = MEMORY,
+) -> RatesAtFar:
+    """Compare every embedding with every other: BLUFR's VR at FAR.
+
+    Args:
+        embeddings: (n, d).
+        labels: (n,) who each shows.
+        fars: false accept rates.
+        memory: bytes that the blocks of scores may take together.
+
+    Returns:
+        The verification rates over all n (n - 1) / 2 pairs.
+
+    Raises:
+        ValueError: shapes do not fit, nobody has two images, or an embedding is zero or not finite.
+
+    Example:
+
+    >>> vectors = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    >>> verify_all_pairs(vectors, ["A", "A", "B"]).reasons[0.1]
+    'needs 100 impostor pairs, there are 2'
+    """
+    names = check_rows(embeddings, labels, "embeddings")
+    first, second = genuine_pairs(names)
+    if not len(first):
+        raise ValueError("labels must name somebody twice, or no pair is genuine. Received: none")
+    codes = np.unique(names, return_inverse=True)[1]
+
+    def impostors() -> Iterator[NDArray[np.float64]]:
+        at = np.arange(len(codes))
+        for rows, columns, scores in score_blocks(embeddings, embeddings, memory):
+            if columns.stop <= rows.start:
+                continue  # below the diagonal
+            later = at[rows, None] < at[None, columns]
+            yield scores[later & (codes[rows, None] != codes[None, columns])]
+
+    genuine = pair_cosines(embeddings, embeddings, first, second, memory)
+    total = len(names) * (len(names) - 1) // 2 - len(first)
+    return rates_at_far(genuine, impostors, total, fars)

@@ -1,0 +1,71 @@
+"""The threshold that decides given pairs best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Search = Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
+
+
+def best_exact(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """Return the mean of the best midpoints of neighbouring scores; `scores` ascend.
+
+    Infinite where one answer for all pairs is strictly better than every midpoint.
+    """
+    tied, _ = best_midpoints(scores, same)
+    return float(np.mean(tied))
+
+
+def best_midpoints(
+    scores: NDArray[np.float64], same: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], int]:
+    """Return the equally good best thresholds, and how many pairs they decide rightly.
+
+    Args:
+        scores: float64 (n,), ascending.
+        same: bool (n,), in that order.
+
+    Returns:
+        The best midpoints, ascending; or one infinite threshold where one answer for all pairs is
+        strictly better than every midpoint.
+    """
+    genuine = int(np.sum(same))
+    below = np.cumsum(same)  # genuine pairs up to each position
+    correct = genuine - below + np.arange(1, len(same) + 1) - below
+    gaps = np.flatnonzero(scores[:-1] < scores[1:])
+    best = int(np.max(correct[gaps], initial=-1))
+    constant = max(genuine, len(same) - genuine)
+    if constant > best:
+        answer = -np.inf if genuine >= len(same) - genuine else np.inf
+        return np.array([answer]), constant
+    at = gaps[correct[gaps] == best]
+    return (scores[at] + scores[at + 1]) / 2, best
+
+
+def best_on_grid(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """Return the mean of the best of -1, -0.9999, ... 1; `scores` ascend."""
+    grid = np.arange(-10_000, 10_001) / 10_000
+    genuine, impostor = scores[same], scores[~same]
+    accepted = len(genuine) - np.searchsorted(genuine, grid, side="right")
+    correct = accepted + np.searchsorted(impostor, grid, side="left")
+    return float(np.mean(grid[correct == np.max(correct)]))
+
+
+SEARCHES: dict[str, Search] = {"exact": best_exact, "grid": best_on_grid}
+
+
+def search_named(name: str) -> Search:
+    """Return the search of that name, or raise a ValueError."""
+    if name not in SEARCHES:
+        raise ValueError(f'search must be "exact" or "grid". Received: {name!r}')
+    return SEARCHES[name]
+
+
+def decided_rightly(
+    scores: NDArray[np.float64], same: NDArray[np.bool_], threshold: float
+) -> NDArray[np.bool_]:
+    """Tell of each pair whether the threshold decides it; a score right on it is wrong."""
+    return np.asarray(np.where(same, scores > threshold, scores < threshold), bool)

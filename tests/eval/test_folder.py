@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tf_sphereface.eval import folder
+from tf_sphereface.eval.folder import _genuine, _impostor, random_pairs
+
+
+def make_tree(root, sizes):
+    for identity, size in enumerate(sizes):
+        (root / f"id{identity}").mkdir(parents=True)
+        for k in range(size):
+            (root / f"id{identity}" / f"{k}.jpg").touch()
+    return root
+
+
+def test_every_pair_can_be_drawn_once():
+    fold = [["a0"], ["b0", "b1", "b2", "b3", "b4"], ["c0", "c1"], ["d0", "d1", "d2"]]
+    rng = np.random.default_rng(0)
+    genuine = _genuine(fold, 10 + 1 + 3, rng)
+    expected = {(x, y) for files in fold for x in files for y in files if x < y}
+    assert set(genuine) == expected
+    impostor = _impostor(fold, 41, rng)  # 11 * 10 / 2 - 14
+    everyone = [x for files in fold for x in files]
+    assert set(impostor) == {(x, y) for x in everyone for y in everyone if x < y and x[0] != y[0]}
+
+
+def test_genuine_pairs_are_uniform():
+    fold = [["a0", "a1", "a2"], ["b0", "b1"]]
+    counts = {}
+    for seed in range(2000):
+        (pair,) = _genuine(fold, 1, np.random.default_rng(seed))
+        counts[pair] = counts.get(pair, 0) + 1
+    assert len(counts) == 4
+    # 500 each; binomial sd 19, four of them.
+    assert all(abs(count - 500) < 80 for count in counts.values())
+
+
+@pytest.mark.parametrize("sizes", [[5] * 12, [1, 2] * 10, [40, 2, 3, 2, 3, 9, 1, 1]])
+def test_pairs_are_distinct_balanced_and_their_folds_disjoint(tmp_path, sizes):
+    root = make_tree(tmp_path, sizes)
+    pairs = random_pairs(root, pairs_per_fold=8, folds=3, seed=4)
+    assert len(set(zip(pairs.left, pairs.right, strict=True))) == len(pairs)
+    owner = [[name.split("/")[0] for name in side] for side in (pairs.left, pairs.right)]
+    assert [a == b for a, b in zip(*owner, strict=True)] == pairs.is_same.tolist()
+    for fold in (1, 2, 3):
+        inside = pairs.folds == fold
+        assert pairs.is_same[inside].sum() * 2 == inside.sum() == len(pairs) / 3
+        names = {n for side in owner for n, here in zip(side, inside, strict=True) if here}
+        others = {n for side in owner for n, here in zip(side, ~inside, strict=True) if here}
+        assert not names & others
+    again = random_pairs(root, pairs_per_fold=8, folds=3, seed=4)
+    assert (again.left, again.right) == (pairs.left, pairs.right)
+    assert random_pairs(root, pairs_per_fold=8, folds=3, seed=5).left != pairs.left
+
+
+def test_a_folder_that_is_too_small_is_refused(tmp_path):
+    root = make_tree(tmp_path, [3, 3, 1, 1])
+    with pytest.raises(ValueError, match=r"4 identities, 2 of them with two images"):
+        random_pairs(root, folds=3)
+    with pytest.raises(ValueError, match="folds must be at least 2"):
+        random_pairs(root, folds=1)
+    with pytest.raises(FileNotFoundError, match="root must be a folder"):
+        folder.evaluate(None, tmp_path / "none")
+
+
+def test_end_to_end(tmp_path, embedder, make_face, write_image):
+    for identity in range(12):
+        for sample in range(3):
+            path = tmp_path / f"id{identity:02d}" / f"{sample}.png"
+            write_image(path, make_face(identity, sample))
+    result = folder.evaluate(embedder, tmp_path, pairs_per_fold=6, folds=3)
+    assert result.name == "folder"
+    assert "seed 0" in result.protocol
+    assert len(result.pairs) == 36
+    assert result.genuine_angle < result.impostor_angle
+    assert result.headline.accuracy > 0.8  # these pictures differ far more between identities

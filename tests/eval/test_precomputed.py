@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from tf_sphereface.eval import lfw, report, scores, ytf
+from tf_sphereface.eval.cli import main
+from tf_sphereface.eval.pairs import read_pairs
+from tf_sphereface.eval.precomputed import StoredEmbeddings, read_embeddings, write_embeddings
+from tf_sphereface.eval.verification import compare
+
+
+@pytest.fixture
+def stored(lfw_folder, embedder, tmp_path):
+    """The embeddings of lfw_folder's images in a file, in another order and with one to spare."""
+    import cv2
+
+    names = read_pairs(lfw_folder / "pairs.txt").images()[0]
+    faces = np.stack([cv2.imread(str(lfw_folder / "images" / n))[..., ::-1] for n in names])
+    plain, mirrored = embedder(faces), embedder(np.ascontiguousarray(faces[:, :, ::-1]))
+    order = np.random.default_rng(0).permutation(len(names))
+    path = tmp_path / "stored.npz"
+    write_embeddings(
+        path,
+        [*(names[i] for i in order), "X/X_0001.jpg"],
+        np.concatenate([plain[order], plain[:1]]),
+        np.concatenate([mirrored[order], plain[:1]]),
+    )
+    return path
+
+
+def test_lfw_of_stored_embeddings_equals_lfw_of_the_model(lfw_folder, embedder, stored):
+    pairs = lfw_folder / "pairs.txt"
+    expected = lfw.evaluate(embedder, lfw_folder / "images", pairs)
+    found = lfw.evaluate(stored, None, pairs)
+    assert found.table.keys() == expected.table.keys()
+    for key, result in expected.table.items():
+        assert found.table[key].scores == pytest.approx(result.scores, abs=1e-6)
+    values = json.loads(json.dumps(report.to_dict(found), allow_nan=False))
+    assert values["model"]["format"] == "embeddings"
+    assert values["model"]["metadata"] is None
+    assert len(values["model"]["sha256"]) == 64
+
+
+def test_without_mirrored_embeddings_there_is_no_flip(lfw_folder, stored):
+    whole = read_embeddings(stored)
+    plain = StoredEmbeddings(None, whole.names, whole.embeddings)
+    found = lfw.evaluate(plain, None, lfw_folder / "pairs.txt")
+    assert {flip for flip, _ in found.table} == {"none"}
+    assert "the image alone" in found.protocol
+
+
+def test_embeddings_that_are_missing_are_all_listed(lfw_folder, stored):
+    whole = read_embeddings(stored)
+    fewer = StoredEmbeddings(None, whole.names[2:], whole.embeddings[2:])
+    with pytest.raises(ValueError, match=r"^2 of 30 images in the given embeddings") as error:
+        lfw.evaluate(fewer, None, lfw_folder / "pairs.txt")
+    for name in whole.names[:2]:
+        assert f"{name}: not in the file of embeddings" in str(error.value)
+
+
+def test_a_model_needs_images(lfw_folder, embedder):
+    with pytest.raises(ValueError, match="images must be a folder, unless stored embeddings"):
+        lfw.evaluate(embedder, None, lfw_folder / "pairs.txt")
+
+
+@pytest.mark.parametrize("names", ["video", "frames"])
+def test_videos_of_stored_embeddings(tmp_path, names):
+    rng = np.random.default_rng(0)
+    lines, listed, vectors = [], [], []
+    for person in range(8):
+        centre = rng.normal(size=4)
+        for video in range(2):
+            for frame in range(3 if names == "frames" else 1):
+                listed.append(f"P{person}/{video}" + (f"/{frame}.jpg" if names == "frames" else ""))
+                vectors.append(centre + 0.3 * rng.normal(size=4))
+        lines.append(f"{person // 4 + 1}, 0, P{person}/0, P{person}/1, 1")
+        lines.append(f"{person // 4 + 1}, 0, P{person}/0, P{person ^ 1}/1, 0")
+    (tmp_path / "splits.txt").write_text("\n".join(lines))
+    stored = StoredEmbeddings(None, listed, np.array(vectors, np.float32))
+    found = ytf.evaluate(stored, None, tmp_path / "splits.txt")
+    step = 3 if names == "frames" else 1
+    pooled = np.array(vectors, np.float32).astype(float).reshape(-1, step, 4).mean(axis=1)
+    unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    assert found.headline.scores[0] == pytest.approx(unit[0] @ unit[1])
+    with pytest.raises(ValueError, match="P7/1: not in the file of embeddings"):
+        ytf.evaluate(
+            StoredEmbeddings(None, listed[:-3], stored.embeddings[:-3]),
+            None,
+            tmp_path / "splits.txt",
+        )
+
+
+def test_stored_embeddings_of_nonsense_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_embeddings(tmp_path / "none.npz")
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"a\.npz is no \.npz file of plain arrays"):
+        read_embeddings(path)
+    np.savez(path, names=np.array(["a"]))
+    with pytest.raises(ValueError, match=r"must hold names and embeddings\. Received: names"):
+        read_embeddings(path)
+    np.savez(path, names=np.array(["a"]), embeddings=np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"a\.npz: embeddings and mirrored must have the shape"):
+        read_embeddings(path)
+    np.savez(path, names=np.array(["a", "a"]), embeddings=np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"names must differ\. Received: 'a' twice"):
+        read_embeddings(path)
+    np.savez(path, names=np.array(["a", None], object), embeddings=np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
+        read_embeddings(path)
+    path.write_bytes(pickle.dumps(["a"]))  # numpy.load would unpickle such a file if asked to
+    with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
+        read_embeddings(path)
+    with pytest.raises(ValueError, match=r"path must end in \.npz"):
+        write_embeddings(tmp_path / "a.bin", ["a"], [[1.0]])
+
+
+TEXT = "# score label fold\n0.9,1,1,Ann/1,Ann/2\n0.1\t0\t1\n\n0.8 true 2\n0.2 false 2\n"
+
+
+def test_scores_with_labels_and_folds(tmp_path):
+    path = tmp_path / "scores.txt"
+    path.write_text(TEXT)
+    found = scores.evaluate(path)
+    assert found.headline.accuracy == 1.0
+    assert found.headline.scores.tolist() == [0.9, 0.1, 0.8, 0.2]
+    assert found.table.keys() == {("scores", "plain")}
+    assert "4 pairs (2 genuine, 2 impostor) in 2 folds; scores as given" in found.protocol
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("0.1\t0\t1", "nan 0 1 Ann/1 Bob/1", "nan at pair 1 .*, Ann/1 and Bob/1; 1 such"),
+        ("0.1\t0\t1", "x 0 1", "line 3: expected score, label"),
+        ("0.1\t0\t1", "0.1 2 1", "line 3: expected score, label"),
+        ("0.1\t0\t1", "0.1 0", "line 3: expected score, label"),
+        ("0.8 true 2\n0.2 false 2\n", "", "fold 1 only"),
+    ],
+)
+def test_bad_scores_are_named(tmp_path, old, new, message):
+    path = tmp_path / "scores.txt"
+    path.write_text(TEXT.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        scores.evaluate(path)
+
+
+def test_the_scores_command_takes_the_order_of_a_list(lfw_folder, stored, capsys):
+    pairs = lfw_folder / "pairs.txt"
+    expected = lfw.evaluate(stored, None, pairs).headline
+    path, out = lfw_folder / "scores.txt", lfw_folder / "out.json"
+    path.write_text("\n".join(map(repr, expected.scores.tolist())))
+    assert main(["scores", str(path), "--pairs", str(pairs), "--json", str(out)]) == 0
+    assert "best on test" in capsys.readouterr().out
+    values = json.loads(out.read_text())
+    assert values["headline"]["accuracy"] == expected.accuracy
+    assert values["model"]["format"] == "scores"
+    names = read_pairs(pairs)
+    path.write_text("\n".join(["nan", *map(repr, expected.scores.tolist()[1:])]))
+    assert main(["scores", str(path), "--pairs", str(pairs)]) == 2
+    assert f"{names.left[0]} and {names.right[0]}" in " ".join(capsys.readouterr().err.split())
+    path.write_text("0.5\n")
+    assert main(["scores", str(path), "--pairs", str(pairs)]) == 2
+    assert "a score for each of 24 pairs" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_lfw_command_takes_stored_embeddings(lfw_folder, stored, capsys):
+    pairs = str(lfw_folder / "pairs.txt")
+    assert main(["lfw", str(stored), "--pairs", pairs]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "result category: unrestricted with labeled outside data" in printed
+
+
+def test_scores_that_a_protocol_writes_are_read_and_compared(lfw_folder, stored, capsys):
+    pairs, first = str(lfw_folder / "pairs.txt"), lfw_folder / "first.txt"
+    second, out = lfw_folder / "second.txt", lfw_folder / "out.json"
+    for path, options in ((first, []), (second, ["--no-flip"])):
+        arguments = ["lfw", str(stored), "--pairs", pairs, "--write-scores", str(path)]
+        assert main([*arguments, *options]) == 0
+    expected = [lfw.evaluate(stored, None, pairs, flip=flip).headline for flip in (True, False)]
+    for path, result in zip((first, second), expected, strict=True):
+        found = scores.evaluate(path)
+        assert found.headline.scores.tolist() == result.scores.tolist()
+        assert found.pairs.left == read_pairs(pairs).left
+        assert found.headline.accuracy == result.accuracy
+    capsys.readouterr()
+    assert main(["compare", str(first), str(second), "--json", str(out)]) == 0
+    values, paired = json.loads(out.read_text()), compare(*expected)
+    assert values["only_first"] == paired.only_first
+    assert values["p_value"] == paired.p_value
+    assert f"{paired.only_first} / {paired.only_second}" in capsys.readouterr().out
+    text = second.read_text().replace("P00/P00_0001.jpg", "P00/P00_0009.jpg", 1)
+    second.write_text(text)
+    assert main(["compare", str(first), str(second)]) == 2
+    assert "name other pairs" in " ".join(capsys.readouterr().err.split())
+
+
+def test_bootstrap_on_request(lfw_folder, stored, capsys):
+    pairs, out = str(lfw_folder / "pairs.txt"), lfw_folder / "out.json"
+    options = ["--bootstrap", "50", "--json", str(out)]
+    assert main(["lfw", str(stored), "--pairs", pairs, *options]) == 0
+    assert "pairs drawn 50 times" in " ".join(capsys.readouterr().out.split())
+    found = json.loads(out.read_text())["headline"]
+    low, high = found["bootstrap"]["auc"]
+    assert low <= found["auc"] <= high
+    assert [row["interval"] for row in found["bootstrap"]["tar_at_far"]] == [None] * 6
