@@ -1,0 +1,147 @@
+"""`tf_sphereface-export`, as it is typed."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import keras
+import pytest
+
+import tf_sphereface as sf
+from tf_sphereface.embedder import EmbedderMetadata, read_metadata, save_embedder
+from tf_sphereface.export import cli
+
+
+@pytest.fixture
+def model(tiny_net, tmp_path):
+    path = tmp_path / "in" / "net.keras"
+    path.parent.mkdir()
+    save_embedder(tiny_net, path, EmbedderMetadata(loss="a-softmax", margin=4.0))
+    return path
+
+
+@pytest.fixture
+def face_folder(faces, tmp_path):
+    root = tmp_path / "faces"
+    root.mkdir()
+    for i, face in enumerate(faces[:20]):
+        cv2.imwrite(str(root / f"{i}.png"), face[..., ::-1])
+    return root
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_flags_stand_before_or_after_the_model(model, order, capfd):
+    arguments = [str(model)]
+    arguments.insert(0 if order == "before" else 1, "--tflite")
+    assert cli.main(arguments) == 0
+    assert sorted(path.name for path in model.parent.iterdir()) == [
+        "net.keras",
+        "net.tflite",
+        "net.tflite.json",
+    ]
+    output = capfd.readouterr()
+    assert "net.tflite" in output.out
+    assert "accuracy was not checked" in output.out
+    for chatter in ("XNNPACK", "SavedModel", "WARNING", "Warning", "W0000"):
+        assert chatter not in output.err + output.out
+
+
+def test_several_files_in_another_folder(model, face_folder, tmp_path, capfd):
+    arguments = ["--onnx", "--quantize", "none,int8", str(model), "--tflite", "--quantize", "int8"]
+    arguments += ["--calibrate", str(face_folder), "--output-dir", str(tmp_path / "out")]
+    assert cli.main([*arguments, "--json", str(tmp_path / "report.json")]) == 0
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {"net.tflite", "net.int8.tflite", "net.onnx", "net.int8.onnx"}
+    assert written == names | {f"{name}.json" for name in names}
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [entry["quantize"] for entry in report["files"]] == ["none", "int8"] * 2
+    assert all(entry["cosine_mean"] > 0.95 for entry in report["files"])
+    assert report["failures"] == []
+    metadata = read_metadata(tmp_path / "out" / "net.int8.onnx")
+    assert metadata.margin == 4.0
+    assert len(metadata.source_hash) == 64
+
+
+def test_the_classification_head_is_left_out_and_that_is_said(tiny_net, tmp_path, capfd):
+    model = keras.Model(tiny_net.input, sf.layers.AngularDense(5)(tiny_net.output))
+    model.save(tmp_path / "classifier.keras")
+    assert cli.main([str(tmp_path / "classifier.keras"), "--tflite"]) == 0
+    assert "the classification head is left out" in capfd.readouterr().out
+    embedder = sf.load_embedder(tmp_path / "classifier.tflite")
+    assert embedder.embedding_dim == tiny_net.output_shape[-1]
+
+
+def test_inspect_prints_what_a_file_says(model, capsys):
+    assert cli.main(["--inspect", str(model)]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["loss"] == "a-softmax"
+    assert values["embedding_dim"] == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--tflite, --onnx or both"),
+        (["--tflite", "--quantize", "int8"], "needs --calibrate"),
+        (["--tflite", "--quantize", "int4"], "must be one of none, float16, dynamic, int8"),
+        (["--onnx", "--quantize", "dynamic"], "TensorFlow Lite only"),
+        (["--tflite", "--gate-images", "."], "go together"),
+    ],
+)
+def test_wrong_usage_is_one_line(model, arguments, message, capsys):
+    assert cli.main([str(model), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in " ".join(error.split())
+    assert "Traceback" not in error
+    assert [path.name for path in model.parent.iterdir()] == ["net.keras"]
+
+
+def test_a_file_that_is_no_model(tmp_path, capsys):
+    path = tmp_path / "net.keras"
+    path.write_bytes(b"nothing")
+    assert cli.main(["--tflite", str(path)]) == 2
+    assert "not a .keras file" in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["--tflite"]) == 2
+    assert "MODEL is missing" in capsys.readouterr().err
+
+
+def test_a_wrong_calibration_file_is_named(model, face_folder, faces, capsys):
+    cv2.imwrite(str(face_folder / "zz.png"), faces[0][:40])
+    arguments = ["--tflite", str(model), "--quantize", "int8", "--calibrate", str(face_folder)]
+    assert cli.main(arguments) == 2
+    assert "zz.png: 40x48 pixels" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_that_cannot_be_written(model, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    assert cli.main(["--tflite", str(model), "--output-dir", str(tmp_path / "taken")]) == 2
+    assert "taken" in capsys.readouterr().err
+
+
+def test_a_failed_check_ends_with_1_and_the_other_files_are_written(model, monkeypatch, capsys):
+    from tf_sphereface.export import ExportError
+    from tf_sphereface.export import _pipeline as pipeline
+
+    judge = pipeline.require_parity
+
+    def strict(parity, kind, parameters):
+        if kind == "float16":
+            raise ExportError("too far away")
+        judge(parity, kind, parameters)
+
+    monkeypatch.setattr(pipeline, "require_parity", strict)
+    assert cli.main(["--tflite", str(model), "--quantize", "float16,none"]) == 1
+    output = capsys.readouterr()
+    assert "too far away" in output.err
+    assert not (model.parent / "net.float16.tflite").exists()
+    assert (model.parent / "net.tflite").exists()
+
+
+def test_help_shows_examples_and_defaults(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text
+    assert "(default: 0.25)" in text

@@ -1,0 +1,194 @@
+"""A failed export says why, leaves no file, and the old file as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tf_sphereface._extras import require
+from tf_sphereface.export import ExportError, export_onnx, export_tflite
+from tf_sphereface.export import _pipeline as pipeline
+
+
+def fresh_net(name="tiny"):
+    """A network of its own, so that no earlier conversion of it is at hand."""
+    keras.utils.set_random_seed(4)
+    image = keras.Input((56, 48, 3), name="image")
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(image)
+    x = keras.layers.Dense(16)(keras.layers.Flatten()(x))
+    return keras.Model(image, x, name=name)
+
+
+def spoil(net, how):
+    """Return a network whose conversion stands for a converter's mistake."""
+    copy = keras.models.clone_model(net)
+    weights = net.get_weights()
+    if how == "nan":
+        weights = [np.full_like(weight, np.nan) for weight in weights]
+    elif how == "noise":
+        rng = np.random.default_rng(0)
+        weights = [weight + rng.normal(0, 0.2, weight.shape) for weight in weights]
+    elif how == "constant":
+        weights[-2][:] = 0
+        weights[-1][:] = 1
+    copy.set_weights(weights)
+    return copy
+
+
+@pytest.mark.parametrize("write", [export_tflite, export_onnx])
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("nan", "not finite"), ("noise", "cosine"), ("constant", "cosine")],
+)
+def test_a_converter_that_writes_garbage(monkeypatch, tmp_path, write, how, message):
+    net = fresh_net()
+    graph = pipeline.inference_graph
+    monkeypatch.setattr(
+        pipeline, "inference_graph", lambda backbone, size: graph(spoil(backbone, how), size)
+    )
+    path = tmp_path / f"m.{write.__name__.removeprefix('export_')}"
+    path.write_bytes(b"the old file")
+    sidecar = tmp_path / f"{path.name}.json"
+    sidecar.write_text("the old sidecar")
+    with pytest.raises(ExportError, match=message):
+        write(net, path)
+    assert path.read_bytes() == b"the old file"
+    assert sidecar.read_text() == "the old sidecar"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, sidecar.name]
+
+
+def test_a_file_that_holds_no_weights(monkeypatch, tmp_path):
+    """A right answer from a file of the wrong size is refused too."""
+    net = fresh_net()
+    monkeypatch.setitem(pipeline.__dict__, "math", _TooMany())
+    with pytest.raises(ExportError, match="bytes, where"):
+        export_tflite(net, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+class _TooMany:
+    """Stands for `math`: counts ten times the weights."""
+
+    @staticmethod
+    def prod(shape):
+        return 1_000_000 * int(np.prod(shape))
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x1c\x00\x00\x00TFL3" + bytes(64)])
+def test_a_converter_that_writes_no_model(monkeypatch, tmp_path, content):
+    monkeypatch.setattr(
+        keras.Model, "export", lambda self, path, **_: Path(path).write_bytes(content)
+    )
+    with pytest.raises(ExportError):
+        export_tflite(fresh_net(), tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_converter_that_raises_is_named_with_its_reason(monkeypatch, tmp_path):
+    def broken(self, path, **_):
+        os.write(2, b"a line from C++\n")
+        raise RuntimeError("unsupported operator FOO")
+
+    monkeypatch.setattr(keras.Model, "export", broken)
+    with pytest.raises(ExportError, match="unsupported operator FOO") as caught:
+        export_onnx(fresh_net(), tmp_path / "m.onnx")
+    assert "a line from C++" in "".join(caught.value.__cause__.__notes__)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_leaves_nothing(monkeypatch, tmp_path):
+    def interrupted(self, path, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "export", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_tflite(fresh_net(), tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_nothing_and_spoils_nothing(tmp_path):
+    def full(content, metadata):
+        raise OSError(28, "No space left on device")
+
+    broken = pipeline.Format(
+        "tflite", pipeline.KINDS, lambda graph, scratch: b"x", lambda *_: b"x", full
+    )
+    net = fresh_net()
+    with pytest.raises(OSError, match="No space left"):
+        pipeline.export(broken, net, tmp_path / "m.tflite", None, None, None, None, None)
+    assert not list(tmp_path.iterdir())
+    export_tflite(net, tmp_path / "m.tflite")  # what the broken converter returned is not kept
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, tiny_net):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match="file"):
+        export_tflite(tiny_net, tmp_path / "file" / "m.tflite")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"quantize": "int4"}, "quantize must be one of none, float16, dynamic, int8"),
+        ({"quantize": "int8"}, "calibration is needed"),
+        ({"quantize": "int8", "calibration": np.zeros((0, 56, 48, 3), np.uint8)}, "at least one"),
+        ({"calibration": np.zeros((2, 56, 48, 3), np.float32)}, "uint8"),
+        ({"calibration": np.zeros((2, 112, 96, 3), np.uint8)}, r"\(n, 56, 48, 3\)"),
+        ({"path": "m.bin"}, "must end in .tflite"),
+    ],
+)
+def test_wrong_arguments(tiny_net, tmp_path, arguments, message):
+    path = tmp_path / arguments.pop("path", "m.tflite")
+    with pytest.raises(ValueError, match=message):
+        export_tflite(tiny_net, path, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_onnx_has_no_dynamic_kind(tiny_net, tmp_path):
+    with pytest.raises(ValueError, match=r"one of none, float16, int8 for \.onnx files"):
+        export_onnx(tiny_net, tmp_path / "m.onnx", quantize="dynamic")
+
+
+def test_other_classifiers_are_refused(tiny_net, tmp_path):
+    outputs = keras.layers.Dense(5, activation="softmax")(tiny_net.output)
+    with pytest.raises(ValueError, match="classifier"):
+        export_tflite(keras.Model(tiny_net.input, outputs), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize(
+    ("write", "module"),
+    [
+        (export_tflite, "ai_edge_litert.interpreter"),
+        (export_onnx, "tf2onnx"),
+        (export_onnx, "onnxslim"),
+    ],
+)
+def test_a_missing_extra_is_named(monkeypatch, tmp_path, write, module):
+    monkeypatch.setitem(sys.modules, module, None)  # importing it raises ImportError
+    path = tmp_path / f"m.{write.__name__.removeprefix('export_')}"
+    with pytest.raises(ImportError, match=r"tf_sphereface\[export\]"):
+        write(fresh_net(), path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_importing_the_package_needs_no_extra():
+    """A fresh interpreter in which no extra can be imported."""
+    code = (
+        "import sys\n"
+        "for name in ('ai_edge_litert', 'litert_quantizer', 'tf2onnx', 'onnx', 'onnxruntime',"
+        " 'onnxslim', 'sklearn', 'skimage', 'scipy', 'matplotlib', 'jinja2'):\n"
+        "    sys.modules[name] = None\n"
+        "import tf_sphereface.export, tf_sphereface.export.cli\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_require_names_the_extra():
+    with pytest.raises(ImportError, match=r"tf_sphereface\[export\]"):
+        require("a_module_that_is_not_there", extra="export")
