@@ -1,0 +1,178 @@
+"""Images a second from a packed folder and from the folder itself, and what ten million cost.
+
+Rates are per second of CPU time, of all threads together: what one core does, busy machine or not.
+
+python benchmarks/shards.py                 both sizes, folder and pack in turns, median of 5
+python benchmarks/shards.py --millions 10   an index of ten million rows over a few records
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+
+from tf_sphereface import data
+from tf_sphereface.data import synthetic
+from tf_sphereface.data._pack_listing import write_listing
+
+BATCH, BATCHES, ROUNDS = 128, 60, 5
+
+
+def speed(dataset: tf.data.Dataset) -> float:
+    """Return images a second of CPU time, over all threads of this process."""
+    iterator = iter(dataset)
+    for _ in range(10):
+        next(iterator)
+    start = time.process_time()
+    for _ in range(BATCHES):
+        next(iterator)
+    return BATCH * BATCHES / (time.process_time() - start)
+
+
+def compare(folder: Path, size: tuple[int, int]) -> None:
+    """Measure one size: the folder and its pack take turns, so that a busy machine hits both."""
+    faces = synthetic.write_folder(folder / "faces", 100, 30, size=size)
+    start = time.process_time()
+    packed = data.pack_folder(faces, folder / "packed", shards=4)
+    print(f"{size[0]}x{size[1]}: packed {packed.images / (time.process_time() - start):,.0f}/s")
+    index, pack = data.check_folder(faces, image_size=size), data.open_pack(packed.path)
+    settings = {"image_size": size, "batch_size": BATCH, "repeat": True}
+    rates: dict[str, list[float]] = {"folder": [], "pack": []}
+    for _ in range(ROUNDS):
+        rates["folder"].append(speed(data.face_dataset(index, cache="none", **settings)))
+        rates["pack"].append(speed(data.shard_dataset(pack, **settings)))
+    ratios = [b / a for a, b in zip(rates["folder"], rates["pack"], strict=True)]
+    for name, values in rates.items():
+        print(f"  {name:8s} {statistics.median(values):8,.0f} images/s")
+    print(f"  pack / folder: {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+    order = np.random.default_rng(0).permutation(len(pack)).astype(np.int64)
+    start = time.process_time()
+    for begin in range(0, len(order), BATCH):
+        pack.read(order[begin : begin + BATCH])
+    print(
+        f"  reading and checking alone: {len(order) / (time.process_time() - start):,.0f} images/s"
+    )
+
+
+def many(folder: Path, count: int) -> None:
+    """Make a pack of `count` images that are all among a few, and read from it."""
+    size = (56, 48)
+    faces = synthetic.write_folder(folder / "faces", 100, 10, size=size)
+    path = data.pack_folder(faces, folder / "packed").path
+    table = np.load(path / "index.npy")
+    table = table[np.arange(count) * len(table) // count]
+    np.save(path / "index.npy", table)
+    (path / "classes.tsv").write_text(
+        "".join(f"{count // 100}\tPerson_{i:06d}\n" for i in range(100))
+    )
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"images": count}))
+    print(f"{count:,} images: index of {(path / 'index.npy').stat().st_size / 1e6:,.0f} MB")
+    del table
+    settings = {"image_size": size, "batch_size": BATCH, "repeat": True}
+    next(iter(data.shard_dataset(path, shuffle=False, **settings)))  # what TensorFlow takes itself
+    steps = count // BATCH
+    for step in (0, steps // 2, 10 * steps - 1):
+        before, start = memory(), time.perf_counter()
+        dataset = data.shard_dataset(path, start_step=step, **settings)
+        next(iter(dataset))
+        print(
+            f"  first batch from step {step:,}: {seconds(start):.1f} s, peak memory "
+            f"{before:,.0f} -> {memory():,.0f} MB"
+        )
+    rate = statistics.median(speed(data.shard_dataset(path, **settings)) for _ in range(ROUNDS))
+    print(f"  {rate:,.0f} images/s")
+
+
+class Entry:
+    """An `os.DirEntry` of something that does not exist."""
+
+    __slots__ = ("folder", "name")
+
+    def __init__(self, name: str, folder: bool) -> None:
+        self.name, self.folder = name, folder
+
+    def is_dir(self) -> bool:
+        """Tell whether it is a folder."""
+        return self.folder
+
+    def is_file(self) -> bool:
+        """Tell whether it is a file."""
+        return not self.folder
+
+    def stat(self) -> SimpleNamespace:
+        """Return its size."""
+        return SimpleNamespace(st_size=6000)
+
+
+def listing(folder: Path, count: int) -> None:
+    """List `count` files of people with 100 each, by a simulated `os.scandir`."""
+    root, scandir = folder / "faces", os.scandir
+    root.mkdir()
+
+    @contextlib.contextmanager
+    def simulated(path: Path) -> Iterator[Iterator[Any]]:
+        if path == root:
+            yield (Entry(f"Person_{i:07d}", True) for i in range(count // 100))
+        elif isinstance(path, Path) and path.parent == root:
+            yield (Entry(f"{i:06d}.jpg", False) for i in range(100))
+        else:
+            with scandir(path) as entries:
+                yield entries
+
+    with mock.patch("os.scandir", simulated):
+        for name, work in (
+            ("pack's list on disk", lambda: write_listing(root, folder / "listing.txt")),
+            ("scan_folder", lambda: data.scan_folder(root)),
+        ):
+            before, start = memory(), time.process_time()
+            files = len(work())
+            print(
+                f"{name}: {files:,} files, {time.process_time() - start:.1f} s of CPU time, peak "
+                f"memory {before:,.0f} -> {memory():,.0f} MB"
+            )
+
+
+def seconds(start: float) -> float:
+    """Return the seconds since `start`."""
+    return time.perf_counter() - start
+
+
+def memory() -> float:
+    """Return the most memory this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--millions", type=float, default=0.0)
+    parser.add_argument("--list", type=float, default=0.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.millions:
+            many(Path(folder), int(arguments.millions * 1e6))
+            return
+        if arguments.list:
+            listing(Path(folder), int(arguments.list * 1e6))
+            return
+        for size in ((56, 48), (112, 96)):
+            compare(Path(folder, str(size[0])), size)
+
+
+if __name__ == "__main__":
+    main()
