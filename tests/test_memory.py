@@ -23,7 +23,7 @@ net = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8)])
 model = sf.FaceClassifier(net, classes)
 model.compile(keras.optimizers.SGD(0.1), loss=getattr(sf.losses, sys.argv[1])(
     **({"annealing": 5.0} if sys.argv[1] == "ASoftmaxLoss" else {})
-), metrics=["accuracy"], jit_compile=False)
+), metrics=["accuracy"], jit_compile=sys.argv[2] == "xla")
 rng = np.random.default_rng(0)
 images, labels = rng.normal(size=(batch, 8)).astype("float32"), rng.integers(0, classes, batch)
 model.train_on_batch(images[:2], labels[:2])
@@ -38,14 +38,17 @@ print((size() - before) / (4 * batch * classes))
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize("compiler", ["graph", "xla"])
 @pytest.mark.parametrize("loss", ["ASoftmaxLoss", "CosFaceLoss"])
-def test_a_step_needs_less_than_three_logits_matrices(loss):
+def test_a_step_needs_less_than_three_logits_matrices(loss, compiler):
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, loss],
+        [sys.executable, "-c", MEASURE, loss, compiler],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     tables = float(done.stdout.splitlines()[-1])
-    assert 1.0 < tables < 3.0  # the logits themselves, a copy without the target, little else
+    # The logits (without XLA the metrics have let go of them before the loss, with XLA their join
+    # with the norms comes after), and one table that becomes the gradient: 2.15, with XLA 2.3.
+    assert 1.0 < tables < 3.0

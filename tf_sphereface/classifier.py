@@ -231,7 +231,8 @@ class FaceClassifier(keras.Model):
         self._track_loss(loss, x)
         logs = self._angular_logs(step)  # before the update: the lambda that this step used
         _updates.apply_gradients(self.optimizer, gradients, self.trainable_variables)
-        super().compute_metrics(x, y, outputs, sample_weight)
+        if outputs is not None:
+            super().compute_metrics(x, y, tf.concat(outputs, axis=-1), sample_weight)
         results = metric_results(self)
         if self.sample_rate < 1:
             self.head_layer.store(chosen)
@@ -272,11 +273,16 @@ class FaceClassifier(keras.Model):
         sample_weight: Any,
         step: Any,
         loss_scale: Any,
-    ) -> tuple[Any, Any, list[Any], list[Any]]:
-        """Compute loss, head outputs, gradients and new state, as a pure function of tensors.
+    ) -> tuple[Any, list[Any] | None, list[Any], list[Any]]:
+        """Compute loss, head outputs, gradients and new state.
 
-        No variable is read or written here, so XLA can compile it for one replica while the
-        strategy handles the variables outside. The gradients are those of `loss_scale * loss`.
+        Under XLA it is a pure function of tensors: no variable is read or written, so it can be
+        compiled for one replica while the strategy handles the variables outside. The metrics are
+        then updated outside as well, from the head's outputs, which are returned as logits and the
+        rest: joined they would be one more table inside. Without XLA the metrics are updated here,
+        before the loss: later ones would keep the outputs alive beside the loss's own tables.
+
+        The gradients are those of `loss_scale * loss`.
         """
         state = self._step_state()
         variables = [*self.trainable_variables, *state]
@@ -285,6 +291,12 @@ class FaceClassifier(keras.Model):
             tape.watch(trainable)
             with keras.StatelessScope(state_mapping=mapping) as scope, self._step_slot.held(step):
                 outputs = self._training_outputs(self(x, training=True), y)
+            if not self._jit:
+                with tape.stop_recording():
+                    done = self._measured(x, y, outputs, sample_weight)
+                with tf.control_dependencies(done):
+                    outputs = tf.identity(outputs)
+            with scope, self._step_slot.held(step):
                 losses.fuse_for_xla(self._jit)
                 loss = super().compute_loss(x, y, outputs, sample_weight, training=True)
             scaled = loss * ops.cast(loss_scale, loss.dtype)
@@ -295,7 +307,14 @@ class FaceClassifier(keras.Model):
             value if (new := scope.get_current_value(variable)) is None else new
             for variable, value in zip(state, non_trainable, strict=True)
         ]
-        return loss, outputs, gradients, updates
+        # XLA drops the join of the head's output where only its two parts are used.
+        parts = [outputs[:, :-1], outputs[:, -1:]] if self._jit else None
+        return loss, parts, gradients, updates
+
+    def _measured(self, x: Any, y: Any, outputs: Any, sample_weight: Any) -> list[Any]:
+        """Update the compiled metrics; return tensors that exist as soon as that has been done."""
+        super().compute_metrics(x, y, outputs, sample_weight)
+        return [tf.identity(variable.value) for variable in self.metrics_variables]
 
     def _step_state(self) -> list[Any]:
         """Return the variables that a forward pass may change, without the head's stores."""

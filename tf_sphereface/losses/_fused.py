@@ -68,19 +68,21 @@ def target_norm_rest(outputs: Any, labels: Any, scale: float | None = None) -> t
 
     @tf.custom_gradient
     def reduce(table: Any) -> tuple[Any, Any]:
-        target = tf.gather(table, classes, axis=1, batch_dims=1)
         norm = -table[:, -1]
         floored = tf.maximum(norm, head_outputs.NORM_FLOOR)
         factor = tf.ones_like(norm) if scale is None else scale / floored
         lowest = LOWEST / tf.maximum(factor, 1.0)
         logits = edit.open(table)
-        others = edit.put(logits, classes, lowest, lowest)
-        largest = tf.reduce_max(others, axis=-1) * factor
-        total = tf.reduce_sum(tf.exp(scaled(others, largest, factor)), axis=-1)
+        target = tf.gather(logits, classes, axis=1, batch_dims=1)
+        with tf.control_dependencies([target, norm]):  # now `table` can be let go of
+            masked = edit.put(logits, classes, lowest, lowest)
+        largest = tf.reduce_max(masked, axis=-1) * factor
+        others, powers = edit.others(logits, masked, classes)
+        total = tf.reduce_sum(powers(scaled(others, largest, factor)), axis=-1)
         rest = tf.math.log(total) + largest
 
         def backward(to_target: Any, to_norm: Any, to_rest: Any) -> Any:
-            share = tf.exp(scaled(others, rest, factor))  # of a class among the others
+            share = powers(scaled(others, rest, factor))  # of a class among the others
             if scale is not None:
                 # factor = scale / ||x||: the norm, and with it the last column, moves all logits
                 mean = tf.matmul(share[:, None, :], others[:, :, None])[:, 0, 0]  # no product table
@@ -116,6 +118,11 @@ class _scattered:  # noqa: N801
         return table
 
     @staticmethod
+    def others(_: Any, masked: Any, classes: Any) -> tuple[Any, Any]:
+        """Return the table to take exponentials of, and how: the mask is in the table."""
+        return masked, tf.exp
+
+    @staticmethod
     def put(table: Any, classes: Any, at_target: Any, at_end: Any) -> Any:
         """Put a number at each row's target and one into its last column."""
         rows = tf.range(tf.shape(table)[0])
@@ -134,6 +141,15 @@ class _masked:  # noqa: N801
     @staticmethod
     def open(table: Any) -> Any:
         return table[:, :-1]
+
+    @staticmethod
+    def others(logits: Any, _: Any, classes: Any) -> tuple[Any, Any]:
+        """Return the table to take exponentials of, and how: the mask comes after.
+
+        The masked table has then one use, the maximum, and need not be kept beside the logits.
+        """
+        columns = tf.range(logits.shape[-1])[None, :]
+        return logits, lambda x: tf.where(columns == classes[:, None], 0.0, tf.exp(x))
 
     @staticmethod
     def put(logits: Any, classes: Any, at_target: Any, _: Any) -> Any:
