@@ -16,6 +16,7 @@ from tf_sphereface._extras import require
 from tf_sphereface._files import atomic_path
 from tf_sphereface.eval import figures
 from tf_sphereface.eval.plots import GENUINE, IMPOSTOR
+from tf_sphereface.eval.published import FULL_SIZE
 from tf_sphereface.eval.report import FLIPS, MEANS
 
 TITLES = {
@@ -26,6 +27,7 @@ TITLES = {
     "bin": "A .bin set",
     "scores": "Given scores",
 }
+SHORT = {"lfw": "LFW's View 2", "ytf": "YouTube Faces"}
 Picture = Callable[[str], np.ndarray]
 
 
@@ -54,7 +56,9 @@ def write_page(
     page = template.render(
         {
             **contents,
-            "title": TITLES.get(contents["protocol"], contents["protocol"]),
+            "title": _title(contents),
+            "breakable": lambda name: _breakable(name, jinja2),
+            "bootstrap": _bootstrap(contents["headline"]),
             "percent": lambda share: f"{100 * share:.2f}",
             "number": lambda value: "none" if value is None else f"{value:.4f}",
             "genuine_colour": GENUINE,
@@ -70,6 +74,37 @@ def write_page(
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _title(contents: dict[str, Any]) -> str:
+    """Return the protocol's name; a list of another length than the published one has none."""
+    protocol, pairs = contents["protocol"], contents["data"]["pairs"]
+    full = FULL_SIZE.get(protocol)
+    if full not in (None, pairs):
+        return f"{pairs:,} pairs by the protocol of {SHORT[protocol]} (which has {full:,})"
+    return TITLES.get(protocol, protocol)
+
+
+def _breakable(name: str, jinja2: Any) -> Any:
+    """Return a path as markup that breaks after its slashes and underscores."""
+    markup = jinja2.utils.markupsafe
+    text = str(markup.escape(name)).replace("/", "/<wbr>").replace("_", "_<wbr>")
+    return markup.Markup(text)
+
+
+def _bootstrap(headline: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the rows of the bootstrap's table, None where it was not asked for."""
+    found = headline.get("bootstrap")
+    if found is None:
+        return None
+    rows = [("AUC", *found["auc"]), ("EER", *found["eer"])]
+    rows += [
+        (f"TAR at FAR {row['far']:g}", *row["interval"])
+        for row in found["tar_at_far"]
+        if row["interval"] is not None
+    ]
+    share = f"{100 * found['confidence']:g} %"
+    return {"rows": rows, "share": share, "repeats": found["repeats"]}
 
 
 def _cards(contents: dict[str, Any]) -> list[tuple[str, str]]:

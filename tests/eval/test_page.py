@@ -117,9 +117,12 @@ def test_the_page_says_what_the_json_says(reports):
         *(f"{fold['accuracy'] * 100:.2f}" for fold in values["headline"]["folds"]),
     ):
         assert wanted in text
+    low, high = values["headline"]["bootstrap"]["auc"]
+    assert f'<td>AUC</td><td class="n">{100 * low:.2f} – {100 * high:.2f}</td>' in text
     shown = sum(len(values["errors"][kind]["worst"]) for kind in values["errors"])
     assert text.count("data:image/jpeg;base64,") == 2 * shown
     assert text.count("<svg") == 3
+    assert "P01_<wbr>with_<wbr>a_<wbr>long_<wbr>name/<wbr>" in text  # where a phone breaks it
     assert "<b>&/" not in text  # a name is text, not markup
     assert "&lt;b&gt;&amp;" in text
     # Nothing is fetched: no script, and no address but the namespaces of SVG and the data's own.
@@ -149,6 +152,22 @@ def test_scores_that_are_no_cosines(tmp_path):
     jsonschema.validate(values, json.loads(SCHEMA.read_text()))
     assert (tmp_path / "o.html").read_text().count("<svg") == 2
     assert values["data"]["images_sha256"] is None
+
+
+@pytest.mark.parametrize(
+    ("protocol", "pairs", "title"),
+    [
+        ("lfw", 6000, "Labeled Faces in the Wild, View 2"),
+        ("lfw", 1200, "1,200 pairs by the protocol of LFW's View 2 (which has 6,000)"),
+        ("ytf", 300, "300 pairs by the protocol of YouTube Faces (which has 5,000)"),
+        ("folder", 300, "Pairs of a folder of faces"),
+    ],
+)
+def test_a_part_of_a_protocol_does_not_bear_its_name(reports, tmp_path, protocol, pairs, title):
+    values = json.loads((reports / "out.json").read_text())
+    values["protocol"], values["data"]["pairs"] = protocol, pairs
+    page.write_page(values, tmp_path / "o.html")
+    assert f"<h1>{title}</h1>" in (tmp_path / "o.html").read_text().replace("&#39;", "'")
 
 
 def test_published_figures_stand_apart(reports, tmp_path):
