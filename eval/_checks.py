@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tf_sphereface.eval._thresholds import search_named
+
 
 def check_labels(
     is_same: ArrayLike, folds: ArrayLike
@@ -53,6 +55,13 @@ def check_folds(
                 f"folds must leave both classes outside each fold. Received: all {len(others)} "
                 f"pairs outside fold {fold} are {kind}"
             )
+
+
+def check_pairs(is_same: ArrayLike, folds: ArrayLike, search: str) -> None:
+    """Raise now what `verification.evaluate` would refuse once all is embedded."""
+    same, fold_of = check_labels(is_same, folds)
+    check_folds(same, fold_of, np.unique(fold_of))
+    search_named(search)
 
 
 def check_scores(

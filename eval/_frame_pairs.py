@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.eval._sources import Source
-from tf_sphereface.eval.embeddings import VerificationTable, judge
+from tf_sphereface.eval.embeddings import VerificationTable, check_embeddings, judge
 from tf_sphereface.eval.faces import ProgressCallback
 from tf_sphereface.eval.pairs import Pairs
 
@@ -48,6 +48,7 @@ def verify_frame_pairs(
     count: int,
     seed: int,
     progress: ProgressCallback | None,
+    search: str = "exact",
 ) -> tuple[VerificationTable, int]:
     """Embed the frames that are drawn, each once, into a file, and compare them there.
 
@@ -58,6 +59,7 @@ def verify_frame_pairs(
         count: frame pairs of a pair of videos.
         seed: of the draw.
         progress: called with (videos done, videos in all).
+        search: as for `verification.evaluate`.
 
     Returns:
         The table, without mirror images where the source has none, and how many frames were
@@ -90,8 +92,10 @@ def verify_frame_pairs(
         table = {}
         for flip, part in parts.items():
             plain, centred = _scores(part, rows, pairs.folds)
-            table[flip, "plain"] = judge(plain, pairs.is_same, pairs.folds)
-            table[flip, "mean_subtracted"] = judge(centred, pairs.is_same, pairs.folds)
+            table[flip, "plain"] = judge(plain, pairs.is_same, pairs.folds, search=search)
+            table[flip, "mean_subtracted"] = judge(
+                centred, pairs.is_same, pairs.folds, search=search
+            )
         del vectors, parts, part  # before the file that they map
     return VerificationTable(table), int(ends[-1])
 
@@ -105,8 +109,13 @@ def _embed(
     at = 0
     try:
         for done, names in enumerate(chosen.values(), start=1):
+            seen = 0
             for plain, mirrored in source.stream(names):
                 joined = plain if mirrored is None else np.concatenate([plain, mirrored], axis=1)
+                for side in (plain, mirrored):
+                    if side is not None:
+                        check_embeddings(side, names[seen : seen + len(side)], count=False)
+                seen += len(plain)
                 vectors[at : at + len(joined)] = joined
                 at += len(joined)
             if progress is not None:
@@ -124,9 +133,6 @@ def _scores(
 
     With m the mean over the drawn frames of the other folds, the cosine about it follows from
     products that are taken once: `(x - m)(y - m) = xy - xm - ym + mm`.
-
-    Raises:
-        ValueError: an embedding is zero or not finite.
     """
     ids = np.unique(folds)
     sums = np.zeros((len(ids), vectors.shape[1]))
@@ -146,12 +152,6 @@ def _scores(
         block = vectors[begin : begin + _BLOCK].astype(np.float64)
         norms[begin : begin + _BLOCK] = np.einsum("nd,nd->n", block, block)
         along[begin : begin + _BLOCK] = block @ means.T
-    if not np.all(np.isfinite(norms) & (norms > 0)):
-        raise ValueError(
-            "embeddings must be finite and not zero. "
-            f"Received: {int(np.sum(~(np.isfinite(norms) & (norms > 0))))} frames of {len(norms)} "
-            "whose embedding is not"
-        )
     left, right = rows[..., 0], rows[..., 1]
     plain = _mean_cosine(products, norms[left], norms[right])
     centred = np.empty((len(ids), len(rows)))

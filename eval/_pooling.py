@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.eval._sources import Source
+from tf_sphereface.eval.embeddings import check_embeddings
 from tf_sphereface.eval.faces import ProgressCallback
 
 ONE_LENGTH = 1e-3  # relative spread of norms below which a network must scale its output
@@ -31,7 +32,8 @@ def pool_videos(
         float64 (videos, embedding_dim), and that of the mirror images or None.
 
     Raises:
-        ValueError: frames cannot be used (all are listed); or the best frame is asked for and all
+        ValueError: frames cannot be used (all are listed); an embedding is zero or not finite (its
+            frame is named); or the best frame is asked for and all
             embeddings have one length.
     """
     pooled = np.zeros((2 if source.flip else 1, len(files), source.embedding_dim))
@@ -39,8 +41,12 @@ def pool_videos(
     shortest = np.inf
     try:
         for i, names in enumerate(files.values()):
+            at = 0
             for piece in source.stream(names):
                 sides = [np.asarray(side, np.float64) for side in piece if side is not None]
+                for side in sides:  # in a mean a frame without a direction would go unseen
+                    check_embeddings(side, names[at : at + len(side)], count=False)
+                at += len(sides[0])
                 norms = np.linalg.norm(sides[0], axis=1)
                 if pooling == "best_frame":
                     best = int(np.argmax(norms))

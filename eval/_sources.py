@@ -161,9 +161,13 @@ def open_source(
         argument: the name of the argument that `root` came from.
 
     Raises:
-        ValueError: an embedder without a folder.
+        ValueError: an embedder without a folder, or landmarks with stored embeddings.
     """
     if isinstance(model, StoredEmbeddings):
+        if landmarks is not None:
+            raise ValueError(
+                "landmarks align images, and stored embeddings (.npz) need none. Received: both"
+            )
         return StoredSource(model, flip, kind)
     if root is None:
         raise ValueError(

@@ -17,10 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from tf_sphereface._files import atomic_path
 from tf_sphereface.data.alignment import decode_image
 from tf_sphereface.eval import _safe_pickle
+from tf_sphereface.eval._checks import check_pairs
 from tf_sphereface.eval._sources import ImageSource, Source, StoredSource, embed_all
 from tf_sphereface.eval.embeddings import cosines, verify_embeddings
 from tf_sphereface.eval.faces import FaceReader, Landmarks, Problems, ProgressCallback
-from tf_sphereface.eval.lfw import ProtocolResult, existing_folder
+from tf_sphereface.eval.lfw import ProtocolResult, existing_folder, over_folds
 from tf_sphereface.eval.pairs import Pairs, read_pairs
 from tf_sphereface.eval.precomputed import StoredEmbeddings, open_model
 
@@ -85,6 +86,8 @@ def read_bin(path: str | os.PathLike[str]) -> BinSet:
         content = _safe_pickle.loads(Path(path).read_bytes())
         if not isinstance(content, list | tuple) or len(content) != 2:
             raise ValueError("it is not a list of images and a list of labels")
+        if not isinstance(content[0], list | tuple | np.ndarray):
+            raise ValueError(f"images must be a list. Received: {type(content[0]).__name__}")
         images = [_encoded(item) for item in content[0]]
         same = _labels(content[1])
     except (ValueError, TypeError) as error:
@@ -199,8 +202,9 @@ def evaluate(
         ValueError: the file is no `.bin` set, or its images cannot be used; all are listed.
     """
     bins = path if isinstance(path, BinSet) else read_bin(path)
-    model = open_model(embedder)
     pairs = bins.pairs()
+    check_pairs(pairs.is_same, pairs.folds, "exact")
+    model = open_model(embedder)
     names = [str(k) for k in range(len(bins.images))]
     source: Source
     if isinstance(model, StoredEmbeddings):
@@ -223,8 +227,7 @@ def evaluate(
         protocol=(
             f"{len(pairs):,} pairs ({genuine:,} genuine, {len(pairs) - genuine:,} impostor) of "
             f"{len(names):,} images in {FOLDS} folds in the file's order; cosine of the embeddings "
-            f"of {what}; each fold's threshold chosen on the {FOLDS - 1} others; mean accuracy and "
-            "its standard error over the folds. By insightface's search (squared distances from 0 "
+            f"of {what}; {over_folds(FOLDS)} By insightface's search (squared distances from 0 "
             f"by 0.01, the first best): {100 * accuracy:.2f} with a standard deviation of "
             f"{100 * std:.2f}."
         ),
@@ -293,12 +296,15 @@ def _encoded(item: Any) -> bytes:
         return item.tobytes()
     if isinstance(item, bytes | bytearray):
         return bytes(item)
-    kind = f"an array of {item.dtype} {item.shape}" if isinstance(item, np.ndarray) else type(item)
+    kind = type(item).__name__
+    if isinstance(item, np.ndarray):
+        kind = f"an array of {item.dtype} {item.shape}"
     raise ValueError(f"an image must be bytes. Received: {kind}")
 
 
 def _labels(values: Any) -> NDArray[np.bool_]:
     labels = np.asarray(values)
     if labels.ndim != 1 or not np.all((labels == 0) | (labels == 1)):
-        raise ValueError(f"labels must be True or False. Received: {labels.dtype} {labels.shape}")
+        shown = np.unique(labels)[:5] if labels.ndim == 1 else f"the shape {labels.shape}"
+        raise ValueError(f"labels must be True or False. Received: {shown}")
     return labels.astype(bool)

@@ -51,7 +51,12 @@ class EmbeddingCache:
                 "a cache needs a model in a file, whose content names it. "
                 "Received: a model in memory; save it first, or leave the cache out"
             )
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"cache must be a folder that can be made. Received: {str(folder)!r} ({error})"
+            ) from error
         self.path = Path(folder) / f"{sha256_file(embedder.path)}.sqlite"
         self._size = embedder.embedding_dim
         try:

@@ -17,7 +17,7 @@ from tf_sphereface._metadata_update import replace_metadata
 from tf_sphereface.embedder import Embedder, load_embedder
 from tf_sphereface.eval._curve import unsupported
 from tf_sphereface.eval._sources import embed_all, open_source
-from tf_sphereface.eval.embeddings import cosines
+from tf_sphereface.eval.embeddings import check_embeddings, cosines
 from tf_sphereface.eval.faces import Landmarks, ProgressCallback
 from tf_sphereface.eval.folder import SUFFIXES
 from tf_sphereface.eval.lfw import existing_folder
@@ -262,13 +262,7 @@ def _vectors(
         vectors = np.concatenate([vectors, mirrored], axis=1)
     elif mirrored is not None:
         vectors = vectors + mirrored
-    norms = np.linalg.norm(vectors, axis=1)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-    if len(bad):
-        raise ValueError(
-            "embeddings must be finite and not zero. "
-            f"Received: another for {names[bad[0]]}, {len(bad)} of {len(names)}"
-        )
+    check_embeddings(vectors, names)
     return vectors
 
 

@@ -140,7 +140,7 @@ def verification_vectors(embedder: Any, faces: np.ndarray, flip: str) -> NDArray
         mirrored = np.asarray(embedder(np.ascontiguousarray(faces[:, :, ::-1])), np.float64)
         joined = np.concatenate([vectors, mirrored], axis=1)
         vectors = joined if flip == "concat" else vectors + mirrored
-    _check_embeddings(vectors, None)
+    check_embeddings(vectors, None)
     return vectors
 
 
@@ -156,6 +156,7 @@ def verify_embeddings(
     labels: ArrayLike | None = None,
     combine: str = "flip",
     test_fold: int | None = None,
+    search: str = "exact",
 ) -> VerificationTable:
     """Evaluate pairs of embeddings.
 
@@ -171,6 +172,7 @@ def verify_embeddings(
         combine: `"flip"` concatenates image and mirror image, `"sum"` adds them.
         test_fold: None tests every fold; a number tests this fold alone, with the threshold chosen
             on all others.
+        search: as for `verification.evaluate`.
 
     Returns:
         The table, without its second row where `mirrored` is None.
@@ -186,12 +188,12 @@ def verify_embeddings(
         rows[combine] = joined if combine == "flip" else rows["none"] + other
     table = {}
     for flip, vectors in rows.items():
-        _check_embeddings(vectors, names)
+        check_embeddings(vectors, names)
         fisher = _fisher(vectors, labels)
         scores = cosines(vectors, left, right)
         centred = mean_subtracted_cosines(vectors, left, right, fold_of)
-        table[flip, "plain"] = judge(scores, is_same, fold_of, test_fold, fisher)
-        table[flip, "mean_subtracted"] = judge(centred, is_same, fold_of, test_fold)
+        table[flip, "plain"] = judge(scores, is_same, fold_of, test_fold, fisher, search)
+        table[flip, "mean_subtracted"] = judge(centred, is_same, fold_of, test_fold, search=search)
     return VerificationTable(table)
 
 
@@ -201,6 +203,7 @@ def judge(
     folds: NDArray[np.int64],
     test_fold: int | None = None,
     angular_fisher_score: float | None = None,
+    search: str = "exact",
 ) -> VerificationResult:
     """Evaluate all folds, or one fold with the threshold that the others choose.
 
@@ -210,13 +213,14 @@ def judge(
         folds: (pairs,) int.
         test_fold: as for `verify_embeddings`.
         angular_fisher_score: kept in the result.
+        search: as for `verification.evaluate`.
 
     Raises:
         ValueError: what `verification.evaluate` refuses.
     """
     if test_fold is None:
         return verification.evaluate(
-            scores, is_same, folds, angular_fisher_score=angular_fisher_score
+            scores, is_same, folds, search=search, angular_fisher_score=angular_fisher_score
         )
     same, tested = np.asarray(is_same), folds == test_fold
     row = np.atleast_2d(scores)
@@ -226,6 +230,7 @@ def judge(
         same[~tested],
         row[tested],
         same[tested],
+        search=search,
         angular_fisher_score=angular_fisher_score,
     )
 
@@ -298,13 +303,26 @@ def _open(embedder: Any) -> Any:
     return load_embedder(embedder)
 
 
-def _check_embeddings(vectors: NDArray[np.float64], names: Sequence[str] | None) -> None:
-    norms = np.linalg.norm(vectors, axis=1)
+def check_embeddings(
+    vectors: NDArray[np.floating], names: Sequence[str] | None, count: bool = True
+) -> None:
+    """Refuse embeddings that have no direction: the first of them is named.
+
+    Args:
+        vectors: (n, d).
+        names: of the embeddings, for the error.
+        count: whether to say how many there are; not of a part of all embeddings.
+
+    Raises:
+        ValueError: an embedding is zero or not finite.
+    """
+    norms = np.linalg.norm(np.asarray(vectors, np.float64), axis=1)
     bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
     if len(bad):
         first = names[bad[0]] if names is not None else f"embedding {bad[0]}"
         kind = "zero" if norms[bad[0]] == 0 else "not finite"
+        many = f", {len(bad)} such embeddings of {len(vectors)}" if count else ""
         raise ValueError(
-            f"embeddings must be finite and not zero. Received: the embedding of {first} is "
-            f"{kind}, {len(bad)} such embeddings of {len(vectors)}"
+            "embeddings must be finite and not zero. "
+            f"Received: the embedding of {first} is {kind}{many}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -240,7 +241,7 @@ def _missing(path: Path) -> str:
     """Say that a file is missing, and which file near it may be it under a wrong name."""
 
     def simple(name: str) -> str:
-        stem = name.rsplit(".", 1)[0].casefold()
+        stem = unicodedata.normalize("NFC", name.rsplit(".", 1)[0]).casefold()
         return re.sub(r"[\W_]+", "_", re.sub(r"0*(\d+)", r"\1", stem))
 
     folder = path.parent

@@ -27,6 +27,7 @@ def evaluate(
     progress: ProgressCallback | None = None,
     *,
     cache: str | os.PathLike[str] | None = None,
+    search: str = "exact",
 ) -> ProtocolResult:
     """Verify on random pairs of a folder that holds one folder an identity.
 
@@ -44,6 +45,7 @@ def evaluate(
         flip: whether mirror images are embedded as well.
         progress: called with (images done, images in all).
         cache: as for `lfw.evaluate`.
+        search: as for `lfw.evaluate`.
 
     Returns:
         The same table as `lfw.evaluate` gives; `.pairs` holds the pairs that were drawn.
@@ -64,6 +66,7 @@ def evaluate(
         progress,
         f"that seed {seed} draws, with identities disjoint between folds",
         cache=cache,
+        search=search,
     )
 
 

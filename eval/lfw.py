@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.embedder import Embedder
+from tf_sphereface.eval._checks import check_classes, check_pairs
 from tf_sphereface.eval._sources import embed_all, open_source
+from tf_sphereface.eval._thresholds import search_named
 from tf_sphereface.eval.embeddings import VerificationTable, verify_embeddings
 from tf_sphereface.eval.faces import Landmarks, ProgressCallback
 from tf_sphereface.eval.pairs import Pairs, read_pairs
@@ -60,6 +62,7 @@ def evaluate(
     *,
     cache: str | os.PathLike[str] | None = None,
     category: str | None = "unrestricted-labeled",
+    search: str = "exact",
 ) -> LFWResult:
     """Run LFW's View 2, or any list of pairs in its format.
 
@@ -78,6 +81,8 @@ def evaluate(
         cache: a folder where embeddings are kept, and taken from when model and image are the same
             as before: an evaluation that was killed goes on where it was.
         category: LFW's result category, a key of `CATEGORIES`; None leaves it out of the text.
+        search: how thresholds are chosen, as for `verification.evaluate`: `"exact"`, or `"grid"`
+            for the SphereFace authors' steps of 1e-4.
 
     Returns:
         The 2x2 table of flip and mean subtraction. The headline is the plain cosine of image and
@@ -91,6 +96,12 @@ def evaluate(
     root = None if images is None else existing_folder("images", images)
     words = _category(category)
     listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
+    if len(set(listed.folds.tolist())) == 1:
+        raise ValueError(
+            "pairs must be in two folds at least: a threshold is chosen on the others. Received: "
+            "one fold. A list of one fold, such as View 1's pairsDevTest.txt, needs another to "
+            "choose its threshold on: --train-pairs pairsDevTrain.txt (in Python: evaluate_view1)"
+        )
     return evaluate_pairs(
         "lfw",
         open_model(embedder),
@@ -102,6 +113,7 @@ def evaluate(
         "of the list",
         cache=cache,
         note=words,
+        search=search,
     )
 
 
@@ -116,6 +128,7 @@ def evaluate_view1(
     *,
     cache: str | os.PathLike[str] | None = None,
     category: str | None = "unrestricted-labeled",
+    search: str = "exact",
 ) -> LFWResult:
     """Run LFW's View 1: the threshold from `pairsDevTrain.txt`, tested on `pairsDevTest.txt`.
 
@@ -132,6 +145,7 @@ def evaluate_view1(
         progress: as for `evaluate`.
         cache: as for `evaluate`.
         category: as for `evaluate`.
+        search: as for `evaluate`.
 
     Returns:
         The 2x2 table, of the tested pairs; mean subtraction takes the mean over the training pairs.
@@ -145,6 +159,9 @@ def evaluate_view1(
     words = _category(category)
     model = open_model(embedder)
     train, test = (p if isinstance(p, Pairs) else read_pairs(p) for p in (train_pairs, test_pairs))
+    for argument, part in (("train_pairs", train), ("test_pairs", test)):
+        check_classes(part.is_same, argument)
+    search_named(search)
     both = Pairs(
         train.left + test.left,
         train.right + test.right,
@@ -163,6 +180,7 @@ def evaluate_view1(
         names,
         labels=people(names),
         test_fold=2,
+        search=search,
     ).table
     vector = _vector(mirrored is not None)
     return ProtocolResult(
@@ -171,8 +189,8 @@ def evaluate_view1(
         protocol=(
             f"View 1, for choosing between models and not for publication: {_count(test)} of "
             f"{len(names):,} images (with the training pairs'); cosine of the embeddings of "
-            f"{vector}; threshold chosen on {len(train):,} training pairs; accuracy and its "
-            f"binomial standard error.{_aligned(landmarks)}{words}"
+            f"{vector}; threshold chosen on {len(train):,} training pairs{on_grid(search)}; "
+            f"accuracy and its binomial standard error.{_aligned(landmarks)}{words}"
         ),
         embedder=model,
         pairs=test,
@@ -192,6 +210,7 @@ def evaluate_pairs(
     *,
     cache: str | os.PathLike[str] | None = None,
     note: str = "",
+    search: str = "exact",
 ) -> ProtocolResult:
     """Embed the images of `pairs`, each once, and evaluate.
 
@@ -206,6 +225,7 @@ def evaluate_pairs(
         origin: where the folds are from, in words.
         cache: as for `evaluate`.
         note: a sentence more, with a space before it.
+        search: as for `evaluate`.
 
     Returns:
         The result.
@@ -213,15 +233,24 @@ def evaluate_pairs(
     Raises:
         ValueError: as for `evaluate`.
     """
+    check_pairs(pairs.is_same, pairs.folds, search)
     names, left, right = pairs.images()
     plain, mirrored = embed_all(open_source(model, root, landmarks, flip, cache), names, progress)
     table = verify_embeddings(
-        plain, mirrored, left, right, pairs.is_same, pairs.folds, names, labels=people(names)
+        plain,
+        mirrored,
+        left,
+        right,
+        pairs.is_same,
+        pairs.folds,
+        names,
+        labels=people(names),
+        search=search,
     ).table
     return ProtocolResult(
         table=table,
         name=name,
-        protocol=describe(pairs, f"{len(names):,} images", mirrored is not None, origin)
+        protocol=describe(pairs, f"{len(names):,} images", mirrored is not None, origin, search)
         + _aligned(landmarks)
         + note,
         embedder=model,
@@ -230,14 +259,27 @@ def evaluate_pairs(
     )
 
 
-def describe(pairs: Pairs, items: str, flip: bool, origin: str) -> str:
+def describe(pairs: Pairs, items: str, flip: bool, origin: str, search: str = "exact") -> str:
     """Say how a headline was measured."""
     folds = len(set(pairs.folds.tolist()))
     return (
         f"{_count(pairs)} of {items} in the {folds} folds {origin}; cosine of the embeddings of "
-        f"{_vector(flip)}; each fold's threshold chosen on the {folds - 1} others; mean accuracy "
-        "and its standard error over the folds."
+        f"{_vector(flip)}; {over_folds(folds, search)}"
     )
+
+
+def over_folds(folds: int, search: str = "exact") -> str:
+    """Say how thresholds were chosen, and what the headline is, as the end of a sentence."""
+    others = "the other" if folds == 2 else f"the {folds - 1} others"
+    return (
+        f"each fold's threshold chosen on {others}{on_grid(search)}; mean accuracy and its "
+        "standard error over the folds."
+    )
+
+
+def on_grid(search: str) -> str:
+    """Say of the authors' grid that it is one; with a space before it."""
+    return " from the authors' grid of 1e-4" if search == "grid" else ""
 
 
 def people(names: list[str]) -> list[str]:

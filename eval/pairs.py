@@ -59,7 +59,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in LFW's pairs format: {error}") from error
     while lines and not lines[-1].strip():

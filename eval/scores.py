@@ -9,11 +9,12 @@ import numpy as np
 
 from tf_sphereface._files import atomic_path
 from tf_sphereface.eval import verification
-from tf_sphereface.eval.lfw import ProtocolResult
+from tf_sphereface.eval.lfw import ProtocolResult, over_folds
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.precomputed import StoredScores
 
 _LABELS = {"0": False, "false": False, "1": True, "true": True}
+_MOST = 2**63 - 1  # a fold is an int64
 
 
 def evaluate(
@@ -55,8 +56,7 @@ def evaluate(
         name="scores",
         protocol=(
             f"{len(listed):,} pairs ({genuine:,} genuine, {len(listed) - genuine:,} impostor) in "
-            f"{folds} folds; scores as given; each fold's threshold chosen on the {folds - 1} "
-            "others; mean accuracy and its standard error over the folds."
+            f"{folds} folds; scores as given; {over_folds(folds, search)}"
         ),
         embedder=StoredScores(Path(path)),
         pairs=listed,
@@ -96,7 +96,7 @@ def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs]:
     left: list[str] = []
     right: list[str] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file of scores: {error}") from error
     for number, line in enumerate(lines, start=1):
@@ -107,10 +107,10 @@ def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs]:
         try:
             values.append(float(fields[0]))
             if pairs is None:
-                same.append(
-                    {"0": False, "false": False, "1": True, "true": True}[fields[1].lower()]
-                )
+                same.append(_LABELS[fields[1].lower()])
                 folds.append(int(fields[2]))
+                if abs(folds[-1]) > _MOST:
+                    raise ValueError("a fold of more than 63 bits")
             elif len(fields) != 1:
                 raise ValueError("more than a score")
         except (ValueError, KeyError, IndexError) as error:

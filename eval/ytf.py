@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_sphereface.eval._checks import check_pairs
 from tf_sphereface.eval._frame_pairs import verify_frame_pairs
 from tf_sphereface.eval._pooling import pool_videos
 from tf_sphereface.eval._sources import open_source
@@ -51,7 +52,11 @@ def read_splits(path: str | os.PathLike[str]) -> Pairs:
     is_same: list[bool] = []
     folds: list[int] = []
     seen: dict[tuple[str, str], int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in the form of splits.txt: {error}") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         fold, first, second, same = _split(path, number, line)
@@ -83,6 +88,7 @@ def evaluate(
     frame_pairs: int = 100,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
+    search: str = "exact",
 ) -> ProtocolResult:
     """Run the YouTube Faces protocol, video by video.
 
@@ -106,6 +112,7 @@ def evaluate(
         frame_pairs: how many pairs of frames `"frame_pairs"` draws for a pair of videos.
         seed: of that draw.
         cache: as for `lfw.evaluate`.
+        search: as for `lfw.evaluate`.
 
     Returns:
         The 2x2 table of flip and mean subtraction; the headline says the pooling.
@@ -123,6 +130,7 @@ def evaluate(
         raise ValueError(f"frame_pairs must be at least 1. Received: {frame_pairs}")
     root = None if frames is None else existing_folder("frames", frames)
     pairs = splits if isinstance(splits, Pairs) else read_splits(splits)
+    check_pairs(pairs.is_same, pairs.folds, search)
     model = open_model(embedder)
     source = open_source(model, root, landmarks, flip, cache, "frames", "frames")
     videos, left, right = pairs.images()
@@ -130,7 +138,7 @@ def evaluate(
     files = {video: _sample(names, max_frames) for video, names in listed.items()}
     count = sum(len(names) for names in files.values())
     if pooling == "frame_pairs":
-        found, count = verify_frame_pairs(source, pairs, files, frame_pairs, seed, progress)
+        found, count = verify_frame_pairs(source, pairs, files, frame_pairs, seed, progress, search)
     else:
         plain, mirrored = pool_videos(source, files, pooling, progress)
         found = verify_embeddings(
@@ -142,6 +150,7 @@ def evaluate(
             pairs.folds,
             videos,
             labels=people(videos),
+            search=search,
         )
     items = f"{len(videos):,} videos ({count:,} frames)"
     sampled = f" At most {max_frames} frames of a video, evenly spaced." if max_frames else ""
@@ -149,7 +158,7 @@ def evaluate(
     return ProtocolResult(
         table=found.table,
         name="ytf",
-        protocol=describe(pairs, items, source.flip, "of splits.txt")
+        protocol=describe(pairs, items, source.flip, "of splits.txt", search)
         + f" {POOLINGS[pooling]}{drawn if pooling == 'frame_pairs' else ''}{sampled}",
         embedder=model,
         pairs=pairs,

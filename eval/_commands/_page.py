@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tf_sphereface.cli.common import error_console, write_json_option
+from tf_sphereface.cli.common import error_console, output_file, write_json_option
 
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
     """Add `--report FILE`."""
     parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="also write a page (.html) to look at"
+        "--report", type=output_file, metavar="FILE", help="also write a page (.html) to look at"
     )
 
 

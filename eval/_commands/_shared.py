@@ -17,6 +17,7 @@ from tf_sphereface.cli.common import (
     console,
     error_console,
     existing_file,
+    output_file,
     progress,
 )
 from tf_sphereface.eval._commands._page import add_report_option, write_report_options
@@ -81,7 +82,7 @@ def add_protocol(
         return parser
     parser.add_argument(
         "--write-scores",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="the headline's scores, a line a pair, for the commands scores and compare",
     )
@@ -89,17 +90,34 @@ def add_protocol(
     return parser
 
 
+def add_search_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--search`."""
+    parser.add_argument(
+        "--search",
+        choices=("exact", "grid"),
+        default="exact",
+        help="thresholds are midpoints of scores, or the SphereFace authors' grid of 1e-4",
+    )
+
+
 def add_result_options(parser: argparse.ArgumentParser) -> None:
     """Add what every verification result can be asked for."""
     parser.add_argument(
         "--bootstrap",
-        type=int,
+        type=_count,
         default=0,
         metavar="N",
         help="draw the pairs again N times for intervals of AUC, EER and TAR at FAR",
     )
     add_json_option(parser)
     add_report_option(parser)
+
+
+def _count(text: str) -> int:
+    """An argparse type: how many, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a number, 0 or more, is expected, not {text!r}")
+    return int(text)
 
 
 def open_model(args: argparse.Namespace) -> Any:

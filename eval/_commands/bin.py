@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from tf_sphereface.cli.common import HelpFormatter, console, existing_dir, existing_file
+from tf_sphereface.cli.common import (
+    HelpFormatter,
+    console,
+    existing_dir,
+    existing_file,
+    output_file,
+)
 from tf_sphereface.eval._commands._shared import (
     Subparsers,
     add_protocol,
@@ -27,7 +32,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "make-bin", help=summary, description=summary, formatter_class=HelpFormatter
     )
     writer.set_defaults(run=make)
-    writer.add_argument("out", type=Path, metavar="FILE", help="the .bin file to write")
+    writer.add_argument("out", type=output_file, metavar="FILE", help="the .bin file to write")
     writer.add_argument("--images", type=existing_dir, required=True, metavar="DIR")
     writer.add_argument("--pairs", type=existing_file, required=True, metavar="FILE")
     writer.add_argument(

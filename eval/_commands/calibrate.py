@@ -84,8 +84,12 @@ def run(args: argparse.Namespace) -> int:
     console.print(
         f"[bold]threshold {found.threshold:.4f}[/] for a false accept rate of {found.far:g} "
         f"(95 % interval {low:.4f} to {high:.4f})\n"
-        f"measured: {found.measured_far:.3g} of {found.impostor_pairs:,} impostor pairs accepted"
-        + (f", {found.tar:.3g} of {found.genuine_pairs:,} genuine pairs" if found.tar else "")
+        f"measured: {found.measured_far:.3%} of {found.impostor_pairs:,} impostor pairs accepted"
+        + (
+            ""
+            if found.tar is None
+            else f", {found.tar:.2%} of {found.genuine_pairs:,} genuine pairs"
+        )
         + f"; {found.images:,} images of {found.people:,} people, flip {found.flip}\n"
         + (f"{args.model} is left as it was" if args.dry_run else f"written into {args.model}"),
         highlight=False,

@@ -8,6 +8,7 @@ from tf_sphereface.cli.common import existing_dir
 from tf_sphereface.eval._commands._shared import (
     Subparsers,
     add_protocol,
+    add_search_option,
     finish,
     open_model,
     shown_progress,
@@ -23,6 +24,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--folds", type=int, default=10, metavar="K", help="number of folds")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
+    add_search_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,5 +43,6 @@ def run(args: argparse.Namespace) -> int:
             flip=not args.no_flip,
             progress=show,
             cache=args.cache,
+            search=args.search,
         )
     return finish(args, result)

@@ -49,9 +49,14 @@ def run(args: argparse.Namespace) -> int:
     model = open_model(args)
     people = folder.scan(args.root)
     names = [file for files in people.values() for file in files]
+    if not names:
+        raise CommandError(
+            f"DIR must hold one folder of images a person. Received: {args.root}, which holds none"
+        )
     labels = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
     vectors = _embed(args, model, args.root, names)
-    what = "the image alone" if args.no_flip else "image and mirror image, concatenated"
+    flipped = vectors.shape[1] > model.embedding_dim
+    what = "image and mirror image, concatenated" if flipped else "the image alone"
     text = (
         f"{len(names):,} images of {len(people):,} people; cosine of the embeddings of {what}; "
         "every comparison made, ties counted against the model."
@@ -84,11 +89,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _embed(args: argparse.Namespace, model: Any, root: Path | None, names: list[str]) -> Any:
     from tf_sphereface.eval._sources import embed_all, open_source
+    from tf_sphereface.eval.embeddings import check_embeddings
 
     source = open_source(model, root, args.landmarks, not args.no_flip, args.cache)
     with shown_progress("images") as show:
         plain, mirrored = embed_all(source, names, show)
-    return plain if mirrored is None else np.concatenate([plain, mirrored], axis=1)
+    vectors = plain if mirrored is None else np.concatenate([plain, mirrored], axis=1)
+    check_embeddings(vectors, names)
+    return vectors
 
 
 def _distractors(args: argparse.Namespace, model: Any) -> Any:

@@ -8,6 +8,7 @@ from tf_sphereface.cli.common import existing_dir, existing_file
 from tf_sphereface.eval._commands._shared import (
     Subparsers,
     add_protocol,
+    add_search_option,
     finish,
     open_model,
     shown_progress,
@@ -43,6 +44,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         default="unrestricted-labeled",
         help="LFW's result category, by what the network was trained on",
     )
+    add_search_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         "landmarks": args.landmarks,
         "flip": not args.no_flip,
         "cache": args.cache,
+        "search": args.search,
         "category": None if args.category == "none" else args.category,
     }
     with shown_progress("images") as show:

@@ -16,7 +16,12 @@ from tf_sphereface.cli.common import (
     existing_file,
     write_json_option,
 )
-from tf_sphereface.eval._commands._shared import Subparsers, add_result_options, finish
+from tf_sphereface.eval._commands._shared import (
+    Subparsers,
+    add_result_options,
+    add_search_option,
+    finish,
+)
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -34,12 +39,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "or --splits, of the score alone",
     )
     _add_lists(parser)
-    parser.add_argument(
-        "--search",
-        choices=("exact", "grid"),
-        default="exact",
-        help="thresholds are midpoints of scores, or the SphereFace authors' grid of 1e-4",
-    )
+    add_search_option(parser)
     add_result_options(parser)
 
     summary = "two files of scores of the same pairs: is the difference more than chance?"

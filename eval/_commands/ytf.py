@@ -8,6 +8,7 @@ from tf_sphereface.cli.common import existing_dir, existing_file
 from tf_sphereface.eval._commands._shared import (
     Subparsers,
     add_protocol,
+    add_search_option,
     finish,
     open_model,
     shown_progress,
@@ -40,6 +41,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "--frame-pairs", type=int, default=100, metavar="N", help="of --pooling frame_pairs"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of frame pairs")
+    add_search_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,5 +62,6 @@ def run(args: argparse.Namespace) -> int:
             frame_pairs=args.frame_pairs,
             seed=args.seed,
             cache=args.cache,
+            search=args.search,
         )
     return finish(args, result)

@@ -56,7 +56,9 @@ def test_the_command_writes_what_verify_uses(models, faces, tmp_path, capsys, su
     before = load_embedder(path)
     expected = before(probe)
     assert main(["calibrate", str(path), str(faces), "--far", "0.01", "--json", str(out)]) == 0
-    assert "threshold 0." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "threshold 0." in printed
+    assert f"% of {PEOPLE * 6} genuine pairs" in " ".join(printed.split())
     after = load_embedder(path)
     np.testing.assert_array_equal(after(probe), expected)
     found = json.loads(out.read_text())

@@ -24,13 +24,56 @@ def test_lfw(lfw_folder, model, capsys):
     assert len(values["model"]["sha256"]) == 64
 
 
-def test_the_table_is_printed_even_where_the_json_cannot_be_written(lfw_folder, model, capsys):
+def test_the_table_is_printed_even_where_the_json_cannot_be_written(
+    lfw_folder, model, capsys, monkeypatch
+):
+    def full(path, value):
+        raise OSError(f"no space left for {path.name}")
+
+    monkeypatch.setattr("tf_sphereface.cli.common.write_json", full)
     images, pairs = str(lfw_folder / "images"), str(lfw_folder / "pairs.txt")
-    out = ["--json", str(lfw_folder / "pairs.txt" / "out.json")]  # a file is no folder
+    out = ["--json", str(lfw_folder / "out.json")]
     assert main(["lfw", str(model), "--images", images, "--pairs", pairs, *out]) == 2
     captured = capsys.readouterr()
     assert "mean subtracted" in captured.out
-    assert "pairs.txt" in captured.err
+    assert "no space left for out.json" in captured.err
+
+
+@pytest.mark.parametrize("option", ["--json", "--report", "--write-scores"])
+def test_what_cannot_be_written_is_said_before_the_work(
+    lfw_folder, model, capsys, option, monkeypatch
+):
+    images, pairs = str(lfw_folder / "images"), str(lfw_folder / "pairs.txt")
+    arguments = ["lfw", str(model), "--images", images, "--pairs", pairs, option]
+    for path, message in ((pairs + "/new/out", "pairs.txt is a file"), (images, "is a folder")):
+        with pytest.raises(SystemExit) as error:
+            main([*arguments, path])
+        assert error.value.code == 2
+        assert message in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(SystemExit):
+        main([*arguments, str(lfw_folder / "out")])
+    assert "is read-only" in capsys.readouterr().err
+
+
+def test_a_number_of_bootstrap_draws_is_no_negative_one(capsys):
+    with pytest.raises(SystemExit):
+        main(["scores", __file__, "--bootstrap", "-5"])
+    assert "0 or more, is expected, not '-5'" in capsys.readouterr().err
+
+
+def test_the_authors_grid_on_request(lfw_folder, model, capsys):
+    images, pairs = str(lfw_folder / "images"), str(lfw_folder / "pairs.txt")
+    arguments = ["lfw", str(model), "--images", images, "--pairs", pairs, "--no-flip"]
+    out = lfw_folder / "out.json"
+    assert main([*arguments, "--search", "grid", "--json", str(out)]) == 0
+    assert "the 2 others from the authors' grid of 1e-4" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    values = json.loads(out.read_text())
+    for row in values["table"]:
+        for fold in row["folds"]:  # a mean of multiples of 1e-4 between two scores
+            assert fold["threshold"] * 20_000 == pytest.approx(round(fold["threshold"] * 20_000))
 
 
 def test_folder(lfw_folder, model, capsys):
@@ -82,6 +125,7 @@ def test_wrong_usage_is_code_2(arguments):
 
 
 SUBCOMMANDS = ["lfw", "folder", "ytf", "bin", "make-bin", "identify", "scores", "compare"]
+SUBCOMMANDS += ["calibrate"]
 
 
 @pytest.mark.parametrize("protocol", [[], *([name] for name in SUBCOMMANDS)])

@@ -322,3 +322,20 @@ def test_the_command(tmp_path, lfw_folder, save_pixels, capsys):
     assert values["blufr"]["vr_at_far"][-1]["reason"]
     assert main(["identify", str(model), folder, "--trials", "0", "--no-flip"]) == 2
     assert "nothing to do" in capsys.readouterr().err
+
+
+def test_the_command_names_what_it_cannot_use(tmp_path, lfw_folder, capsys):
+    folder = str(lfw_folder / "images")
+    names = [f"{p.parent.name}/{p.name}" for p in sorted((lfw_folder / "images").rglob("*.jpg"))]
+    vectors = np.random.default_rng(0).normal(size=(len(names), 8))
+    stored, out = str(tmp_path / "stored.npz"), tmp_path / "out.json"
+    write_embeddings(stored, names, vectors)
+    assert main(["identify", stored, folder, "--trials", "1", "--json", str(out)]) == 0
+    assert "the image alone" in json.loads(out.read_text())["description"]
+    vectors[4] = np.nan
+    write_embeddings(stored, names, vectors)
+    assert main(["identify", stored, folder]) == 2
+    assert f"the embedding of {names[4]} is not finite" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["identify", stored, str(tmp_path / "empty")]) == 2
+    assert "one folder of images a person. Received: " in capsys.readouterr().err

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tf_sphereface.eval import lfw, report
+from tf_sphereface.eval import lfw, report, verification
 from tf_sphereface.eval.embeddings import embed_verification
 from tf_sphereface.eval.faces import FaceReader
 from tf_sphereface.eval.pairs import read_pairs
@@ -223,3 +223,54 @@ def test_the_report_is_valid_json_with_the_headline(lfw_folder, embedder):
     assert [(row["flip"], row["mean"]) for row in values["table"]] == list(result.table)
     assert values["headline"]["tar_at_far"][0]["reason"].startswith("needs 100 impostor pairs")
     assert len(values["headline"]["folds"]) == 3
+
+
+class Unused:
+    """Stands for an embedder that must not be asked."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"the embedder was asked for {name}")
+
+
+@pytest.mark.parametrize(
+    ("header", "options", "message"),
+    [
+        ("1\t12", {}, r"Received: one fold\. .*--train-pairs pairsDevTrain\.txt"),
+        ("3\t4", {"search": "best"}, 'search must be "exact" or "grid"'),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_before_the_work(
+    lfw_folder, monkeypatch, header, options, message
+):
+    monkeypatch.setattr(lfw, "open_model", lambda model: model)
+    path = lfw_folder / "pairs.txt"
+    lines = path.read_text().splitlines()[1:]
+    lines.sort(key=lambda line: line.count("\t") if header == "1\t12" else 0)
+    path.write_text("\n".join([header, *lines]))
+    with pytest.raises(ValueError, match=message):
+        run(lfw_folder, Unused(), **options)
+
+
+def test_both_searches_reach_every_way_of_scoring(lfw_folder, embedder):
+    exact, grid = (run(lfw_folder, embedder, search=search) for search in ("exact", "grid"))
+    for key, result in grid.table.items():
+        expected = verification.evaluate(
+            exact.table[key].scores, result.is_same, result.folds, search="grid"
+        )
+        if key[1] == "plain":  # else each fold has scores of its own
+            assert result.thresholds.tolist() == expected.thresholds.tolist()
+        # halves of the grid's step, as a mean of neighbours on it may be
+        assert result.thresholds * 20_000 == pytest.approx(np.round(result.thresholds * 20_000))
+    assert "grid" not in exact.protocol
+
+
+def test_a_name_in_another_unicode_form_is_pointed_out(lfw_folder, embedder):
+    composed, decomposed = "Jos\u00e9", "Jose\u0301"
+    path = lfw_folder / "pairs.txt"
+    path.write_text(path.read_text().replace("P03", composed), encoding="utf-8")
+    folder = lfw_folder / "images" / decomposed
+    (lfw_folder / "images" / "P03").rename(folder)
+    for image in sorted(folder.iterdir()):
+        image.rename(folder / image.name.replace("P03", decomposed))
+    with pytest.raises(ValueError, match=rf"misnamed\? There is {decomposed}/{decomposed}_0001"):
+        run(lfw_folder, embedder)

@@ -43,6 +43,7 @@ def test_reads_folds_in_the_files_order(tmp_path):
 def test_spaces_blank_ends_and_windows_lines_are_fine(tmp_path):
     assert len(read_pairs(write(tmp_path, GOOD.replace("\t", "  ")))) == 8
     assert len(read_pairs(write(tmp_path, GOOD.replace("\n", "\r\n") + "\n\n"))) == 8
+    assert len(read_pairs(write(tmp_path, "\ufeff" + GOOD))) == 8  # as Windows' editor saves it
 
 
 def test_view_1_has_a_single_count(tmp_path):

@@ -140,6 +140,7 @@ def test_scores_with_labels_and_folds(tmp_path):
         ("0.1\t0\t1", "x 0 1", "line 3: expected score, label"),
         ("0.1\t0\t1", "0.1 2 1", "line 3: expected score, label"),
         ("0.1\t0\t1", "0.1 0", "line 3: expected score, label"),
+        ("0.1\t0\t1", f"0.1 0 {2**63}", "line 3: expected score, label"),
         ("0.8 true 2\n0.2 false 2\n", "", "fold 1 only"),
     ],
 )
@@ -148,6 +149,19 @@ def test_bad_scores_are_named(tmp_path, old, new, message):
     path.write_text(TEXT.replace(old, new))
     with pytest.raises(ValueError, match=message):
         scores.evaluate(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_score(tmp_path):
+    path = tmp_path / "scores.txt"
+    path.write_text("\ufeff0.9 1 1\r\n0.1 0 1\r\n0.8 1 2\r\n0.2 0 2\r\n", encoding="utf-8")
+    found = scores.evaluate(path)
+    assert found.headline.scores.tolist() == [0.9, 0.1, 0.8, 0.2]
+    assert "chosen on the other;" in found.protocol
+
+
+def test_landmarks_are_not_said_to_align_what_is_stored(lfw_folder, stored):
+    with pytest.raises(ValueError, match=r"landmarks align images, and stored embeddings"):
+        lfw.evaluate(stored, None, lfw_folder / "pairs.txt", landmarks={})
 
 
 def test_the_scores_command_takes_the_order_of_a_list(lfw_folder, stored, capsys):

@@ -292,3 +292,25 @@ def test_missing_videos_and_broken_frames_are_listed(archive, embedder):
 def test_an_unknown_pooling_is_refused(archive, embedder):
     with pytest.raises(ValueError, match="pooling must be one of mean, mean_normalized, best"):
         ytf.evaluate(embedder, archive / "frames", archive / "splits.txt", pooling="max")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    path = write(tmp_path, "")
+    path.write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ValueError, match=r"splits\.txt is not a text file"):
+        read_splits(path)
+
+
+@pytest.mark.parametrize("pooling", list(ytf.POOLINGS))
+@pytest.mark.parametrize(("value", "kind"), [(0.0, "zero"), (np.nan, "not finite")])
+def test_a_frame_without_a_direction_is_refused_by_name(tmp_path, pooling, value, kind):
+    """In a mean it would go unseen: a zero adds nothing, and the best frame passes over a NaN."""
+    names = [f"{who}/{video}/0.{k}.jpg" for who in "ABCDEFGI" for video in "012" for k in range(3)]
+    rng = np.random.default_rng(0)
+    plain = rng.normal(size=(len(names), 8)).astype(np.float32)
+    mirrored = plain + 1
+    mirrored[names.index("C/0/0.1.jpg")] = value
+    stored = StoredEmbeddings(None, names, plain, mirrored)
+    splits = write(tmp_path, GOOD.replace("A_B/1", "A/1").replace("A_B/5", "A/2"))
+    with pytest.raises(ValueError, match=rf"the embedding of C/0/0\.1\.jpg is {kind}$"):
+        ytf.evaluate(stored, None, splits, pooling=pooling)

@@ -142,9 +142,24 @@ def existing_dir(text: str) -> Path:
     return path
 
 
+def output_file(text: str) -> Path:
+    """An argparse type: a file to write. What cannot be one is said before the work, not after."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"a file to write is expected, this is a folder: {text!r}")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {folder} is read-only")
+    return path
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add `--json FILE`."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the result as JSON"
+    )
 
 
 def write_json_option(path: Path | None, value: Any) -> None:
