@@ -46,6 +46,41 @@ class VerificationTable:
         return next((flip, "plain") for flip in HEADLINES if (flip, "plain") in self.table)
 
     @property
+    def accuracy(self) -> float:
+        """The headline's accuracy, a fraction."""
+        return self.headline.accuracy
+
+    @property
+    def std_error(self) -> float:
+        """The headline's standard error, a fraction."""
+        return self.headline.std_error
+
+    @property
+    def fold_accuracies(self) -> NDArray[np.float64]:
+        """The headline's accuracy in each fold."""
+        return self.headline.fold_accuracies
+
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """The headline's threshold for each fold, chosen on the others."""
+        return self.headline.thresholds
+
+    @property
+    def auc(self) -> float:
+        """The headline's area under the ROC curve."""
+        return self.headline.auc
+
+    @property
+    def eer(self) -> float:
+        """The headline's equal error rate, a fraction."""
+        return self.headline.eer
+
+    @property
+    def tar_at_far(self) -> dict[float, float | None]:
+        """The headline's true accept rates; None where the pairs are too few."""
+        return self.headline.tar_at_far
+
+    @property
     def genuine_angle(self) -> float | None:
         """Mean angle of the headline's genuine pairs, in degrees."""
         return self.headline.genuine_angle

@@ -29,6 +29,10 @@ def test_equals_the_same_faces_in_memory(lfw_folder, embedder):
     for key, entry in expected.table.items():
         assert result.table[key].scores == pytest.approx(entry.scores, abs=1e-12)
         assert result.table[key].folds.tolist() == [1] * 8 + [2] * 8 + [3] * 8
+    for name in ("accuracy", "std_error", "auc", "eer", "tar_at_far", "genuine_angle"):
+        assert getattr(result, name) == getattr(result.headline, name)
+    for name in ("fold_accuracies", "thresholds"):
+        assert getattr(result, name) is getattr(result.headline, name)
     assert calls[-1] == (len(names), len(names))
     assert result.num_items == len(names)
     assert "24 pairs (12 genuine, 12 impostor)" in result.protocol
@@ -157,10 +161,13 @@ def test_view_1_takes_its_threshold_from_the_training_list(view1, embedder):
 def test_view_1_by_the_command(view1, save_pixels, capsys):
     from tf_sphereface.eval.cli import main
 
-    model = save_pixels(view1 / "pixels.keras")
+    model, page = save_pixels(view1 / "pixels.keras"), view1 / "out.html"
     lists = ["--pairs", str(view1 / "test.txt"), "--train-pairs", str(view1 / "train.txt")]
-    assert main(["lfw", str(model), "--images", str(view1 / "images"), *lists]) == 0
+    images = ["--images", str(view1 / "images"), "--report", str(page)]
+    assert main(["lfw", str(model), *images, *lists]) == 0
     assert "View 1" in capsys.readouterr().out
+    assert "its binomial standard error. The bold" in page.read_text()
+    assert "chosen on the training pairs</th>" in page.read_text()
 
 
 def test_the_category_is_said_in_words(lfw_folder, embedder):
