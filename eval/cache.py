@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -59,12 +60,10 @@ class EmbeddingCache:
             ) from error
         self.path = Path(folder) / f"{sha256_file(embedder.path)}.sqlite"
         self._size = embedder.embedding_dim
-        try:
+        with self._as_os_error("is no cache of embeddings"):
             self._database = sqlite3.connect(self.path, timeout=60)
             with self._database:
                 self._database.execute(_CREATE)
-        except sqlite3.Error as error:
-            raise OSError(f"{self.path} is no cache of embeddings: {error}") from error
 
     def get(self, keys: Sequence[str], mirrored: bool) -> list[NDArray[np.float32] | None]:
         """Return the embedding of each key, None where it is not there.
@@ -75,15 +74,19 @@ class EmbeddingCache:
 
         Returns:
             float32 (embedding_dim,) or None, a key each.
+
+        Raises:
+            OSError: the file is damaged.
         """
         found: dict[str, NDArray[np.float32]] = {}
         for start in range(0, len(keys), _PIECE):
             piece = keys[start : start + _PIECE]
             marks = ",".join("?" * len(piece))
-            rows = self._database.execute(
-                f"SELECT key, vector FROM embeddings WHERE mirrored = ? AND key IN ({marks})",
-                (int(mirrored), *piece),
-            )
+            with self._as_os_error("cannot be read"):
+                rows = self._database.execute(
+                    f"SELECT key, vector FROM embeddings WHERE mirrored = ? AND key IN ({marks})",
+                    (int(mirrored), *piece),
+                ).fetchall()
             for key, blob in rows:
                 vector = np.frombuffer(blob, "<f4").astype(np.float32)
                 if len(vector) == self._size:
@@ -97,8 +100,11 @@ class EmbeddingCache:
             keys: keys of faces.
             mirrored: whether these are the embeddings of the mirror images.
             vectors: float32 (len(keys), embedding_dim).
+
+        Raises:
+            OSError: the disk is full, or the file read-only.
         """
-        with self._database:
+        with self._as_os_error("cannot be written"), self._database:
             self._database.executemany(
                 "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
                 [
@@ -106,6 +112,14 @@ class EmbeddingCache:
                     for key, vector in zip(keys, vectors, strict=True)
                 ],
             )
+
+    @contextlib.contextmanager
+    def _as_os_error(self, what: str) -> Iterator[None]:
+        """Raise what SQLite raises as an OSError that names the file."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(f"{self.path} {what}: {error}") from error
 
     def close(self) -> None:
         """Close the file."""

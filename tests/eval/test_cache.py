@@ -149,6 +149,22 @@ def test_a_file_that_is_no_cache_is_said_so(tmp_path, model):
         EmbeddingCache(tmp_path / "cache", load_embedder(model))
 
 
+def test_a_cache_that_cannot_be_used_is_an_error_that_names_it(tmp_path, model):
+    embedder = load_embedder(model)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match=r"cache must be a folder that can be made\. Received: "):
+        EmbeddingCache(tmp_path / "file", embedder)
+    vectors = np.ones((1, embedder.embedding_dim), np.float32)
+    with EmbeddingCache(tmp_path / "cache", embedder) as cache:
+        cache._database.execute("PRAGMA query_only = 1")  # as on a disk that is full or read-only
+        with pytest.raises(OSError, match=r"\.sqlite cannot be written: "):
+            cache.put(["a"], False, vectors)
+        cache._database.execute("PRAGMA query_only = 0")
+        cache._database.execute("DROP TABLE embeddings")
+        with pytest.raises(OSError, match=r"\.sqlite cannot be read: "):
+            cache.get(["a"], False)
+
+
 def test_a_vector_of_another_length_is_not_taken(tmp_path, model):
     embedder = load_embedder(model)
     with EmbeddingCache(tmp_path / "cache", embedder) as cache:
