@@ -81,16 +81,14 @@ def run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         store(found, args.model)
     low, high = found.threshold_interval
+    accepted = f"{100 * found.measured_far:.4g} % of {found.impostor_pairs:,} impostor pairs"
+    if found.tar is not None:
+        accepted += f" and {100 * found.tar:.2f} % of {found.genuine_pairs:,} genuine pairs"
     console.print(
         f"[bold]threshold {found.threshold:.4f}[/] for a false accept rate of {found.far:g} "
         f"(95 % interval {low:.4f} to {high:.4f})\n"
-        f"measured: {found.measured_far:.3%} of {found.impostor_pairs:,} impostor pairs accepted"
-        + (
-            ""
-            if found.tar is None
-            else f", {found.tar:.2%} of {found.genuine_pairs:,} genuine pairs"
-        )
-        + f"; {found.images:,} images of {found.people:,} people, flip {found.flip}\n"
+        f"measured: {accepted} accepted; {found.images:,} images of {found.people:,} people, "
+        f"flip {found.flip}\n"
         + (f"{args.model} is left as it was" if args.dry_run else f"written into {args.model}"),
         highlight=False,
     )
