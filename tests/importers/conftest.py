@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import pickle
 import struct
@@ -120,3 +121,13 @@ def write_zip(fake_torch):
 def tensor():
     """The class of tensors that the writers take."""
     return Tensor
+
+
+@pytest.fixture(scope="session")
+def released():
+    """The module `released.py`: the released networks in NumPy, and files as Caffe writes them."""
+    path = Path(__file__).with_name("released.py")
+    spec = importlib.util.spec_from_file_location("released", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

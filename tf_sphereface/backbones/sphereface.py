@@ -32,6 +32,7 @@ def SphereFaceNet(  # noqa: N802  (named as Keras' own applications are)
     embedding_dim: int = 512,
     unit_bias: bool = False,
     name: str | None = None,
+    units: Sequence[int] | None = None,
 ) -> keras.Model:
     """Build a SphereFace network: four stages of convolutions, then one dense layer.
 
@@ -53,6 +54,8 @@ def SphereFaceNet(  # noqa: N802  (named as Keras' own applications are)
             them frozen at zero, so they are left out by default; weights from elsewhere may need
             them.
         name: the model's name, by default `sphereface{depth}`.
+        units: residual units in each of the four stages; by default those of the depth. The
+            authors' released 64-layer file has `(3, 7, 16, 3)`, one less than their table.
 
     Returns:
         A functional model of stock Keras layers: an input named `image`, float32
@@ -61,7 +64,8 @@ def SphereFaceNet(  # noqa: N802  (named as Keras' own applications are)
         named as in the authors' Caffe files: `conv{stage}_{i}`, `relu{stage}_{i}`, `fc5`.
 
     Raises:
-        ValueError: an unknown depth, an image too small, or a shape of another rank.
+        ValueError: an unknown depth, an image too small, a shape of another rank, or `units` that
+            are not four counts.
 
     Example:
 
@@ -75,15 +79,21 @@ def SphereFaceNet(  # noqa: N802  (named as Keras' own applications are)
         raise ValueError(
             f"Argument `depth` must be one of {', '.join(map(str, UNITS))}. Received: depth={depth}"
         )
+    stages = UNITS[depth] if units is None else tuple(units)
+    if len(stages) != 4 or not all(isinstance(n, int) and n >= 0 for n in stages):
+        raise ValueError(
+            "Argument `units` must be four counts of residual units, one a stage. "
+            f"Received: units={units}"
+        )
     shape = check_input_shape(input_shape, minimum=16)
     embedding_dim = check_embedding_dim(embedding_dim)
 
     image = keras.Input(shape, name="image")
     x = image
-    for stage, (channels, units) in enumerate(zip(CHANNELS, UNITS[depth], strict=True), start=1):
+    for stage, (channels, count) in enumerate(zip(CHANNELS, stages, strict=True), start=1):
         x = halve(x, name=f"pad{stage}_1")
         x = _convolution(x, channels, f"{stage}_1", stride=2, bias=True)
-        for unit in range(units):
+        for unit in range(count):
             first = 2 * unit + 2
             y = _convolution(x, channels, f"{stage}_{first}", stride=1, bias=unit_bias)
             y = _convolution(y, channels, f"{stage}_{first + 1}", stride=1, bias=unit_bias)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.mobilefacenet import BOTTLENECKS, MobileFaceNet
+from tf_sphereface.importers._assign import assign_tensors
 from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
 
 
@@ -59,30 +60,10 @@ def assign_mobilefacenet(model: keras.Model, tensors: Mapping[str, np.ndarray]) 
     Raises:
         ValueError: tensors are missing, unknown or of another shape.
     """
-    missing, misshapen, values = [], [], []
-    unknown = {name for name in tensors if not name.endswith(".num_batches_tracked")}
-    for name, variable in _pairs(model):
-        if name not in tensors:
-            missing.append(name)
-            continue
-        unknown.discard(name)
-        value = _to_keras(tensors[name], variable)
-        if value.shape != tuple(variable.shape):
-            misshapen.append(f"{name} {tensors[name].shape} for {variable.path} {variable.shape}")
-        values.append((variable, value))
-    problems = [
-        f"{kind}: {', '.join(names)}"
-        for kind, names in (
-            ("missing tensors", missing),
-            ("unknown tensors", sorted(unknown)),
-            ("wrong shapes", misshapen),
-        )
-        if names
-    ]
-    if problems:
-        raise ValueError("not the weights of this MobileFaceNet; " + "; ".join(problems))
-    for variable, value in values:
-        variable.assign(value)
+    counters = [name for name in tensors if name.endswith(".num_batches_tracked")]
+    assign_tensors(
+        _pairs(model), tensors, _to_keras, network="MobileFaceNet", ignored=counters
+    )
 
 
 def _pairs(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
@@ -112,7 +93,7 @@ def _layers() -> Iterator[tuple[str, str, str | None, str]]:
     yield "linear1.conv", "linear1.bn", None, "linear1"
 
 
-def _to_keras(tensor: np.ndarray, variable: keras.Variable) -> np.ndarray:
+def _to_keras(_name: str, tensor: np.ndarray, variable: keras.Variable) -> np.ndarray:
     """Lay a PyTorch tensor out as Keras keeps it.
 
     A kernel (out, in, height, width) becomes (height, width, in, out), a depthwise one

@@ -1,0 +1,154 @@
+"""The released SphereFace networks: embeddings equal to NumPy's, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tf_sphereface.backbones.sphereface import UNITS
+from tf_sphereface.importers import (
+    ARCHITECTURES,
+    import_checkpoint,
+    load_sphere20a,
+    load_sphereface_caffe,
+)
+from tf_sphereface.importers.sphereface import RELEASED_64
+
+SMALL = (48, 32)  # the last map is 3x2: rows and columns cannot be mistaken for each other
+
+# Sums of float32 in another order than the oracle's float64, over twenty layers and more.
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def weights(released):
+    """Weights of the small 20-layer network, with biases in the units."""
+    return released.random_tensors(UNITS[20], positions=6, unit_bias=True)
+
+
+@pytest.fixture(scope="module")
+def caffe_weights(weights):
+    """The same with the units' biases at zero, as the authors froze them."""
+    return {
+        name: np.zeros_like(value) if name.endswith("bias") and name[-6] != "1" else value
+        for name, value in weights.items()
+        if name != "fc5.bias"
+    } | {"fc5.bias": weights["fc5.bias"]}
+
+
+def pixels(size, count=2):
+    """Return channels-first images in [-1, 1]."""
+    return np.random.default_rng(1).uniform(-1, 1, (count, 3, *size)).astype(np.float32)
+
+
+def check(model, released, tensors, units, size=SMALL, count=2):
+    images = pixels(size, count)
+    found = model(images.transpose(0, 2, 3, 1), training=False).numpy()
+    np.testing.assert_allclose(found, released.embed(tensors, units, images), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("writer", ["write_zip", "write_legacy"])
+def test_sphere20a(tmp_path, request, tensor, released, weights, writer):
+    state = {f"module.{name}": tensor.of(array) for name, array in weights.items()}
+    path = request.getfixturevalue(writer)(tmp_path / "sphere20a.pth", state)
+    model, left_out = load_sphere20a(path, input_size=SMALL)
+    assert left_out == ["fc6.weight (512, 10): the head, class centres of the training set"]
+    check(model, released, weights, UNITS[20])
+
+
+def test_the_20_layer_caffemodel(tmp_path, released, caffe_weights):
+    path = released.write_caffemodel(tmp_path / "x.caffemodel", caffe_weights)
+    model, left_out = load_sphereface_caffe(path, input_size=SMALL)
+    check(model, released, caffe_weights, UNITS[20])
+    assert len(left_out) == 2
+    assert left_out[1] == "16 biases of residual units: all zero"
+    assert not model.get_layer("conv1_2").use_bias
+
+
+def test_biases_of_units_are_kept_where_they_are_not_zero(tmp_path, released, weights):
+    path = released.write_caffemodel(tmp_path / "x.caffemodel", weights, legacy=True)
+    model, _ = load_sphereface_caffe(path, input_size=SMALL)
+    assert model.get_layer("conv1_2").use_bias
+    check(model, released, weights, UNITS[20])
+
+
+def test_the_64_layer_caffemodel_has_seven_units_in_its_second_stage(tmp_path, released):
+    assert RELEASED_64 == (3, 7, 16, 3)
+    tensors = released.random_tensors(RELEASED_64, positions=2, unit_bias=False)
+    del tensors["fc6.weight"]  # a file saved from the deploy net has no head
+    path = released.write_caffemodel(tmp_path / "x.caffemodel", tensors)
+    model, left_out = load_sphereface_caffe(path, 64, input_size=(32, 16))
+    assert left_out == ["58 biases of residual units: all zero"]
+    names = {layer.name for layer in model.layers}
+    assert {"conv2_15", "conv3_33"} <= names
+    assert "conv2_16" not in names
+    check(model, released, tensors, RELEASED_64, (32, 16))
+
+
+def test_the_real_size_is_recognised(tmp_path, released):
+    tensors = released.random_tensors(UNITS[20], positions=42, unit_bias=False)
+    path = released.write_caffemodel(tmp_path / "x.caffemodel", tensors)
+    imported = import_checkpoint(path, "sphereface20-caffe")
+    assert imported.model.input_shape == (None, 112, 96, 3)
+    assert imported.model.get_layer("fc5").kernel.shape == (21504, 512)
+    check(imported.model, released, tensors, UNITS[20], (112, 96), count=1)
+
+
+def test_the_channel_order_is_recorded():
+    orders = {name: kind.channel_order for name, kind in ARCHITECTURES.items()}
+    assert orders == {
+        "mobilefacenet": "rgb",
+        "sphere20a": "bgr",
+        "sphereface20-caffe": "bgr",
+        "sphereface64-caffe": "bgr",
+    }
+    assert any("MATLAB" in note for note in ARCHITECTURES["sphereface64-caffe"].notes)
+
+
+def test_every_problem_is_listed(tmp_path, released, caffe_weights):
+    tensors = dict(caffe_weights)
+    del tensors["relu3_7.weight"], tensors["conv4_1.bias"]
+    tensors["relu1_1.weight"] = np.ones(1)  # one slope for all channels
+    tensors["conv2_2.weight"] = np.ones((128, 64, 3, 3))
+    tensors["relu2_1.weight"] = np.full(128, np.nan)
+    tensors["conv1_4.weight"] = np.ones((64, 64, 3, 3))
+    path = released.write_caffemodel(tmp_path / "x.caffemodel", tensors)
+    with pytest.raises(ValueError, match="not the weights of this SphereFaceNet-20") as caught:
+        load_sphereface_caffe(path, input_size=SMALL)
+    message = str(caught.value)
+    assert "x.caffemodel: " in message
+    assert "missing tensors: relu3_7.weight, conv4_1.bias" in message
+    assert "unknown tensors: conv1_4.weight" in message
+    assert "relu1_1.weight (1,) for relu1_1/alpha (1, 1, 64)" in message
+    assert "conv2_2.weight (128, 64, 3, 3) for conv2_2/kernel (3, 3, 128, 128)" in message
+    assert "not finite: relu2_1.weight" in message
+
+
+def test_the_wrong_arch_is_named(tmp_path, released, write_zip, tensor):
+    small = {name: np.zeros((1,)) for name in ("conv1_1.weight", "conv3_9.weight", "fc5.bias")}
+    caffe = released.write_caffemodel(tmp_path / "x.caffemodel", small)
+    with pytest.raises(ValueError, match=r"missing tensors: .*looks like --arch sphereface20-caffe"):
+        import_checkpoint(caffe, "sphereface64-caffe")
+    with pytest.raises(ValueError, match=r"not a PyTorch .*looks like --arch sphereface20-caffe"):
+        import_checkpoint(caffe, "sphere20a")
+    state = {name: tensor.of(array) for name, array in small.items()}
+    torch = write_zip(tmp_path / "x.pth", {**state, "conv4_3.weight": tensor.of(np.zeros(1))})
+    with pytest.raises(ValueError, match=r"not a \.caffemodel.*looks like --arch sphere20a"):
+        import_checkpoint(torch, "sphereface20-caffe")
+    with pytest.raises(ValueError, match=r"missing tensors: .*looks like --arch sphere20a"):
+        import_checkpoint(torch, "mobilefacenet")
+
+
+def test_arguments_are_checked(tmp_path, released):
+    tensors = {"fc5.weight": np.zeros((8, 512 * 5))}
+    path = released.write_caffemodel(tmp_path / "x.caffemodel", tensors)
+    with pytest.raises(ValueError, match="for another size of image pass input_size"):
+        load_sphereface_caffe(path)
+    with pytest.raises(ValueError, match="an input of 32x16 gives 1,024"):
+        load_sphereface_caffe(path, input_size=(32, 16))
+    with pytest.raises(ValueError, match="`depth` must be 20 or 64. Received: depth=36"):
+        load_sphereface_caffe(path, 36)
+    with pytest.raises(ValueError, match="`arch` must be one of mobilefacenet"):
+        import_checkpoint(path, "resnet")
+    with pytest.raises(ValueError, match="key is for PyTorch"):
+        import_checkpoint(path, "sphereface20-caffe", key="net")

@@ -1,0 +1,64 @@
+"""Set a model's weights from named tensors: all of them, or none and a list of what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import keras
+import numpy as np
+
+ToKeras = Callable[[str, np.ndarray, keras.Variable], np.ndarray]
+
+
+def assign_tensors(
+    pairs: Iterable[tuple[str, keras.Variable]],
+    tensors: Mapping[str, np.ndarray],
+    to_keras: ToKeras,
+    *,
+    network: str,
+    ignored: Iterable[str] = (),
+) -> None:
+    """Set each variable from its tensor.
+
+    Everything is checked before anything is set. Tensors are laid out one at a time, so that a file
+    that is mapped into memory is never there twice.
+
+    Args:
+        pairs: (name of the tensor, variable) for every weight.
+        tensors: `{name: array}`.
+        to_keras: (name, tensor, variable) to the array as Keras keeps it; a view or a copy. It may
+            return an array of a wrong shape, which is then reported.
+        network: what the weights should be of, for the error.
+        ignored: names that are passed over on purpose.
+
+    Raises:
+        ValueError: tensors are missing, unknown, of another shape or not finite; all are listed.
+    """
+    missing, misshapen, broken = [], [], []
+    unknown = set(tensors).difference(ignored)
+    found = []
+    for name, variable in pairs:
+        if name not in tensors:
+            missing.append(name)
+            continue
+        unknown.discard(name)
+        tensor = tensors[name]
+        if to_keras(name, tensor, variable).shape != tuple(variable.shape):
+            misshapen.append(f"{name} {tensor.shape} for {variable.path} {tuple(variable.shape)}")
+        elif not np.isfinite(tensor).all():
+            broken.append(name)
+        found.append((name, variable))
+    problems = [
+        f"{kind}: {', '.join(names)}"
+        for kind, names in (
+            ("missing tensors", missing),
+            ("unknown tensors", sorted(unknown)),
+            ("wrong shapes", misshapen),
+            ("not finite", broken),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(f"not the weights of this {network}; " + "; ".join(problems))
+    for name, variable in found:
+        variable.assign(to_keras(name, tensors[name], variable))

@@ -1,0 +1,229 @@
+"""Weights of the released SphereFace networks, from PyTorch and from Caffe, into ours."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from tf_sphereface.backbones.sphereface import CHANNELS, UNITS, SphereFaceNet
+from tf_sphereface.importers._assign import assign_tensors
+from tf_sphereface.importers.caffemodel import read_caffemodel
+from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
+
+RELEASED_64 = (3, 7, 16, 3)
+"""Residual units of the authors' 64-layer file; their table has eight in the second stage."""
+
+_HEAD = "fc6"
+_SIZES = {7 * 6: (112, 96), 7 * 7: (112, 112)}
+
+
+class Loaded(NamedTuple):
+    """A network with weights from a file.
+
+    Attributes:
+        model: the network up to its embedding.
+        left_out: what of the file is not in it, in words: the head, biases that are all zero.
+    """
+
+    model: keras.Model
+    left_out: list[str]
+
+
+def load_sphere20a(
+    path: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    input_size: Sequence[int] | None = None,
+) -> Loaded:
+    """Build a 20-layer `SphereFaceNet` with the weights of the public PyTorch `sphere20a`.
+
+    The tensors are `conv{1..4}_{i}.weight/bias`, `relu{1..4}_{i}.weight`, `fc5.weight/bias` and, if
+    the head is there, `fc6.weight`, which is left out. The network wants its channels as BGR: the
+    implementation that the weights come from reads images with OpenCV and leaves them so.
+
+    Args:
+        path: the checkpoint, zip or legacy; see `read_torch_checkpoint`.
+        key: the entry that holds the state dictionary; by default the only one.
+        input_size: (height, width); by default what `fc5` tells, 112x96 or 112x112.
+
+    Returns:
+        The model and what was left out.
+
+    Raises:
+        ValueError: the file is no checkpoint, or tensors are missing, unknown, of another shape or
+            not finite; the message lists them all.
+        OSError: the file cannot be read.
+
+    Example:
+
+    >>> model, left_out = load_sphere20a("sphere20a.pth")    # doctest: +SKIP
+    >>> left_out                                             # doctest: +SKIP
+    ['fc6.weight (512, 10574): the head, class centres of the training set']
+    """
+    tensors = read_torch_checkpoint(path, key=key)
+    return _build(path, tensors, 20, UNITS[20], True, input_size, "sphere20a (PyTorch)")
+
+
+def load_sphereface_caffe(
+    path: str | os.PathLike[str], depth: int = 20, *, input_size: Sequence[int] | None = None
+) -> Loaded:
+    """Build a `SphereFaceNet` with the weights of the authors' `.caffemodel`.
+
+    The layers are `conv{1..4}_{i}`, `relu{1..4}_{i}`, `fc5` and, if the head is there, `fc6`, which
+    is left out. The authors froze the biases of the residual units at zero: where they are all zero
+    they are left out too. The network wants its channels as BGR.
+
+    Args:
+        path: the file; see `read_caffemodel`.
+        depth: 20 or 64. The released file of 64 layers has 3, 7, 16 and 3 units in its stages, the
+            paper's table 3, 8, 16 and 3: the file's layers decide.
+        input_size: (height, width); by default what `fc5` tells, 112x96 or 112x112.
+
+    Returns:
+        The model and what was left out.
+
+    Raises:
+        ValueError: another depth, the file is no caffemodel, or tensors are missing, unknown, of
+            another shape or not finite; the message lists them all.
+        OSError: the file cannot be read.
+
+    Example:
+
+    >>> model, left_out = load_sphereface_caffe("sphereface_model.caffemodel")    # doctest: +SKIP
+    """
+    if depth not in (20, 64):
+        raise ValueError(f"Argument `depth` must be 20 or 64. Received: depth={depth}")
+    tensors = _named(path)
+    units = UNITS[depth]
+    if depth == 64 and "conv2_17.weight" not in tensors:
+        units = RELEASED_64
+    biases = [name for name in _unit_biases(units) if name in tensors]
+    used = any(np.any(tensors[name]) for name in biases)
+    loaded = _build(
+        path, tensors, depth, units, used, input_size, f"SphereFaceNet-{depth} (Caffe)"
+    )
+    if biases and not used:
+        loaded.left_out.append(f"{len(biases)} biases of residual units: all zero")
+    return loaded
+
+
+def _named(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return the blobs of a caffemodel under PyTorch's names."""
+    tensors = {}
+    for name, layer in read_caffemodel(path).items():
+        for number, blob in enumerate(layer.blobs):
+            kind = ("weight", "bias")[number] if number < 2 else f"blob{number}"
+            tensors[f"{name}.{kind}"] = blob
+    return tensors
+
+
+def _build(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    depth: int,
+    units: Sequence[int],
+    unit_bias: bool,
+    input_size: Sequence[int] | None,
+    network: str,
+) -> Loaded:
+    """Build the network that fits the tensors, and set its weights."""
+    head = {name: array for name, array in tensors.items() if name.split(".")[0] == _HEAD}
+    ignored = {*head, *(() if unit_bias else _unit_biases(units))}
+    try:
+        (height, width), embedding_dim = _sizes(tensors, input_size)
+        model = SphereFaceNet(
+            depth, (height, width, 3), embedding_dim, unit_bias=unit_bias, units=units
+        )
+        assign_tensors(_pairs(model), tensors, _to_keras, network=network, ignored=ignored)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+    said = "the head, class centres of the training set"
+    return Loaded(model, [f"{name} {array.shape}: {said}" for name, array in head.items()])
+
+
+def _sizes(
+    tensors: Mapping[str, np.ndarray], input_size: Sequence[int] | None
+) -> tuple[tuple[int, int], int]:
+    """Return (height, width) and the embedding's length, as `fc5.weight` tells.
+
+    Without such a tensor the usual values, so that the full report of what is missing follows.
+    """
+    weight = tensors.get("fc5.weight")
+    if weight is not None:
+        weight = _without_leading_ones(weight, 2)
+    if weight is None or weight.ndim != 2:
+        return (112, 96), 512
+    embedding_dim, inputs = weight.shape
+    if input_size is not None:
+        height, width = (int(side) for side in input_size)
+        if CHANNELS[-1] * math.ceil(height / 16) * math.ceil(width / 16) != inputs:
+            raise ValueError(
+                f"fc5.weight takes {inputs:,} numbers, an input of {height}x{width} gives "
+                f"{CHANNELS[-1] * math.ceil(height / 16) * math.ceil(width / 16):,}"
+            )
+        return (height, width), embedding_dim
+    positions, rest = divmod(inputs, CHANNELS[-1])
+    if rest or positions not in _SIZES:
+        raise ValueError(
+            f"fc5.weight takes {inputs:,} numbers: 112x96 pixels give 21,504 and 112x112 give "
+            "25,088; for another size of image pass input_size (--input-size HxW)"
+        )
+    return _SIZES[positions], embedding_dim
+
+
+def _unit_biases(units: Sequence[int]) -> list[str]:
+    """Name the biases of the convolutions in residual units."""
+    return [
+        f"conv{stage}_{index}.bias"
+        for stage, count in enumerate(units, start=1)
+        for index in range(2, 2 * count + 2)
+    ]
+
+
+def _pairs(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
+    """Yield each tensor's name with our variable."""
+    for layer in model.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            yield f"{layer.name}.weight", layer.kernel
+            if layer.use_bias:
+                yield f"{layer.name}.bias", layer.bias
+        elif isinstance(layer, keras.layers.PReLU):
+            yield f"{layer.name}.weight", layer.alpha
+
+
+def _to_keras(name: str, tensor: np.ndarray, variable: keras.Variable) -> np.ndarray:
+    """Lay a tensor of channels-first networks out as Keras keeps it.
+
+    A kernel (out, in, height, width) becomes (height, width, in, out), slopes (channels,) become
+    (1, 1, channels). `fc5` reads the last map flattened as channel, row, column, ours as row,
+    column, channel: its (out, channels * height * width) becomes (height * width * channels, out).
+    """
+    if variable.path.endswith("alpha"):
+        tensor = _without_leading_ones(tensor, 1)
+        return tensor.reshape(1, 1, -1) if tensor.ndim == 1 else tensor
+    if name.startswith("conv") and tensor.ndim == 4 and name.endswith("weight"):
+        return tensor.transpose(2, 3, 1, 0)
+    if name == "fc5.weight":
+        return _fc5_kernel(_without_leading_ones(tensor, 2))
+    return _without_leading_ones(tensor, 1)
+
+
+def _fc5_kernel(tensor: np.ndarray) -> np.ndarray:
+    channels = CHANNELS[-1]
+    if tensor.ndim != 2 or tensor.shape[1] % channels:
+        return tensor
+    out, inputs = tensor.shape
+    maps = tensor.reshape(out, channels, inputs // channels)
+    return maps.transpose(2, 1, 0).reshape(inputs, out)
+
+
+def _without_leading_ones(tensor: np.ndarray, axes: int) -> np.ndarray:
+    """Remove the axes of length 1 that Caffe's older files put first."""
+    while tensor.ndim > axes and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    return tensor
