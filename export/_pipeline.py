@@ -18,6 +18,7 @@ import numpy as np
 
 from tf_sphereface._files import atomic_path
 from tf_sphereface._runners import to_network
+from tf_sphereface.cards import write_card
 from tf_sphereface.embedder import (
     Embedder,
     EmbedderMetadata,
@@ -145,6 +146,7 @@ def export(
             raise ExportError(f"{path.name} did not keep its metadata")
         sidecar.write_text(sidecar_text(final), encoding="utf-8")
         size = temporary.stat().st_size
+    write_card(path)
     return dataclasses.replace(report, size_bytes=size)
 
 

@@ -20,6 +20,7 @@ from tf_sphereface._artifact import (
 )
 from tf_sphereface._files import atomic_path, sha256_file
 from tf_sphereface._tflite_metadata import add_tflite_metadata
+from tf_sphereface.cards import card_paths, write_card
 from tf_sphereface.embedder import load_embedder
 
 
@@ -30,7 +31,7 @@ def replace_metadata(
 
     A new file is written beside the old one, opened, and compared: it must carry the metadata and
     embed two probe images as the old one does. Only then it takes the old one's name, so the model
-    is whole at every moment. A JSON file beside it, as an export writes, is renewed too.
+    is whole at every moment. A JSON file beside it, as an export writes, and its card are renewed too.
 
     Args:
         path: the model; a link is followed.
@@ -70,6 +71,8 @@ def replace_metadata(
     if beside.is_file():
         with atomic_path(beside) as temporary:
             temporary.write_text(sidecar_text(metadata), encoding="utf-8")
+    if card_paths(path)[1].is_file():
+        write_card(path)
 
 
 def _copy_keras(source: Path, target: Path, text: str) -> None:

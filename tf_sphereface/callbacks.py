@@ -17,6 +17,7 @@ from tf_sphereface import angular, losses
 from tf_sphereface._backbone import as_backbone, in_float32
 from tf_sphereface._doctor import Finding, TrainingDoctor
 from tf_sphereface._runners import KerasRunner
+from tf_sphereface.cards import with_measured, write_card
 from tf_sphereface.embedder import Embedder, EmbedderMetadata, save_embedder
 
 __all__ = ["AngularLogs", "Finding", "TrainingDoctor", "Verification"]
@@ -245,7 +246,7 @@ class Verification(keras.callbacks.Callback):
         if self.best_so_far is None or result.accuracy > self.best_so_far:
             self.best_so_far = result.accuracy
             if self.best is not None and self.model.distribute_strategy.extended.should_checkpoint:
-                self._keep(network, self.best)
+                self._keep(network, self.best, epoch, result)
 
     def _verify(self, embed: Embedder) -> Any:
         """Return the protocol's result for the network as it is."""
@@ -267,10 +268,17 @@ class Verification(keras.callbacks.Callback):
                 value = getattr(result, name) if far is None else result.tar_at_far.get(far)
             logs[f"verification_{name}"] = math.nan if value is None else value
 
-    def _keep(self, network: keras.Model, path: Path) -> None:
-        """Write the best embedder; a full disk is no reason to stop training."""
+    def _keep(self, network: keras.Model, path: Path, epoch: int, result: Any) -> None:
+        """Write the best embedder and its card; a full disk is no reason to stop training."""
+        metadata = self.metadata
+        if metadata is not None:
+            figures = {"epoch": epoch + 1, "accuracy": float(result.accuracy)}
+            if getattr(result, "std_error", None) is not None:
+                figures["standard error"] = float(result.std_error)
+            metadata = with_measured(metadata, {"verification while training": figures})
         try:
-            save_embedder(network, path, self.metadata)
+            save_embedder(network, path, metadata)
+            write_card(path)
         except OSError as error:
             logger.warning("%s could not be written: %s", path, error)
 

@@ -156,6 +156,14 @@ def test_import_writes_an_embedder(real_data, tmp_path, capsys) -> None:
     # float32 sums in another order
     np.testing.assert_allclose(embeddings, parity["embeddings"][:4], atol=2e-4)
     assert isinstance(keras.models.load_model(out), keras.Model)
+    card = json.loads((tmp_path / "model.keras.card.json").read_text())
+    assert card["licence"] == "unknown"
+    assert card["architecture"] == {
+        "name": "MobileFaceNet",
+        "parameters": 999552,
+        "macs": 189408256,
+    }
+    assert "| licence of the weights | unknown |" in (tmp_path / "model.keras.card.md").read_text()
 
 
 def test_import_of_something_else(tmp_path, capsys) -> None:

@@ -38,6 +38,8 @@ def test_flags_stand_before_or_after_the_model(model, order, capfd):
     assert sorted(path.name for path in model.parent.iterdir()) == [
         "net.keras",
         "net.tflite",
+        "net.tflite.card.json",
+        "net.tflite.card.md",
         "net.tflite.json",
     ]
     output = capfd.readouterr()
@@ -53,7 +55,8 @@ def test_several_files_in_another_folder(model, face_folder, tmp_path, capfd):
     assert cli.main([*arguments, "--json", str(tmp_path / "report.json")]) == 0
     written = {path.name for path in (tmp_path / "out").iterdir()}
     names = {"net.tflite", "net.int8.tflite", "net.onnx", "net.int8.onnx"}
-    assert written == names | {f"{name}.json" for name in names}
+    beside = ("json", "card.json", "card.md")
+    assert written == names | {f"{name}.{suffix}" for name in names for suffix in beside}
     report = json.loads((tmp_path / "report.json").read_text())
     assert [entry["quantize"] for entry in report["files"]] == ["none", "int8"] * 2
     assert all(entry["cosine_mean"] > 0.95 for entry in report["files"])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from tf_sphereface.backbones.sphereface import UNITS
+from tf_sphereface.cli import import_
+from tf_sphereface.data import align
+from tf_sphereface.embedder import load_embedder, read_metadata
 from tf_sphereface.importers import (
     ARCHITECTURES,
     import_checkpoint,
@@ -41,16 +46,15 @@ def pixels(size, count=2):
     return np.random.default_rng(1).uniform(-1, 1, (count, 3, *size)).astype(np.float32)
 
 
-def check(model, released, tensors, units, size=SMALL, count=2):
-    images = pixels(size, count)
+def check(model, released, tensors, units, size=SMALL):
+    images = pixels(size)
     found = model(images.transpose(0, 2, 3, 1), training=False).numpy()
     np.testing.assert_allclose(found, released.embed(tensors, units, images), atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("writer", ["write_zip", "write_legacy"])
-def test_sphere20a(tmp_path, request, tensor, released, weights, writer):
+def test_sphere20a(tmp_path, write_zip, tensor, released, weights):
     state = {f"module.{name}": tensor.of(array) for name, array in weights.items()}
-    path = request.getfixturevalue(writer)(tmp_path / "sphere20a.pth", state)
+    path = write_zip(tmp_path / "sphere20a.pth", state)
     model, left_out = load_sphere20a(path, input_size=SMALL)
     assert left_out == ["fc6.weight (512, 10): the head, class centres of the training set"]
     check(model, released, weights, UNITS[20])
@@ -85,13 +89,52 @@ def test_the_64_layer_caffemodel_has_seven_units_in_its_second_stage(tmp_path, r
     check(model, released, tensors, RELEASED_64, (32, 16))
 
 
-def test_the_real_size_is_recognised(tmp_path, released):
+def test_the_command_from_a_caffemodel_to_embeddings_of_photographs(tmp_path, released, capsys):
+    """RGB faces go in; the network sees BGR, aligned by the authors' numbers."""
     tensors = released.random_tensors(UNITS[20], positions=42, unit_bias=False)
     path = released.write_caffemodel(tmp_path / "x.caffemodel", tensors)
-    imported = import_checkpoint(path, "sphereface20-caffe")
-    assert imported.model.input_shape == (None, 112, 96, 3)
-    assert imported.model.get_layer("fc5").kernel.shape == (21504, 512)
-    check(imported.model, released, tensors, UNITS[20], (112, 96), count=1)
+    out = tmp_path / "model.keras"
+    options = ["--arch", "sphereface20-caffe", "--out", str(out), "--license", "MIT"]
+    assert import_.main([str(path), *options]) == 0
+    said = capsys.readouterr().out
+    assert "SphereFaceNet-20, 112x96 BGR to 512 numbers, 22.67 M parameters, 1.750 GMAC" in said
+    assert "left out: fc6.weight (512, 10): the head" in said
+    assert "MATLAB, which counts pixels from 1" in said
+
+    # The template's numbers are used with pixels counted from 0: points that lie on them already
+    # move nothing.
+    face = np.random.default_rng(1).integers(0, 256, (112, 96, 3), np.uint8)
+    points = [(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366)]
+    points += [(33.5493, 92.3655), (62.7299, 92.2041)]
+    embedder = load_embedder(out)
+    assert embedder.metadata.template == "112x96"
+    np.testing.assert_array_equal(align(face, np.array(points)), face)
+
+    bgr = ((face[..., ::-1].astype(np.float64) - 127.5) / 128).transpose(2, 0, 1)[None]
+    expected = released.embed(tensors, UNITS[20], bgr)
+    np.testing.assert_allclose(embedder(face[None]), expected, atol=TOLERANCE)
+
+    card = json.loads((tmp_path / "model.keras.card.json").read_text())
+    assert (card["licence"], card["input"]["channel_order"]) == ("MIT", "bgr")
+    assert "Channels are BGR" in (tmp_path / "model.keras.card.md").read_text()
+
+
+def test_the_command_for_sphere20a(tmp_path, released, weights, write_legacy, tensor, capsys):
+    state = {name: tensor.of(array) for name, array in weights.items()}
+    path = write_legacy(tmp_path / "sphere20a.pth", state)
+    out = tmp_path / "model.keras"
+    options = ["--arch", "sphere20a", "--out", str(out), "--input-size", "48x32"]
+    assert import_.main([str(path), *options]) == 0
+    assert "note: Channels are BGR: the implementation" in capsys.readouterr().out
+    metadata = read_metadata(out)
+    assert (metadata.channel_order, metadata.template) == ("bgr", None)
+    assert import_.main([str(path), *options, "--channel-order", "rgb"]) == 0
+    assert "note: Channels are RGB, as was said" in capsys.readouterr().out
+    assert read_metadata(out).channel_order == "rgb"
+    face = np.random.default_rng(1).integers(0, 256, (48, 32, 3), np.uint8)
+    rgb = ((face.astype(np.float64) - 127.5) / 128).transpose(2, 0, 1)[None]
+    expected = released.embed(weights, UNITS[20], rgb)
+    np.testing.assert_allclose(load_embedder(out)(face[None]), expected, atol=TOLERANCE)
 
 
 def test_the_channel_order_is_recorded():
@@ -127,7 +170,9 @@ def test_every_problem_is_listed(tmp_path, released, caffe_weights):
 def test_the_wrong_arch_is_named(tmp_path, released, write_zip, tensor):
     small = {name: np.zeros((1,)) for name in ("conv1_1.weight", "conv3_9.weight", "fc5.bias")}
     caffe = released.write_caffemodel(tmp_path / "x.caffemodel", small)
-    with pytest.raises(ValueError, match=r"missing tensors: .*looks like --arch sphereface20-caffe"):
+    with pytest.raises(
+        ValueError, match=r"missing tensors: .*looks like --arch sphereface20-caffe"
+    ):
         import_checkpoint(caffe, "sphereface64-caffe")
     with pytest.raises(ValueError, match=r"not a PyTorch .*looks like --arch sphereface20-caffe"):
         import_checkpoint(caffe, "sphere20a")

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from tf_sphereface.backbones.common import count_macs, count_parameters
 from tf_sphereface.backbones.mobilefacenet import MobileFaceNet
+from tf_sphereface.backbones.presets import PRESETS, from_preset
 from tf_sphereface.backbones.sphereface import SphereFaceNet
 
-__all__ = ["MobileFaceNet", "SphereFaceNet", "count_macs", "count_parameters"]
+__all__ = [
+    "PRESETS",
+    "MobileFaceNet",
+    "SphereFaceNet",
+    "count_macs",
+    "count_parameters",
+    "from_preset",
+]

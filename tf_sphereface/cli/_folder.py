@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from rich.table import Table
 
-from tf_sphereface import embedder, recipe_losses, recipes
+from tf_sphereface import cards, embedder, recipe_losses, recipes
 from tf_sphereface.checkpoint import Checkpoint, read_newest, remove_leftovers
 from tf_sphereface.cli import _faces
 from tf_sphereface.cli._run import BEST, RunLog, warn
@@ -70,10 +70,14 @@ def check_facts(stored: Checkpoint, facts: dict[str, Any]) -> None:
 
 
 def metadata_of(
-    arguments: argparse.Namespace, recipe: recipes.Recipe, model: Any, faces: _faces.Faces
+    arguments: argparse.Namespace,
+    recipe: recipes.Recipe,
+    model: Any,
+    faces: _faces.Faces,
+    log: RunLog | None = None,
 ) -> embedder.EmbedderMetadata:
-    """Return what the embedder says of itself."""
-    return embedder.EmbedderMetadata(
+    """Return what the embedder says of itself; with a log, the last epoch's figures too."""
+    metadata = embedder.EmbedderMetadata(
         input_size=recipe.input_size,
         embedding_dim=recipe.embedding_dim,
         channel_order=arguments.channel_order,
@@ -86,8 +90,14 @@ def metadata_of(
         extra={
             "recipe": recipe.to_dict(),
             "loss": recipe_losses.describe(model.loss, recipe.gradient),
+            cards.NETWORK: cards.network_facts(model.backbone),
+            cards.LICENCE: arguments.license or cards.UNKNOWN,
         },
     )
+    if log is None or not log.rows:
+        return metadata
+    row = {key: value for key, value in log.rows[-1].items() if key != "seconds"}
+    return cards.with_measured(metadata, {"last epoch of training": row})
 
 
 def summarise(

@@ -155,6 +155,15 @@ def output_file(text: str) -> Path:
     return path
 
 
+def image_size(text: str) -> tuple[int, int]:
+    """An argparse type: "112x96" as (112, 96), height and width in pixels."""
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 112x96: {text}") from None
+    return height, width
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add `--json FILE`."""
     parser.add_argument(

@@ -17,6 +17,7 @@ from tf_sphereface.cli.common import (
     command,
     console,
     existing_dir,
+    image_size,
     make_parser,
     progress,
     write_json_option,
@@ -59,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     count.add_argument(
         "--shard-size", type=float, default=256.0, metavar="MB", help="of images in a file"
     )
-    pack.add_argument("--resize", type=_size, metavar="HxW", help="encode other sizes anew")
+    pack.add_argument("--resize", type=image_size, metavar="HxW", help="encode other sizes anew")
     pack.add_argument("--encoding", choices=("jpg", "png"), default="jpg", help="of resized images")
     pack.add_argument("--seed", type=int, default=0, metavar="S", help="of the order on disk")
     pack.add_argument("--strict", action="store_true", help="stop at a damaged file")
@@ -201,15 +202,6 @@ def _list(reasons: dict[str, str], where: str) -> None:
 
 def _print(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Read "112x96" as (112, 96)."""
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 112x96: {text}") from None
-    return height, width
 
 
 if __name__ == "__main__":

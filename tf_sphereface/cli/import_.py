@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_sphereface import cards
+from tf_sphereface._files import sha256_file
 from tf_sphereface.cli.common import (
     EXIT_OK,
     CommandError,
@@ -13,43 +15,71 @@ from tf_sphereface.cli.common import (
     command,
     console,
     existing_file,
+    image_size,
     make_parser,
     write_json_option,
 )
+from tf_sphereface.data.alignment import TEMPLATES
+from tf_sphereface.embedder import EmbedderMetadata, save_embedder
+from tf_sphereface.importers import ARCHITECTURES, Imported, import_checkpoint
 
-DESCRIPTION = """\
+_LISTED = "\n".join(f"  {kind.name:19} {kind.summary}" for kind in ARCHITECTURES.values())
+
+DESCRIPTION = f"""\
 Read the weights of a checkpoint made elsewhere and write an embedder (.keras) that every other
-command takes. The framework that made the checkpoint is not needed, and nothing in the file is
-run: a checkpoint that holds more than tensors and plain values is refused.
+command takes, and a model card beside it. The framework that made the checkpoint is not needed, and
+nothing in the file is run: one that holds more than tensors and plain values is refused.
 
 Architectures:
-  mobilefacenet   PyTorch checkpoints of the public MobileFaceNet, RGB, (x - 127.5) / 128, aligned
-                  to the 112x96 or 112x112 template (the weights tell which)
+{_LISTED}
 
-The licence of the weights stays that of their author; the file records it as unknown.
+All take (x - 127.5) / 128 and faces aligned to the 112x96 or 112x112 template: the weights tell
+which. The order of channels goes into the file, so that every command here takes RGB images. The
+head (the class centres of the training set) is left out.
+
+The licence of the weights stays that of their author; the file records it as unknown unless you
+state it.
 
 exit code: 0 written, 2 bad input
 """
 EXAMPLES = """\
   tf_sphereface-import mobilefacenet.ckpt --arch mobilefacenet --out model.keras
+  tf_sphereface-import sphere20a.pth --arch sphere20a --out sphere20a.keras
+  tf_sphereface-import sphereface_model.caffemodel --arch sphereface20-caffe --out sphereface20.keras
   tf_sphereface-eval lfw model.keras --images lfw/ --pairs pairs.txt --landmarks landmarks.tsv"""
-ARCHITECTURES = ("mobilefacenet",)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = make_parser("import", DESCRIPTION, EXAMPLES)
     parser.add_argument(
-        "checkpoint", type=existing_file, metavar="CHECKPOINT", help="a .pt, .pth or .ckpt file"
+        "checkpoint",
+        type=existing_file,
+        metavar="CHECKPOINT",
+        help="a .pt, .pth, .ckpt or .caffemodel file",
     )
     parser.add_argument(
-        "--arch", required=True, choices=ARCHITECTURES, help="the network that the weights are of"
+        "--arch", required=True, choices=list(ARCHITECTURES), help="what the weights are of"
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="where to write, ending in .keras"
     )
     parser.add_argument(
         "--key", help="the checkpoint's entry that holds the weights; only needed among several"
+    )
+    parser.add_argument(
+        "--input-size",
+        type=image_size,
+        metavar="HxW",
+        help="of the faces, where it is neither 112x96 nor 112x112",
+    )
+    parser.add_argument(
+        "--channel-order",
+        choices=("rgb", "bgr"),
+        help="what the network was trained on; by default as the list above says",
+    )
+    parser.add_argument(
+        "--license", metavar="TEXT", help="of the weights, if you know it, such as MIT"
     )
     add_json_option(parser)
     return parser
@@ -61,50 +91,72 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.out.suffix != ".keras":
         raise CommandError(f"--out must end in .keras. Received: {args.out}")
-
-    from tf_sphereface._files import sha256_file
-    from tf_sphereface.backbones import count_macs, count_parameters
-    from tf_sphereface.data.alignment import TEMPLATES
-    from tf_sphereface.embedder import EmbedderMetadata, save_embedder
-    from tf_sphereface.importers import load_mobilefacenet
-
-    model = load_mobilefacenet(args.checkpoint, key=args.key)
-    height, width, _ = model.input_shape[1:]
-    embedding_dim = model.output_shape[1]
-    metadata = EmbedderMetadata(
-        input_size=(height, width),
-        embedding_dim=embedding_dim,
-        channel_order="rgb",
-        pixel_mean=127.5,
-        pixel_scale=128.0,
-        template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
-        normalized=False,
-        architecture="MobileFaceNet",
-        source_hash=sha256_file(args.checkpoint),
-        extra={"licence": "unknown", "source": args.checkpoint.name},
+    imported = import_checkpoint(
+        args.checkpoint, args.arch, key=args.key, input_size=args.input_size
     )
-    save_embedder(model, args.out, metadata)
-    parameters, macs = count_parameters(model), count_macs(model)
-    console.print(
-        f"{args.out}: MobileFaceNet, {height}x{width} RGB to {embedding_dim} numbers, "
-        f"{parameters / 1e6:.2f} M parameters, {macs / 1e9:.3f} GMAC an image",
-        highlight=False,
-        soft_wrap=True,
-    )
+    metadata = describe(args, imported)
+    save_embedder(imported.model, args.out, metadata)
+    card, _ = cards.write_card(args.out)
+    height, width = metadata.input_size
+    network = metadata.extra[cards.NETWORK]
+    lines = [
+        f"{args.out}: {metadata.architecture}, {height}x{width} {metadata.channel_order.upper()} "
+        f"to {metadata.embedding_dim} numbers, {network['parameters'] / 1e6:.2f} M parameters, "
+        f"{network['macs'] / 1e9:.3f} GMAC an image"
+    ]
+    lines += [f"left out: {text}" for text in imported.left_out]
+    lines += [f"note: {text}" for text in metadata.extra.get(cards.NOTES, ())]
+    lines.append(f"card: {card}; licence of the weights: {metadata.extra[cards.LICENCE]}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     write_json_option(
         args.json,
         {
             "checkpoint": str(args.checkpoint),
             "out": str(args.out),
+            "card": str(card),
             "architecture": metadata.architecture,
             "input_size": [height, width],
-            "embedding_dim": embedding_dim,
-            "parameters": parameters,
-            "macs": macs,
+            "channel_order": metadata.channel_order,
+            "embedding_dim": metadata.embedding_dim,
+            **network,
+            "left_out": imported.left_out,
             "source_hash": metadata.source_hash,
         },
     )
     return EXIT_OK
+
+
+def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
+    """Return what the written file says of itself."""
+    height, width, _ = imported.model.input_shape[1:]
+    kind = imported.architecture
+    extra = {
+        cards.LICENCE: args.license or cards.UNKNOWN,
+        cards.SOURCE: args.checkpoint.name,
+        cards.NETWORK: cards.network_facts(imported.model),
+    }
+    if imported.left_out:
+        extra[cards.LEFT_OUT] = imported.left_out
+    notes = list(kind.notes)
+    if args.channel_order not in (None, kind.channel_order):
+        order = args.channel_order.upper()
+        notes = [note for note in notes if not note.startswith("Channels")]
+        notes.append(f"Channels are {order}, as was said when the file was imported.")
+    if notes:
+        extra[cards.NOTES] = notes
+    return EmbedderMetadata(
+        input_size=(height, width),
+        embedding_dim=imported.model.output_shape[1],
+        channel_order=args.channel_order or kind.channel_order,
+        pixel_mean=127.5,
+        pixel_scale=128.0,
+        template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
+        normalized=False,
+        flip=kind.flip,
+        architecture=kind.network,
+        source_hash=sha256_file(args.checkpoint),
+        extra=extra,
+    )
 
 
 if __name__ == "__main__":

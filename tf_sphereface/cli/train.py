@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_sphereface import data, embedder, recipe_losses, recipes, training
+from tf_sphereface import cards, data, embedder, recipe_losses, recipes, training
 from tf_sphereface._files import write_json
 from tf_sphereface.checkpoint import Checkpoint
 from tf_sphereface.cli import _faces, _folder, _plan
@@ -25,6 +25,7 @@ from tf_sphereface.cli.common import (
     error_console,
     existing_dir,
     existing_file,
+    image_size,
     make_parser,
     progress,
     write_json_option,
@@ -76,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     recipe = parser.add_argument_group("changes to the preset")
     recipe.add_argument("--backbone", choices=recipes.BACKBONES)
     recipe.add_argument("--embedding-dim", type=int, metavar="N")
-    recipe.add_argument("--input-size", type=parse_size, metavar="HxW", help="such as 112x96")
+    recipe.add_argument("--input-size", type=image_size, metavar="HxW", help="such as 112x96")
     recipe.add_argument("--loss", choices=recipes.LOSSES)
     recipe.add_argument("--margin", type=float, metavar="M", help="a-softmax: 1, 2, 3 or 4")
     recipe.add_argument("--scale", type=float, metavar="S", help="of the cosines; not a-softmax")
@@ -140,6 +141,9 @@ def build_parser() -> argparse.ArgumentParser:
     kept.add_argument(
         "--verify-people", type=int, default=0, metavar="N", help="held out, for synthetic data"
     )
+    parser.add_argument(
+        "--license", metavar="TEXT", help="of the trained weights, for the model card"
+    )
     add_json_option(parser)
     return parser
 
@@ -172,9 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not training.is_chief(model):
         return 0
     network = training.embedder_of(model, recipe)
-    embedder.save_embedder(
-        network, files["embedder"], _folder.metadata_of(arguments, recipe, model, faces)
-    )
+    metadata = _folder.metadata_of(arguments, recipe, model, faces, log)
+    embedder.save_embedder(network, files["embedder"], metadata)
+    cards.write_card(files["embedder"])
     summary = _folder.summarise(model, recipe, log, faces, files)
     write_json(files["summary"], summary)
     _folder.show_summary(summary)
@@ -303,15 +307,6 @@ def fit(
             "--learning-rate, or let lambda fall more slowly (--annealing fit)"
         )
     return log
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read "112x96" as (112, 96)."""
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 112x96: {text}") from None
-    return height, width
 
 
 def _positive(text: str) -> int:

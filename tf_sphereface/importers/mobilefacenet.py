@@ -61,9 +61,7 @@ def assign_mobilefacenet(model: keras.Model, tensors: Mapping[str, np.ndarray]) 
         ValueError: tensors are missing, unknown or of another shape.
     """
     counters = [name for name in tensors if name.endswith(".num_batches_tracked")]
-    assign_tensors(
-        _pairs(model), tensors, _to_keras, network="MobileFaceNet", ignored=counters
-    )
+    assign_tensors(_pairs(model), tensors, _to_keras, network="MobileFaceNet", ignored=counters)
 
 
 def _pairs(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:

@@ -104,9 +104,7 @@ def load_sphereface_caffe(
         units = RELEASED_64
     biases = [name for name in _unit_biases(units) if name in tensors]
     used = any(np.any(tensors[name]) for name in biases)
-    loaded = _build(
-        path, tensors, depth, units, used, input_size, f"SphereFaceNet-{depth} (Caffe)"
-    )
+    loaded = _build(path, tensors, depth, units, used, input_size, f"SphereFaceNet-{depth} (Caffe)")
     if biases and not used:
         loaded.left_out.append(f"{len(biases)} biases of residual units: all zero")
     return loaded
