@@ -31,7 +31,8 @@ def replace_metadata(
 
     A new file is written beside the old one, opened, and compared: it must carry the metadata and
     embed two probe images as the old one does. Only then it takes the old one's name, so the model
-    is whole at every moment. A JSON file beside it, as an export writes, and its card are renewed too.
+    is whole at every moment. The JSON file and the card beside it
+    are renewed too, if they are there.
 
     Args:
         path: the model; a link is followed.

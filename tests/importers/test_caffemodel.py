@@ -111,7 +111,7 @@ def test_the_older_shape_of_a_blob(tmp_path, released):
 def test_refuses_other_files(tmp_path, content, message):
     path = tmp_path / "x.caffemodel"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="x.caffemodel: ") as caught:
+    with pytest.raises(ValueError, match=r"x\.caffemodel: ") as caught:
         read_caffemodel(path)
     assert message in str(caught.value)
 

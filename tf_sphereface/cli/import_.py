@@ -45,7 +45,7 @@ exit code: 0 written, 2 bad input
 EXAMPLES = """\
   tf_sphereface-import mobilefacenet.ckpt --arch mobilefacenet --out model.keras
   tf_sphereface-import sphere20a.pth --arch sphere20a --out sphere20a.keras
-  tf_sphereface-import sphereface_model.caffemodel --arch sphereface20-caffe --out sphereface20.keras
+  tf_sphereface-import sphereface.caffemodel --arch sphereface20-caffe --out sphereface20.keras
   tf_sphereface-eval lfw model.keras --images lfw/ --pairs pairs.txt --landmarks landmarks.tsv"""
 
 

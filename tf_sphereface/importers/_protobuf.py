@@ -1,7 +1,7 @@
 """The wire format of protocol buffers: enough to read weights, and safe on any bytes.
 
-Nothing is copied: a length-delimited value is a view of the data. Every length is compared with what
-is left, so that a hostile file can neither allocate memory nor read beyond its end.
+Nothing is copied: a length-delimited value is a view of the data. Every length is compared with
+what is left, so that a hostile file can neither allocate memory nor read beyond its end.
 """
 
 from __future__ import annotations

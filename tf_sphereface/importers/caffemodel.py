@@ -70,7 +70,7 @@ def read_caffemodel(path: str | os.PathLike[str]) -> dict[str, CaffeLayer]:
     try:
         if size == 0:
             raise WireError("the file is empty")
-        data = memoryview(np.memmap(path, np.uint8, "r"))
+        data = np.memmap(path, np.uint8, "r").data
         for field in read_fields(data):
             if field.number == _NET_LAYERS_V1 and field.wire == BYTES:
                 raise _OldFormatError
