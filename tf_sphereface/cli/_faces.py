@@ -61,8 +61,37 @@ def count_faces(arguments: argparse.Namespace) -> Faces:
         people = arguments.identities
         labels = np.repeat(np.arange(people), arguments.images)
         return Faces(None, labels, people, None, data.SkipReport())
-    index = data.scan_folder(arguments.data)
+    found = data.open_pack(arguments.data) if data.is_pack(arguments.data) else None
+    index = without_excluded(arguments, found or data.scan_folder(arguments.data))
     return Faces(None, index.labels, len(index.names), index, data.SkipReport())
+
+
+def exclusions_of(arguments: argparse.Namespace) -> data.Exclusions | None:
+    """Return what `--exclude` names, or None."""
+    if arguments.exclude is None:
+        return None
+    if arguments.data == "synthetic":
+        raise CommandError("--exclude is for a folder of faces, not for --data synthetic")
+    return data.read_exclusions(arguments.exclude)
+
+
+def without_excluded(
+    arguments: argparse.Namespace, index: data.FolderIndex | data.Pack
+) -> data.FolderIndex | data.Pack:
+    """Leave out what `--exclude` names, and say how much that was."""
+    exclusions = exclusions_of(arguments)
+    if exclusions is None:
+        return index
+    kept = data.leave_out(index, exclusions)
+    error_console.print(
+        f"left out by {arguments.exclude}: {exclusions}, {len(index) - len(kept):,} faces in all "
+        f"of {len(index):,}; {index.num_classes - kept.num_classes:,} of {index.num_classes:,} "
+        "people are gone",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return kept
 
 
 def load_faces(arguments: argparse.Namespace, recipe: recipes.Recipe) -> Faces:
@@ -90,14 +119,15 @@ def load_faces(arguments: argparse.Namespace, recipe: recipes.Recipe) -> Faces:
         index: data.FolderIndex | data.Pack
         if data.is_pack(arguments.data):
             errors = "raise" if arguments.strict else "skip"
-            index = source = data.open_pack(
-                arguments.data, errors=errors, report=report, progress=show
-            )
+            pack = data.open_pack(arguments.data, errors=errors, report=report, progress=show)
+            index = source = without_excluded(arguments, pack)
         elif arguments.cache == "memory":
-            images, labels, index = data.load_folder(data.scan_folder(arguments.data), **options)
+            listed = without_excluded(arguments, data.scan_folder(arguments.data))
+            images, labels, index = data.load_folder(listed, **options)
             source = (images, labels)
         else:
-            index = source = data.check_folder(data.scan_folder(arguments.data), **options)
+            listed = without_excluded(arguments, data.scan_folder(arguments.data))
+            index = source = data.check_folder(listed, **options)
     if report.count:
         error_console.print(report.summary(), markup=False, highlight=False)
     return Faces(source, index.labels, len(index.names), index, report)
@@ -219,4 +249,6 @@ def template_of(recipe: recipes.Recipe) -> str:
 
 def describe_data(arguments: argparse.Namespace, faces: Faces) -> str:
     """Say what was trained on, for the embedder's metadata."""
-    return f"{Path(arguments.data).name}: {len(faces)} faces of {faces.num_classes} people"
+    text = f"{Path(arguments.data).name}: {len(faces)} faces of {faces.num_classes} people"
+    exclusions = exclusions_of(arguments)
+    return text if exclusions is None else f"{text}, without {exclusions} of an exclusion list"

@@ -22,6 +22,8 @@ def config_of(arguments: argparse.Namespace, recipe: recipes.Recipe) -> dict[str
     faces = {"channel_order": arguments.channel_order, "resize": arguments.resize}
     if arguments.data == "synthetic":
         faces |= {"identities": arguments.identities, "images": arguments.images}
+    exclusions = _faces.exclusions_of(arguments)
+    faces["exclude"] = None if exclusions is None else exclusions.to_dict()
     config = {"data": arguments.data, "faces": faces, "recipe": recipe.to_dict()}
     return dict(json.loads(json.dumps(config)))
 

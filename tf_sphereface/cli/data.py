@@ -1,4 +1,4 @@
-"""`tf_sphereface-data`: pack a folder of faces into shards, check a pack, say what is in it."""
+"""`tf_sphereface-data`: pack faces into shards, check a pack, audit a training set."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tf_sphereface.cli import _audit
 from tf_sphereface.cli.common import (
     EXIT_OK,
     CheckFailed,
@@ -31,12 +32,19 @@ millions of faces: training then reads any image in one access, in a random orde
   check OUT      compare every file and every record with its checksum, and list the damaged ones
   info OUT       say what is in OUT
 
-exit code: 0 all well, 1 check found damage, 2 bad input or a full disk"""
+and find what a training set has in common with a test set (docs/audit.md):
+
+  audit TRAIN TEST --model M
+
+exit code: 0 all well, 1 check found damage (or audit --strict an overlap), 2 bad input or a full
+disk"""
 EXAMPLES = """\
   tf_sphereface-data pack faces/ packed/
   tf_sphereface-data pack photos/ packed/ --resize 112x96 --shards 64
   tf_sphereface-data check packed/ --json damage.json
-  tf_sphereface-train --data packed/ --preset small --out runs/first"""
+  tf_sphereface-train --data packed/ --preset small --out runs/first
+  tf_sphereface-data audit faces/ lfw/ --model embedder.keras --test-landmarks lfw.tsv --out audit/
+  tf_sphereface-train --data faces/ --exclude audit/exclude.txt --out runs/clean"""
 SHOWN = 10  # damaged files that are printed; --json holds them all
 
 Progress = Callable[[int, int], None]
@@ -45,7 +53,7 @@ Progress = Callable[[int, int], None]
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = make_parser("data", DESCRIPTION, EXAMPLES)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="pack|check|info")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="pack|check|info|audit")
 
     def add(name: str, help: str, run: Callable[[argparse.Namespace], int]) -> Any:
         sub = commands.add_parser(name, help=help, description=help, formatter_class=HelpFormatter)
@@ -73,6 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
         sub = add(name, help, run)
         sub.add_argument("out", type=existing_dir, metavar="OUT", help="a packed folder")
         add_json_option(sub)
+    sub = add("audit", "find people and images of a test set in a training set", _audit.run)
+    _audit.add_arguments(sub)
+    add_json_option(sub)
     return parser
 
 

@@ -36,6 +36,7 @@ EXAMPLES = """\
   tf_sphereface-train --data faces/ --preset small --loss softmax --out runs/baseline
   tf_sphereface-train --data synthetic --preset quick --out runs/quick
   tf_sphereface-train --data faces/ --preset small --out runs/first --resume
+  tf_sphereface-train --data faces/ --exclude audit/exclude.txt --out runs/clean
   tf_sphereface-train --data faces/ --preset paper --out runs/paper --dry-run
   tf_sphereface-train --data faces/ --preset paper --strategy mirrored --out runs/paper
 
@@ -117,6 +118,12 @@ def build_parser() -> argparse.ArgumentParser:
     faces.add_argument("--resize", action="store_true", help="resize faces of another size")
     faces.add_argument(
         "--cache", choices=("memory", "none"), default="memory", help="none: decode every epoch"
+    )
+    faces.add_argument(
+        "--exclude",
+        type=existing_file,
+        metavar="FILE",
+        help="identities and images to leave out, as tf_sphereface-data audit lists them",
     )
     faces.add_argument("--channel-order", choices=("rgb", "bgr"), default="rgb")
     faces.add_argument("--identities", type=int, default=300, help="of the synthetic data")

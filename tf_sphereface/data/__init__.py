@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from tf_sphereface.data import synthetic
 from tf_sphereface.data.alignment import TEMPLATES, align, read_image, read_landmarks
+from tf_sphereface.data.exclusions import (
+    Exclusions,
+    leave_out,
+    read_exclusions,
+    write_exclusions,
+)
 from tf_sphereface.data.folder import (
     FolderIndex,
     SkipReport,
@@ -28,6 +34,7 @@ from tf_sphereface.data.shards import (
 
 __all__ = [
     "TEMPLATES",
+    "Exclusions",
     "FolderIndex",
     "Pack",
     "PackCheck",
@@ -40,14 +47,17 @@ __all__ = [
     "check_pack",
     "face_dataset",
     "is_pack",
+    "leave_out",
     "load_folder",
     "normalize",
     "open_pack",
     "pack_folder",
+    "read_exclusions",
     "read_image",
     "read_landmarks",
     "scan_folder",
     "shard_dataset",
     "steps_per_epoch",
     "synthetic",
+    "write_exclusions",
 ]

@@ -1,0 +1,156 @@
+"""Lists of people and pictures that training leaves out, because a test set has them too."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface._files import atomic_path
+from tf_sphereface.data._index import FolderIndex
+from tf_sphereface.data._listing import PathList
+from tf_sphereface.data._pack import Pack
+
+
+@dataclasses.dataclass(frozen=True)
+class Exclusions:
+    """What to leave out.
+
+    Attributes:
+        identities: folder names.
+        images: paths inside the data folder, `IDENTITY/FILE`.
+    """
+
+    identities: frozenset[str]
+    images: frozenset[str]
+
+    def __str__(self) -> str:
+        people, pictures = len(self.identities), len(self.images)
+        return f"{people:,} identities and {pictures:,} images"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return counts and a hash of the content: equal for lists that leave out the same."""
+        lines = [*sorted(f"{name}\n" for name in self.identities)]
+        lines += sorted(f"{name}\n" for name in self.images)
+        return {
+            "identities": len(self.identities),
+            "images": len(self.images),
+            "sha256": hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest(),
+        }
+
+
+def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
+    """Read a list of identities and images, one a line.
+
+    A line with a slash inside is an image, `IDENTITY/FILE`, another one an identity, `IDENTITY` or
+    `IDENTITY/`. What follows a tab is a comment, as is a line that begins with `#`.
+
+    Raises:
+        ValueError: the file is empty, no UTF-8 text, or names a path outside the data folder.
+        OSError: the file cannot be read.
+
+    Example:
+
+    >>> with open("exclude.txt", "w") as lines:
+    ...     print("0166921", "1056413/004.jpg", sep=os.linesep, file=lines)
+    >>> print(read_exclusions("exclude.txt"))
+    1 identities and 1 images
+    """
+    identities, images = set(), set()
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="strict").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a list of exclusions must be UTF-8 text ({error})") from None
+    for number, line in enumerate(lines, start=1):
+        name = line.split("\t")[0].rstrip().removeprefix("./")
+        if not name or name.startswith("#"):
+            continue
+        parts = name.rstrip("/").split("/")
+        if len(parts) > 2 or any(part in ("", ".", "..") for part in parts):
+            raise ValueError(
+                f"{path}, line {number}: expected IDENTITY or IDENTITY/FILE. Received: {name!r}"
+            )
+        (images if len(parts) == 2 else identities).add("/".join(parts))
+    if not identities and not images:
+        raise ValueError(f"{path}: it names no identity and no image")
+    return Exclusions(frozenset(identities), frozenset(images))
+
+
+def write_exclusions(
+    path: str | os.PathLike[str], entries: Iterable[tuple[str, str]], header: str
+) -> None:
+    """Write a list that `read_exclusions` reads.
+
+    Args:
+        path: the file.
+        entries: (identity or identity/file, reason).
+        header: what the list is; becomes comments.
+    """
+    lines = [f"# {line}" for line in header.splitlines()]
+    lines += [f"{name}\t{reason}" for name, reason in entries]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex | Pack:
+    """Return a folder's index, or a packed folder, without the excluded people and pictures.
+
+    Labels are numbered anew: a person who is excluded, or all of whose pictures are, is no class.
+
+    Raises:
+        ValueError: the list names what is not there (a misspelt exclusion would leave the overlap
+            in), or nothing is left.
+
+    Example:
+
+    >>> import tempfile
+    >>> from tf_sphereface.data import scan_folder, synthetic
+    >>> index = scan_folder(synthetic.write_folder(tempfile.mkdtemp(), 3, 2))
+    >>> fewer = leave_out(index, Exclusions(frozenset({"Person_000001"}), frozenset()))
+    >>> len(fewer), fewer.names
+    (4, ['Person_000000', 'Person_000002'])
+    """
+    names = image_names(source)
+    labels = source.labels
+    gone = np.array([name in exclusions.identities for name in source.names], bool)
+    out = gone[labels] | np.fromiter(
+        (name in exclusions.images for name in names), bool, len(names)
+    )
+    unknown = sorted(exclusions.identities.difference(source.names))
+    unknown += sorted(exclusions.images.difference(names))
+    if unknown:
+        more = f" and {len(unknown) - 20:,} more" if len(unknown) > 20 else ""
+        raise ValueError(
+            f"the exclusions must be in {source.root}. Received: {', '.join(unknown[:20])}{more}"
+        )
+    if out.all():
+        raise ValueError(f"the exclusions leave nothing of {source.root}")
+    kept = np.unique(labels[~out])
+    people = [source.names[label] for label in kept]
+    if isinstance(source, Pack):
+        rows = np.arange(len(source.table)) if source.rows is None else source.rows
+        return dataclasses.replace(
+            source, names=people, ends=source.ends[kept], rows=rows[~out].astype(np.uint32)
+        )
+    new = np.searchsorted(kept, labels[~out]).astype(np.int32)
+    return dataclasses.replace(source, paths=_select(source, ~out), labels=new, names=people)
+
+
+def image_names(source: FolderIndex | Pack) -> list[str]:
+    """Return `IDENTITY/FILE` of every image, in the order of the labels."""
+    if isinstance(source, Pack):
+        files = list(source.files())
+        return files if source.rows is None else [files[row] for row in source.rows]
+    return [f"{path.parent.name}/{path.name}" for path in source.paths]
+
+
+def _select(index: FolderIndex, kept: NDArray[np.bool_]) -> Any:
+    if isinstance(index.paths, PathList):
+        return index.paths.select(kept)
+    return [path for path, keep in zip(index.paths, kept, strict=True) if keep]
