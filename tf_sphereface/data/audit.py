@@ -21,6 +21,7 @@ HASH_BITS = HASH_SIDE**2
 _BLOCK = 1024  # rows of a matrix product at a time: 1024 x 13,233 float32 are 54 MB
 _TAIL = 1e-4  # share of the impostor pairs that the tail is read from
 _FEWEST_TAIL = 100
+_EQUAL = 0.9999  # the cosine of equal images, float32 sums in another order
 _MOST_IMPOSTORS = 15_000  # vectors that the tail is read from, drawn by seed 0 beyond that
 
 Vectors = NDArray[np.float32]
@@ -210,7 +211,7 @@ def calibrate(
         expected: how many of them may exceed it by chance, > 0.
 
     Returns:
-        The threshold, at most 1.
+        The threshold, at most 0.9999: equal images are always found.
 
     Raises:
         ValueError: fewer than 1,000 pairs of different people.
@@ -242,7 +243,7 @@ def calibrate(
     beyond = scale * math.log(max(kept / total * pairs / expected, 1.0))
     cosine = float(_root(_square(start) + beyond))
     return Threshold(
-        cosine=min(cosine, 1.0),
+        cosine=min(cosine, _EQUAL),
         expected=expected,
         pairs=pairs,
         impostors=total,
