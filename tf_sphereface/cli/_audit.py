@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import datetime
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface import data
-from tf_sphereface._files import atomic_path, sha256_file, write_json
+from tf_sphereface._files import sha256_file
+from tf_sphereface.cli._audit_report import show, words, write
 from tf_sphereface.cli.common import (
     EXIT_OK,
     CheckFailed,
     CommandError,
-    console,
     progress,
     write_json_option,
 )
@@ -28,12 +27,7 @@ from tf_sphereface.data import audit
 from tf_sphereface.data.alignment import decode_image
 from tf_sphereface.data.exclusions import image_names
 
-SHOWN = 10  # findings of a kind that are printed; the lists hold them all
 _CHUNK = 256
-
-HEADER = """\
-Identities and images of {train} that {test} has too, by tf_sphereface-data audit.
-Look at identities.tsv and images.tsv before you use it: tf_sphereface-train --exclude FILE"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,8 +113,8 @@ def run(args: argparse.Namespace) -> int:
         **found,
     }
     entries = exclusions(found)
-    write(args.out, report, entries, train, test)
-    show(report, entries, args)
+    write(args.out, report, entries)
+    show(report, entries, args.out)
     write_json_option(args.json, report)
     if args.strict and entries:
         raise CheckFailed(f"{args.train} and {args.test} have {len(entries):,} entries in common")
@@ -230,21 +224,18 @@ def compare(train: Faces, test: Faces, args: argparse.Namespace) -> dict[str, An
     suspects: list[tuple[int, int, float]] = []
     again: tuple[float, int] | None = None
     if train.vectors is not None and test.vectors is not None:
-        middles = [
-            audit.centroids(faces.vectors, faces.labels, len(faces.people))
-            for faces in (train, test)
-            if faces.vectors is not None
-        ]
+        ours = audit.centroids(train.vectors, train.labels, len(train.people))
+        theirs = audit.centroids(test.vectors, test.labels, len(test.people))
         for pair, entry in identities.items():
-            entry["cosine"] = float(middles[0][pair[0]] @ middles[1][pair[1]])
+            entry["cosine"] = float(ours[pair[0]] @ theirs[pair[1]])
         people = np.arange(len(test.people))
-        find("identities", args.identity_cosine, *middles, people, note_person)
+        find("identities", args.identity_cosine, ours, theirs, people, note_person)
         find("images", args.image_cosine, train.vectors, test.vectors, test.labels, note_embedding)
         again = audit.share_found(test.vectors, test.labels, thresholds["identities"].cosine)
         suspects = audit.impostors_above(test.vectors, test.labels, thresholds["images"].cosine)
     bits = None if args.hash_bits is None else 1 - 2 * (args.hash_bits + 0.5) / audit.HASH_BITS
     hashes = [audit.hash_vectors(faces.hashes) for faces in (train, test)]
-    find("hashes", bits, *hashes, test.labels, note_hash)
+    find("hashes", bits, hashes[0], hashes[1], test.labels, note_hash)
     for (row, column), entry in images.items():
         entry["hash_bits"] = int(audit.differing_bits(hashes[0][row] @ hashes[1][column]))
         if train.vectors is not None and test.vectors is not None:
@@ -275,83 +266,12 @@ def exclusions(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what training should leave out, with reasons: people, then pictures of others."""
     people: dict[str, str] = {}
     for row in found["identities"]:
-        people.setdefault(row["train"], f"{row['test']}: {_words(row)}")
+        people.setdefault(row["train"], f"{row['test']}: {words(row)}")
     pictures: dict[str, str] = {}
     for row in found["images"]:
         if row["train"].split("/")[0] not in people:
-            pictures.setdefault(row["train"], f"{row['test']}: {_words(row)}")
+            pictures.setdefault(row["train"], f"{row['test']}: {words(row)}")
     return [*people.items(), *pictures.items()]
-
-
-def write(
-    out: Path,
-    report: dict[str, Any],
-    entries: Sequence[tuple[str, str]],
-    train: Faces,
-    test: Faces,
-) -> None:
-    """Write the lists."""
-    columns = {
-        "identities": ("train", "test", "why", "cosine", "angle_degrees"),
-        "images": ("train", "test", "why", "cosine", "angle_degrees", "hash_bits"),
-        "suspects_in_test": ("first", "second", "cosine", "angle_degrees"),
-    }
-    for name, fields in columns.items():
-        with (
-            atomic_path(out / f"{name}.tsv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as handle,
-        ):
-            writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
-            writer.writerow(fields)
-            for row in report[name]:
-                writer.writerow([_text(row.get(field)) for field in fields])
-    header = HEADER.format(train=train.root.name, test=test.root.name)
-    data.write_exclusions(out / "exclude.txt", entries, header)
-    write_json(out / "audit.json", report)
-
-
-def show(
-    report: dict[str, Any], entries: Sequence[tuple[str, str]], args: argparse.Namespace
-) -> None:
-    """Print what was found, the first of each kind."""
-    lines = []
-    for side in ("train", "test"):
-        about = report[side]
-        lines.append(
-            f"{side}: {about['images']:,} images of {about['people']:,} people in {about['folder']}"
-        )
-        if about["unread"]:
-            name, why = next(iter(about["unread"].items()))
-            lines.append(f"  {len(about['unread']):,} could not be used, such as {name}: {why}")
-    names = {"identities": "people, by centroid", "images": "images, by embedding"}
-    for kind, limit in report["thresholds"].items():
-        bits = f" ({report['hash_bits_allowed']} of 256 bits)" if kind == "hashes" else ""
-        lines.append(f"threshold for {names.get(kind, 'images, by hash')}{bits}: {limit['reason']}")
-    again = report["people_found_again"]
-    if again:
-        lines.append(
-            f"at this threshold {again['share']:.1%} of the {again['of']:,} people with several "
-            "images in the test set are found again when their images are split in halves; a "
-            "higher --expected finds more"
-        )
-    for key, what in (
-        ("identities", "people in both"),
-        ("images", "images in both, or of one person"),
-        ("suspects_in_test", "pairs in the test set that look like one person under two names"),
-    ):
-        rows = report[key]
-        lines.append(f"{what}: {len(rows):,}")
-        for row in rows[:SHOWN]:
-            first, second = list(row.values())[:2]
-            lines.append(f"  {first}  {second}  {_words(row)}")
-        if len(rows) > SHOWN:
-            lines.append(f"  and {len(rows) - SHOWN:,} more in {args.out / f'{key}.tsv'}")
-    people = sum("/" not in name for name, _ in entries)
-    lines.append(
-        f"{args.out / 'exclude.txt'}: {people:,} identities and {len(entries) - people:,} images "
-        "for tf_sphereface-train --exclude; look at the lists first"
-    )
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _crop_size(args: argparse.Namespace, embedder: Any) -> tuple[int, int] | None:
@@ -389,23 +309,6 @@ def _sorted(rows: Any) -> list[dict[str, Any]]:
     """Return the rows, the most alike first."""
     order = lambda row: -(row["cosine"] or 0.0) if "cosine" in row else row.get("hash_bits", 0)  # noqa: E731
     return sorted(rows, key=order)
-
-
-def _words(row: dict[str, Any]) -> str:
-    parts = list(row.get("why", ()))
-    if row.get("cosine") is not None:
-        parts.append(f"{row['angle_degrees']:.1f}°, cosine {row['cosine']:.4f}")
-    if row.get("hash_bits") is not None:
-        parts.append(f"{row['hash_bits']} bits differ")
-    return ", ".join(parts)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def _cosine(text: str) -> float:

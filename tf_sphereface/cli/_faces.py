@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from tf_sphereface import callbacks, data, recipes
 from tf_sphereface._extras import require
 from tf_sphereface.cli.common import CommandError, error_console, progress
+
+Listed = TypeVar("Listed", data.FolderIndex, data.Pack)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,8 +63,11 @@ def count_faces(arguments: argparse.Namespace) -> Faces:
         people = arguments.identities
         labels = np.repeat(np.arange(people), arguments.images)
         return Faces(None, labels, people, None, data.SkipReport())
-    found = data.open_pack(arguments.data) if data.is_pack(arguments.data) else None
-    index = without_excluded(arguments, found or data.scan_folder(arguments.data))
+    index: data.FolderIndex | data.Pack
+    if data.is_pack(arguments.data):
+        index = without_excluded(arguments, data.open_pack(arguments.data))
+    else:
+        index = without_excluded(arguments, data.scan_folder(arguments.data))
     return Faces(None, index.labels, len(index.names), index, data.SkipReport())
 
 
@@ -75,9 +80,7 @@ def exclusions_of(arguments: argparse.Namespace) -> data.Exclusions | None:
     return data.read_exclusions(arguments.exclude)
 
 
-def without_excluded(
-    arguments: argparse.Namespace, index: data.FolderIndex | data.Pack
-) -> data.FolderIndex | data.Pack:
+def without_excluded(arguments: argparse.Namespace, index: Listed) -> Listed:
     """Leave out what `--exclude` names, and say how much that was."""
     exclusions = exclusions_of(arguments)
     if exclusions is None:

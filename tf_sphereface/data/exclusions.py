@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from tf_sphereface._files import atomic_path
 from tf_sphereface.data._index import FolderIndex
 from tf_sphereface.data._listing import PathList
 from tf_sphereface.data._pack import Pack
+
+Faces = TypeVar("Faces", FolderIndex, Pack)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,8 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
     >>> print(read_exclusions("exclude.txt"))
     1 identities and 1 images
     """
-    identities, images = set(), set()
+    identities: set[str] = set()
+    images: set[str] = set()
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="strict").splitlines()
     except UnicodeDecodeError as error:
@@ -98,7 +101,7 @@ def write_exclusions(
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex | Pack:
+def leave_out(source: Faces, exclusions: Exclusions) -> Faces:
     """Return a folder's index, or a packed folder, without the excluded people and pictures.
 
     Labels are numbered anew: a person who is excluded, or all of whose pictures are, is no class.
@@ -133,7 +136,7 @@ def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex
         raise ValueError(f"the exclusions leave nothing of {source.root}")
     kept = np.unique(labels[~out])
     people = [source.names[label] for label in kept]
-    if isinstance(source, Pack):
+    if not isinstance(source, FolderIndex):
         rows = np.arange(len(source.table)) if source.rows is None else source.rows
         return dataclasses.replace(
             source, names=people, ends=source.ends[kept], rows=rows[~out].astype(np.uint32)
