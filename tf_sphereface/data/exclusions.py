@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,6 @@ from tf_sphereface._files import atomic_path
 from tf_sphereface.data._index import FolderIndex
 from tf_sphereface.data._listing import PathList
 from tf_sphereface.data._pack import Pack
-
-Faces = TypeVar("Faces", FolderIndex, Pack)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +99,15 @@ def write_exclusions(
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def leave_out(source: Faces, exclusions: Exclusions) -> Faces:
+@overload
+def leave_out(source: FolderIndex, exclusions: Exclusions) -> FolderIndex: ...
+
+
+@overload
+def leave_out(source: Pack, exclusions: Exclusions) -> Pack: ...
+
+
+def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex | Pack:
     """Return a folder's index, or a packed folder, without the excluded people and pictures.
 
     Labels are numbered anew: a person who is excluded, or all of whose pictures are, is no class.
