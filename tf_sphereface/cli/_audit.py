@@ -240,6 +240,15 @@ def compare(train: Faces, test: Faces, args: argparse.Namespace) -> dict[str, An
         entry["hash_bits"] = int(audit.differing_bits(hashes[0][row] @ hashes[1][column]))
         if train.vectors is not None and test.vectors is not None:
             entry["cosine"] = float(train.vectors[row] @ test.vectors[column])
+    contradicted = [
+        pair
+        for pair, entry in images.items()
+        if entry["why"] == ["hash"]
+        and "images" in thresholds
+        and entry["cosine"] < (thresholds["images"].tail_from or thresholds["images"].cosine)
+    ]  # one picture twice would be far more alike to the network than strangers are
+    for pair in contradicted:
+        del images[pair]
     return {
         "thresholds": {
             kind: {**dataclasses.asdict(limit), "reason": limit.reason()}
@@ -247,6 +256,7 @@ def compare(train: Faces, test: Faces, args: argparse.Namespace) -> dict[str, An
         },
         "people_found_again": again and {"share": again[0], "of": again[1]},
         "hash_bits_allowed": int(np.floor((1 - thresholds["hashes"].cosine) * audit.HASH_BITS / 2)),
+        "hash_matches_that_the_model_contradicts": len(contradicted),
         "identities": _sorted(
             {"train": train.people[row], "test": test.people[column], **_angles(entry)}
             for (row, column), entry in identities.items()

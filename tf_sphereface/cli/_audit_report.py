@@ -63,6 +63,9 @@ def show(report: dict[str, Any], entries: Sequence[tuple[str, str]], out: Path) 
             "images in the test set are found again when their images are split in halves; a "
             "higher --expected finds more"
         )
+    contradicted = report["hash_matches_that_the_model_contradicts"]
+    if contradicted:
+        lines.append(f"matches by hash that the model contradicts, left out: {contradicted:,}")
     for key, what in (
         ("identities", "people in both"),
         ("images", "images in both, or of one person"),
