@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from tf_sphereface._extras import require
+from tf_sphereface._files import atomic_path
 
 _POINTS = (
     (30.2946, 51.6963),
@@ -158,6 +159,24 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 raise ValueError(f"{where}: {name!r} is listed twice")
             landmarks[name] = points.reshape(5, 2)
     return landmarks
+
+
+def write_face(path: str | os.PathLike[str], face: np.ndarray, quality: int = 95) -> None:
+    """Write a face as an image file, whole or not at all.
+
+    Args:
+        path: where to; its suffix chooses the format. Folders are made.
+        face: uint8 RGB, (height, width, 3).
+        quality: of JPEG, from 1 to 100.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    suffix = Path(path).suffix
+    options = [] if suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    encoded = cv2.imencode(suffix, cv2.cvtColor(face, cv2.COLOR_RGB2BGR), options)[1]
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:

@@ -33,7 +33,8 @@ def pyramid(height: int, width: int, min_face: float) -> tuple[list[Level], tupl
     looks at every second one, and windows that straddle two of them are never read.
 
     Args:
-        height, width: of the image, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
         min_face: the smallest face that is looked for, in pixels.
 
     Returns:

@@ -89,16 +89,40 @@ def make_output_network(weights: Weights) -> Graph:
     @tf.function(input_signature=[_IMAGE, _BOXES], autograph=False)
     def output(image: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.Tensor, ...]:
         with tf.device("/cpu:0"):
-            x = _convolution(_patches(image, boxes, 48), *w[0:3])
-            x = tf.nn.max_pool2d(x, 3, 2, "SAME")
-            x = _convolution(x, *w[3:6])
-            x = tf.nn.max_pool2d(x, 3, 2, "VALID")
-            x = _convolution(x, *w[6:9])
-            x = tf.nn.max_pool2d(x, 2, 2, "SAME")
-            x = _dense(_convolution(x, *w[9:12]), *w[12:15])
-            return _face_score(x @ w[19] + w[20]), x @ w[15] + w[16], x @ w[17] + w[18]
+            return _output_layers(_patches(image, boxes, 48), w)
 
     return output
+
+
+def make_point_network(weights: Weights) -> Graph:
+    """Return O-Net on boxes and their mirror images: image, boxes (n, 4) -> points (n, 10).
+
+    The mean of both: what one of them errs to the left, the other errs to the right.
+    """
+    w = _constants(weights)
+
+    @tf.function(input_signature=[_IMAGE, _BOXES], autograph=False)
+    def points(image: tf.Tensor, boxes: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        with tf.device("/cpu:0"):
+            patches = _patches(image, boxes, 48)
+            both = tf.concat([patches, tf.reverse(patches, [2])], axis=0)
+            upright, mirrored = tf.split(_output_layers(both, w)[2], 2)
+            swapped = tf.gather(mirrored, [1, 0, 2, 4, 3, 6, 5, 7, 9, 8], axis=1)
+            back = tf.concat([1.0 - swapped[:, :5], swapped[:, 5:]], axis=1)
+            return ((upright + back) / 2.0,)
+
+    return points
+
+
+def _output_layers(x: tf.Tensor, w: list[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+    x = _convolution(x, *w[0:3])
+    x = tf.nn.max_pool2d(x, 3, 2, "SAME")
+    x = _convolution(x, *w[3:6])
+    x = tf.nn.max_pool2d(x, 3, 2, "VALID")
+    x = _convolution(x, *w[6:9])
+    x = tf.nn.max_pool2d(x, 2, 2, "SAME")
+    x = _dense(_convolution(x, *w[9:12]), *w[12:15])
+    return _face_score(x @ w[19] + w[20]), x @ w[15] + w[16], x @ w[17] + w[18]
 
 
 def _constants(weights: Weights) -> list[tf.Tensor]:
