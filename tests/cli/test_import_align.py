@@ -90,12 +90,6 @@ def test_align_reports_failures_and_writes_the_rest(photos, capsys) -> None:
     assert faces(photos) == ["A/A_0002.png"]
 
 
-def test_align_without_landmarks_says_what_is_needed(photos, capsys) -> None:
-    assert align.main([str(photos / "photos"), str(photos / "faces")]) == 2
-    message = " ".join(capsys.readouterr().err.split())
-    assert "--landmarks FILE is needed: a line an image" in message
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,10 +1,11 @@
-"""`tf_sphereface-verify`: do two aligned faces show one person?"""
+"""`tf_sphereface-verify`: do two photographs show one person?"""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tf_sphereface.cli.common import (
@@ -14,20 +15,25 @@ from tf_sphereface.cli.common import (
     add_json_option,
     command,
     console,
+    error_console,
     existing_file,
     make_parser,
     write_json_option,
 )
 
 DESCRIPTION = """\
-Compare two aligned faces: the angle between their embeddings, and whether it is small enough for
-one person. The threshold is the one in the model's metadata, or --threshold; without either only
-the angle is printed.
+Compare two faces: the angle between their embeddings, and whether it is small enough for one
+person. The threshold is the one in the model's metadata, or --threshold; without either only the
+angle is printed.
+
+Images of the model's size are taken as aligned faces. In others the face is found and aligned
+first, which needs the package mtcnn: pip install "tf_sphereface[align]".
 
 exit code: 0 the same person (or no threshold is known), 1 different people, 2 bad input
 """
 EXAMPLES = """\
   tf_sphereface-verify embedder.keras a.jpg b.jpg
+  tf_sphereface-verify embedder.keras passport.jpg selfie.jpg --show both.png
   tf_sphereface-verify embedder.tflite a.jpg b.jpg --threshold 0.35 --json verdict.json"""
 
 
@@ -37,13 +43,28 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", type=existing_file, metavar="MODEL", help="a .keras, .tflite or .onnx file"
     )
-    parser.add_argument("first", type=existing_file, metavar="A", help="an aligned face")
-    parser.add_argument("second", type=existing_file, metavar="B", help="an aligned face")
+    parser.add_argument("first", type=existing_file, metavar="A", help="a photograph or a face")
+    parser.add_argument("second", type=existing_file, metavar="B", help="another")
     parser.add_argument(
         "--threshold",
         type=_cosine,
         metavar="T",
         help="cosine from which two faces count as one person, instead of the model's own",
+    )
+    parser.add_argument(
+        "--align",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: images of another size than the model's; always: those too; never: an error",
+    )
+    parser.add_argument(
+        "--select",
+        choices=("center", "largest"),
+        default="center",
+        help="which face of several in a photograph: the one nearest the centre, or the largest",
+    )
+    parser.add_argument(
+        "--show", type=Path, metavar="FILE", help="a .png or .jpg of both images, crops and verdict"
     )
     add_json_option(parser)
     return parser
@@ -54,22 +75,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     args = build_parser().parse_args(argv)
 
+    if args.show is not None and args.show.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise CommandError(f"--show must end in .png or .jpg. Received: {args.show}")
+
     import numpy as np
 
+    from tf_sphereface.cli._verify_photos import PhotoReader, write_picture
     from tf_sphereface.embedder import load_embedder
     from tf_sphereface.eval.embeddings import verification_vectors
     from tf_sphereface.eval.faces import FaceReader
 
     embedder = load_embedder(args.model)
-    reader = FaceReader(embedder.input_size)
-    faces = []
-    for path in (args.first, args.second):
-        try:
-            faces.append(reader(path, path.name))
-        except ValueError as error:
-            raise CommandError(
-                f"{path}: {error}. Both images must be aligned faces: see tf_sphereface-align"
-            ) from error
+    reader = PhotoReader(FaceReader(embedder.input_size), args.align, args.select)
+    compared = [reader(path) for path in (args.first, args.second)]
+    for face in compared:
+        if face.count > 1:
+            which = "nearest the centre" if args.select == "center" else "the largest"
+            console.print(
+                f"{face.path}: {face.count} faces; taken: {which}", highlight=False, soft_wrap=True
+            )
+    faces = [face.crop for face in compared]
     vectors = verification_vectors(embedder, np.stack(faces), embedder.metadata.flip)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = float(np.clip(unit[0] @ unit[1], -1.0, 1.0))
@@ -97,6 +122,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if calibration is not None:
             console.print(_describe(calibration, embedder.format), highlight=False)
+        elif args.threshold is None:
+            console.print(
+                "Its false accept rate is not known: tf_sphereface-eval calibrate measures one.",
+                highlight=False,
+            )
+    if args.show is not None:
+        lines = [f"angle {angle:.2f}°, cosine {cosine:.4f}"]
+        if threshold is not None:
+            rate = f" (FAR {calibration['far']:g})" if calibration is not None else ""
+            verdict = "same person" if same else "different people"
+            lines.append(f"threshold {limit:.2f}°{rate}: {verdict}")
+        write_picture(args.show, compared, lines)
+        error_console.print(f"wrote {args.show}", highlight=False)
     write_json_option(
         args.json,
         {
@@ -110,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "threshold_source": source,
             "calibration": calibration,
             "same": same,
+            "images": [face.describe() for face in compared],
         },
     )
     return EXIT_CHECK_FAILED if same is False else EXIT_OK

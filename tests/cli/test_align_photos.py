@@ -1,0 +1,295 @@
+"""`tf_sphereface-align` on photographs and videos: detection, resuming, reports."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tf_sphereface.cli import align
+from tf_sphereface.data import synthetic
+from tf_sphereface.data.alignment import align as align_image
+from tf_sphereface.data.alignment import read_image, read_landmarks
+from tf_sphereface.detect import FaceDetector
+
+
+def photo(*identities: int, at=((40, 60), (190, 20)), scale=1.0, size=(240, 320)) -> np.ndarray:
+    """Rendered faces on a gray wall, BGR: one near the middle, a second one aside."""
+    wall = np.full((*size, 3), 120, np.uint8)
+    for identity, (x, y) in zip(identities, at, strict=False):
+        face = synthetic.faces(identities=[identity], samples=[0])[0, ..., ::-1]
+        face = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        wall[y : y + face.shape[0], x : x + face.shape[1]] = face
+    return wall
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """One face, two, none, one that is too small, one broken file; `src` in a temporary folder."""
+    src = tmp_path / "src"
+    save(src / "A/one.png", photo(3, at=[(110, 60)]))
+    save(src / "A/two.png", photo(3, 5, at=[(110, 60), (215, 120)]))
+    save(src / "B/none.png", photo())
+    save(src / "B/tiny.png", photo(3, at=[(110, 60)], scale=0.5))
+    (src / "B/broken.jpg").write_bytes(b"no picture")
+    return tmp_path
+
+
+def run(root: Path, *options: str, out: str = "dst") -> int:
+    return align.main([str(root / "src"), str(root / out), "--jobs", "2", *options])
+
+
+def crops(root: Path, out: str = "dst") -> dict[str, bytes]:
+    """Return the faces that were written, without reports."""
+    folder = root / out
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".png", ".jpg")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def report(root: Path) -> dict[str, list[str]]:
+    lines = (root / "dst/report.tsv").read_text().splitlines()
+    assert lines[0] == "image\tproblem\tfaces\tdetail"
+    return {line.split("\t")[0]: line.split("\t")[1:] for line in lines[1:]}
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[tuple[int, ...]]:
+    """The shapes of the images that the detector has seen."""
+    seen: list[tuple[int, ...]] = []
+    detect = FaceDetector.__call__
+
+    def count(self, image):
+        seen.append(image.shape)
+        return detect(self, image)
+
+    monkeypatch.setattr(FaceDetector, "__call__", count)
+    return seen
+
+
+def test_album(album, capsys):
+    assert run(album, "--min-face", "50", "--json", str(album / "all.json")) == 1
+    assert list(crops(album)) == ["A/one.png", "A/two.png"]
+    problems = report(album)
+    assert list(problems) == ["A/two.png", "B/broken.jpg", "B/none.png", "B/tiny.png"]
+    assert problems["A/two.png"] == ["several faces", "2", "2 faces; taken: nearest the centre"]
+    assert problems["B/none.png"][:2] == ["no face", "0"]
+    assert problems["B/tiny.png"][:2] == ["too small", "1"]
+    assert problems["B/broken.jpg"][0] == "unreadable"
+    captured = capsys.readouterr()
+    assert "2 faces of 112x96 written, 0 were there, 3 failed" in captured.out
+    assert "a second in 2 threads" in captured.out
+    assert "3 images could not be aligned" in captured.err
+    summary = json.loads((album / "all.json").read_text())
+    assert summary["problems"]["several faces"] == summary["problems"]["too small"] == 1
+    assert summary["images_per_second"] > 0
+    assert list(summary["failed"]) == ["B/broken.jpg", "B/none.png", "B/tiny.png"]
+
+
+def test_faces_and_landmarks_are_those_of_the_detector(album):
+    run(album)
+    image = read_image(album / "src/A/one.png")
+    (face,) = FaceDetector()(image)
+    points = read_landmarks(album / "dst/landmarks.tsv")
+    np.testing.assert_allclose(points["A/one.png"], face.points, atol=0.0051)  # hundredths
+    expected = align_image(image, points["A/one.png"])
+    np.testing.assert_array_equal(read_image(album / "dst/A/one.png"), expected)
+    # and by that file the very same faces come out, without a detector
+    options = ["--landmarks", str(album / "dst/landmarks.tsv")]
+    assert run(album, *options, out="again") == 0
+    assert crops(album, "again") == crops(album)
+
+
+def test_number_of_threads_changes_nothing(album):
+    run(album)
+    run(album, "--jobs", "1", out="one")
+    run(album, "--jobs", "5", out="five")
+    assert crops(album) == crops(album, "one") == crops(album, "five")
+    for name in ("landmarks.tsv", "report.tsv"):
+        texts = {(album / out / name).read_text() for out in ("one", "five")}
+        assert len(texts) == 1
+
+
+def test_resumes_and_detects_nothing_twice(album, calls, capsys):
+    run(album)
+    assert len(calls) == 4
+    landmarks = (album / "dst/landmarks.tsv").read_text()
+    (album / "dst/A/two.png").unlink()
+    assert run(album) == 1
+    assert len(calls) == 4
+    assert (album / "dst/landmarks.tsv").read_text() == landmarks
+    capsys.readouterr()
+    assert run(album) == 1
+    assert "0 faces of 112x96 written, 3 were there, 2 failed" in capsys.readouterr().out
+    run(album, "--overwrite")
+    assert len(calls) == 8
+
+
+def test_goes_on_after_a_kill(album, calls):
+    """The journal's last line may be cut off, and files beside it are those of before."""
+    run(album)
+    before = crops(album)
+    journal = album / "dst/.align.jsonl"
+    lines = journal.read_text().splitlines()
+    journal.write_text("\n".join(lines[:2]) + "\n" + lines[2][:25])
+    (album / "dst/landmarks.tsv").unlink()
+    kept = sum('"image"' in line for line in lines[:2])
+    for name in ("A/one.png", "A/two.png", "B/tiny.png"):
+        if not any(name in line for line in lines[:2]):
+            (album / "dst" / name).unlink()
+    calls.clear()
+    run(album)
+    assert len(calls) >= 4 - kept
+    assert crops(album) == before
+    calls.clear()
+    run(album)
+    assert not calls
+
+
+def test_changed_photographs_and_settings_are_done_again(album, calls):
+    run(album)
+    first = crops(album)
+    save(album / "src/A/one.png", photo(5, at=[(100, 50)]))
+    calls.clear()
+    run(album)
+    assert len(calls) == 1
+    second = crops(album)
+    assert second["A/one.png"] != first["A/one.png"]
+    assert second["A/two.png"] == first["A/two.png"]
+    calls.clear()
+    run(album, "--size", "112x112", "--select", "largest")  # other crops of the same faces
+    assert not calls
+    assert {read_image(album / "dst" / name).shape for name in crops(album)} == {(112, 112, 3)}
+    run(album, "--max-side", "400")
+    assert len(calls) == 4
+
+
+def test_all_faces_of_an_image(album):
+    run(album)
+    run(album, "--select", "all")
+    # the single faces of before are gone: they were ours
+    assert list(crops(album)) == ["A/one_1.png", "A/two_1.png", "A/two_2.png", "B/tiny_1.png"]
+    assert list(read_landmarks(album / "dst/landmarks.tsv")) == [
+        "A/one.png",
+        "A/two.png",
+        "B/tiny.png",
+    ]
+
+
+def test_files_from_elsewhere_are_not_replaced(album, capsys):
+    save(album / "dst/A/one.png", np.zeros((9, 9, 3), np.uint8))
+    assert run(album) == 1
+    assert "from elsewhere; --overwrite replaces it" in " ".join(capsys.readouterr().err.split())
+    assert read_image(album / "dst/A/one.png").shape == (9, 9, 3)
+    run(album, "--overwrite")
+    assert read_image(album / "dst/A/one.png").shape == (112, 96, 3)
+
+
+def test_report_as_json_has_every_face(album):
+    run(album, "--report", str(album / "faces.json"))
+    images = {i["image"]: i for i in json.loads((album / "faces.json").read_text())["images"]}
+    assert len(images) == 5
+    assert [face["taken"] for face in images["A/two.png"]["faces"]].count(True) == 1
+    assert len(images["A/one.png"]["faces"][0]["points"]) == 5
+    assert images["A/one.png"]["files"] == ["A/one.png"]
+
+
+def write_video(path: Path, frames: int) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (320, 240))
+    for number in range(frames):
+        writer.write(photo(3, at=[(100 + 2 * number, 60)]))
+    writer.release()
+
+
+def test_videos(tmp_path, calls, capsys):
+    save(tmp_path / "src/A/one.png", photo(3, at=[(110, 60)]))
+    write_video(tmp_path / "src/A/clip.avi", 9)
+    (tmp_path / "src/A/page.mp4").write_text("<html>")
+    assert run(tmp_path) == 0
+    assert "2 videos were left out; --every N takes their frames" in capsys.readouterr().out
+    calls.clear()
+    assert run(tmp_path, "--every", "4") == 1
+    assert list(crops(tmp_path)) == [
+        *("A/clip_000000.jpg", "A/clip_000004.jpg", "A/clip_000008.jpg"),
+        "A/one.png",
+    ]
+    assert len(calls) == 3
+    assert report(tmp_path)["A/page.mp4"][0] == "unreadable"
+    assert list(read_landmarks(tmp_path / "dst/landmarks.tsv")) == ["A/one.png"]
+    capsys.readouterr()
+    run(tmp_path, "--every", "4")  # resumed: nothing is detected again
+    assert len(calls) == 3
+    assert "0 faces of 112x96 written, 4 were there, 1 failed" in capsys.readouterr().out
+
+
+def test_nothing_to_do(tmp_path, capsys):
+    (tmp_path / "src").mkdir()
+    assert run(tmp_path) == 2
+    assert "holds no photographs" in " ".join(capsys.readouterr().err.split())
+    write_video(tmp_path / "src/clip.avi", 1)
+    assert run(tmp_path) == 2
+    assert "--every N takes frames of its videos" in " ".join(capsys.readouterr().err.split())
+
+
+def test_faces_inside_the_folder_are_no_photographs(album, calls):
+    assert run(album, out="src/faces") == 1
+    calls.clear()
+    run(album, out="src/faces")
+    assert not calls
+    assert sorted(crops(album, "src/faces")) == ["A/one.png", "A/two.png", "B/tiny.png"]
+
+
+def test_one_name_for_two_photographs(tmp_path, capsys):
+    for suffix in ("bmp", "tif"):
+        save(tmp_path / f"src/a.{suffix}", photo())
+    assert run(tmp_path) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "'a.tif' and 'a.bmp' would both be written to a.png" in message
+
+
+@pytest.mark.parametrize("module", ["mtcnn", "joblib"])
+def test_without_the_detector(album, capsys, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert run(album) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert 'pip install "tf_sphereface[align]"' in message
+    assert "--landmarks FILE" in message
+    assert not (album / "dst").exists()
+
+
+def test_landmarks_need_no_detector(album, monkeypatch):
+    run(album)
+    monkeypatch.setitem(sys.modules, "mtcnn", None)
+    options = ["--landmarks", str(album / "dst/landmarks.tsv")]
+    assert run(album, *options, out="again") == 0
+    assert len(crops(album, "again")) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--min-face", "5"], "--min-face must be at least 20"),
+        (["--every", "0"], "--every must be at least 1"),
+        (["--max-side", "9"], "--max-side must be at least 100"),
+        (["--report", "x.csv"], "--report must end in .tsv or .json"),
+    ],
+)
+def test_refuses_options(album, capsys, options, message):
+    assert run(album, *options) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_detection_options_with_landmarks_are_refused(album, capsys):
+    (album / "points.tsv").write_text("A/one.png" + "\t1" * 10 + "\n")
+    options = ["--landmarks", str(album / "points.tsv"), "--select", "all", "--min-face", "40"]
+    assert run(album, *options) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "--select, --min-face: only without --landmarks" in message
