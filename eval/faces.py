@@ -70,7 +70,7 @@ class FaceReader:
             raise ValueError("cannot be decoded as an image") from error
         points = self._points(name)
         if points is not None and self.template_size is not None:
-            image = align(image, points, size=self.template_size)
+            image = align(image, points, size=self.template_size, antialias=True)
         return self.fit(image)
 
     def fit(self, image: np.ndarray) -> np.ndarray:
@@ -106,7 +106,8 @@ class FaceReader:
         except OSError as error:
             raise ValueError(_missing(path)) from error
         points = self._points(name)
-        how = f"{self.input_size} {None if points is None else self.template_size}".encode()
+        crop = None if points is None else (self.template_size, "antialias")
+        how = f"{self.input_size} {crop}".encode()
         where = b"" if points is None else np.ascontiguousarray(points, "<f8").tobytes()
         return hashlib.sha256(hashlib.sha256(data).digest() + where + how).hexdigest()
 

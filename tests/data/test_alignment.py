@@ -64,6 +64,35 @@ def test_wider_crop_holds_the_narrower_one() -> None:
     assert np.mean(np.abs(wide[:, 8:104].astype(int) - narrow) > 16) < 0.02
 
 
+def test_antialias_averages_where_a_large_face_shrinks() -> None:
+    rng = np.random.default_rng(2)
+    small = cv2.resize(rng.integers(0, 256, (9, 8, 3), np.uint8), (96, 112))
+    large = np.kron(small, np.ones((6, 6, 1))).astype(int)
+    grain = rng.integers(0, 2, (*large.shape[:2], 1)) * 120 - 60  # as hair or a sensor has it
+    image = np.clip(large + grain, 0, 255).astype(np.uint8)
+    points = TEMPLATES[112, 96] * 6 + 2.5  # the centre of each 6x6 block
+    plain, averaged = align(image, points), align(image, points, antialias=True)
+    quiet = np.s_[4:-4, 4:-4]
+    # the mean of 36 pixels has a sixth of their spread
+    assert np.abs(averaged[quiet].astype(int) - small[quiet]).mean() < 14
+    assert np.abs(plain[quiet].astype(int) - small[quiet]).mean() > 20
+
+
+def test_antialias_keeps_the_place() -> None:
+    """A smooth image has nothing to average away: the crop must not move."""
+    image = cv2.resize(np.random.default_rng(3).integers(0, 256, (5, 4, 3), np.uint8), (481, 603))
+    points = TEMPLATES[112, 96] * 4.3 + (31, 20)
+    plain, averaged = align(image, points), align(image, points, antialias=True)
+    assert np.abs(plain.astype(int) - averaged)[2:-2, 2:-2].mean() < 1.5
+
+
+def test_antialias_leaves_other_faces_alone() -> None:
+    image = np.random.default_rng(4).integers(0, 256, (250, 250, 3), dtype=np.uint8)
+    for scale in (0.5, 1.0, 1.9):
+        points = TEMPLATES[112, 96] * scale + 7
+        np.testing.assert_array_equal(align(image, points), align(image, points, antialias=True))
+
+
 def test_outside_is_black() -> None:
     crop = align(np.full((60, 60, 3), 200, np.uint8), TEMPLATES[112, 96])
     assert (crop[:50, :50] == 200).all()

@@ -215,7 +215,7 @@ class Aligner:
                 return Outcome(found, problem=REFUSED, detail=detail)
         if image is not None:
             for target, face in zip(targets, outcome.taken, strict=True):
-                crop = align(image, face.points, self.settings.size)
+                crop = align(image, face.points, self.settings.size, antialias=True)
                 write_face(target, crop, self.settings.quality)
         found.output = self.settings.output
         found.files = [target.relative_to(self.settings.dst).as_posix() for target in targets]

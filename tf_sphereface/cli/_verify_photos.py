@@ -97,7 +97,7 @@ class PhotoReader:
                 f"{path}: no face was found in it ({image.shape[0]}x{image.shape[1]} pixels; faces "
                 f"from {detector.min_face:g} pixels on are looked for)"
             )
-        crop = self._reader.fit(align(image, chosen[0].points, size))
+        crop = self._reader.fit(align(image, chosen[0].points, size, antialias=True))
         return Compared(path, image, crop, chosen[0], len(faces))
 
     def _get_detector(self, path: Path, why: str) -> FaceDetector:

@@ -305,7 +305,7 @@ def align_file(
     from tf_sphereface.data.alignment import align, write_face
     from tf_sphereface.data.photos import read_photo
 
-    write_face(target, align(read_photo(source), points, size), quality)
+    write_face(target, align(read_photo(source), points, size, antialias=True), quality)
 
 
 def _run(

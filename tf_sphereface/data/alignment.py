@@ -36,7 +36,13 @@ mouth corner, left and right as seen in the image. The authors' numbers, used un
 MATLAB counts pixels from 1: the Python ports of the method do so too, and weights expect it."""
 
 
-def align(image: np.ndarray, points: np.ndarray, size: tuple[int, int] = (112, 96)) -> np.ndarray:
+def align(
+    image: np.ndarray,
+    points: np.ndarray,
+    size: tuple[int, int] = (112, 96),
+    *,
+    antialias: bool = False,
+) -> np.ndarray:
     """Cut an aligned face out of an image.
 
     Rotation, scale and shift are those that bring the five points closest to the template in the
@@ -48,6 +54,9 @@ def align(image: np.ndarray, points: np.ndarray, size: tuple[int, int] = (112, 9
         points: (5, 2), x and y in pixels of the image: left eye, right eye, nose, left mouth
             corner, right mouth corner; left and right as seen in the image.
         size: (height, width) of the crop, one of `TEMPLATES`: 112x96 or 112x112.
+        antialias: average pixels of the image before, where the face in it is more than twice as
+            large as in the crop: bilinear interpolation alone would leave most of them out, and
+            hair and glasses would flicker. The commands do; smaller faces are the same either way.
 
     Returns:
         uint8 RGB, `size` plus 3 channels.
@@ -73,6 +82,8 @@ def align(image: np.ndarray, points: np.ndarray, size: tuple[int, int] = (112, 9
             f"Received: {image.dtype} {image.shape}"
         )
     matrix = similarity(points, size)
+    if antialias:
+        image, matrix = _reduce(image, matrix)
     height, width = size
     return np.asarray(
         cv2.warpAffine(
@@ -84,6 +95,20 @@ def align(image: np.ndarray, points: np.ndarray, size: tuple[int, int] = (112, 9
             borderValue=(0, 0, 0),
         )
     )
+
+
+def _reduce(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average the image down by a whole factor, if the transform halves it at least."""
+    factor = int(1.0 / np.hypot(matrix[0, 0], matrix[1, 0]) + 1e-6)
+    factor = min(factor, min(image.shape[:2]))
+    if factor < 2:
+        return image, matrix
+    height, width = (round(side / factor) for side in image.shape[:2])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    across, down = image.shape[1] / width, image.shape[0] / height
+    # Pixel centres lie at whole numbers: x = (x' + 1/2) across - 1/2.
+    back = np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2], [0.0, 0.0, 1.0]])
+    return np.asarray(small), matrix @ back
 
 
 def similarity(points: np.ndarray, size: tuple[int, int] = (112, 96)) -> np.ndarray:
