@@ -21,10 +21,10 @@ def face(x1, y1, x2, y2, score=0.9):
 
 def test_one_canvas_gives_what_level_by_level_gives(detector, photo):
     levels, canvas = pyramid(*photo.shape[:2], 20)
-    scores, offsets = (t.numpy() for t in detector._propose(paint(photo, levels, canvas)))
+    scores, offsets = (t.numpy() for t in detector._networks.propose(paint(photo, levels, canvas)))
     for top, left, rows, columns in levels:
         small = cv2.resize(photo, (columns, rows), interpolation=cv2.INTER_AREA)
-        alone, moved = (t.numpy() for t in detector._propose(small))
+        alone, moved = (t.numpy() for t in detector._networks.propose(small))
         down, across = (rows - 12) // 2 + 1, (columns - 12) // 2 + 1
         here = np.s_[top // 2 : top // 2 + down, left // 2 : left // 2 + across]
         # float32 sums in another order

@@ -11,13 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.detect.boxes import Array, paint, proposals, pyramid, square, suppress
-from tf_sphereface.detect.networks import (
-    load_weights,
-    make_output_network,
-    make_point_network,
-    make_proposal_network,
-    make_refine_network,
-)
+from tf_sphereface.detect.networks import load_networks
 
 SMALLEST = 20  # pixels; on smaller faces the networks guess
 _NOTHING = np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2))
@@ -92,11 +86,7 @@ class FaceDetector:
         self.min_face = float(min_face)
         self.min_score = float(min_score)
         self.max_side = int(max_side)
-        self._propose = make_proposal_network(load_weights("pnet"))
-        self._refine = make_refine_network(load_weights("rnet"))
-        weights = load_weights("onet")
-        self._output = make_output_network(weights)
-        self._points = make_point_network(weights)
+        self._networks = load_networks()
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
@@ -139,14 +129,14 @@ class FaceDetector:
         if len(boxes):
             kept = suppress(boxes, scores, 0.7)
             boxes = square(boxes[kept])
-            new, offsets = self._run(self._refine, image, boxes)
+            new, offsets = self._run(self._networks.refine, image, boxes)
             boxes, scores = boxes + offsets * _sides(boxes), new
             boxes, scores = _above(0.7, scores, boxes, scores)
             kept = suppress(boxes, scores, 0.7)
             boxes = square(boxes[kept])
         if not len(boxes):
             return _NOTHING
-        new, offsets, _ = self._run(self._output, image, boxes)
+        new, offsets, _ = self._run(self._networks.output, image, boxes)
         boxes, scores = _above(self.min_score, new, boxes + offsets * _sides(boxes), new)
         kept = suppress(boxes, scores, 0.7, of_smaller=True)
         boxes, scores = boxes[kept], scores[kept]
@@ -154,7 +144,7 @@ class FaceDetector:
             return _NOTHING
         # The network has also pointed, but in a box that it moved: it sees the moved one now.
         squares = square(boxes)
-        (where,) = self._run(self._points, image, squares)
+        (where,) = self._run(self._networks.points, image, squares)
         fractions = where.reshape(-1, 2, 5).transpose(0, 2, 1)
         points = squares[:, None, :2] + fractions * _sides(squares)[:, None, :2] - 1.0
         return boxes, scores, points
@@ -165,7 +155,7 @@ class FaceDetector:
         levels, canvas = pyramid(*size, min_face)
         boxes, scores = [np.zeros((0, 4))], [np.zeros(0)]
         if levels:
-            found, offsets = self._propose(paint(image, levels, canvas))
+            found, offsets = self._networks.propose(paint(image, levels, canvas))
             found, offsets = found.numpy(), offsets.numpy()
             for level in levels:
                 box, score = proposals(found, offsets, level, size, threshold=0.6)

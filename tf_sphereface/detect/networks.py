@@ -6,8 +6,10 @@ networks", IEEE Signal Processing Letters 2016, figure 2.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,15 +24,46 @@ _IMAGE = tf.TensorSpec((None, None, 3), tf.uint8)
 _BOXES = tf.TensorSpec((None, 4), tf.float32)
 
 
+class Networks(NamedTuple):
+    """The graphs; see the functions that make them."""
+
+    propose: Graph
+    refine: Graph
+    output: Graph
+    points: Graph
+
+
+def load_networks() -> Networks:
+    """Return the networks; they are read and traced once a process.
+
+    Raises:
+        ImportError: mtcnn, or what reads its files, is not installed (the extra `align`).
+        OSError: the installed mtcnn lacks a file.
+    """
+    for module in ("mtcnn", "lz4.frame", "joblib"):  # lz4 is what the files are packed with
+        require(module, extra="align")
+    return _make_networks()
+
+
+@functools.cache
+def _make_networks() -> Networks:
+    onet = load_weights("onet")
+    return Networks(
+        make_proposal_network(load_weights("pnet")),
+        make_refine_network(load_weights("rnet")),
+        make_output_network(onet),
+        make_point_network(onet),
+    )
+
+
 def load_weights(name: str) -> list[NDArray[np.float32]]:
     """Return the arrays of `"pnet"`, `"rnet"` or `"onet"`, in the order of their layers.
 
     Raises:
-        ImportError: mtcnn, or what reads its files, is not installed (the extra `align`).
+        ImportError: mtcnn is not installed (the extra `align`).
         OSError: the installed mtcnn has no such file.
     """
     package = require("mtcnn", extra="align")
-    require("lz4.frame", extra="align")  # what the file is packed with
     path = Path(package.__file__).parent / "assets" / "weights" / f"{name}.lz4"
     if not path.is_file():
         raise FileNotFoundError(f"the installed mtcnn has no weights at {path}; reinstall it")
