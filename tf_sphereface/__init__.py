@@ -49,11 +49,11 @@ __all__ = [
     "training",
 ]
 
-_LAZY = ("eval", "export")
+_LAZY = ("detect", "eval", "export")
 
 
 def __getattr__(name: str) -> Any:
-    """Import `tf_sphereface.eval` and `tf_sphereface.export` on first use."""
+    """Import `tf_sphereface.detect`, `.eval` and `.export` on first use."""
     if name in _LAZY:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

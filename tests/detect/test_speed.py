@@ -16,9 +16,9 @@ def test_at_least_twice_as_fast_as_the_packages_own_call(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     benchmark = importlib.import_module("detection")
     try:
-        result = benchmark.measure(benchmark.rendered(6), rounds=3, jobs=2)
+        result = benchmark.measure(benchmark.rendered(4), rounds=2, jobs=2)
     finally:
         sys.modules.pop("detection", None)
-    assert min(result["found"].values()) >= 4
-    # eight times and more on quiet cores; the best of three turns on busy ones
+    assert min(result["found"].values()) >= 3
+    # eight times and more on quiet cores; the better of two turns on busy ones
     assert max(result["ratios"]) >= 2.0
