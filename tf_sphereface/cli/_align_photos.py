@@ -191,7 +191,7 @@ class Aligner:
         try:
             if image is None and (found is None or found.broken is None):
                 image = read_photo(item.path)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, cv2.error) as error:
             image, found = None, Found(item.name, broken=str(error))
             journal.found(found, item.stat)
         if found is None and image is not None:

@@ -44,7 +44,7 @@ def pyramid(height: int, width: int, min_face: float) -> tuple[list[Level], tupl
 
     >>> levels, canvas = pyramid(250, 250, 20)
     >>> len(levels), levels[0], canvas
-    (8, Level(top=0, left=0, height=150, width=150), (286, 150))
+    (8, Level(top=0, left=0, height=150, width=150), (370, 150))
     """
     levels: list[Level] = []
     scale = WINDOW / min_face
