@@ -99,7 +99,7 @@ def align(
 
 
 def _reduce(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average the image down by a whole factor, where the transform shrinks it to a third or less."""
+    """Average the image down by a whole factor, if the transform shrinks it to a third or less."""
     factor = int(1.0 / np.hypot(matrix[0, 0], matrix[1, 0]) + 1e-6)
     factor = min(factor, min(image.shape[:2]))
     if factor < 3:
