@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.embedder import Embedder
+from tf_sphereface.embedder import Embedder, embed_sides
 from tf_sphereface.eval import faces
 from tf_sphereface.eval.cache import EmbeddingCache
 from tf_sphereface.eval.faces import FaceReader, Landmarks, Problems, ProgressCallback
@@ -41,7 +41,7 @@ class ImageSource:
         kind: str = "images",
     ) -> None:
         self.flip = flip
-        self.embedding_dim = embedder.embedding_dim
+        self.embedding_dim = embedder.image_dim
         self._embedder, self._root, self._reader = embedder, root, reader
         self._problems = Problems(kind)
         self._cache = EmbeddingCache(cache, embedder) if cache is not None else None
@@ -59,7 +59,9 @@ class ImageSource:
                     found = self._from_cache(pool, piece, self._cache)
                 else:
                     images = self._reader.read_all(pool, self._root, piece, self._problems)
-                    found = None if images is None else self._embed_both(images)
+                    found = None
+                    if images is not None:
+                        found = embed_sides(self._embedder, images, self.flip)
                 if found is not None:
                     yield found
 
@@ -72,11 +74,13 @@ class ImageSource:
         """Raise a ValueError that lists the files, of `total`, that could not be used."""
         self._problems.raise_if_any(total, self._root, self._reader.hint)
 
-    def _embed_both(self, images: np.ndarray) -> Piece:
-        return self._embed(images, False), self._embed(images, True) if self.flip else None
-
-    def _embed(self, images: np.ndarray, mirrored: bool) -> Vectors:
-        return self._embedder(np.ascontiguousarray(images[:, :, ::-1]) if mirrored else images)
+    def _computed(self, images: np.ndarray, mirrored: bool) -> list[tuple[bool, Vectors]]:
+        """Return (mirrored, embeddings) of one side, and of the other where both come in one."""
+        if self._embedder.metadata.flip_built_in:
+            plain, other = embed_sides(self._embedder, images)
+            return [(False, plain), (True, np.asarray(other))]
+        side = np.ascontiguousarray(images[:, :, ::-1]) if mirrored else images
+        return [(mirrored, self._embedder(side))]
 
     def _from_cache(
         self, pool: faces.Pool, names: Sequence[str], cache: EmbeddingCache
@@ -94,11 +98,11 @@ class ImageSource:
             return None
         for side in sides:
             new = [k for k, i in enumerate(lacking) if rows[side][i] is None]
-            if new:
-                vectors = self._embed(images[new], side)
-                cache.put([keys[lacking[k]] for k in new], side, vectors)
+            for computed, vectors in self._computed(images[new], side) if new else []:
+                cache.put([keys[lacking[k]] for k in new], computed, vectors)
                 for k, vector in zip(new, vectors, strict=True):
-                    rows[side][lacking[k]] = vector
+                    if computed in rows:
+                        rows[computed][lacking[k]] = vector
         plain, *mirrored = [np.stack([v for v in rows[side] if v is not None]) for side in sides]
         return plain, mirrored[0] if mirrored else None
 

@@ -59,7 +59,7 @@ class EmbeddingCache:
                 f"cache must be a folder that can be made. Received: {str(folder)!r} ({error})"
             ) from error
         self.path = Path(folder) / f"{sha256_file(embedder.path)}.sqlite"
-        self._size = embedder.embedding_dim
+        self._size = embedder.image_dim
         with self._as_os_error("is no cache of embeddings"):
             self._database = sqlite3.connect(self.path, timeout=60)
             with self._database:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface.embedder import Embedder, load_embedder
+from tf_sphereface.embedder import Embedder, embed_sides, load_embedder
 from tf_sphereface.eval import verification
 from tf_sphereface.eval._sources import ImageSource, embed_all
 from tf_sphereface.eval.angles import angular_fisher_score
@@ -119,8 +119,7 @@ def embed_verification(
             finite.
     """
     embedder = _open(embedder)
-    plain = embedder(images)
-    mirrored = embedder(np.ascontiguousarray(images[:, :, ::-1])) if flip else None
+    plain, mirrored = embed_sides(embedder, images, flip)
     names = [f"image {i}" for i in range(len(images))]
     return verify_embeddings(plain, mirrored, left, right, is_same, folds, names=names)
 
@@ -170,9 +169,9 @@ def verification_vectors(embedder: Any, faces: np.ndarray, flip: str) -> NDArray
     Raises:
         ValueError: an embedding is zero or not finite.
     """
-    vectors = np.asarray(embedder(faces), np.float64)
-    if flip != "none":
-        mirrored = np.asarray(embedder(np.ascontiguousarray(faces[:, :, ::-1])), np.float64)
+    plain, mirrored = embed_sides(embedder, faces, flip != "none")
+    vectors = np.asarray(plain, np.float64)
+    if mirrored is not None:
         joined = np.concatenate([vectors, mirrored], axis=1)
         vectors = joined if flip == "concat" else vectors + mirrored
     check_embeddings(vectors, None)

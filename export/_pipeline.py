@@ -9,15 +9,13 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from tf_sphereface._files import atomic_path
-from tf_sphereface._runners import to_network
 from tf_sphereface.cards import write_card
 from tf_sphereface.embedder import (
     Embedder,
@@ -26,71 +24,44 @@ from tf_sphereface.embedder import (
     in_float32,
     read_metadata,
 )
-from tf_sphereface.export._graph import INPUT_NAME, inference_graph
+from tf_sphereface.export._graph import inference_graph
+from tf_sphereface.export._job import Format, Inputs, Job, LayerError, Progress
 from tf_sphereface.export._quiet import quiet
 from tf_sphereface.export.faces import FaceSource, calibration_faces, probe_faces
-from tf_sphereface.export.gate import Gate
+from tf_sphereface.export.gate import Gate, GateResult
 from tf_sphereface.export.metadata import describe, sidecar_path, sidecar_text, with_checks
+from tf_sphereface.export.options import Options
 from tf_sphereface.export.parity import (
     ExportError,
     Parity,
     compare,
-    keras_embedder,
+    reference_embedder,
     require_parity,
 )
 from tf_sphereface.export.report import ExportReport
 
-KINDS = ("none", "float16", "dynamic", "int8")
 _MOST_COMPARED = 64
-
-Progress = Callable[[int, int], None]
-
-
-class Inputs(Sequence[dict[str, np.ndarray]]):
-    """Calibration faces as the converted network's inputs, one face at a time, made when asked."""
-
-    def __init__(self, faces: np.ndarray, metadata: EmbedderMetadata, name: str) -> None:
-        self._faces, self._metadata, self._name = faces, metadata, name
-
-    def __len__(self) -> int:
-        return len(self._faces)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Inputs(self._faces[index], self._metadata, self._name)
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return {self._name: to_network(self._faces[index][np.newaxis], self._metadata)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Format:
-    """One file format: its converters and how its files carry metadata.
+class Checks:
+    """What is looked at before a file appears.
 
     Attributes:
-        name: `"tflite"` or `"onnx"`, which is the suffix too.
-        kinds: the values of `quantize` that it knows.
-        to_float: (graph, scratch folder) to the float32 file's content.
-        quantize: (float32 content, kind, calibration inputs or None, scratch folder, progress) to
-            the content of another kind.
-        embed: (content, metadata) to the content with the metadata inside.
+        gate: pairs of faces, or None.
+        explain: whether every layer's error is measured (int8).
+        float_layers: how many of the worst layers may stay in float where a check fails (int8).
+        progress: called with (faces done, faces in all) during calibration.
     """
 
-    name: str
-    kinds: tuple[str, ...]
-    to_float: Callable[[keras.Model, Path], bytes]
-    quantize: Callable[[bytes, str, Inputs | None, Path, Progress | None], bytes]
-    embed: Callable[[bytes, EmbedderMetadata], bytes]
+    gate: Gate | None = None
+    explain: bool = False
+    float_layers: int = 0
+    progress: Progress | None = None
 
-    def kind(self, quantize: str | None) -> str:
-        """Return the kind's name, `"none"` for None; refuse what this format does not know."""
-        kind = "none" if quantize is None else quantize
-        if kind not in self.kinds:
-            raise ValueError(
-                f"quantize must be one of {', '.join(self.kinds)} for .{self.name} files. "
-                f"Received: {quantize!r}"
-            )
-        return kind
+    def __post_init__(self) -> None:
+        if not isinstance(self.float_layers, int) or self.float_layers < 0:
+            raise ValueError(f"float_layers must be 0 or more. Received: {self.float_layers!r}")
 
 
 def export(
@@ -100,8 +71,8 @@ def export(
     quantize: str | None,
     calibration: FaceSource | None,
     metadata: EmbedderMetadata | None,
-    gate: Gate | None,
-    progress: Progress | None,
+    options: Options,
+    checks: Checks,
 ) -> ExportReport:
     """Write one file and its JSON sidecar, or raise and leave everything as it was."""
     path = Path(path)
@@ -113,35 +84,45 @@ def export(
             "calibration is needed for quantize='int8': faces (uint8, aligned, n x height x width "
             "x 3), a folder of them, or an iterable of batches. Received: None"
         )
+    if (checks.explain or checks.float_layers) and kind != "int8":
+        name = "explain" if checks.explain else "float_layers"
+        raise ValueError(f"{name} is for quantize='int8'. Received: quantize={quantize!r}")
     backbone = in_float32(as_backbone(model))
-    details = describe(backbone, metadata, format=file_format.name, quantize=kind)
+    network = describe(backbone, metadata, format=file_format.name, quantize=kind)
     calibrate = None
     if calibration is not None:
-        calibrate = calibration_faces(calibration, details.input_size)
+        calibrate = calibration_faces(calibration, network.input_size)
     with (
         _forgetting(model),
+        tempfile.TemporaryDirectory(prefix="tf_sphereface-") as scratch,
         atomic_path(sidecar_path(path)) as sidecar,
         atomic_path(path) as temporary,
     ):
-        inputs = None if calibrate is None else Inputs(calibrate, details, INPUT_NAME)
-        content = _convert(file_format, model, backbone, kind, inputs, details, progress)
+        details = options.applied_to(network)
+        inputs = None if calibrate is None else Inputs(calibrate, details)
+        job = Job(kind, inputs, options, Path(scratch), checks.progress)
         with _converting(kind, file_format.name):
-            described = file_format.embed(content, details)
-        temporary.write_bytes(described)
-        reference = keras_embedder(backbone, details)
-        parity, faces_from = _compare(reference, temporary, calibrate)
-        require_parity(parity, kind, sum(math.prod(weight.shape) for weight in backbone.weights))
+            content = _to_float(file_format, model, backbone, network, job)
+        reference = reference_embedder(backbone, network, details, options)
+        parameters = sum(math.prod(weight.shape) for weight in backbone.weights)
+        work = _Work(
+            file_format, job, content, details, reference, calibrate, temporary, parameters
+        )
+        made = work.within_bounds(checks)
         report = ExportReport.from_parity(
-            parity,
+            made.parity,
             path=path,
             format=file_format.name,
             quantize=kind,
-            faces_from=faces_from,
-            accuracy=gate.check(reference, temporary) if gate is not None else None,
+            faces_from="synthetic" if calibrate is None else "calibration",
+            accuracy=made.accuracy,
+            partitions=made.partitions,
+            float_layers=made.float_layers,
+            layers=made.layers,
         )
         measured = {key: v for key, v in report.to_dict().items() if key not in _NOT_IN_FILE}
         final = with_checks(details, measured)
-        temporary.write_bytes(file_format.embed(content, final))
+        temporary.write_bytes(file_format.embed(made.content, final))
         if read_metadata(temporary) != final:
             raise ExportError(f"{path.name} did not keep its metadata")
         sidecar.write_text(sidecar_text(final), encoding="utf-8")
@@ -150,26 +131,78 @@ def export(
     return dataclasses.replace(report, size_bytes=size)
 
 
-_NOT_IN_FILE = ("path", "format", "quantize", "size_bytes")
+_NOT_IN_FILE = ("path", "format", "quantize", "size_bytes", "layers")
 
 
-def _convert(
-    file_format: Format,
-    model: keras.Model,
-    backbone: keras.Model,
-    kind: str,
-    inputs: Inputs | None,
-    metadata: EmbedderMetadata,
-    progress: Progress | None,
-) -> bytes:
-    with (
-        tempfile.TemporaryDirectory(prefix="tf_sphereface-") as scratch,
-        _converting(kind, file_format.name),
-    ):
-        content = _to_float(file_format, model, backbone, metadata, Path(scratch))
-        if kind == "none":
-            return content
-        return file_format.quantize(content, kind, inputs, Path(scratch), progress)
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """A file's content and what was measured on it."""
+
+    content: bytes
+    parity: Parity
+    accuracy: GateResult | None
+    partitions: int | None
+    float_layers: tuple[str, ...]
+    layers: tuple[LayerError, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """Makes one kind of file from the float32 file, again and again where need be."""
+
+    file_format: Format
+    job: Job
+    float_content: bytes
+    details: EmbedderMetadata
+    reference: Embedder
+    calibration: np.ndarray | None
+    temporary: Path
+    parameters: int
+
+    def within_bounds(self, checks: Checks) -> _Made:
+        """Return a file that passes; leave 1, 2, 4, ... of the worst layers in float for that."""
+        kept, ranked = 0, list[str]()
+        while True:
+            job = dataclasses.replace(self.job, float_layers=tuple(ranked[:kept]))
+            content = self._convert(job)
+            try:
+                return self._check(content, job, checks)
+            except ExportError:
+                if not ranked and checks.float_layers:
+                    ranked = [layer.name for layer in self._explain(content, job)]
+                most = min(checks.float_layers, len(ranked))
+                if kept >= most:
+                    raise
+                kept = min(max(2 * kept, 1), most)
+
+    def _convert(self, job: Job) -> bytes:
+        if job.kind == "none":
+            return self.float_content
+        with _converting(job.kind, self.file_format.name):
+            return self.file_format.quantize(self.float_content, job)
+
+    def _explain(self, content: bytes, job: Job) -> list[LayerError]:
+        with _converting(job.kind, self.file_format.name):
+            return self.file_format.explain(self.float_content, content, job)
+
+    def _check(self, content: bytes, job: Job, checks: Checks) -> _Made:
+        with _converting(job.kind, self.file_format.name):
+            described = self.file_format.embed(content, self.details)
+        self.temporary.write_bytes(described)
+        parity = compare(self.reference, self.temporary, self._faces())
+        require_parity(parity, job.kind, self.parameters, float_layers=len(job.float_layers))
+        accuracy = None
+        if checks.gate is not None:
+            accuracy = checks.gate.check(self.reference, self.temporary)
+        layers = tuple(self._explain(content, job)) if checks.explain else None
+        with quiet():
+            partitions = self.file_format.partitions(content)
+        return _Made(content, parity, accuracy, partitions, job.float_layers, layers)
+
+    def _faces(self) -> np.ndarray:
+        if self.calibration is None:
+            return probe_faces(self.reference.input_size)
+        return self.calibration[:: -(-len(self.calibration) // _MOST_COMPARED)]
 
 
 @contextlib.contextmanager
@@ -205,29 +238,23 @@ def _to_float(
     file_format: Format,
     model: keras.Model,
     backbone: keras.Model,
-    metadata: EmbedderMetadata,
-    scratch: Path,
+    network: EmbedderMetadata,
+    job: Job,
 ) -> bytes:
-    fingerprint = _fingerprint(backbone, metadata.input_size)
+    fingerprint = _fingerprint(backbone, network, job.options)
     known = _FLOAT.setdefault(model, {})
     if known.get(file_format.name, ("",))[0] != fingerprint:
         with quiet():
-            graph = inference_graph(backbone, metadata.input_size)
-            known[file_format.name] = (fingerprint, file_format.to_float(graph, scratch))
+            graph = inference_graph(backbone, network.input_size, job.options, network)
+            known[file_format.name] = (fingerprint, file_format.to_float(graph, job.scratch))
     return known[file_format.name][1]
 
 
-def _fingerprint(backbone: keras.Model, input_size: tuple[int, int]) -> str:
+def _fingerprint(backbone: keras.Model, network: EmbedderMetadata, options: Options) -> str:
     """Return a hash of everything that the float32 file is made from."""
-    digest = hashlib.sha256(f"{input_size}{backbone.to_json()}".encode())
+    pixels = (network.channel_order, network.pixel_mean, network.pixel_scale)
+    start = f"{network.input_size}{pixels}{options}{backbone.to_json()}"
+    digest = hashlib.sha256(start.encode())
     for weight in backbone.weights:
         digest.update(np.asarray(weight.numpy()).tobytes())
     return digest.hexdigest()
-
-
-def _compare(reference: Embedder, file: Path, calibration: np.ndarray | None) -> tuple[Parity, str]:
-    """Measure the file against Keras; return where the faces came from as well."""
-    if calibration is None:
-        return compare(reference, file, probe_faces(reference.input_size)), "synthetic"
-    every = -(-len(calibration) // _MOST_COMPARED)
-    return compare(reference, file, calibration[::every]), "calibration"

@@ -11,15 +11,32 @@ import numpy as np
 
 from tf_sphereface._extras import require
 from tf_sphereface.embedder import EmbedderMetadata
-from tf_sphereface.export._pipeline import Format, Inputs, Progress, export
+from tf_sphereface.export._job import (
+    Format,
+    Inputs,
+    Job,
+    LayerError,
+    Progress,
+    rank_layers,
+    relative_error,
+)
+from tf_sphereface.export._onnx_graph import (
+    WEIGHTED,
+    fold_transpose,
+    fuse_prelu,
+    outside,
+    set_batch,
+)
+from tf_sphereface.export._pipeline import Checks, export
 from tf_sphereface.export._quiet import quiet
 from tf_sphereface.export.faces import FaceSource
 from tf_sphereface.export.gate import Gate
 from tf_sphereface.export.metadata import embed_in_onnx
+from tf_sphereface.export.options import Options
 from tf_sphereface.export.report import ExportReport
 
 OPSET = 18  # the highest that tf2onnx writes
-_BATCH = "batch"
+_EXPLAINED = 8  # faces whose activations are compared
 
 
 def export_onnx(
@@ -31,6 +48,13 @@ def export_onnx(
     *,
     gate: Gate | None = None,
     progress: Progress | None = None,
+    input_dtype: str = "float32",
+    flip_concat: bool = False,
+    normalize: bool = False,
+    layout: str = "nhwc",
+    batch: int | None = None,
+    explain: bool = False,
+    float_layers: int = 0,
 ) -> ExportReport:
     """Write a model's embedding part as an ONNX file that has been run and compared.
 
@@ -51,6 +75,14 @@ def export_onnx(
         metadata: what to say about the network; None: the project's defaults.
         gate: checks accuracy on pairs of faces before the file appears.
         progress: called with (faces done, faces in all) during calibration.
+        input_dtype: `"uint8"` builds channel order and normalisation in: RGB pixels go in.
+        flip_concat: build the mirror image in: the output is both embeddings, (n, 2 embedding_dim).
+        normalize: build in the division by the L2 norm: the output has unit length.
+        layout: order of the input's axes: `"nhwc"`, or `"nchw"`, which saves a transpose.
+        batch: how many faces the file takes at once; None: any number.
+        explain: measure every layer's error (int8); the worst ones come first in `report.layers`.
+        float_layers: how many of the worst layers may stay in float where the checks or the gate
+            would fail otherwise (int8): one, then two, four, ... are tried.
 
     Returns:
         What was measured on the file.
@@ -70,7 +102,9 @@ def export_onnx(
     print(report.size_bytes, report.cosine_mean, report.note)
     ```
     """
-    return export(_ONNX, model, path, quantize, calibration, metadata, gate, progress)
+    options = Options(input_dtype, flip_concat, normalize, layout, batch)
+    checks = Checks(gate, explain, float_layers, progress)
+    return export(_ONNX, model, path, quantize, calibration, metadata, options, checks)
 
 
 def _to_float(graph: keras.Model, scratch: Path) -> bytes:
@@ -82,41 +116,39 @@ def _to_float(graph: keras.Model, scratch: Path) -> bytes:
     with quiet():
         graph.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
         model = slim(onnx.load(str(path)))
-    _name_batch(model)
+        fuse_prelu(model)
+        fold_transpose(model)
+    set_batch(model, graph.inputs[0].shape[0])
     return bytes(model.SerializeToString())
 
 
-def _quantize(
-    content: bytes, kind: str, inputs: Inputs | None, scratch: Path, progress: Progress | None
-) -> bytes:
-    if kind == "int8" and inputs:
-        return _to_int8(content, inputs, scratch, progress)
-    return _to_float16(content)
+def _quantize(content: bytes, job: Job) -> bytes:
+    if job.kind == "int8" and job.inputs is not None:
+        return _to_int8(content, job.inputs, job)
+    return _to_float16(content, job)
 
 
-def _name_batch(model: Any) -> None:
-    """Call the free first dimension `batch`; the converter numbers it anew at every run."""
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = _BATCH
-
-
-def _to_float16(content: bytes) -> bytes:
+def _to_float16(content: bytes, job: Job) -> bytes:
     onnx = require("onnx", extra="export")
     float16 = require("onnxruntime.transformers.float16", extra="export")
+    model = onnx.load_from_string(content)
     with quiet():
-        model = float16.convert_float_to_float16(onnx.load_from_string(content), keep_io_types=True)
-    return bytes(model.SerializeToString())
+        half = float16.convert_float_to_float16(
+            model, keep_io_types=True, node_block_list=_kept(model, job)
+        )
+    return bytes(half.SerializeToString())
 
 
-def _to_int8(content: bytes, inputs: Inputs, scratch: Path, progress: Progress | None) -> bytes:
+def _to_int8(content: bytes, inputs: Inputs, job: Job) -> bytes:
     """Quantise with pairs of QuantizeLinear and DequantizeLinear around every operator.
 
     The other layout (QOperator) turns these networks to garbage (cosine 0.5) without an error.
     """
+    onnx = require("onnx", extra="export")
     quantization = require("onnxruntime.quantization", extra="export")
     shapes = require("onnxruntime.quantization.shape_inference", extra="export")
-    source, prepared = scratch / "float.onnx", scratch / "prepared.onnx"
-    quantized = scratch / "int8.onnx"
+    source, prepared = job.scratch / "float.onnx", job.scratch / "prepared.onnx"
+    quantized = job.scratch / "int8.onnx"
     source.write_bytes(content)
     with quiet():
         # Symbolic shape inference needs sympy and knows nothing more about these graphs.
@@ -125,38 +157,91 @@ def _to_int8(content: bytes, inputs: Inputs, scratch: Path, progress: Progress |
         quantization.quantize_static(
             str(prepared),
             str(quantized),
-            _Reader(inputs, progress),
+            _Reader(inputs, job.progress),
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
+            nodes_to_exclude=_kept(onnx.load(str(prepared)), job),
         )
     return quantized.read_bytes()
 
 
+def _kept(model: Any, job: Job) -> list[str]:
+    """Return the names of the nodes that stay in float32."""
+    nodes = list(model.graph.node)
+    kept = set()
+    if job.options.wraps:
+        listed = [(node.op_type in WEIGHTED, node.input, node.output) for node in nodes]
+        kept = {nodes[i].name for i in outside(listed)}
+    return sorted(kept | {node.name for node in nodes if set(node.output) & set(job.float_layers)})
+
+
 class _Reader:
-    """Hands the calibration faces to ONNX Runtime one by one (its CalibrationDataReader)."""
+    """Hands the calibration faces to ONNX Runtime batch by batch (its CalibrationDataReader)."""
 
     def __init__(self, inputs: Inputs, progress: Progress | None) -> None:
         self._inputs, self._progress, self._next = inputs, progress, 0
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next face, or None after the last."""
+        """Return the next batch, or None after the last."""
         if self._next >= len(self._inputs):
             return None
-        self._next += 1
+        size = self._inputs.batch or 1
+        batch = self._inputs.take(self._next, size)
+        self._next = min(self._next + size, len(self._inputs))
         if self._progress is not None:
             self._progress(self._next, len(self._inputs))
-        return self._inputs[self._next - 1]
+        return batch
 
     def __iter__(self) -> _Reader:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        face = self.get_next()
-        if face is None:
+        batch = self.get_next()
+        if batch is None:
             raise StopIteration
-        return face
+        return batch
 
 
-_ONNX = Format("onnx", ("none", "float16", "int8"), _to_float, _quantize, embed_in_onnx)
+def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]:
+    """Return every layer's error, from the activations of both files."""
+    onnx = require("onnx", extra="export")
+    if job.inputs is None:
+        return []
+    expected, actual = (
+        _activations(each, job.inputs, job.scratch) for each in (float_content, content)
+    )
+    errors = {}
+    for name, values in expected.items():
+        # What the next operator sees: after quantisation, where the output is quantised.
+        seen = actual.get(f"{name}_DequantizeLinear_Output", actual.get(name))
+        if seen is not None:
+            pairs = zip(seen, values, strict=True)
+            errors[name] = float(np.mean([relative_error(a, b) for a, b in pairs]))
+    model = onnx.load_from_string(float_content)
+    nodes = [node for node in model.graph.node if node.op_type in WEIGHTED]
+    layers = [(node.op_type, node.input[0], node.output[0]) for node in nodes]
+    return rank_layers(layers, errors, job.float_layers)
+
+
+def _activations(content: bytes, inputs: Inputs, scratch: Path) -> dict[str, list[np.ndarray]]:
+    """Return every float tensor's values, a batch each, with ONNX Runtime's debugging tools."""
+    debug = require("onnxruntime.quantization.qdq_loss_debug", extra="export")
+    source, augmented = scratch / "explained.onnx", scratch / "augmented.onnx"
+    source.write_bytes(content)
+    with quiet():
+        debug.modify_model_output_intermediate_tensors(str(source), str(augmented))
+        batches = inputs.pieces(0, _EXPLAINED)
+        return dict(debug.collect_activations(str(augmented), batches))
+
+
+_ONNX = Format(
+    "onnx",
+    ("none", "float16", "int8"),
+    _to_float,
+    _quantize,
+    embed_in_onnx,
+    _explain,
+    lambda content: None,
+)

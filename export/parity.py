@@ -13,6 +13,7 @@ import numpy as np
 from tf_sphereface._runners import KerasRunner
 from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder
 from tf_sphereface.export._quiet import quiet
+from tf_sphereface.export.options import Options
 
 _MOST_RUNS = 40
 _MOST_SECONDS = 1.5
@@ -78,6 +79,42 @@ def keras_embedder(backbone: keras.Model, metadata: EmbedderMetadata) -> Embedde
     return Embedder(KerasRunner(backbone, metadata), metadata, "keras", None, batch_size=64)
 
 
+def reference_embedder(
+    backbone: keras.Model,
+    network: EmbedderMetadata,
+    file: EmbedderMetadata,
+    options: Options,
+) -> Embedder:
+    """Return what a file should compute: a backbone in memory, with `options` around it.
+
+    Args:
+        backbone: the network, in float32.
+        network: how it is fed.
+        file: what the file says about itself.
+        options: what is built in.
+    """
+    runner = _Wrapped(KerasRunner(backbone, network), options)
+    return Embedder(runner, file, "keras", None, batch_size=64)
+
+
+class _Wrapped:
+    """A runner with the mirror image and the norm added in NumPy."""
+
+    def __init__(self, runner: KerasRunner, options: Options) -> None:
+        self._runner, self._options = runner, options
+        self.input_size = runner.input_size
+        self.embedding_dim = runner.embedding_dim * (2 if options.flip_concat else 1)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        vectors = self._runner(images)
+        if self._options.flip_concat:
+            mirrored = self._runner(np.ascontiguousarray(images[:, :, ::-1]))
+            vectors = np.concatenate([vectors, mirrored], axis=1)
+        if self._options.normalize:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+
 def compare(
     reference: Embedder | keras.Model,
     artifact: str | os.PathLike[str],
@@ -136,13 +173,14 @@ def compare(
     )
 
 
-def require_parity(parity: Parity, quantize: str, parameters: int) -> None:
+def require_parity(parity: Parity, quantize: str, parameters: int, float_layers: int = 0) -> None:
     """Raise if a file is not what its kind must be.
 
     Args:
         parity: what `compare` measured.
         quantize: `"none"`, `"float16"`, `"dynamic"` or `"int8"`.
         parameters: how many weights the network has.
+        float_layers: how many layers of an int8 file were left in float.
 
     Raises:
         ExportError: not finite, too far from Keras, or of an implausible size.
@@ -151,6 +189,8 @@ def require_parity(parity: Parity, quantize: str, parameters: int) -> None:
     if not parity.finite:
         raise ExportError(f"the {quantize} file returns numbers that are not finite")
     low, high = limits.bytes_per_weight
+    if float_layers:
+        high = LIMITS["none"].bytes_per_weight[1]
     low, high = low * parameters, high * parameters + _FIXED_BYTES
     if not low <= parity.size_bytes <= high:
         raise ExportError(
@@ -179,14 +219,15 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def measure_latency(embedder: Embedder, faces: np.ndarray) -> float:
-    """Return the median milliseconds of one face at a time, after three to warm up.
+    """Return the median milliseconds a face, one at a time or in the file's fixed batches.
 
     Args:
         embedder: opened with `threads=1` (TFLite, ONNX) and `batch_size=1` (Keras, which pads to
             its batch size and uses all cores).
         faces: uint8, (n, height, width, 3), n >= 1; the first one is used.
     """
-    face = faces[:1]
+    batch = embedder.metadata.batch or 1
+    face = np.repeat(faces[:1], batch, axis=0)
     for _ in range(3):
         embedder(face)
     times: list[float] = []
@@ -195,4 +236,4 @@ def measure_latency(embedder: Embedder, faces: np.ndarray) -> float:
         begin = time.perf_counter()
         embedder(face)
         times.append(time.perf_counter() - begin)
-    return float(np.median(times)) * 1e3
+    return float(np.median(times)) * 1e3 / batch

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from tf_sphereface.export._job import LayerError
 from tf_sphereface.export.gate import GateResult
 from tf_sphereface.export.parity import ExportError, Parity
 
@@ -30,6 +31,10 @@ class ExportReport:
         faces: how many faces were compared.
         faces_from: `"calibration"` or `"synthetic"`.
         accuracy: what the gate measured, or None.
+        partitions: into how many pieces a delegate (XNNPACK) takes the graph of a TensorFlow Lite
+            file; None for ONNX.
+        float_layers: the names of the layers that were left in float to pass the checks.
+        layers: every layer's error, the worst first, where `explain` asked for it.
     """
 
     path: Path
@@ -43,6 +48,9 @@ class ExportReport:
     faces: int
     faces_from: str
     accuracy: GateResult | None = None
+    partitions: int | None = None
+    float_layers: tuple[str, ...] = ()
+    layers: tuple[LayerError, ...] | None = None
 
     @property
     def note(self) -> str:
@@ -54,6 +62,7 @@ class ExportReport:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         values = dataclasses.asdict(self)
+        values["float_layers"] = list(self.float_layers)
         return {**values, "path": str(self.path), "note": self.note}
 
     @classmethod
@@ -66,6 +75,9 @@ class ExportReport:
         quantize: str,
         faces_from: str,
         accuracy: GateResult | None,
+        partitions: int | None = None,
+        float_layers: tuple[str, ...] = (),
+        layers: tuple[LayerError, ...] | None = None,
     ) -> ExportReport:
         """Combine a file's name and kind with what was measured on it."""
         return cls(
@@ -80,4 +92,7 @@ class ExportReport:
             faces=parity.faces,
             faces_from=faces_from,
             accuracy=accuracy,
+            partitions=partitions,
+            float_layers=float_layers,
+            layers=layers,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import numpy as np
 
 from tf_sphereface._extras import require
 from tf_sphereface.embedder import EmbedderMetadata
+from tf_sphereface.export import _tflite_graph
 from tf_sphereface.export._graph import INPUT_NAME
-from tf_sphereface.export._pipeline import KINDS, Format, Inputs, Progress, export
+from tf_sphereface.export._job import KINDS, Format, Inputs, Job, Progress
+from tf_sphereface.export._pipeline import Checks, export
 from tf_sphereface.export._quiet import quiet
+from tf_sphereface.export._tflite_graph import SIGNATURE
 from tf_sphereface.export.faces import FaceSource
 from tf_sphereface.export.gate import Gate
 from tf_sphereface.export.metadata import embed_in_tflite
+from tf_sphereface.export.options import Options
 from tf_sphereface.export.report import ExportReport
 
 _FACES_AT_ONCE = 4  # whose extremes are one sample of a tensor's range
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 def export_tflite(
@@ -32,12 +36,19 @@ def export_tflite(
     *,
     gate: Gate | None = None,
     progress: Progress | None = None,
+    input_dtype: str = "float32",
+    flip_concat: bool = False,
+    normalize: bool = False,
+    batch: int | None = None,
+    explain: bool = False,
+    float_layers: int = 0,
 ) -> ExportReport:
     """Write a model's embedding part as a TensorFlow Lite file that has been run and compared.
 
     The file takes `image`, float32 (n, height, width, 3), normalised as its metadata says (by
     default RGB, `(x - 127.5) / 128`), n free (`resize_tensor_input`), and returns `embedding`,
-    float32 (n, embedding_dim), not of unit length. Input and output stay float in every kind.
+    float32 (n, embedding_dim), not of unit length. Input and output stay float in every kind, and
+    what the options below build in is computed in float.
 
     Args:
         model: a `FaceClassifier`, a backbone, or a model that ends in `AngularDense`.
@@ -52,6 +63,13 @@ def export_tflite(
         metadata: what to say about the network; None: the project's defaults.
         gate: checks accuracy on pairs of faces before the file appears.
         progress: called with (faces done, faces in all) during calibration.
+        input_dtype: `"uint8"` builds channel order and normalisation in: RGB pixels go in.
+        flip_concat: build the mirror image in: the output is both embeddings, (n, 2 embedding_dim).
+        normalize: build in the division by the L2 norm: the output has unit length.
+        batch: how many faces the file takes at once; None: any number.
+        explain: measure every layer's error (int8); the worst ones come first in `report.layers`.
+        float_layers: how many of the worst layers may stay in float where the checks or the gate
+            would fail otherwise (int8): one, then two, four, ... are tried.
 
     Returns:
         What was measured on the file.
@@ -71,28 +89,32 @@ def export_tflite(
     print(report.size_bytes, report.cosine_mean, report.note)
     ```
     """
-    return export(_TFLITE, model, path, quantize, calibration, metadata, gate, progress)
+    options = Options(input_dtype, flip_concat, normalize, batch=batch)
+    checks = Checks(gate, explain, float_layers, progress)
+    return export(_TFLITE, model, path, quantize, calibration, metadata, options, checks)
 
 
 def _to_float(graph: keras.Model, scratch: Path) -> bytes:
     require("ai_edge_litert.interpreter", extra="export")  # without it nothing could be checked
     path = scratch / "float.tflite"
+    image = graph.inputs[0]
+    signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=INPUT_NAME)]
     with quiet():
-        graph.export(str(path), format="litert", verbose=False)
+        # Without a signature the batch is always free.
+        graph.export(str(path), format="litert", verbose=False, input_signature=signature)
     return path.read_bytes()
 
 
-def _quantize(
-    content: bytes, kind: str, inputs: Inputs | None, scratch: Path, progress: Progress | None
-) -> bytes:
+def _quantize(content: bytes, job: Job) -> bytes:
     quantizers = require("litert_quantizer.quantizer", extra="export")
     flatbuffers = require("ai_edge_litert.tools.flatbuffer_utils", extra="export")
     with quiet():
         quantizer = quantizers.Quantizer(content)
-        _set_recipe(quantizer, kind)
+        _set_recipe(quantizer, content, job)
     ranges = None
-    if kind == "int8" and inputs:
-        ranges = _calibrate(content, quantizer.get_quantization_recipe(), inputs, progress)
+    if job.kind == "int8" and job.inputs:
+        recipe = quantizer.get_quantization_recipe()
+        ranges = _calibrate(content, recipe, job.inputs, job.progress)
     with quiet():
         result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
         # The quantizer puts the weights behind the flatbuffer, where whoever rewrites the file (to
@@ -101,28 +123,37 @@ def _quantize(
         return bytes(flatbuffers.convert_object_to_bytearray(whole))
 
 
-def _set_recipe(quantizer: Any, kind: str) -> None:
+def _set_recipe(quantizer: Any, content: bytes, job: Job) -> None:
     recipes = require("litert_quantizer.recipe", extra="export")
     types = require("litert_quantizer.qtyping", extra="export")
-    if kind == "dynamic":
-        quantizer.load_quantization_recipe(recipes.dynamic_wi8_afp32())
+    if job.kind == "float16":
+        half = types.OpQuantizationConfig(
+            weight_tensor_config=types.TensorQuantizationConfig(
+                num_bits=16, dtype=types.TensorDataType.FLOAT
+            ),
+            compute_precision=types.ComputePrecision.FLOAT,
+        )
+        for name in _tflite_graph.WEIGHTED:
+            quantizer.update_quantization_recipe(
+                ".*", types.TFLOperationName(name), half, algorithm_key="float_casting"
+            )
         return
-    if kind == "int8":
+    if job.kind == "dynamic":
+        quantizer.load_quantization_recipe(recipes.dynamic_wi8_afp32())
+    else:
         quantizer.load_quantization_recipe(recipes.static_wi8_ai8())
         for name in ("INPUT", "OUTPUT"):
             quantizer.update_quantization_recipe(
                 ".*", types.TFLOperationName(name), algorithm_key="no_quantize"
             )
-        return
-    half = types.OpQuantizationConfig(
-        weight_tensor_config=types.TensorQuantizationConfig(
-            num_bits=16, dtype=types.TensorDataType.FLOAT
-        ),
-        compute_precision=types.ComputePrecision.FLOAT,
-    )
-    for name in _WEIGHTED:
+    kept = set(job.float_layers)
+    if job.options.wraps:
+        kept |= _tflite_graph.names_outside(content)
+    for name in sorted(kept):  # the quantiser calls an operator after its outputs
         quantizer.update_quantization_recipe(
-            ".*", types.TFLOperationName(name), half, algorithm_key="float_casting"
+            f"^{re.escape(name)};$",
+            types.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key="no_quantize",
         )
 
 
@@ -136,17 +167,20 @@ def _calibrate(
     """
     calibrators = require("litert_quantizer.calibrator", extra="export")
     managers = require("litert_quantizer.recipe_manager", extra="export")
+    utils = require("litert_quantizer.utils.qsv_utils", extra="export")
     manager = managers.RecipeManager()
     manager.load_quantization_recipe(recipe)
     with quiet():
-        calibrator = calibrators.Calibrator(content, num_threads=1)
+        # A file of a fixed batch takes several calls for four faces: their extremes are joined.
+        calibrator = calibrators.Calibrator(
+            content, num_threads=1, qsv_update_func=utils.min_max_update
+        )
     pieces: list[dict[str, Any]] = []
     for start in range(0, len(inputs), _FACES_AT_ONCE):
-        piece = inputs[start : start + _FACES_AT_ONCE]
-        batch = np.concatenate([face[INPUT_NAME] for face in piece])
+        batches = list(inputs.pieces(start, _FACES_AT_ONCE))
         with quiet():
             calibrator.reset_model_qsvs()
-            calibrator.calibrate({_SIGNATURE: [{INPUT_NAME: batch}]}, manager)
+            calibrator.calibrate({SIGNATURE: batches}, manager)
         pieces.append(calibrator.get_model_qsvs())
         if progress is not None:
             progress(min(start + _FACES_AT_ONCE, len(inputs)), len(inputs))
@@ -160,5 +194,12 @@ def _average(ranges: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: np.mean([each[key] for each in ranges], axis=0) for key in ("min", "max")}
 
 
-_SIGNATURE = "serving_default"
-_TFLITE = Format("tflite", KINDS, _to_float, _quantize, embed_in_tflite)
+_TFLITE = Format(
+    "tflite",
+    KINDS,
+    _to_float,
+    _quantize,
+    embed_in_tflite,
+    _tflite_graph.explain,
+    _tflite_graph.partitions,
+)

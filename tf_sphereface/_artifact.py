@@ -41,6 +41,12 @@ class EmbedderMetadata:
         source_hash: SHA-256 of the file that this artifact was made from.
         versions: name -> version of the libraries that wrote it.
         extra: anything else that JSON can hold.
+        input_dtype: what the network takes: `"float32"`, or `"uint8"` where it normalises the
+            pixels itself (`pixel_mean` is 0 then, and `pixel_scale` 1).
+        layout: order of the input's axes: `"nhwc"` or `"nchw"`.
+        batch: how many faces the file takes at once; None: any number.
+        flip_built_in: whether the network embeds the mirror image as well, so that its output is
+            both embeddings, concatenated, `embedding_dim` long together.
 
     Raises:
         ValueError: a field is outside its range.
@@ -68,6 +74,10 @@ class EmbedderMetadata:
     source_hash: str | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    input_dtype: str = "float32"
+    layout: str = "nhwc"
+    batch: int | None = None
+    flip_built_in: bool = False
 
     def __post_init__(self) -> None:
         self.input_size = _image_size(self.input_size)
@@ -75,6 +85,10 @@ class EmbedderMetadata:
         self.pixel_scale = _per_channel("pixel_scale", self.pixel_scale)
         _one_of("channel_order", self.channel_order, ("rgb", "bgr"))
         _one_of("flip", self.flip, ("none", "concat", "sum"))
+        _one_of("input_dtype", self.input_dtype, ("float32", "uint8"))
+        _one_of("layout", self.layout, ("nhwc", "nchw"))
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch must be at least 1, or None. Received: {self.batch}")
         if self.threshold is not None and not -1.0 <= self.threshold <= 1.0:
             raise ValueError(f"threshold must be a cosine in [-1, 1]. Received: {self.threshold}")
 

@@ -14,9 +14,14 @@ from tf_sphereface._extras import require
 
 
 def to_network(images: np.ndarray, metadata: EmbedderMetadata) -> np.ndarray:
-    """Return uint8 RGB faces as the network takes them: its channel order, mean and scale."""
+    """Return uint8 RGB faces as the network takes them: its channel order, mean and scale.
+
+    A network that takes pixels gets them as they are. The axes stay (n, height, width, channel).
+    """
     if metadata.channel_order == "bgr":
         images = images[..., ::-1]
+    if metadata.input_dtype == "uint8":
+        return np.ascontiguousarray(images)
     mean = np.asarray(metadata.pixel_mean, np.float32)
     return (images.astype(np.float32) - mean) / np.asarray(metadata.pixel_scale, np.float32)
 

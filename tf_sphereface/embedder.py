@@ -33,6 +33,7 @@ __all__ = [
     "Embedder",
     "EmbedderMetadata",
     "as_backbone",
+    "embed_sides",
     "in_float32",
     "load_embedder",
     "read_metadata",
@@ -101,10 +102,44 @@ class Embedder:
         parts = [self._runner(images[i : i + size]) for i in range(0, len(images), size)]
         return np.concatenate(parts)
 
+    @property
+    def image_dim(self) -> int:
+        """Length of one image's embedding: half the output where the mirror image is built in."""
+        return self.embedding_dim // 2 if self.metadata.flip_built_in else self.embedding_dim
+
     def __repr__(self) -> str:
         height, width = self.input_size
         where = self.path if self.path else self.metadata.architecture or "a model in memory"
         return f"<Embedder {where}: {height}x{width} -> {self.embedding_dim}>"
+
+
+def embed_sides(
+    embedder: Any, images: np.ndarray, flip: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Embed images and their mirror images, each once.
+
+    A file that has the mirror image built in returns both in one pass; it is not mirrored again.
+
+    Args:
+        embedder: an `Embedder`, or any callable from uint8 faces to embeddings.
+        images: uint8 RGB, (n, height, width, 3).
+        flip: whether the mirror images' embeddings are wanted.
+
+    Returns:
+        The images' embeddings and those of the mirror images (None without `flip`), (n, d) each.
+
+    Example:
+
+    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> plain, mirrored = embed_sides(load_embedder(network), np.zeros((2, 8, 8, 3), np.uint8))
+    >>> plain.shape, mirrored.shape
+    ((2, 192), (2, 192))
+    """
+    vectors = embedder(images)
+    if getattr(getattr(embedder, "metadata", None), "flip_built_in", False):
+        half = vectors.shape[1] // 2
+        return vectors[:, :half], vectors[:, half:] if flip else None
+    return vectors, embedder(np.ascontiguousarray(images[:, :, ::-1])) if flip else None
 
 
 def load_embedder(

@@ -128,10 +128,10 @@ def test_a_failed_check_ends_with_1_and_the_other_files_are_written(model, monke
 
     judge = pipeline.require_parity
 
-    def strict(parity, kind, parameters):
+    def strict(parity, kind, parameters, **options):
         if kind == "float16":
             raise ExportError("too far away")
-        judge(parity, kind, parameters)
+        judge(parity, kind, parameters, **options)
 
     monkeypatch.setattr(pipeline, "require_parity", strict)
     assert cli.main(["--tflite", str(model), "--quantize", "float16,none"]) == 1

@@ -14,6 +14,8 @@ import pytest
 from tf_sphereface._extras import require
 from tf_sphereface.export import ExportError, export_onnx, export_tflite
 from tf_sphereface.export import _pipeline as pipeline
+from tf_sphereface.export._job import KINDS
+from tf_sphereface.export.options import Options
 
 
 def fresh_net(name="tiny"):
@@ -50,7 +52,7 @@ def test_a_converter_that_writes_garbage(monkeypatch, tmp_path, write, how, mess
     net = fresh_net()
     graph = pipeline.inference_graph
     monkeypatch.setattr(
-        pipeline, "inference_graph", lambda backbone, size: graph(spoil(backbone, how), size)
+        pipeline, "inference_graph", lambda net, *rest: graph(spoil(net, how), *rest)
     )
     path = tmp_path / f"m.{write.__name__.removeprefix('export_')}"
     path.write_bytes(b"the old file")
@@ -117,11 +119,13 @@ def test_a_full_disk_leaves_nothing_and_spoils_nothing(tmp_path):
         raise OSError(28, "No space left on device")
 
     broken = pipeline.Format(
-        "tflite", pipeline.KINDS, lambda graph, scratch: b"x", lambda *_: b"x", full
+        "tflite", KINDS, lambda *_: b"x", lambda *_: b"x", full, lambda *_: [], lambda _: None
     )
     net = fresh_net()
     with pytest.raises(OSError, match="No space left"):
-        pipeline.export(broken, net, tmp_path / "m.tflite", None, None, None, None, None)
+        pipeline.export(
+            broken, net, tmp_path / "m.tflite", None, None, None, Options(), pipeline.Checks()
+        )
     assert not list(tmp_path.iterdir())
     export_tflite(net, tmp_path / "m.tflite")  # what the broken converter returned is not kept
 

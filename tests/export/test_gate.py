@@ -62,13 +62,13 @@ def test_a_drop_leaves_no_file(monkeypatch, pairs_folder, tmp_path):
     """A file whose embedding is noise passes no gate, even where parity is not asked for."""
     graph = pipeline.inference_graph
 
-    def noisy(backbone, size):
+    def noisy(backbone, size, *rest):
         image = keras.Input((*size, 3), name="image")
         mixed = keras.ops.cos(1e4 * backbone(image))
-        return graph(keras.Model(image, mixed), size)
+        return graph(keras.Model(image, mixed), size, *rest)
 
     monkeypatch.setattr(pipeline, "inference_graph", noisy)
-    monkeypatch.setattr(pipeline, "require_parity", lambda *_: None)
+    monkeypatch.setattr(pipeline, "require_parity", lambda *_, **__: None)
     path = tmp_path / "m.tflite"
     path.write_bytes(b"the old file")
     with pytest.raises(GateFailed, match="accuracy drops by") as caught:
