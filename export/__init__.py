@@ -7,6 +7,7 @@ from tf_sphereface.export.gate import Gate, GateResult
 from tf_sphereface.export.onnx import export_onnx
 from tf_sphereface.export.parity import Parity, compare
 from tf_sphereface.export.report import ExportError, ExportReport
+from tf_sphereface.export.table import ParityRow, parity_table
 from tf_sphereface.export.tflite import export_tflite
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "Gate",
     "GateResult",
     "Parity",
+    "ParityRow",
     "compare",
     "export_onnx",
     "export_tflite",
+    "parity_table",
 ]

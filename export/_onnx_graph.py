@@ -88,6 +88,38 @@ def fold_transpose(model: Any) -> int:
     return dropped
 
 
+def drop_cast_pairs(model: Any) -> None:
+    """Drop casts to float16 and straight back, which only round: two float32 neighbours have one.
+
+    What goes out of the graph keeps its name.
+    """
+    onnx = require("onnx", extra="export")
+    half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    makers = {name: node for node in model.graph.node for name in node.output}
+    outputs = {value.name for value in model.graph.output}
+    renamed = {}
+    for back in list(model.graph.node):
+        there = makers.get(back.input[0]) if back.op_type == "Cast" else None
+        if there is None or there.op_type != "Cast":
+            continue
+        if (there.attribute[0].i, back.attribute[0].i) != (half, full):
+            continue
+        source, target = there.input[0], back.output[0]
+        if target in outputs:
+            renamed[source] = target
+        else:
+            renamed[target] = source
+        model.graph.node.remove(back)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = renamed.get(name, name)
+    used = {name for node in model.graph.node for name in node.input} | outputs
+    for node in list(model.graph.node):
+        if node.op_type == "Cast" and not set(node.output) & used:
+            model.graph.node.remove(node)
+
+
 def outside(nodes: Iterable[tuple[bool, Iterable[Any], Iterable[Any]]]) -> set[int]:
     """Return the operators in front of the first weighted ones and behind the last ones.
 
@@ -103,19 +135,20 @@ def outside(nodes: Iterable[tuple[bool, Iterable[Any], Iterable[Any]]]) -> set[i
     [0, 2]
     """
     listed = [(weighted, set(inputs), set(outputs)) for weighted, inputs, outputs in nodes]
-    found = set()
-    for steps, near, far in ((enumerate(listed), 1, 2), (_backwards(listed), 2, 1)):
-        reached: set[Any] = set()
-        for i, node in steps:
-            if node[0] or node[near] & reached:
-                reached |= node[far]
-            else:
-                found.add(i)
+    turned = [(weighted, outputs, inputs) for weighted, inputs, outputs in reversed(listed)]
+    last = len(listed) - 1
+    return _not_reached(listed) | {last - i for i in _not_reached(turned)}
+
+
+def _not_reached(nodes: list[tuple[bool, set[Any], set[Any]]]) -> set[int]:
+    """Return the positions of nodes that no weighted one leads to."""
+    found, reached = set(), set[Any]()
+    for i, (weighted, near, far) in enumerate(nodes):
+        if weighted or near & reached:
+            reached |= far
+        else:
+            found.add(i)
     return found
-
-
-def _backwards(nodes: list[Any]) -> Iterable[tuple[int, Any]]:
-    return reversed(list(enumerate(nodes)))
 
 
 def _transposed(node: Any) -> bool:

@@ -34,6 +34,8 @@ class GateResult:
         drift_max: its largest value.
         max_drop: the largest drop that was allowed, in percentage points.
         pairs: how many pairs.
+        decided_differently: how many of them Keras and the file decide differently, each by the
+            thresholds that its own folds choose.
         pairs_sha256: of the pairs file.
         table: (flip, mean subtraction) joined by `/` -> [Keras' accuracy, the file's].
     """
@@ -49,6 +51,7 @@ class GateResult:
     drift_max: float
     max_drop: float
     pairs: int
+    decided_differently: int
     pairs_sha256: str
     table: dict[str, list[float]]
 
@@ -137,6 +140,7 @@ class Gate:
             drift_max=float(drift.max()),
             max_drop=self.max_drop,
             pairs=len(drift),
+            decided_differently=int(np.sum(first.correct != second.correct)),
             pairs_sha256=sha256_file(self.pairs),
             table={
                 "/".join(key): [value.accuracy, actual.table[key].accuracy]

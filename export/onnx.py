@@ -22,6 +22,7 @@ from tf_sphereface.export._job import (
 )
 from tf_sphereface.export._onnx_graph import (
     WEIGHTED,
+    drop_cast_pairs,
     fold_transpose,
     fuse_prelu,
     outside,
@@ -131,11 +132,14 @@ def _quantize(content: bytes, job: Job) -> bytes:
 def _to_float16(content: bytes, job: Job) -> bytes:
     onnx = require("onnx", extra="export")
     float16 = require("onnxruntime.transformers.float16", extra="export")
+    models = require("onnxruntime.quantization.onnx_model", extra="export")
     model = onnx.load_from_string(content)
     with quiet():
         half = float16.convert_float_to_float16(
             model, keep_io_types=True, node_block_list=_kept(model, job)
         )
+        drop_cast_pairs(half)
+        models.ONNXModel(half).topological_sort()
     return bytes(half.SerializeToString())
 
 

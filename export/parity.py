@@ -119,6 +119,7 @@ def compare(
     reference: Embedder | keras.Model,
     artifact: str | os.PathLike[str],
     faces: np.ndarray,
+    latency: bool = True,
 ) -> Parity:
     """Run a file and Keras on the same faces.
 
@@ -129,6 +130,7 @@ def compare(
         reference: what the file should compute: a backbone, or an embedder.
         artifact: a `.tflite` or `.onnx` file.
         faces: uint8 RGB, (n, height, width, 3), n at least 1.
+        latency: whether to measure it; NaN otherwise.
 
     Returns:
         What was measured; nothing is judged here.
@@ -145,7 +147,7 @@ def compare(
             embedder = load_embedder(path, threads=1)
             actual = embedder(faces)
             single = embedder(faces[:1])
-            latency = measure_latency(embedder, faces)
+            elapsed = measure_latency(embedder, faces) if latency else float("nan")
     except ImportError:
         raise
     except Exception as error:  # an engine may raise anything on a broken file
@@ -167,7 +169,7 @@ def compare(
         spread_cosine=float(spread.mean()) if len(faces) >= 4 else float("nan"),
         max_abs=max_abs,
         max_relative=max_abs / max(float(np.abs(expected).max()), 1e-12),
-        latency_ms=latency,
+        latency_ms=elapsed,
         size_bytes=path.stat().st_size,
         faces=len(faces),
     )
