@@ -60,7 +60,7 @@ wheel-test: $(DEV_STAMP) ## Build sdist and wheel, install it elsewhere, run eve
 
 clean: ## Remove builds, caches and the demo; the environment stays
 	rm -rf build dist *.egg-info demo bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
-	find . -path './.venv*' -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
+	find . \( -path './.venv*' -o -name node_modules \) -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
 
 # The environment is made once, and installed again only when the requirements change.
 $(BIN)/python:

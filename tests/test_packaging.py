@@ -27,6 +27,7 @@ def built(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("packaging")
     source, target = folder / "source", folder / "dist"
     unwanted = (".git", ".venv*", "build", "dist", "*.egg-info", "demo", "runs", ".*_cache")
+    unwanted += ("node_modules",)
     shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(*unwanted))
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(target), str(source)],
