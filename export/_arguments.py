@@ -11,43 +11,15 @@ from tf_sphereface.cli.common import (
     add_json_option,
     existing_dir,
     existing_file,
-    make_parser,
 )
 
 INPUTS = ("float32", "uint8")
 LAYOUTS = ("nhwc", "nchw")
 KINDS = {"tflite": ("none", "float16", "dynamic", "int8"), "onnx": ("none", "float16", "int8")}
 
-DESCRIPTION = """\
-Export a face embedder to TensorFlow Lite and ONNX. Every file is run and compared with Keras before
-it appears: finite, of a plausible size, and close enough in cosine for its kind, on the calibration
-faces or on synthetic ones. With --gate-images and --gate-pairs its accuracy is checked as well.
 
---input uint8, --flip-concat, --normalize, --layout and --batch build into the file what an app
-would have to do around it. The metadata tells, so that every tool feeds each file rightly.
-
-The files are MODEL's name with .tflite or .onnx, and with the kind before it if it is not "none"; a
-.json beside each holds what the file says about itself.
-
-exit code: 0 all files are written, 1 a file failed its checks (that file is not written, an older
-one stays as it was), 2 wrong usage or bad input
-"""
-EXAMPLES = """\
-  tf_sphereface-export --tflite embedder.keras
-  tf_sphereface-export embedder.keras --tflite --onnx --quantize none,int8 --calibrate faces/
-  tf_sphereface-export embedder.keras --tflite --quantize int8 --calibrate faces/ \\
-      --gate-images lfw/ --gate-pairs pairs.txt --gate-landmarks landmarks.tsv --max-drop 0.25
-  tf_sphereface-export embedder.keras --tflite --input uint8 --flip-concat --normalize
-  tf_sphereface-export embedder.keras --onnx --layout nchw --batch 1
-  tf_sphereface-export embedder.keras --tflite --quantize int8 --calibrate faces/ --explain
-  tf_sphereface-export embedder.keras --tflite --onnx --quantize none,float16,int8 \\
-      --calibrate faces/ --parity parity.json
-  tf_sphereface-export --inspect embedder.int8.tflite"""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command."""
-    parser = make_parser("export", DESCRIPTION, EXAMPLES)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
     parser.add_argument(
         "model",
         type=existing_file,
@@ -141,7 +113,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="measure Keras and every file in one run, print the table and write it as JSON",
     )
     add_json_option(parser)
-    return parser
 
 
 def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:

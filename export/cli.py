@@ -15,13 +15,47 @@ from tf_sphereface.cli.common import (
     command,
     console,
     error_console,
+    make_parser,
     progress,
     write_json_option,
 )
-from tf_sphereface.export._arguments import build_parser, built_in, file_jobs
+from tf_sphereface.export._arguments import add_arguments, built_in, file_jobs
 from tf_sphereface.export._printed import print_layers, print_parity, print_reports
 
 _PARITY_FACES = 64
+
+DESCRIPTION = """\
+Export a face embedder to TensorFlow Lite and ONNX. Every file is run and compared with Keras before
+it appears: finite, of a plausible size, and close enough in cosine for its kind, on the calibration
+faces or on synthetic ones. With --gate-images and --gate-pairs its accuracy is checked as well.
+
+--input uint8, --flip-concat, --normalize, --layout and --batch build into the file what an app
+would have to do around it. The metadata tells, so that every tool feeds each file rightly.
+
+The files are MODEL's name with .tflite or .onnx, and with the kind before it if it is not "none"; a
+.json beside each holds what the file says about itself.
+
+exit code: 0 all files are written, 1 a file failed its checks (that file is not written, an older
+one stays as it was), 2 wrong usage or bad input
+"""
+EXAMPLES = """\
+  tf_sphereface-export --tflite embedder.keras
+  tf_sphereface-export embedder.keras --tflite --onnx --quantize none,int8 --calibrate faces/
+  tf_sphereface-export embedder.keras --tflite --quantize int8 --calibrate faces/ \\
+      --gate-images lfw/ --gate-pairs pairs.txt --gate-landmarks landmarks.tsv --max-drop 0.25
+  tf_sphereface-export embedder.keras --tflite --input uint8 --flip-concat --normalize
+  tf_sphereface-export embedder.keras --onnx --layout nchw --batch 1
+  tf_sphereface-export embedder.keras --tflite --quantize int8 --calibrate faces/ --explain
+  tf_sphereface-export embedder.keras --tflite --onnx --quantize none,float16,int8 \\
+      --calibrate faces/ --parity parity.json
+  tf_sphereface-export --inspect embedder.int8.tflite"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = make_parser("export", DESCRIPTION, EXAMPLES)
+    add_arguments(parser)
+    return parser
 
 
 @command
