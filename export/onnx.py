@@ -224,6 +224,10 @@ def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]
             pairs = zip(seen, values, strict=True)
             errors[name] = float(np.mean([relative_error(a, b) for a, b in pairs]))
     model = onnx.load_from_string(float_content)
+    for relu in [node for node in model.graph.node if node.op_type == "Relu"]:
+        # The quantiser drops a Relu, whose range does the same; the layer then has its output.
+        if relu.output[0] in errors:
+            errors.setdefault(relu.input[0], errors[relu.output[0]])
     nodes = [node for node in model.graph.node if node.op_type in WEIGHTED]
     layers = [(node.op_type, node.input[0], node.output[0]) for node in nodes]
     return rank_layers(layers, errors, job.float_layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import cv2
@@ -9,6 +10,8 @@ import keras
 import pytest
 
 import tf_sphereface as sf
+from tf_sphereface._metadata_update import replace_metadata
+from tf_sphereface.data import synthetic
 from tf_sphereface.embedder import EmbedderMetadata, read_metadata, save_embedder
 from tf_sphereface.export import cli
 
@@ -90,6 +93,10 @@ def test_inspect_prints_what_a_file_says(model, capsys):
         (["--tflite", "--quantize", "int4"], "must be one of none, float16, dynamic, int8"),
         (["--onnx", "--quantize", "dynamic"], "TensorFlow Lite only"),
         (["--tflite", "--gate-images", "."], "go together"),
+        (["--tflite", "--onnx", "--layout", "nchw"], "for ONNX only"),
+        (["--tflite", "--explain"], "--explain is for --quantize int8"),
+        (["--tflite", "--float-layers", "3"], "--float-layers is for --quantize int8"),
+        (["--tflite", "--batch", "0"], "--batch must be at least 1"),
     ],
 )
 def test_wrong_usage_is_one_line(model, arguments, message, capsys):
@@ -148,3 +155,53 @@ def test_help_shows_examples_and_defaults(capsys):
     text = capsys.readouterr().out
     assert "examples:" in text
     assert "(default: 0.25)" in text
+
+
+def test_options_are_built_in_and_verify_agrees(model, face_folder, tmp_path, capfd):
+    """The same faces, the same angle: by Keras, and by a file that does everything itself."""
+    from tf_sphereface.cli import verify
+
+    network = dataclasses.replace(read_metadata(model), flip="concat", threshold=0.5)
+    replace_metadata(model, network)
+    options = ["--input", "uint8", "--flip-concat", "--normalize", "--batch", "1"]
+    out = ["--output-dir", str(tmp_path / "out")]
+    assert cli.main([str(model), "--onnx", "--layout", "nchw", *options, *out]) == 0
+    assert cli.main([str(model), "--tflite", *options, *out]) == 0
+    capfd.readouterr()
+    angles = []
+    faces = [str(face_folder / "1.png"), str(face_folder / "2.png")]
+    for path in (model, tmp_path / "out" / "net.onnx", tmp_path / "out" / "net.tflite"):
+        verify.main([str(path), *faces, "--json", str(tmp_path / "verdict.json")])
+        verdict = json.loads((tmp_path / "verdict.json").read_text())
+        assert verdict["threshold"] == 0.5
+        angles.append(verdict["angle_degrees"])
+    assert max(angles) - min(angles) < 1e-3
+
+
+def test_parity_and_explain(model, face_folder, tmp_path, capfd):
+    arguments = ["--tflite", "--onnx", str(model), "--quantize", "int8", "--explain"]
+    arguments += ["--calibrate", str(face_folder), "--parity", str(tmp_path / "p" / "parity.json")]
+    pairs = synthetic.write_folder(tmp_path / "pairs", 12, 4, (56, 48), pairs_per_fold=8, folds=3)
+    arguments += ["--gate-images", str(pairs), "--gate-pairs", str(pairs / "pairs.txt")]
+    assert cli.main([*arguments, "--max-drop", "100", "--json", str(tmp_path / "r.json")]) == 0
+    output = " ".join(capfd.readouterr().out.split())
+    for words in ("Keras and every file", "error of each layer", "decided differently", "parts"):
+        assert words in output
+    values = json.loads((tmp_path / "p" / "parity.json").read_text())
+    assert [row["name"] for row in values["rows"]] == ["Keras", "net.int8.tflite", "net.int8.onnx"]
+    assert values["faces_from"] == "calibration"
+    for row in values["rows"]:
+        assert row["pairs"] == 24
+        assert 0 <= row["decided_differently"] <= 24
+        assert 0.3 <= row["accuracy"] <= 1
+    assert all(row["latency_2_threads_ms"] > 0 for row in values["rows"][1:])
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [len(entry["layers"]) for entry in report["files"]] == [2, 2]
+    assert report["parity"] == values["rows"]
+
+
+def test_a_parity_file_that_cannot_be_written(model, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file")
+    arguments = ["--onnx", str(model), "--parity", str(tmp_path / "taken" / "p.json")]
+    assert cli.main(arguments) == 2
+    assert "taken" in capsys.readouterr().err
