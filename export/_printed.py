@@ -17,9 +17,6 @@ def print_reports(reports: Sequence[Any]) -> None:
     table.add_column("file", overflow="fold")
     for name in ("MB", "cosine min", "mean", "max abs", "ms"):
         table.add_column(name, justify="right")
-    partitioned = any(report.partitions is not None for report in reports)
-    if partitioned:
-        table.add_column("parts", justify="right")
     gated = any(report.accuracy is not None for report in reports)
     if gated:
         table.add_column("accuracy, % (Keras)", justify="right")
@@ -33,8 +30,6 @@ def print_reports(reports: Sequence[Any]) -> None:
             f"{report.max_abs:.2g}",
             f"{report.latency_ms:.2f}",
         ]
-        if partitioned:
-            cells.append("" if report.partitions is None else str(report.partitions))
         if gated:
             a = report.accuracy
             cells.append(
@@ -49,8 +44,10 @@ def print_reports(reports: Sequence[Any]) -> None:
         f"cosine with Keras over {first.faces} {first.faces_from} faces; ms a face on one thread",
         highlight=False,
     )
-    if partitioned:
-        console.print("parts: pieces of the graph that XNNPACK runs; 1 is best", highlight=False)
+    parts = [(r.path.name, r.partitions) for r in reports if r.partitions is not None]
+    if parts:
+        listed = ", ".join(f"{name} {count}" for name, count in parts)
+        console.print(f"partitions that XNNPACK runs (1 is best): {listed}", highlight=False)
     for report in reports:
         if report.float_layers:
             console.print(
@@ -99,8 +96,8 @@ def print_parity(rows: Sequence[Any], faces: int, faces_from: str) -> None:
         table.add_column(name, justify="right")
     if gated:
         table.add_column("accuracy, %", justify="right")
-        table.add_column("decided differently", justify="right")
-    for name in ("ms, 1 thread", "2 threads"):
+        table.add_column("differ", justify="right")
+    for name in ("1 thread, ms", "2, ms"):
         table.add_column(name, justify="right")
     for row in rows:
         cells = [
@@ -121,6 +118,8 @@ def print_parity(rows: Sequence[Any], faces: int, faces_from: str) -> None:
         "runs on TensorFlow's threads",
         highlight=False,
     )
+    if gated:
+        console.print("differ: pairs that Keras and the file decide differently", highlight=False)
 
 
 def _number(value: float | None, factor: float = 1.0) -> str:
@@ -128,4 +127,4 @@ def _number(value: float | None, factor: float = 1.0) -> str:
 
 
 def _count(row: Any) -> str:
-    return "" if row.decided_differently is None else f"{row.decided_differently} of {row.pairs}"
+    return "" if row.decided_differently is None else f"{row.decided_differently}/{row.pairs}"
