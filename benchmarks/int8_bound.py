@@ -2,11 +2,11 @@
 
     python benchmarks/int8_bound.py --network mobilefacenet
     python benchmarks/int8_bound.py --network sphereface20
+    python benchmarks/int8_bound.py --network embedder.keras
 
-The networks have random weights (their values do not change the time) and 112x96 faces. Each file
-is timed on one thread, one call of each in turn, and the least time counts: the rest is other
-programs'. A file without activations is useless; it says what convolutions alone take, which no
-faster PReLU can go below.
+The named networks have random weights and 112x96 faces. Each file is timed on one thread, one call
+of each in turn, and the least time counts: the rest is other programs'. A file without activations
+is useless; it says what convolutions alone take, which no faster PReLU can go below.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tf_sphereface._backbone import as_backbone, load_model
 from tf_sphereface.backbones import MobileFaceNet, SphereFaceNet
 from tf_sphereface.data import synthetic
 from tf_sphereface.embedder import load_embedder
@@ -30,19 +31,30 @@ SIZE = (112, 96)
 def network(name: str, activations: bool) -> keras.Model:
     keras.utils.set_random_seed(1)
     shape = (*SIZE, 3)
-    net = MobileFaceNet(shape) if name == "mobilefacenet" else SphereFaceNet(int(name[10:]), shape)
+    if name.endswith(".keras"):
+        net = as_backbone(load_model(name))
+    elif name == "mobilefacenet":
+        net = MobileFaceNet(shape)
+    else:
+        net = SphereFaceNet(int(name.removeprefix("sphereface")), shape)
     if activations:
         return net
 
     def call(layer: keras.layers.Layer, *args: object, **kwargs: object) -> object:
         return args[0] if isinstance(layer, keras.layers.PReLU) else layer(*args, **kwargs)
 
-    return keras.models.clone_model(net, call_function=call)
+    copy = keras.models.clone_model(net, call_function=call)
+    kept = {weight.path: weight for weight in net.weights}
+    for weight in copy.weights:
+        weight.assign(kept[weight.path])
+    return copy
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", default="mobilefacenet", help="or sphereface4, 10, 20, ...")
+    parser.add_argument(
+        "--network", default="mobilefacenet", help="or sphereface4, 10, 20, ..., or a .keras file"
+    )
     parser.add_argument("--rounds", type=int, default=60)
     args = parser.parse_args()
     faces = synthetic.faces(np.arange(16), 0, seed=3, size=SIZE)
