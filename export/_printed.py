@@ -47,7 +47,7 @@ def print_reports(reports: Sequence[Any]) -> None:
     parts = [(r.path.name, r.partitions) for r in reports if r.partitions is not None]
     if parts:
         listed = ", ".join(f"{name} {count}" for name, count in parts)
-        console.print(f"partitions that XNNPACK runs (1 is best): {listed}", highlight=False)
+        console.print(f"delegate partitions (1 is best): {listed}", highlight=False)
     for report in reports:
         if report.float_layers:
             console.print(
