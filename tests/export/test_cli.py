@@ -187,7 +187,12 @@ def test_parity_and_explain(model, face_folder, tmp_path, capfd):
     arguments += ["--gate-images", str(pairs), "--gate-pairs", str(pairs / "pairs.txt")]
     assert cli.main([*arguments, "--max-drop", "100", "--json", str(tmp_path / "r.json")]) == 0
     output = " ".join(capfd.readouterr().out.split())
-    for words in ("Keras and every file", "error of each layer", "decide differently", "partitions"):
+    for words in (
+        "Keras and every file",
+        "error of each layer",
+        "decide differently",
+        "partitions",
+    ):
         assert words in output
     values = json.loads((tmp_path / "p" / "parity.json").read_text())
     assert [row["name"] for row in values["rows"]] == ["Keras", "net.int8.tflite", "net.int8.onnx"]
