@@ -15,6 +15,7 @@ from tf_sphereface.export._graph import INPUT_NAME
 from tf_sphereface.export.options import Options
 
 KINDS = ("none", "float16", "dynamic", "int8")
+FACES_AT_ONCE = 4  # whose extremes are one sample of a tensor's range
 
 Progress = Callable[[int, int], None]
 

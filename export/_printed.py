@@ -114,7 +114,7 @@ def print_parity(rows: Sequence[Any], faces: int, faces_from: str) -> None:
         table.add_row(*cells, _number(row.latency_ms), latency)
     console.print(table)
     console.print(
-        f"cosine over {faces} {faces_from} faces; ms a face, the median of calls in turns; Keras "
+        f"cosine over {faces} {faces_from} faces; ms a face, the least of calls in turns; Keras "
         "runs on TensorFlow's threads",
         highlight=False,
     )

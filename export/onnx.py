@@ -12,6 +12,7 @@ import numpy as np
 from tf_sphereface._extras import require
 from tf_sphereface.embedder import EmbedderMetadata
 from tf_sphereface.export._job import (
+    FACES_AT_ONCE,
     Format,
     Inputs,
     Job,
@@ -166,6 +167,8 @@ def _to_int8(content: bytes, inputs: Inputs, job: Job) -> bytes:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
+            # A range is the mean of the batches' extremes, as in TensorFlow Lite.
+            extra_options={"CalibMovingAverage": True},
             nodes_to_exclude=_kept(onnx.load(str(prepared)), job),
         )
     return quantized.read_bytes()
@@ -191,7 +194,7 @@ class _Reader:
         """Return the next batch, or None after the last."""
         if self._next >= len(self._inputs):
             return None
-        size = self._inputs.batch or 1
+        size = self._inputs.batch or FACES_AT_ONCE
         batch = self._inputs.take(self._next, size)
         self._next = min(self._next + size, len(self._inputs))
         if self._progress is not None:

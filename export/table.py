@@ -43,7 +43,7 @@ class ParityRow:
         std_error: its standard error.
         pairs: how many.
         decided_differently: how many of them Keras decides differently.
-        latency_ms: a face on one thread, the median; None for Keras, whose threads are
+        latency_ms: a face on one thread, the least of many calls; None for Keras, whose threads are
             TensorFlow's.
         latency_2_threads_ms: on two threads.
         latency_keras_ms: Keras' own, on all its threads; None for files.
@@ -149,7 +149,10 @@ def _reference(
 
 
 def _in_turns(embedders: dict[Any, Embedder], faces: np.ndarray) -> dict[Any, float]:
-    """Return the median milliseconds a face of each, one call of each after the other."""
+    """Return the least milliseconds a face of each, one call of each after the other.
+
+    The least, for whatever else runs on the machine only adds.
+    """
     batches = {key: e.metadata.batch or 1 for key, e in embedders.items()}
     inputs = {key: np.repeat(faces[:1], batch, axis=0) for key, batch in batches.items()}
     times: dict[Any, list[float]] = {key: [] for key in embedders}
@@ -162,4 +165,4 @@ def _in_turns(embedders: dict[Any, Embedder], faces: np.ndarray) -> dict[Any, fl
                 times[key].append(time.perf_counter() - begin)
         if i >= 4 and time.perf_counter() - start > _MOST_SECONDS:
             break
-    return {key: 1e3 * float(np.median(found)) / batches[key] for key, found in times.items()}
+    return {key: 1e3 * min(found) / batches[key] for key, found in times.items()}

@@ -14,7 +14,7 @@ from tf_sphereface._extras import require
 from tf_sphereface.embedder import EmbedderMetadata
 from tf_sphereface.export import _tflite_graph
 from tf_sphereface.export._graph import INPUT_NAME
-from tf_sphereface.export._job import KINDS, Format, Inputs, Job, Progress
+from tf_sphereface.export._job import FACES_AT_ONCE, KINDS, Format, Inputs, Job, Progress
 from tf_sphereface.export._pipeline import Checks, export
 from tf_sphereface.export._quiet import quiet
 from tf_sphereface.export._tflite_graph import SIGNATURE
@@ -23,8 +23,6 @@ from tf_sphereface.export.gate import Gate
 from tf_sphereface.export.metadata import embed_in_tflite
 from tf_sphereface.export.options import Options
 from tf_sphereface.export.report import ExportReport
-
-_FACES_AT_ONCE = 4  # whose extremes are one sample of a tensor's range
 
 
 def export_tflite(
@@ -176,14 +174,14 @@ def _calibrate(
             content, num_threads=1, qsv_update_func=utils.min_max_update
         )
     pieces: list[dict[str, Any]] = []
-    for start in range(0, len(inputs), _FACES_AT_ONCE):
-        batches = list(inputs.pieces(start, _FACES_AT_ONCE))
+    for start in range(0, len(inputs), FACES_AT_ONCE):
+        batches = list(inputs.pieces(start, FACES_AT_ONCE))
         with quiet():
             calibrator.reset_model_qsvs()
             calibrator.calibrate({SIGNATURE: batches}, manager)
         pieces.append(calibrator.get_model_qsvs())
         if progress is not None:
-            progress(min(start + _FACES_AT_ONCE, len(inputs)), len(inputs))
+            progress(min(start + FACES_AT_ONCE, len(inputs)), len(inputs))
     return {name: _average([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
