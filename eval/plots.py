@@ -49,8 +49,8 @@ def angle_panels(
     panels[0].set(xlim=(0.0, min(180.0, 10.0 * np.ceil(widest / 10.0))))
     for panel, (name, (scores, same)) in zip(panels, results.items(), strict=True):
         angles = np.degrees(np.arccos(np.clip(scores, -1.0, 1.0)))
-        _histogram(panel, bins, angles[same], GENUINE, "genuine")
-        _histogram(panel, bins, angles[~same], IMPOSTOR, "impostor")
+        angle_histogram(panel, bins, angles[same], "genuine")
+        angle_histogram(panel, bins, angles[~same], "impostor")
         gap = angles[~same].mean() - angles[same].mean()
         panel.set_title(f"{name}\ngap {gap:.1f}°", fontsize=10)
         panel.set_xlabel("angle between embeddings, degrees", fontsize=9)
@@ -61,8 +61,17 @@ def angle_panels(
         figure.savefig(temporary, dpi=130)
 
 
-def _histogram(panel: Any, bins: NDArray[np.float64], angles: Any, colour: str, name: str) -> None:
+def angle_histogram(panel: Any, bins: NDArray[np.float64], angles: Any, kind: str) -> None:
+    """Draw one histogram and its mean.
+
+    Args:
+        panel: matplotlib's axes.
+        bins: edges, in degrees.
+        angles: (n,), in degrees.
+        kind: `"genuine"` or `"impostor"`; its colour, and its name in the legend.
+    """
+    colour = {"genuine": GENUINE, "impostor": IMPOSTOR}[kind]
     weights = np.full(len(angles), 1.0 / max(len(angles), 1))
-    panel.hist(angles, bins, weights=weights, color=colour, alpha=0.65, label=name)
+    panel.hist(angles, bins, weights=weights, color=colour, alpha=0.65, label=kind)
     if len(angles):
         panel.axvline(float(angles.mean()), color=colour, linewidth=1.2, linestyle="--")

@@ -304,17 +304,30 @@ def _effective_margin_table(margin: int, size: int = 513) -> np.ndarray:
     """Tabulate the effective margin over `1 / (1 + lambda)` in [0, 1]."""
     theta = np.linspace(0.0, np.pi / 2, 501)
     candidates = np.linspace(1.0, 4.0, 3001)
-    curves = _psi_of_angle(theta[None, :], candidates[:, None])
+    curves = psi_of_angle(theta[None, :], candidates[:, None])
     energy = np.sum(curves**2, axis=1)
-    plain, full = np.cos(theta), _psi_of_angle(theta, float(margin))
+    plain, full = np.cos(theta), psi_of_angle(theta, float(margin))
     blends = np.linspace(0.0, 1.0, size)
     targets = plain + blends[:, None] * (full - plain)
     errors = energy[None, :] - 2.0 * targets @ curves.T
     return candidates[np.argmin(errors, axis=1)].astype("float32")
 
 
-def _psi_of_angle(theta: Any, margin: Any) -> Any:
-    """Compute psi for a real-valued margin, from angles in radians (NumPy, tables only)."""
+def psi_of_angle(theta: Any, margin: Any) -> Any:
+    """Compute psi for a real-valued margin, from angles: NumPy, for tables and experiments.
+
+    Args:
+        theta: radians in [0, pi], any shape.
+        margin: real numbers of at least 1, broadcast against `theta`.
+
+    Returns:
+        A NumPy array or number; `psi_real` of `cos(theta)`.
+
+    Example:
+
+    >>> round(float(psi_of_angle(np.pi, 1.5)), 4)
+    -2.0
+    """
     k = np.floor(margin * theta / np.pi)
     return (-1.0) ** k * np.cos(margin * theta) - 2.0 * k
 

@@ -38,9 +38,12 @@ class Recipe:
         sample_rate: share of the class centres that a step sees, in (0, 1]; see `sampling`.
         annealing: `"paper"`, lambda by the released layer's constants, or `"fit"`, the same curve
             scaled to the run.
-        lambda_minimum: where lambda stops, >= 0 (> 0 for `"fit"`).
+        lambda_minimum: where lambda stops, >= 0. With `"fit"` and 0, which the curve never reaches,
+            it is scaled to reach 0.05, where the margin that is felt is that of 0 within 4 %.
         annealing_reach: with `"fit"`, the share of the run after which the minimum is reached, in
             (0, 1].
+        annealing_power: with `"fit"`, the exponent of the curve, > 0. 1 is the released layer's; a
+            larger one falls later, which is what a run of some hundred updates needs.
         epochs: passes over the data, >= 1.
         batch_size: faces in a step, over all replicas.
         learning_rate: of the first phase.
@@ -65,6 +68,7 @@ class Recipe:
     annealing: str = "paper"
     lambda_minimum: float = 5.0
     annealing_reach: float = 0.4
+    annealing_power: float = 1.0
     epochs: int = 20
     batch_size: int = 128
     learning_rate: float = 0.1
@@ -88,7 +92,8 @@ class Recipe:
         _one_of("annealing", self.annealing, ANNEALINGS)
         _one_of("augment", self.augment, ("none", "mirror", "strong"))
         _one_of("precision", self.precision, PRECISIONS)
-        for name in ("embedding_dim", "epochs", "batch_size", "learning_rate"):
+        positive = ("embedding_dim", "epochs", "batch_size", "learning_rate", "annealing_power")
+        for name in positive:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive. Received: {getattr(self, name)!r}")
         for name in ("weight_decay", "momentum", "dropout", "lambda_minimum"):

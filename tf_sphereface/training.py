@@ -14,6 +14,8 @@ from tf_sphereface import backbones, losses, optimizers, recipe_losses, schedule
 from tf_sphereface.classifier import FaceClassifier
 from tf_sphereface.recipes import Recipe
 
+ALMOST_ZERO = 0.05  # lambda where a curve of powers, which never reaches 0, counts as there
+
 
 def build_backbone(recipe: Recipe) -> keras.Model:
     """Return the network of a recipe, under the dtype policy in force.
@@ -77,9 +79,13 @@ def build_annealing(recipe: Recipe, total: int) -> schedules.LambdaAnnealing:
     """Return lambda's schedule for a run of `total` updates."""
     if recipe.annealing == "paper":
         return schedules.LambdaAnnealing(minimum=recipe.lambda_minimum)
-    return schedules.LambdaAnnealing.for_steps(
-        total, reach=recipe.annealing_reach, minimum=recipe.lambda_minimum
+    curve = schedules.LambdaAnnealing.for_steps(
+        total,
+        reach=recipe.annealing_reach,
+        power=recipe.annealing_power,
+        minimum=recipe.lambda_minimum or ALMOST_ZERO,
     )
+    return schedules.LambdaAnnealing(curve.base, curve.gamma, curve.power, recipe.lambda_minimum)
 
 
 def with_dropout(backbone: keras.Model, rate: float, seed: int) -> keras.Model:

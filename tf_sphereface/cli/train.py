@@ -98,6 +98,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="share of the run after which lambda is at its minimum; with --annealing fit",
     )
+    recipe.add_argument(
+        "--annealing-power",
+        type=float,
+        metavar="P",
+        help="exponent of lambda's curve; with --annealing fit. Above 1 it falls later",
+    )
     recipe.add_argument("--lambda-minimum", type=float, metavar="L", help="where lambda stops")
     recipe.add_argument("--epochs", type=int, metavar="N")
     recipe.add_argument("--batch-size", type=int, metavar="N", help="over all replicas")

@@ -1,0 +1,126 @@
+"""What is trained: every arm is a recipe with a name, and a part is a list of arms."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tf_sphereface.recipes import Recipe
+
+SEEDS = (0, 1, 2)
+MARGINS = (1, 2, 3, 4)
+LAMBDA_MINIMA = (0.0, 2.0, 10.0)
+SAMPLE_RATE = 0.3
+OTHER_LOSSES: tuple[tuple[str, float | None], ...] = (
+    ("normface", None),
+    ("cosface", 0.2),
+    ("arcface", 0.3),
+    ("sphereface-r-v0", 1.5),
+    ("sphereface-r-v1", 1.5),
+    ("sphereface-r-v2", 1.5),
+    ("sphereface2", 0.4),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way of training.
+
+    Attributes:
+        name: of its files; letters, digits, dots and dashes.
+        recipe: how it is trained.
+    """
+
+    name: str
+    recipe: Recipe
+
+    @property
+    def work(self) -> float:
+        """How much an update of a face costs, in units of SphereFaceNet-4's at 56x48."""
+        height, width = self.recipe.input_size
+        depth = {"sphereface4": 1.0, "sphereface10": 4.0}.get(self.recipe.backbone, 10.0)
+        precision = {"float32": 1.8, "mixed_float16": 9.0}.get(self.recipe.precision, 1.0)
+        return depth * precision * height * width / (56 * 48)
+
+
+Change = Callable[..., Arm]
+
+
+def _changer(base: Recipe) -> Change:
+    """Return a function that names an arm and changes the base recipe for it."""
+
+    def arm(name: str, **changes: Any) -> Arm:
+        return Arm(name, dataclasses.replace(base, **changes))
+
+    return arm
+
+
+def margin_arms(base: Recipe, seeds: Sequence[int] = SEEDS) -> list[Arm]:
+    """Softmax and A-Softmax with m = 1, 2, 3, 4, each with some seeds."""
+    arm, arms = _changer(base), []
+    for seed in seeds:
+        arms.append(arm(f"softmax-seed{seed}", loss="softmax", margin=None, seed=seed))
+        arms += [arm(f"m{m}-seed{seed}", margin=m, seed=seed) for m in MARGINS]
+    return arms
+
+
+def lambda_arms(base: Recipe) -> list[Arm]:
+    """Lambda's minimum, and the released layer's gradient, for m = 4; 5 is `margin_arms`'s."""
+    arm = _changer(base)
+    minima = [arm(f"m4-lambda{value:g}", margin=4, lambda_minimum=value) for value in LAMBDA_MINIMA]
+    return [*minima, arm("m4-caffe", margin=4, gradient="caffe")]
+
+
+def depth_arms(base: Recipe) -> list[Arm]:
+    """Ten layers, for softmax and m = 4; those with four are `margin_arms`."""
+    arm = _changer(base)
+    return [
+        arm("softmax-10-layers", loss="softmax", margin=None, backbone="sphereface10"),
+        arm("m4-10-layers", margin=4, backbone="sphereface10"),
+    ]
+
+
+def loss_arms(base: Recipe) -> list[Arm]:
+    """Every other loss of the library, with the margin and scale that suit some hundred people."""
+    arm = _changer(base)
+    return [arm(loss, loss=loss, margin=margin) for loss, margin in OTHER_LOSSES]
+
+
+def cost_arms(base: Recipe) -> list[Arm]:
+    """What saves time, for m = 4: float32 beside bfloat16, a sampled head beside the full one."""
+    arm = _changer(base)
+    return [
+        arm("m4-float32", margin=4, precision="float32"),
+        arm("m4-sampled-head", margin=4, sample_rate=SAMPLE_RATE),
+    ]
+
+
+def full_size_arms(base: Recipe) -> list[Arm]:
+    """Softmax, m = 1 and m = 4 on faces of 112x96."""
+    arm = _changer(dataclasses.replace(base, input_size=(112, 96)))
+    return [
+        arm("softmax-full-size", loss="softmax", margin=None),
+        *[arm(f"m{m}-full-size", margin=m) for m in (1, 4)],
+    ]
+
+
+def real_base() -> Recipe:
+    """Return the recipe that every real arm changes: four epochs of a small set, in two minutes.
+
+    Against the preset `small`: half the batch, so that twice as many updates fit; a mirror alone,
+    as there is no time to learn by heart; and a lambda that stays high until there are features
+    (power 4), then falls to its minimum at 90 % of the run. With the released layer's curve scaled
+    to these updates, a power of 1, the loss stays at `ln(num_classes)`.
+    """
+    return Recipe(
+        backbone="sphereface4",
+        input_size=(56, 48),
+        annealing="fit",
+        annealing_reach=0.9,
+        annealing_power=4.0,
+        epochs=4,
+        batch_size=64,
+        learning_rate=0.05,
+        precision="mixed_bfloat16",
+    )

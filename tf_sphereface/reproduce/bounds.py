@@ -1,0 +1,241 @@
+"""The lower bounds of the margin: from which m on is every class narrower than the gap beside it?
+
+A class's decision region is where its margin logit beats the others' plain ones,
+`psi_m(theta_1) > cos(theta_j)`; that is `m theta_1 < theta_j`, because psi falls like a cosine that
+is not folded back. The paper asks that the largest angle within a region stays below the smallest
+angle between two regions, and derives m >= 2 + sqrt(3) for two classes and m >= 3 for many, evenly
+spread ones. Here the regions are built, by psi itself and for real-valued m, and measured. Two
+centres further apart than `(m - 1) / m pi` meet behind as well; both regions are then
+`2 pi / (m + 1)` wide, and the bound is `1 + 2 pi / theta_12`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.angular import psi_of_angle
+
+Centres = NDArray[np.float64]
+TWO_CLASSES, MANY_CLASSES = 2 + math.sqrt(3), 3.0
+BISECTIONS = 40  # of an interval of pi: to 3e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrangement:
+    """Where the class centres stand.
+
+    Attributes:
+        name: in words.
+        centres: unit vectors, (classes, 2 or 3).
+        bound: what the derivation in `docs/paper.md` gives, None where it does not reach.
+    """
+
+    name: str
+    centres: Centres
+    bound: float | None
+
+
+def on_circle(degrees: Any) -> Centres:
+    """Return unit vectors of the plane at given angles, in degrees."""
+    angles = np.radians(np.asarray(degrees, np.float64))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def evenly_on_circle(classes: int) -> Centres:
+    """Return unit vectors at equal angles."""
+    return on_circle(np.arange(classes) * 360.0 / classes)
+
+
+def regular_solid(vertices: int) -> Centres:
+    """Return the corners of a tetrahedron, octahedron, cube or icosahedron as unit vectors.
+
+    Args:
+        vertices: 4, 6, 8 or 12.
+
+    Raises:
+        ValueError: none of these has so many corners.
+
+    Example:
+
+    >>> regular_solid(6).shape
+    (6, 3)
+    """
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))
+    golden = (1 + math.sqrt(5)) / 2
+    solids: dict[int, Any] = {
+        4: signs[signs.prod(axis=1) > 0],
+        6: np.concatenate([np.eye(3), -np.eye(3)]),
+        8: signs,
+        12: [
+            np.roll([0.0, a, b * golden], shift)
+            for shift in range(3)
+            for a in (-1.0, 1.0)
+            for b in (-1.0, 1.0)
+        ],
+    }
+    if vertices not in solids:
+        raise ValueError(f"vertices must be 4, 6, 8 or 12. Received: {vertices}")
+    corners = np.asarray(solids[vertices], np.float64)
+    return np.asarray(corners / np.linalg.norm(corners, axis=1, keepdims=True))
+
+
+ARRANGEMENTS = (
+    *(
+        Arrangement(f"two, {angle}° apart, on the circle", on_circle([0, angle]), TWO_CLASSES)
+        for angle in (30, 60, 90, 120)
+    ),
+    *(
+        Arrangement(f"two, {angle}° apart, on the circle", on_circle([0, angle]), 1 + 360 / angle)
+        for angle in (150, 180)
+    ),
+    Arrangement("two, 90° apart, on the sphere", np.eye(3)[:2], TWO_CLASSES),
+    *(
+        Arrangement(f"{count}, evenly on the circle", evenly_on_circle(count), MANY_CLASSES)
+        for count in (3, 4, 6, 10)
+    ),
+    *(
+        Arrangement(f"{count}, corners of {name}, on the sphere", regular_solid(count), None)
+        for count, name in (
+            (4, "a tetrahedron"),
+            (6, "an octahedron"),
+            (8, "a cube"),
+            (12, "an icosahedron"),
+        )
+    ),
+)
+
+
+def region_edges(centres: Centres, margins: Any, rays: int = 180) -> Centres:
+    """Find the edges of the decision regions along rays that leave their centres.
+
+    Along such a ray `theta_1` grows faster than any `theta_j / m`, so that the region ends once, at
+    the only root; it is bisected. The test is psi's: `psi_m(theta_1) > max_j cos(theta_j)`.
+
+    Args:
+        centres: unit vectors, (classes, 2 or 3).
+        margins: m, real numbers above 1, (k,).
+        rays: how many directions on the sphere; in the plane there are two.
+
+    Returns:
+        Unit vectors (k, classes, rays, 2 or 3).
+    """
+    directions = np.stack([_directions(centre, rays) for centre in centres])
+    margin = np.asarray(margins, np.float64)[:, None, None]
+    low = np.zeros((len(margin), *directions.shape[:2]))
+    high = np.full_like(low, np.pi)
+    own = np.eye(len(centres), dtype=bool)[None, :, None, :]
+    for _ in range(BISECTIONS):
+        angle = (low + high) / 2
+        points = _along(centres, directions, angle)
+        others = np.where(own, -np.inf, points @ centres.T).max(axis=-1)
+        inside = psi_of_angle(angle, margin) > others
+        low, high = np.where(inside, angle, low), np.where(inside, high, angle)
+    return _along(centres, directions, low)
+
+
+def _along(centres: Centres, directions: Centres, angle: Centres) -> Centres:
+    """Return the points at some angle from each centre, on each ray."""
+    along, across = np.cos(angle)[..., None], np.sin(angle)[..., None]
+    return np.asarray(along * centres[None, :, None, :] + across * directions[None])
+
+
+def _directions(centre: Centres, rays: int) -> Centres:
+    """Return unit vectors at right angles to a centre."""
+    if len(centre) == 2:
+        across = np.array([-centre[1], centre[0]])
+        return np.stack([across, -across])
+    axis = np.eye(3)[np.argmin(np.abs(centre))]
+    first = np.cross(centre, axis)
+    first /= np.linalg.norm(first)
+    second = np.cross(centre, first)
+    turn = np.arange(rays) * 2 * np.pi / rays
+    return np.cos(turn)[:, None] * first + np.sin(turn)[:, None] * second
+
+
+def widest_and_nearest(centres: Centres, margin: float, rays: int = 180) -> tuple[float, float]:
+    """Measure the decision regions.
+
+    Returns:
+        The largest angle between two points of one region, and the smallest between points of two
+        regions, in degrees. On the sphere both are taken over the edges' rays.
+
+    Example:
+
+    >>> widest, nearest = widest_and_nearest(on_circle([0, 60]), 4.0)
+    >>> round(widest, 6), round(nearest, 6)     # 60/5 + 60/3, and 60 * 3/5
+    (32.0, 36.0)
+    """
+    return _measure(region_edges(centres, [margin], rays)[0])
+
+
+def _measure(edges: Centres) -> tuple[float, float]:
+    widest = max(_angles(edge, edge).max() for edge in edges)
+    nearest = min(_angles(a, b).min() for a, b in itertools.combinations(edges, 2))
+    return float(np.degrees(widest)), float(np.degrees(nearest))
+
+
+def _angles(a: Centres, b: Centres) -> NDArray[np.float64]:
+    """Return all angles between two sets of unit vectors, exact for small ones too."""
+    chord = np.linalg.norm(a[:, None] - b[None, :], axis=2)
+    return 2 * np.arcsin(np.clip(chord / 2, 0.0, 1.0))
+
+
+def crossing(centres: Centres, rays: int = 180, low: float = 1.5, high: float = 8.0) -> float:
+    """Find the m at which the widest region is as wide as the narrowest gap.
+
+    Raises:
+        ValueError: there is no such m between `low` and `high`.
+
+    Example:
+
+    >>> round(crossing(evenly_on_circle(5)), 6)
+    3.0
+    """
+
+    def excess(margin: float) -> float:
+        widest, nearest = widest_and_nearest(centres, margin, rays)
+        return widest - nearest
+
+    return _root(excess, low, high)
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    if not function(low) > 0 > function(high):
+        raise ValueError(f"the two angles must cross. Received: no crossing in {low} to {high}")
+    while high - low > 1e-7:
+        middle = (low + high) / 2
+        low, high = (middle, high) if function(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+def measure(rays: int = 180, points: int = 61) -> dict[str, Any]:
+    """Run the whole experiment.
+
+    Args:
+        rays: directions from each centre on the sphere.
+        points: margins at which the curves are measured, from 1.5 to 6.
+
+    Returns:
+        JSON values: for each arrangement its crossing, the paper's bound, and the curves.
+    """
+    margins = np.linspace(1.5, 6.0, points)
+    rows = []
+    for case in ARRANGEMENTS:
+        curve = [_measure(edges) for edges in region_edges(case.centres, margins, rays)]
+        rows.append(
+            {
+                "arrangement": case.name,
+                "bound": case.bound,
+                "crossing": crossing(case.centres, rays),
+                "widest": [round(a, 4) for a, _ in curve],
+                "nearest": [round(b, 4) for _, b in curve],
+            }
+        )
+    return {"margins": [round(m, 4) for m in margins.tolist()], "rays": rays, "rows": rows}

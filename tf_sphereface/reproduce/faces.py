@@ -1,0 +1,187 @@
+"""The faces that the arms are trained and verified on, decoded once and kept in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface import data
+
+Size = tuple[int, int]
+ProgressCallback = Callable[[int, int], None]
+ENVIRONMENT_VARIABLE = "TF_SPHEREFACE_DATA"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Faces:
+    """Faces to train on, and pairs of other people.
+
+    Attributes:
+        images: uint8 RGB (n, height, width, 3), to train on.
+        labels: int32 (n,), from 0.
+        test_images: uint8 RGB (k, height, width, 3), to verify on.
+        people: (k,), who is in each of them.
+        left: int (pairs,), position of each pair's first face in `test_images`.
+        right: int (pairs,), position of its second.
+        is_same: bool (pairs,).
+        folds: int (pairs,).
+        about: `"real"`, and in words what is trained and verified on.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    test_images: NDArray[np.uint8]
+    people: NDArray[Any]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    is_same: NDArray[np.bool_]
+    folds: NDArray[np.int64]
+    about: dict[str, Any]
+
+    @property
+    def num_classes(self) -> int:
+        """How many people there are to train on."""
+        return int(self.labels.max()) + 1
+
+    @property
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        return int(self.images.shape[1]), int(self.images.shape[2])
+
+
+def find_real(
+    folder: str | os.PathLike[str] | None, lfw: str | os.PathLike[str] | None
+) -> tuple[Path, Path] | None:
+    """Return the folders of training faces and of LFW, or None where no data is named.
+
+    Args:
+        folder: one folder a person, aligned faces; None takes `celeba_faces` of the folder that
+            the environment variable `TF_SPHEREFACE_DATA` names.
+        lfw: a folder that holds `images/NAME/NAME_0001.jpg`, `pairs.txt` and, where the images are
+            not aligned, `landmarks.tsv`; None takes `lfw_subset` of that same folder.
+
+    Raises:
+        FileNotFoundError: a folder that was named does not exist, or lacks a file.
+        ValueError: one of the two is named and the other is nowhere.
+
+    Example:
+
+    >>> find_real("no/such/folder", "nor/this")
+    Traceback (most recent call last):
+    FileNotFoundError: the folder of training faces must exist. Received: 'no/such/folder'
+    """
+    root = os.environ.get(ENVIRONMENT_VARIABLE)
+    train = folder or (Path(root) / "celeba_faces" if root else None)
+    test = lfw or (Path(root) / "lfw_subset" if root else None)
+    if train is None and test is None:
+        return None
+    if train is None or test is None:
+        raise ValueError(
+            "training faces and LFW belong together: give --data and --lfw, or name the folder of "
+            f"both in {ENVIRONMENT_VARIABLE}. Received: {train and str(train)!r} and "
+            f"{test and str(test)!r}"
+        )
+    for name, path in (("training faces", Path(train)), ("LFW", Path(test))):
+        if not path.is_dir():
+            raise FileNotFoundError(f"the folder of {name} must exist. Received: {str(path)!r}")
+    for needed in ("images", "pairs.txt"):
+        if not (Path(test) / needed).exists():
+            raise FileNotFoundError(f"the folder of LFW must hold {needed}. Received: {test}")
+    return Path(train), Path(test)
+
+
+def real_faces(
+    train: Path, lfw: Path, size: Size, progress: ProgressCallback | None = None
+) -> Faces:
+    """Read both folders at one size; larger faces are averaged down.
+
+    Args:
+        train: one folder a person.
+        lfw: as for `find_real`.
+        size: (height, width) in pixels.
+        progress: called with (files done, files in all) while the training faces are decoded.
+
+    Raises:
+        ValueError: a protocol's image cannot be used, or there is no good training face.
+    """
+    from tf_sphereface.eval.faces import FaceReader, Problems, iterate_faces
+    from tf_sphereface.eval.pairs import read_pairs
+
+    images, labels, index = data.load_folder(train, image_size=size, resize=True, progress=progress)
+    pairs = read_pairs(lfw / "pairs.txt")
+    names, left, right = pairs.images()
+    landmarks = lfw / "landmarks.tsv"
+    reader = FaceReader(size, landmarks if landmarks.is_file() else None)
+    problems = Problems()
+    read = list(iterate_faces(lfw / "images", names, reader, problems))
+    problems.raise_if_any(len(names), lfw / "images")
+    return Faces(
+        images,
+        labels,
+        np.concatenate(read),
+        np.array([name.split("/")[0] for name in names]),
+        np.asarray(left),
+        np.asarray(right),
+        pairs.is_same,
+        pairs.folds,
+        {
+            "real": True,
+            "train": f"{len(labels):,} faces of {len(index.names):,} people",
+            "test": f"{len(pairs):,} pairs of LFW's View 2, "
+            f"{len(np.unique(pairs.folds))} folds, {len(names):,} images",
+        },
+    )
+
+
+def synthetic_faces(
+    people: int,
+    images: int,
+    size: Size,
+    *,
+    pairs_per_fold: int,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> Faces:
+    """Render faces to train on, and pairs of as many other people.
+
+    Example:
+
+    >>> faces = synthetic_faces(4, 4, (28, 24), pairs_per_fold=4)
+    >>> faces.num_classes, faces.size, len(np.unique(faces.folds))
+    (4, (28, 24), 2)
+    """
+    pictures, labels = data.synthetic.training_set(
+        people, images, seed=seed, size=size, progress=progress
+    )
+    folds = min(10, people // 2)
+    test = data.synthetic.verification_set(
+        people,
+        pairs_per_fold=pairs_per_fold,
+        folds=folds,
+        seed=seed,
+        first_identity=data.synthetic.UNSEEN,
+        size=size,
+        progress=progress,
+    )
+    return Faces(
+        pictures,
+        labels,
+        test.images,
+        test.identities,
+        test.left,
+        test.right,
+        test.is_same,
+        test.folds,
+        {
+            "real": False,
+            "train": f"{len(labels):,} synthetic faces of {people:,} people",
+            "test": f"{len(test.is_same):,} pairs of {people:,} other synthetic people, "
+            f"{folds} folds",
+        },
+    )

@@ -1,0 +1,176 @@
+"""Go through the arms, one after the other; keep what is done, and tell how long it will take."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface import data
+from tf_sphereface._files import atomic_path, write_json
+from tf_sphereface.embedder import library_versions
+from tf_sphereface.reproduce.arms import Arm
+from tf_sphereface.reproduce.faces import Faces, Size
+from tf_sphereface.reproduce.training import Outcome, run_arm
+
+Say = Callable[[str], None]
+
+
+class Results:
+    """The arms of a folder: `arms/NAME.json`, and `arms/NAME.npz` with the scores of the pairs.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "arms"
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Return what is kept of an arm, None where it has not been run."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            return None
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} must be JSON: {error}. Received: something else") from error
+        return dict(kept)
+
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the scores of an arm, and which pairs it decided rightly."""
+        with np.load(self.folder / f"{name}.npz") as stored:
+            return {key: stored[key] for key in stored.files}
+
+    def save(self, name: str, outcome: Outcome) -> None:
+        """Keep an arm: the arrays first, so that whoever sees the figures has them too."""
+        with atomic_path(self.folder / f"{name}.npz") as temporary:
+            np.savez_compressed(temporary, **outcome.arrays)  # type: ignore[arg-type]
+        write_json(
+            self.folder / f"{name}.json",
+            {"name": name, **outcome.figures, "versions": library_versions()},
+        )
+
+    def done(self, arm: Arm, about: Mapping[str, Any]) -> bool:
+        """Whether this very arm has been run: the same recipe on the same faces."""
+        kept = self.load(arm.name)
+        if kept is None or not (self.folder / f"{arm.name}.npz").is_file():
+            return False
+        same_recipe = kept["recipe"] == json.loads(json.dumps(arm.recipe.to_dict()))
+        return bool(same_recipe and kept["faces"] == about)
+
+
+class Pace:
+    """How long is left, from how long it has taken: the work of the arms in common units.
+
+    Args:
+        work: of everything that is to be done.
+        seconds_a_unit: a first guess.
+    """
+
+    def __init__(self, work: float, seconds_a_unit: float) -> None:
+        self._left, self._guess = work, seconds_a_unit
+        self._done = self._seconds = 0.0
+
+    def finished(self, work: float, seconds: float) -> None:
+        """Note that some of the work is done."""
+        self._left -= work
+        self._done += work
+        self._seconds += seconds
+
+    @property
+    def minutes_left(self) -> float:
+        """The estimate."""
+        unit = self._seconds / self._done if self._done else self._guess
+        return max(self._left, 0.0) * unit / 60
+
+
+def updates(arm: Arm, faces: int) -> int:
+    """Return how many updates an arm makes."""
+    return arm.recipe.epochs * data.steps_per_epoch(faces, arm.recipe.batch_size)
+
+
+def run_arms(
+    arms: Sequence[Arm],
+    folder: Path,
+    faces_of: Callable[[Size], Faces],
+    *,
+    say: Say = lambda text: None,
+    bar: Any = None,
+    run: Callable[..., Outcome] = run_arm,
+) -> Results:
+    """Run the arms that are not done yet.
+
+    Args:
+        arms: what to run, in this order; names are unique.
+        folder: of the results.
+        faces_of: from (height, width) to the faces; called once a size, when first needed.
+        say: called with a line of text after each arm.
+        bar: a `rich` progress bar, or None.
+        run: what trains and verifies an arm.
+
+    Returns:
+        The results. An arm of the same name whose recipe or faces were others is run again.
+    """
+    results = Results(folder)
+    loaded: dict[Size, Faces] = {}
+    sizes = {arm.recipe.input_size for arm in arms}
+    for size in sorted(sizes):
+        loaded = {size: faces_of(size)}  # one size in memory at a time
+        faces = loaded[size]
+        _keep_pairs(faces, folder)
+        _run_size([a for a in arms if a.recipe.input_size == size], faces, results, say, bar, run)
+    return results
+
+
+def _keep_pairs(faces: Faces, folder: Path) -> None:
+    with atomic_path(folder / "arms" / "pairs.npz") as temporary:
+        np.savez_compressed(temporary, is_same=faces.is_same, folds=faces.folds)
+
+
+def _run_size(
+    arms: Sequence[Arm],
+    faces: Faces,
+    results: Results,
+    say: Say,
+    bar: Any,
+    run: Callable[..., Outcome],
+) -> None:
+    waiting = [arm for arm in arms if not results.done(arm, faces.about)]
+    if len(waiting) < len(arms):
+        say(f"{len(arms) - len(waiting)} of {len(arms)} arms were done before")
+    count = len(faces.labels)
+    cost = {arm.name: arm.work * updates(arm, count) * arm.recipe.batch_size for arm in waiting}
+    pace = Pace(sum(cost.values()), seconds_a_unit=0.0018)  # measured on two cores
+    whole = bar and bar.add_task("all arms", total=len(waiting))
+    for number, arm in enumerate(waiting, start=1):
+        task = bar and bar.add_task(arm.name, total=updates(arm, count))
+        began = time.monotonic()
+
+        def moved(steps: int, task: Any = task) -> None:
+            if bar:
+                bar.update(task, advance=steps)
+
+        outcome = run(arm.recipe, faces, moved)
+        results.save(arm.name, outcome)
+        pace.finished(cost[arm.name], time.monotonic() - began)
+        if bar:
+            bar.remove_task(task)
+            bar.update(whole, advance=1)
+        say(
+            f"{number} of {len(waiting)}  {arm.name}: {headline(outcome.figures)}, "
+            f"{time.monotonic() - began:.0f} s; about {pace.minutes_left:.0f} minutes left"
+        )
+
+
+def headline(figures: Mapping[str, Any]) -> str:
+    """Say what an arm reached."""
+    if figures["diverged"]:
+        return "diverged"
+    row = figures["verification"]["flip-plain"]
+    return f"{100 * row['accuracy']:.2f} ± {100 * row['std_error']:.2f} %"
