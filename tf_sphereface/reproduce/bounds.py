@@ -112,7 +112,7 @@ ARRANGEMENTS = (
 )
 
 
-def region_edges(centres: Centres, margins: Any, rays: int = 180) -> Centres:
+def region_edges(centres: Centres, margins: Any, rays: int = 360) -> Centres:
     """Find the edges of the decision regions along rays that leave their centres.
 
     Along such a ray `theta_1` grows faster than any `theta_j / m`, so that the region ends once, at
@@ -126,7 +126,7 @@ def region_edges(centres: Centres, margins: Any, rays: int = 180) -> Centres:
     Returns:
         Unit vectors (k, classes, rays, 2 or 3).
     """
-    directions = np.stack([_directions(centre, rays) for centre in centres])
+    directions = np.stack([_directions(centres, i, rays) for i in range(len(centres))])
     margin = np.asarray(margins, np.float64)[:, None, None]
     low = np.zeros((len(margin), *directions.shape[:2]))
     high = np.full_like(low, np.pi)
@@ -146,21 +146,33 @@ def _along(centres: Centres, directions: Centres, angle: Centres) -> Centres:
     return np.asarray(along * centres[None, :, None, :] + across * directions[None])
 
 
-def _directions(centre: Centres, rays: int) -> Centres:
-    """Return unit vectors at right angles to a centre."""
+def _directions(centres: Centres, which: int, rays: int) -> Centres:
+    """Return unit vectors at right angles to a centre; on the sphere, the first to a neighbour.
+
+    A solid's neighbours and the corners between them are then at whole degrees from the first ray.
+    """
+    centre = centres[which]
     if len(centre) == 2:
         across = np.array([-centre[1], centre[0]])
         return np.stack([across, -across])
-    axis = np.eye(3)[np.argmin(np.abs(centre))]
-    first = np.cross(centre, axis)
+    cosines = centres @ centre
+    cosines[which] = -np.inf
+    neighbour = centres[np.argmax(cosines)]
+    first = neighbour - (neighbour @ centre) * centre
     first /= np.linalg.norm(first)
     second = np.cross(centre, first)
     turn = np.arange(rays) * 2 * np.pi / rays
     return np.cos(turn)[:, None] * first + np.sin(turn)[:, None] * second
 
 
-def widest_and_nearest(centres: Centres, margin: float, rays: int = 180) -> tuple[float, float]:
+def widest_and_nearest(centres: Centres, margin: float, rays: int = 360) -> tuple[float, float]:
     """Measure the decision regions.
+
+    Args:
+        centres: unit vectors that look alike from each of them, as all `ARRANGEMENTS` do: the first
+            region then stands for all.
+        margin: m, a real number above 1.
+        rays: how many directions on the sphere; a multiple of 360 meets the corners.
 
     Returns:
         The largest angle between two points of one region, and the smallest between points of two
@@ -176,8 +188,9 @@ def widest_and_nearest(centres: Centres, margin: float, rays: int = 180) -> tupl
 
 
 def _measure(edges: Centres) -> tuple[float, float]:
-    widest = max(_angles(edge, edge).max() for edge in edges)
-    nearest = min(_angles(a, b).min() for a, b in itertools.combinations(edges, 2))
+    """Compare the first region with itself and the others."""
+    widest = _angles(edges[0], edges[0]).max()
+    nearest = min(_angles(edges[0], edge).min() for edge in edges[1:])
     return float(np.degrees(widest)), float(np.degrees(nearest))
 
 
@@ -187,7 +200,7 @@ def _angles(a: Centres, b: Centres) -> NDArray[np.float64]:
     return 2 * np.arcsin(np.clip(chord / 2, 0.0, 1.0))
 
 
-def crossing(centres: Centres, rays: int = 180, low: float = 1.5, high: float = 8.0) -> float:
+def crossing(centres: Centres, rays: int = 360, low: float = 1.5, high: float = 8.0) -> float:
     """Find the m at which the widest region is as wide as the narrowest gap.
 
     Raises:
@@ -215,7 +228,7 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def measure(rays: int = 180, points: int = 61) -> dict[str, Any]:
+def measure(rays: int = 360, points: int = 61) -> dict[str, Any]:
     """Run the whole experiment.
 
     Args:

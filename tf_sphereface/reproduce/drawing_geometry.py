@@ -121,8 +121,12 @@ def _view(towards: NDArray[Any]) -> NDArray[Any]:
 
 def draw_bounds(found: Mapping[str, Any], folder: Path) -> str:
     """Draw the widest region and the narrowest gap over m, for three arrangements."""
-    wanted = ("two, 90° apart, on the circle", "6, evenly on the circle", "octahedron")
-    rows = [next(r for r in found["rows"] if name in r["arrangement"]) for name in wanted]
+    wanted = {
+        "two, 90° apart, on the circle": "two classes, 90° apart",
+        "6, evenly on the circle": "six, evenly on a circle",
+        "6, corners of an octahedron, on the sphere": "six, evenly on a sphere",
+    }
+    rows = [row for row in found["rows"] if row["arrangement"] in wanted]
     with Canvas(9.6, 2.9) as canvas:
         panels = canvas.figure.subplots(1, len(rows))
         for panel, row in zip(panels, rows, strict=True):
@@ -133,9 +137,9 @@ def draw_bounds(found: Mapping[str, Any], folder: Path) -> str:
             words += f"\nbound {row['bound']:.3f}" if row["bound"] else "\nno bound derived"
             top = max(row["widest"][0], row["nearest"][-1])
             panel.text(row["crossing"] + 0.08, 0.98 * top, words, va="top", fontsize=8)
-            panel.set(title=row["arrangement"], xlabel="m", ylim=(0, top))
+            panel.set(title=wanted[row["arrangement"]], xlabel="m", ylim=(0, top))
         panels[0].set_ylabel("angle, degrees")
-        panels[0].legend(frameon=False, fontsize=8, loc="center right")
+        panels[1].legend(frameon=False, fontsize=8, loc="lower right")
         return canvas.save(folder, "bounds")
 
 

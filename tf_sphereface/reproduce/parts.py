@@ -144,7 +144,11 @@ def _embeddings(out: Path, quick: bool, say: Say) -> None:
         if quick
         else {"dimensions": [2, 3], "margins": [None, 1, 2, 3, 4], "epochs": 60, "faces": 150}
     )
-    settings |= {"classes": toys.CLASSES, "lambda_minimum": toys.LAMBDA_MINIMUM}
+    settings |= {
+        "classes": toys.CLASSES,
+        "lambda_base": toys.LAMBDA_BASE,
+        "lambda_minimum": toys.LAMBDA_MINIMUM,
+    }
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings:
         return
     say("small networks: digits" + ("" if quick else " and synthetic faces"))
@@ -160,9 +164,11 @@ def _embeddings(out: Path, quick: bool, say: Say) -> None:
 
 
 def _bounds(out: Path, quick: bool, say: Say) -> None:
-    path, rays, points = out / "bounds.json", 60 if quick else 180, 19 if quick else 46
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["rays"] == rays:
-        return
+    path, rays, points = out / "bounds.json", 360, 19 if quick else 46
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if (kept["rays"], len(kept["margins"])) == (rays, points):
+            return
     found = bounds.measure(rays, points)
     write_json(path, found)
     for row in found["rows"]:

@@ -15,7 +15,7 @@ from tf_sphereface._extras import require
 
 CLASSES = 6  # as many people as in the paper's figure
 BATCH, LEARNING_RATE = 64, 0.05
-LAMBDA_MINIMUM = 0.5
+LAMBDA_BASE, LAMBDA_MINIMUM = 100.0, 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,17 +99,20 @@ def train_toy(toy: Toy, dimensions: int, margin: int | None, epochs: int, seed: 
     classes = int(toy.labels.max()) + 1
     network = small_network(toy.images.shape[1:], dimensions)
     model = sf.FaceClassifier(network, classes, head="softmax" if margin is None else "angular")
-    steps = epochs * (len(toy.labels) // BATCH)
+    steps_per_epoch = len(toy.labels) // BATCH
+    steps = epochs * steps_per_epoch
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     loss = None
     if margin is not None:
         annealing = sf.schedules.LambdaAnnealing.for_steps(
-            steps, reach=0.8, base=100.0, minimum=LAMBDA_MINIMUM
+            steps, reach=0.8, base=LAMBDA_BASE, minimum=LAMBDA_MINIMUM
         )
         loss = sf.losses.ASoftmaxLoss(margin, annealing)
     optimizer = keras.optimizers.SGD(schedule, momentum=0.9, global_clipnorm=5.0)
-    model.compile(optimizer, loss=loss, metrics=["accuracy"])
-    count = len(toy.labels) // BATCH * BATCH
+    model.compile(  # an epoch in one call: such small updates cost less than Keras' bookkeeping
+        optimizer, loss=loss, metrics=["accuracy"], steps_per_execution=steps_per_epoch
+    )
+    count = steps_per_epoch * BATCH
     order = np.random.default_rng(seed).permutation(len(toy.labels))[:count]
     history = model.fit(
         toy.images[order], toy.labels[order], batch_size=BATCH, epochs=epochs, verbose=0

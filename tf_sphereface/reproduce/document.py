@@ -1,0 +1,165 @@
+"""Write the page from the results that a folder holds, and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_sphereface._files import atomic_path, write_json
+from tf_sphereface.reproduce import drawing_arms, drawing_geometry, words
+from tf_sphereface.reproduce.runner import Results, Say
+from tf_sphereface.reproduce.sections import Kinds, arm_sections, claims, time_section
+from tf_sphereface.reproduce.tables import table
+
+IMAGES = "images/paper"
+COMMAND = "tf_sphereface-reproduce --out paper --data FACES --lfw LFW"
+QUICK_COMMAND = "tf_sphereface-reproduce --out paper --quick"
+
+
+def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
+    """Draw the figures and write the page.
+
+    Args:
+        out: the folder of results.
+        page: the Markdown file; its figures go into `images/paper` beside it.
+        quick: whether the results are those of `--quick`.
+        say: called with lines of text.
+
+    Returns:
+        The page's path.
+    """
+    images = page.parent / IMAGES
+    drawn: list[str] = []
+    lines = [words.INTRODUCTION.format(command=QUICK_COMMAND if quick else COMMAND)]
+    if quick:
+        lines.append("This page is of `--quick`: a few minutes, synthetic faces, one seed.\n")
+    kinds = Kinds(Results(out))
+    lines += claims(kinds)
+    lines += embeddings_section(out, images, drawn)
+    lines += bounds_section(out, images, drawn)
+    lines += [words.BOUNDARIES, picture(drawing_geometry.draw_boundaries(images), drawn)]
+    lines += arm_sections(kinds)
+    lines = _with_figures(lines, kinds, images, drawn)
+    lines += time_section(out)
+    with atomic_path(page) as temporary:
+        temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    write_json(out / "figures.json", [f"{IMAGES}/{name}" for name in drawn])
+    say(f"wrote {page} and {len(drawn)} figures")
+    return page
+
+
+def picture(name: str, drawn: list[str]) -> str:
+    """Return the line that shows a figure, and note that it was drawn."""
+    drawn.append(name)
+    return f"![{ALT[name]}]({IMAGES}/{name}.svg)\n"
+
+
+ALT = {
+    "boundaries": "Decision regions of softmax, modified softmax and A-Softmax in the plane",
+    "bounds": "Widest region and narrowest gap over m, with their crossing",
+    "margins": "Accuracy and mean angles over m",
+    "angles": "Angles of genuine and impostor pairs, one panel a loss",
+    "training": "Training loss over updates and against lambda",
+    "losses": "Accuracy of every loss",
+    **{
+        f"embeddings-{toy}-{n}d": f"{words_} embedded in {n} dimensions, softmax and m = 1 to 4"
+        for toy, words_ in (("digits", "Handwritten digits"), ("faces", "Synthetic faces"))
+        for n in (2, 3)
+    },
+}
+
+
+def _with_figures(lines: list[str], kinds: Kinds, images: Path, drawn: list[str]) -> list[str]:
+    """Draw what the arms' sections ask for by name, where there is something to draw."""
+    found = []
+    for line in lines:
+        if not line.startswith("figure: "):
+            found.append(line)
+            continue
+        name = line.removeprefix("figure: ")
+        single = {
+            title: names[0]
+            for title, names in kinds.of_margin.items()
+            if kinds.average(title) is not None
+        }
+        if name == "margins":
+            drawing_arms.draw_margins({title: kinds.present(title) for title in single}, images)
+        elif name == "angles":
+            drawing_arms.draw_angles(kinds.results, single, images)
+        elif name == "training":
+            drawing_arms.draw_training(kinds.results, single, images)
+        else:
+            rows = [(title, kinds.present(title)) for title in kinds.one_seed_titles()]
+            drawing_arms.draw_ranking(rows, "softmax", images)
+        found.append(picture(name, drawn))
+    return found
+
+
+def embeddings_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
+    """Show the small networks."""
+    path = out / "embeddings.json"
+    if not path.is_file():
+        return ["## 1. What the margin does to features\n", "Not run (`--parts embeddings`).\n"]
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    rows, settings = kept["rows"], kept["settings"]
+    lines = [
+        words.EMBEDDINGS.format(
+            steps=" or ".join(sorted({str(row["steps"]) for row in rows})),
+            classes=settings["classes"],
+            data=" and ".join(dict.fromkeys(row["data"] for row in rows)),
+            base=settings["lambda_base"],
+            minimum=settings["lambda_minimum"],
+        )
+    ]
+    with np.load(out / "embeddings.npz") as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["name"].split()[0], row["dimensions"]), []).append(row)
+    for (toy, dimensions), members in groups.items():
+        losses = [row["name"].split()[2] for row in members]
+        name = drawing_geometry.draw_embeddings(arrays, toy, dimensions, losses, images)
+        lines.append(picture(name, drawn))
+    head = ["data", "dimensions", "loss", "mean angle, genuine", "impostor"]
+    head += ["95 % of genuine below", "95 % of impostor above", "Fisher score", "training accuracy"]
+    cells = [
+        [
+            row["name"].split()[0],
+            str(row["dimensions"]),
+            "softmax" if row["margin"] is None else f"m = {row['margin']}",
+            f"{row['genuine_angle']:.1f}°",
+            f"{row['impostor_angle']:.1f}°",
+            f"{row['genuine_angle_95']:.1f}°",
+            f"{row['impostor_angle_5']:.1f}°",
+            f"{row['angular_fisher_score']:.4f}",
+            f"{100 * row['training_accuracy']:.1f} %",
+        ]
+        for row in rows
+    ]
+    return [*lines, *table(head, cells)]
+
+
+def bounds_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
+    """Show the bounds beside the crossings."""
+    path = out / "bounds.json"
+    if not path.is_file():
+        return ["## 2. The lower bounds of m\n", "Not run (`--parts bounds`).\n"]
+    found = json.loads(path.read_text(encoding="utf-8"))
+    cells = [
+        [
+            row["arrangement"],
+            f"{row['bound']:.4f}" if row["bound"] else "not derived",
+            f"{row['crossing']:.4f}",
+        ]
+        for row in found["rows"]
+    ]
+    solids = [row["crossing"] for row in found["rows"] if not row["bound"]]
+    return [
+        words.BOUNDS,
+        *table(["class centres", "bound, derived", "crossing, measured"], cells),
+        picture(drawing_geometry.draw_bounds(found, images), drawn),
+        words.BOUNDS_AFTER.format(low=min(solids), high=max(solids)),
+    ]

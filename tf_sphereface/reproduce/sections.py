@@ -1,0 +1,403 @@
+"""The page's sections on trained arms: tables, paired tests, and what holds of the claims."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tf_sphereface import angular
+from tf_sphereface.reproduce import published, words
+from tf_sphereface.reproduce.arms import OTHER_LOSSES, SAMPLE_RATE, SEEDS
+from tf_sphereface.reproduce.runner import Results
+from tf_sphereface.reproduce.summary import (
+    Average,
+    Difference,
+    average,
+    difference,
+    step_ratio,
+)
+from tf_sphereface.reproduce.tables import angles, percent, points, seeds, spread, table, verdict
+
+CENTRED = "flip-mean_subtracted"
+MISSING = "Not run: this part needs faces to train on and LFW to verify on (`--data`, `--lfw`).\n"
+
+
+class Kinds:
+    """The results by what was trained: titles of the page to names of arms.
+
+    Args:
+        results: the results.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.of_margin = {
+            "softmax": [f"softmax-seed{seed}" for seed in SEEDS],
+            **{f"m = {m}": [f"m{m}-seed{seed}" for seed in SEEDS] for m in (1, 2, 3, 4)},
+        }
+        self.names: dict[str, list[str]] = {
+            **self.of_margin,
+            **{f"{loss}": [loss] for loss, _ in OTHER_LOSSES},
+            **{f"lambda {value}": [f"m4-lambda{value}"] for value in (0, 2, 10)},
+            "caffe": ["m4-caffe"],
+            "float32": ["m4-float32"],
+            "sampled head": ["m4-sampled-head"],
+            **{f"{loss}, 10 layers": [f"{arm}-10-layers"] for loss, arm in _TWO},
+            **{f"{loss}, 112x96": [f"{arm}-full-size"] for loss, arm in (*_TWO, ("m = 1", "m1"))},
+        }
+
+    def average(self, title: str, key: str = "flip-plain") -> Average | None:
+        """Return the mean over the seeds that are there."""
+        return average(self.results, self.names[title], key)
+
+    def one_seed(self, title: str, key: str = "flip-plain") -> Average | None:
+        """Return what the first seed alone reached."""
+        return average(self.results, self.names[title][:1], key)
+
+    def present(self, title: str) -> Average:
+        """Return the average of what is known to be there."""
+        found = self.average(title)
+        if found is None:
+            raise ValueError(f"{title} must have been run. Received: no result")
+        return found
+
+    def paired(self, first: str, second: str, key: str = "flip-plain") -> Difference | None:
+        """Return the paired difference, over as many seeds as both have."""
+        a, b = self.names[first], self.names[second]
+        shared = min(len(a), len(b))
+        return difference(self.results, a[:shared], b[:shared], key)
+
+    def first(self, title: str) -> dict[str, Any] | None:
+        """Return what is kept of the first seed."""
+        return self.results.load(self.names[title][0])
+
+    def one_seed_titles(self) -> list[str]:
+        """Return the titles of the losses that did not diverge."""
+        titles = [*self.of_margin, *(loss for loss, _ in OTHER_LOSSES)]
+        return [title for title in titles if self.one_seed(title) is not None]
+
+
+_TWO = (("softmax", "softmax"), ("m = 4", "m4"))
+
+
+def claims(kinds: Kinds) -> list[str]:
+    """Say which of the paper's claims the networks trained here bear out."""
+    if kinds.average("m = 4") is None:
+        return []
+    rows: list[tuple[str, str, str]] = [
+        ("the margin beats softmax", "m = 4", "softmax"),
+        ("unit centres without a margin beat softmax", "m = 1", "softmax"),
+        ("the margin beats unit centres alone", "m = 4", "m = 1"),
+        ("m = 2 beats m = 1", "m = 2", "m = 1"),
+        ("m = 3 beats m = 2", "m = 3", "m = 2"),
+        ("m = 4 beats m = 3", "m = 4", "m = 3"),
+        ("with ten layers too the margin beats softmax", "m = 4, 10 layers", "softmax, 10 layers"),
+        ("ten layers beat four, m = 4", "m = 4, 10 layers", "m = 4"),
+        ("ten layers beat four, softmax", "softmax, 10 layers", "softmax"),
+        ("lambda's minimum of 5 beats 10", "m = 4", "lambda 10"),
+    ]
+    cells = []
+    for claim, first, second in rows:
+        found = kinds.paired(first, second)
+        if found is not None:
+            cells.append([claim, points(found), verdict(found)])
+    for claim, better in (
+        ("the gap between genuine and impostor angles grows with m", lambda a: a.gap),
+        ("the angular Fisher score falls with m", lambda a: -(a.angular_fisher_score or 0.0)),
+    ):
+        found = [kinds.average(f"m = {m}") for m in (1, 2, 3, 4)]
+        values = [better(a) for a in found if a is not None]
+        if len(values) == 4:
+            rises = all(b > a for a, b in itertools.pairwise(values))
+            ends = "holds from m = 1 to 4, not in each step" if values[-1] > values[0] else "fails"
+            cells.append([claim, "section 4", "holds" if rises else ends])
+    return [
+        "**What survives on a small set** (*holds*, *the opposite*: by more than two paired "
+        "standard errors over the folds):\n",
+        *table(["claim", "difference, points", "here"], cells),
+    ]
+
+
+def arm_sections(kinds: Kinds) -> list[str]:
+    """Return the sections on the trained arms; a line `figure: NAME` stands for a figure."""
+    return [
+        *margin_section(kinds),
+        *lambda_section(kinds),
+        *depth_section(kinds),
+        *loss_section(kinds),
+        *cost_section(kinds),
+        *size_section(kinds),
+    ]
+
+
+def margin_section(kinds: Kinds) -> list[str]:
+    """The ablation on m."""
+    first = next((f for t in kinds.of_margin if (f := kinds.first(t)) is not None), None)
+    if first is None:
+        return ["## 4. The ablation on m\n", MISSING]
+    head = ["", "LFW, *published*", "*measured*: accuracy", "spread", "mean subtracted"]
+    head += ["genuine", "impostor", "gap", "Fisher score", "training loss", "accuracy in training"]
+    cells = []
+    for title in kinds.of_margin:
+        found = kinds.average(title)
+        cells.append(
+            [
+                title,
+                published.BY_MARGIN[title],
+                percent(found),
+                spread(found),
+                percent(kinds.average(title, CENTRED)),
+                *angles(found),
+                *_training(kinds, title),
+            ]
+        )
+    pairs = [(f"m = {m}", "softmax") for m in (1, 2, 3, 4)]
+    pairs += [(f"m = {m}", f"m = {m - 1}") for m in (2, 3, 4)] + [("m = 4", "m = 1")]
+    paired = []
+    for a, b in pairs:
+        plain = kinds.paired(a, b)
+        if plain is not None:
+            paired.append([f"{a} − {b}", points(plain), seeds(plain)])
+            paired[-1].append(points(kinds.paired(a, b, CENTRED)))
+    runs = len(kinds.present("softmax").runs) if kinds.average("softmax") else 1
+    return [
+        words.MARGIN.format(
+            train=_capital(first["faces"]["train"]),
+            test=first["faces"]["test"],
+            recipe=describe_recipe(first["recipe"]),
+            seeds={1: "one", 2: "two", 3: "three"}.get(runs, str(runs)),
+        ),
+        *table(head, cells),
+        f"*Published*: SphereFace-64 on CASIA-WebFace; {published.legend('*', '†')}\n",
+        "figure: margins",
+        "figure: angles",
+        words.PAIRED,
+        *table(
+            ["", "image + mirror", "seed by seed", "the same, mean subtracted"],
+            paired,
+        ),
+        "figure: training",
+    ]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _training(kinds: Kinds, title: str) -> list[str]:
+    kept = kinds.first(title)
+    if kept is None:
+        return ["—", "—"]
+    epochs = kept["training"]["epochs"]
+    accuracy = epochs.get("accuracy") or epochs["sampled_accuracy"]
+    return [f"{epochs['loss'][-1]:.2f}", f"{100 * accuracy[-1]:.0f} %"]
+
+
+def describe_recipe(recipe: Mapping[str, Any]) -> str:
+    """Say how the arms were trained, in a sentence."""
+    height, width = recipe["input_size"]
+    return (
+        f"SphereFaceNet-{recipe['backbone'].removeprefix('sphereface')} at {height}x{width}, "
+        f"{recipe['epochs']} epochs in batches of {recipe['batch_size']}, rate "
+        f"{recipe['learning_rate']:g} divided by 10 at "
+        + " and ".join(f"{share:.0%}" for share in recipe["drops"])
+        + f" of the run, weight decay {recipe['weight_decay']:g}, augmentation "
+        f"`{recipe['augment']}`, {recipe['precision']}; lambda reaches its minimum of "
+        f"{recipe['lambda_minimum']:g} at {recipe['annealing_reach']:.0%} "
+        f"(power {recipe['annealing_power']:g})."
+    )
+
+
+def lambda_section(kinds: Kinds) -> list[str]:
+    """Lambda's minimum and the released gradient."""
+    if all(kinds.average(t) is None for t in ("lambda 0", "lambda 2", "lambda 10", "caffe")):
+        return ["## 5. Lambda's minimum, and the released layer's gradient\n", MISSING]
+    cells = []
+    rows = [("0", "lambda 0"), ("2", "lambda 2"), ("5", "m = 4"), ("10", "lambda 10")]
+    for minimum, title in [*rows, ("5, the released layer's gradient", "caffe")]:
+        kept = kinds.first(title)
+        if kept is None:
+            continue
+        found = kinds.one_seed(title)
+        value = kept["training"]["curve"][-1][2]
+        felt = "—" if value is None else f"{float(angular.effective_margin(4, value)):.2f}"
+        cells.append(
+            [
+                minimum,
+                "—" if value is None else f"{value:.3g}",
+                felt,
+                percent(found) if found else "diverged",
+                *angles(found),
+                *_training(kinds, title),
+                "" if title == "m = 4" else points(kinds.paired(title, "m = 4")),
+            ]
+        )
+    head = ["minimum", "at the end", "margin felt", "accuracy", "genuine", "impostor", "gap"]
+    head += ["Fisher score", "training loss", "accuracy in training", "paired with 5"]
+    return [words.LAMBDA, *table(head, cells)]
+
+
+def depth_section(kinds: Kinds) -> list[str]:
+    """Four and ten layers."""
+    title = "## 6. Depth\n"
+    if kinds.average("m = 4, 10 layers") is None:
+        return [title, MISSING]
+    cells = []
+    for loss, _ in _TWO:
+        for layers, name in ((4, loss), (10, f"{loss}, 10 layers")):
+            found = kinds.one_seed(name)
+            kept = kinds.first(name)
+            cells.append(
+                [
+                    loss,
+                    str(layers),
+                    published.BY_DEPTH.get((loss, layers), "—"),
+                    percent(found) if kept is None or not kept["diverged"] else "diverged",
+                    *angles(found),
+                    *_training(kinds, name),
+                    "" if layers == 4 else points(kinds.paired(name, loss)),
+                ]
+            )
+    head = ["", "layers", "LFW, *published*", "*measured*", "genuine", "impostor", "gap"]
+    head += ["Fisher score", "training loss", "accuracy in training", "paired with 4 layers"]
+    deep = ", ".join(f"{loss} {published.BY_DEPTH[loss, 64]}" for loss, _ in _TWO)
+    margin = kinds.paired("m = 4, 10 layers", "softmax, 10 layers")
+    return [
+        title,
+        "One seed, the same recipe for both depths.\n",
+        *table(head, cells),
+        f"With ten layers, m = 4 − softmax: {points(margin)}. With 64 layers, *published*: {deep}; "
+        f"{published.legend('‡')}\n",
+    ]
+
+
+def loss_section(kinds: Kinds) -> list[str]:
+    """Every loss."""
+    if all(kinds.first(loss) is None for loss, _ in OTHER_LOSSES):
+        return ["## 7. Every loss of the library\n", MISSING]
+    return [words.LOSSES, *loss_table(kinds), "figure: losses"]
+
+
+def loss_table(kinds: Kinds) -> list[str]:
+    """Return the table of all losses; `docs/losses.md` has it too."""
+    cells = []
+    for title in [*kinds.of_margin, *(loss for loss, _ in OTHER_LOSSES)]:
+        kept = kinds.first(title)
+        if kept is None:
+            continue
+        found, recipe = kinds.one_seed(title), kept["recipe"]
+        margin, scale = recipe["margin"], recipe["scale"]
+        cells.append(
+            [
+                title if title == "softmax" or not title.startswith("m =") else "a-softmax",
+                "—" if margin is None else f"{margin:g}",
+                "—" if scale is None else f"{scale:g}",
+                percent(found) if found else "diverged",
+                percent(kinds.one_seed(title, CENTRED)),
+                *angles(found),
+                "" if title == "softmax" else points(_first_pair(kinds, title, "softmax")),
+                "" if title == "m = 4" else points(_first_pair(kinds, title, "m = 4")),
+            ]
+        )
+    head = ["loss", "m", "s", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
+    head += ["Fisher score", "paired with softmax", "paired with A-Softmax m = 4"]
+    return table(head, cells)
+
+
+def _first_pair(kinds: Kinds, first: str, second: str) -> Difference | None:
+    """Return the paired difference of the first seed alone."""
+    return difference(kinds.results, kinds.names[first][:1], kinds.names[second][:1])
+
+
+def cost_section(kinds: Kinds) -> list[str]:
+    """Precision and the sampled head."""
+    base = kinds.first("m = 4")
+    if base is None or all(kinds.first(t) is None for t in ("float32", "sampled head")):
+        return ["## 8. What saves time\n", MISSING]
+    cells = []
+    for words_, title in (
+        (f"{base['recipe']['precision']}, full head", "m = 4"),
+        ("float32, full head", "float32"),
+        (f"{base['recipe']['precision']}, sample_rate {SAMPLE_RATE:g}", "sampled head"),
+    ):
+        kept = kinds.first(title)
+        if kept is None:
+            continue
+        found = None if title == "m = 4" else kinds.paired(title, "m = 4")
+        noise = "" if found is None else ("yes" if found.within_noise else "no")
+        cells.append(
+            [
+                words_,
+                percent(kinds.one_seed(title)),
+                percent(kinds.one_seed(title, CENTRED)),
+                "" if found is None else points(found),
+                noise,
+                f"{1000 * kept['seconds']['step']:.0f} ms",
+                f"{step_ratio(kept, base):.2f}",
+            ]
+        )
+    head = ["", "accuracy", "mean subtracted", "paired with the first row", "within two se"]
+    head += ["an update, median", "faster"]
+    return [words.COST.format(rate=SAMPLE_RATE), *table(head, cells)]
+
+
+def size_section(kinds: Kinds) -> list[str]:
+    """Full-size faces."""
+    titles = [(loss, f"{loss}, 112x96") for loss in ("softmax", "m = 1", "m = 4")]
+    title = "## 9. Full size\n"
+    if all(kinds.first(name) is None for _, name in titles):
+        return [
+            title,
+            "Not run: `--parts full-size` trains softmax, m = 1 and m = 4 on faces of 112x96; it "
+            "takes about half as long as all the rest.\n",
+        ]
+    cells: list[Sequence[str]] = []
+    for loss, name in titles:
+        for size, what in (("56x48", loss), ("112x96", name)):
+            found = kinds.one_seed(what)
+            cells.append(
+                [
+                    loss,
+                    size,
+                    percent(found),
+                    percent(kinds.one_seed(what, CENTRED)),
+                    *angles(found),
+                    "" if size == "56x48" else points(kinds.paired(name, loss)),
+                ]
+            )
+    head = ["", "size", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
+    pairs = [
+        f"{a} − {b}: {points(kinds.paired(f'{a}, 112x96', f'{b}, 112x96'))}"
+        for a, b in (("m = 4", "softmax"), ("m = 4", "m = 1"))
+    ]
+    return [
+        title,
+        "One seed, the same recipe and updates.\n",
+        *table([*head, "Fisher score", "paired with 56x48"], cells),
+        f"At 112x96: {'; '.join(pairs)}.\n",
+    ]
+
+
+def time_section(out: Path) -> list[str]:
+    """How long it took."""
+    path = out / "runs.json"
+    if not path.is_file():
+        return []
+    runs = json.loads(path.read_text(encoding="utf-8"))
+    kept = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("arms/*.json"))]
+    lines = ["## Time\n"]
+    if kept:
+        spent = [a["seconds"] for a in kept]
+        wall = sum(s["training"] + s["verification"] for s in spent) / 60
+        processor = sum(s["processor"] for s in spent) / 60
+        lines.append(
+            f"{len(kept)} arms took {wall:.0f} minutes, and {processor:.0f} minutes of processor "
+            "time, which is twice the time on two cores that do nothing else.\n"
+        )
+    parts = sorted({part for run in runs for part in run["parts"]})
+    total, cores = sum(run["seconds"] for run in runs) / 60, runs[-1]["cores"]
+    lines.append(f"The whole ({', '.join(parts)}): {total:.0f} minutes on {cores} cores.\n")
+    return lines
