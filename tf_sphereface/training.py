@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface import backbones, losses, optimizers, recipe_losses, schedules
+from tf_sphereface import backbones, data, losses, optimizers, recipe_losses, schedules
 from tf_sphereface.classifier import FaceClassifier
 from tf_sphereface.recipes import Recipe
 
@@ -169,6 +169,59 @@ def train(
         run.stopped = model.stop_training
     run.end()
     return {key: [float(v) for v in values] for key, values in run.history.history.items()}
+
+
+def train_recipe(
+    recipe: Recipe,
+    faces: tuple[NDArray[Any], NDArray[Any]],
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Train a recipe on faces in memory, from the first update to the last.
+
+    Args:
+        recipe: how.
+        faces: uint8 RGB (n, height, width, 3) of the recipe's size, and labels from 0, (n,).
+        callbacks: as in `fit`.
+
+    Returns:
+        The network in float32, and the history: a list for each logged name.
+
+    Example:
+
+    >>> import dataclasses
+    >>> from tf_sphereface.recipes import preset
+    >>> recipe = dataclasses.replace(preset("quick"), epochs=1, batch_size=4, embedding_dim=8)
+    >>> network, history = train_recipe(recipe, data.synthetic.training_set(2, 2, size=(56, 48)))
+    >>> network.output_shape, len(history["loss"])
+    ((None, 8), 1)
+    """
+    images, labels = faces
+    policy = keras.mixed_precision.global_policy()
+    steps = data.steps_per_epoch(len(labels), recipe.batch_size)
+
+    def dataset_from(step: int) -> Any:
+        return data.face_dataset(
+            (images, labels),
+            image_size=recipe.input_size,
+            batch_size=recipe.batch_size,
+            augment=recipe.augment,
+            seed=recipe.seed,
+            repeat=True,
+            start_step=step,
+        )
+
+    try:
+        model = build_classifier(recipe, int(labels.max()) + 1, steps)
+        history = train(
+            model,
+            dataset_from,
+            epochs=recipe.epochs,
+            steps_per_epoch=steps,
+            callbacks=[*callbacks, keras.callbacks.TerminateOnNaN()],
+        )
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    return embedder_of(model, recipe), history
 
 
 class _WholeRun(keras.callbacks.CallbackList):

@@ -185,31 +185,12 @@ def train_arm(arm: Arm, faces: tuple[Any, Any], recipe: recipes.Recipe) -> keras
         recipe, loss=arm.loss, margin=arm.margin, learning_rate=arm.learning_rate
     )
     steps = data.steps_per_epoch(len(faces[0]), recipe.batch_size)
-    model = training.build_classifier(recipe, int(faces[1].max()) + 1, steps)
-
-    def dataset_from(step: int) -> Any:
-        return data.face_dataset(
-            faces,
-            image_size=recipe.input_size,
-            batch_size=recipe.batch_size,
-            augment=recipe.augment,
-            seed=recipe.seed,
-            repeat=True,
-            start_step=step,
-        )
-
     with progress() as bar:
         task = bar.add_task(f"training {arm.name}", total=recipe.epochs * steps)
         advance = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: bar.update(task, advance=1)
         )
-        history = training.train(
-            model,
-            dataset_from,
-            epochs=recipe.epochs,
-            steps_per_epoch=steps,
-            callbacks=[advance, keras.callbacks.TerminateOnNaN()],
-        )
+        network, history = training.train_recipe(recipe, faces, [advance])
     if not np.isfinite(history["loss"][-1]):
         raise CheckFailed(f"{arm.name} diverged: its loss is {history['loss'][-1]}")
     error_console.print(
@@ -217,7 +198,7 @@ def train_arm(arm: Arm, faces: tuple[Any, Any], recipe: recipes.Recipe) -> keras
         f"{100 * history['accuracy'][-1]:.1f} %",
         highlight=False,
     )
-    return training.embedder_of(model, recipe)
+    return network
 
 
 def verify(network: Any, test: data.synthetic.VerificationSet) -> Any:

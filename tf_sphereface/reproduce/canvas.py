@@ -59,7 +59,11 @@ class Canvas:
 
     def save(self, folder: Path, name: str) -> str:
         """Write `name.svg` and `name.png`; return the name."""
-        for suffix, options in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 110})):
+        kinds: tuple[tuple[str, dict[str, Any]], ...] = (
+            (".svg", {"metadata": {"Date": None}, "dpi": 200}),  # dpi: of what is rasterised
+            (".png", {"dpi": 110}),
+        )
+        for suffix, options in kinds:
             with atomic_path(folder / f"{name}{suffix}") as temporary:
                 self.figure.savefig(temporary, transparent=True, **options)
         return name

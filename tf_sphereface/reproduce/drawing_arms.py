@@ -40,7 +40,8 @@ def draw_margins(kinds: Mapping[str, Average], folder: Path) -> str:
             middle = (found.genuine_angle + found.impostor_angle) / 2
             right.text(place, middle, f"{found.gap:.1f}°", ha="center", va="center", fontsize=8)
         right.set_ylabel("mean angle, degrees")
-        right.legend(frameon=False, fontsize=8)
+        above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+        right.legend(frameon=False, fontsize=8, ncols=2, **above)
         for panel in (left, right):
             panel.set_xticks(places, list(kinds))
         return canvas.save(folder, "margins")
@@ -62,6 +63,7 @@ def draw_angles(results: Results, arms: Mapping[str, str], folder: Path) -> str:
             panel.set(title=f"{title}\ngap {gap:.1f}°", xlim=(0, 125), xticks=(0, 45, 90))
             panel.set_xlabel("angle of a pair, degrees")
         panels[0].set_ylabel("share of pairs")
+        panels[0].set_ylim(top=1.3 * panels[0].get_ylim()[1])  # room for the legend
         panels[0].legend(frameon=False, fontsize=7.5, loc="upper left")
         return canvas.save(folder, "angles")
 

@@ -70,7 +70,7 @@ def _plane(panel: Any, vectors: NDArray[Any], centres: NDArray[Any], labels: NDA
         colour = COLOURS[i % len(COLOURS)]
         panel.plot([0, centre[0] * reach], [0, centre[1] * reach], color=colour, linewidth=0.8)
         rows = _few(labels, i)
-        panel.scatter(*vectors[rows].T, s=4, color=colour, linewidths=0)
+        panel.scatter(*vectors[rows].T, s=4, color=colour, linewidths=0, rasterized=True)
     panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
 
 
@@ -82,7 +82,7 @@ def _circle(panel: Any, vectors: NDArray[Any], centres: NDArray[Any], labels: ND
     for i, centre in enumerate(_units(centres)):
         colour = COLOURS[i % len(COLOURS)]
         rows = _few(labels, i)
-        panel.scatter(*units[rows].T, s=7, color=colour, linewidths=0, alpha=0.7)
+        panel.scatter(*units[rows].T, s=7, color=colour, linewidths=0, alpha=0.7, rasterized=True)
         panel.plot(*(centre[:, None] * np.array([1.06, 1.24])), color=colour, linewidth=2.2)
     panel.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")
 
@@ -106,7 +106,7 @@ def _sphere(panel: Any, vectors: NDArray[Any], centres: NDArray[Any], labels: ND
         seen = units[_few(labels, i)] @ view.T
         for front, alpha in ((False, 0.22), (True, 0.9)):
             part = seen[(seen[:, 2] >= 0) == front]
-            panel.scatter(part[:, 0], part[:, 1], s=5, color=colour, linewidths=0, alpha=alpha)
+            panel.scatter(*part[:, :2].T, s=5, c=colour, linewidths=0, alpha=alpha, rasterized=True)
         alpha = 1.0 if end[2] >= 0 else 0.3
         panel.plot([0, end[0]], [0, end[1]], color=colour, linewidth=0.8, alpha=alpha)
     panel.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal")
@@ -147,7 +147,7 @@ def draw_boundaries(folder: Path, margin: int = 4, apart: float = 70.0) -> str:
     """Draw who decides what, in the plane, for softmax, modified softmax and A-Softmax."""
     half = np.radians(apart / 2)
     centres = np.array([[np.cos(half), np.sin(half)], [np.cos(half), -np.sin(half)]])
-    x, y = np.meshgrid(np.linspace(-0.35, 1.45, 541), np.linspace(-1.05, 1.05, 631))
+    x, y = np.meshgrid(np.linspace(-0.35, 1.45, 181), np.linspace(-1.05, 1.05, 211))
     lengths, biases = (1.25, 0.75), (-0.12, 0.12)
     length = np.hypot(x, y)
     cosines = [(x * c[0] + y * c[1]) / np.maximum(length, 1e-9) for c in centres]

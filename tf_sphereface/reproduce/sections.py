@@ -116,7 +116,7 @@ def claims(kinds: Kinds) -> list[str]:
             cells.append([claim, "section 4", "holds" if rises else ends])
     return [
         "**What survives on a small set** (*holds*, *the opposite*: by more than two paired "
-        "standard errors over the folds):\n",
+        "standard errors over the folds, and with the same sign for every seed):\n",
         *table(["claim", "difference, points", "here"], cells),
     ]
 

@@ -47,7 +47,7 @@ def seeds(found: Difference | None) -> str:
 
 
 def verdict(found: Difference | None) -> str:
-    """Say whether the first is better, by more than two standard errors.
+    """Say whether the first is better, by more than two standard errors and for every seed.
 
     Example:
 
@@ -58,6 +58,8 @@ def verdict(found: Difference | None) -> str:
         return "not run"
     if found.within_noise:
         return "not told apart from noise"
+    if len({value > 0 for value in found.seeds}) > 1:
+        return "the seeds disagree"
     return "holds" if found.accuracy > 0 else "the opposite"
 
 

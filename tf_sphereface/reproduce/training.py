@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface import data, training
+from tf_sphereface import training
 from tf_sphereface.embedder import load_embedder
 from tf_sphereface.recipes import Recipe
 from tf_sphereface.reproduce.faces import Faces
@@ -90,11 +90,8 @@ def run_arm(recipe: Recipe, faces: Faces, moved: Callable[[int], None] | None = 
             f"faces must have the recipe's size {recipe.input_size}. Received: {faces.size}"
         )
     began, began_cpu = time.monotonic(), time.process_time()
-    policy = keras.mixed_precision.global_policy()
-    try:
-        network, history, curve, step_seconds = _train(recipe, faces, moved)
-    finally:
-        keras.mixed_precision.set_global_policy(policy)
+    curve, pace = Curve(moved), _Pace()
+    network, history = training.train_recipe(recipe, (faces.images, faces.labels), [curve, pace])
     trained = time.monotonic()
     rows, arrays = _verify(network, faces) if np.isfinite(history["loss"][-1]) else ({}, {})
     del network
@@ -105,12 +102,12 @@ def run_arm(recipe: Recipe, faces: Faces, moved: Callable[[int], None] | None = 
             "faces": faces.about,
             "diverged": not rows,
             "verification": rows,
-            "training": {"epochs": history, "curve": curve},
+            "training": {"epochs": history, "curve": curve.points},
             "seconds": {
                 "training": round(trained - began, 2),
                 "verification": round(time.monotonic() - trained, 2),
                 "processor": round(time.process_time() - began_cpu, 2),
-                "step": step_seconds,
+                "step": round(float(np.median(pace.seconds)), 5),
             },
         },
         arrays,
@@ -129,35 +126,6 @@ class _Pace(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.seconds.append(time.perf_counter() - self._began)
-
-
-def _train(
-    recipe: Recipe, faces: Faces, moved: Callable[[int], None] | None
-) -> tuple[keras.Model, dict[str, list[float]], list[list[float | None]], float]:
-    steps = data.steps_per_epoch(len(faces.labels), recipe.batch_size)
-    model = training.build_classifier(recipe, faces.num_classes, steps)
-
-    def dataset_from(step: int) -> Any:
-        return data.face_dataset(
-            (faces.images, faces.labels),
-            image_size=recipe.input_size,
-            batch_size=recipe.batch_size,
-            augment=recipe.augment,
-            seed=recipe.seed,
-            repeat=True,
-            start_step=step,
-        )
-
-    curve, pace = Curve(moved), _Pace()
-    history = training.train(
-        model,
-        dataset_from,
-        epochs=recipe.epochs,
-        steps_per_epoch=steps,
-        callbacks=[curve, pace, keras.callbacks.TerminateOnNaN()],
-    )
-    network = training.embedder_of(model, recipe)
-    return network, history, curve.points, round(float(np.median(pace.seconds)), 5)
 
 
 def _verify(

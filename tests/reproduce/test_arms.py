@@ -1,0 +1,178 @@
+"""One arm, trained and verified; many arms, resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tf_sphereface.eval import verification
+from tf_sphereface.recipes import Recipe
+from tf_sphereface.reproduce import arms as arms_of
+from tf_sphereface.reproduce import faces as reproduced_faces
+from tf_sphereface.reproduce import parts
+from tf_sphereface.reproduce.arms import Arm
+from tf_sphereface.reproduce.faces import Faces
+from tf_sphereface.reproduce.runner import Pace, Results, run_arms
+from tf_sphereface.reproduce.training import Outcome, run_arm
+from tf_sphereface.training import build_annealing
+
+
+def test_one_arm(few_faces: Faces, recipe: Recipe) -> None:
+    recipe = dataclasses.replace(recipe, precision="mixed_bfloat16", epochs=10)
+    moved: list[int] = []
+    outcome = run_arm(recipe, few_faces, moved.append)
+    figures = outcome.figures
+    json.dumps(figures)
+    assert sum(moved) == 30
+    assert not figures["diverged"]
+    assert keras.mixed_precision.global_policy().name == "float32"  # as it was before
+    points = figures["training"]["curve"]
+    assert [point[0] for point in points] == [10, 20, 30]
+    annealing = build_annealing(recipe, 30)
+    assert [point[2] for point in points] == pytest.approx([annealing(k) for k in (10, 20, 30)])
+    # Windows cross epochs of three updates: a point is of the updates since the epoch began.
+    assert all(np.isfinite(point[1]) for point in points)
+    for key, row in figures["verification"].items():
+        correct = outcome.arrays[f"correct {key}"]
+        assert row["accuracy"] == pytest.approx(np.mean(correct))  # folds are equally large
+    plain = verification.evaluate(
+        outcome.arrays["scores flip-plain"].astype("float64"), few_faces.is_same, few_faces.folds
+    )
+    # scores are kept in float32: a pair at its threshold may fall to the other side
+    assert plain.accuracy == pytest.approx(
+        figures["verification"]["flip-plain"]["accuracy"], abs=1 / 36 + 1e-9
+    )
+
+
+def test_faces_of_another_size_are_refused(few_faces: Faces, recipe: Recipe) -> None:
+    with pytest.raises(ValueError, match=r"recipe's size \(56, 48\). Received: \(28, 24\)"):
+        run_arm(dataclasses.replace(recipe, input_size=(56, 48)), few_faces)
+
+
+def test_a_diverged_arm_is_kept_as_such(few_faces: Faces, recipe: Recipe) -> None:
+    wild = dataclasses.replace(recipe, learning_rate=1e30, loss="softmax", margin=None)
+    outcome = run_arm(wild, few_faces)
+    assert outcome.figures["diverged"]
+    assert outcome.arrays == {}
+
+
+def test_arms_are_resumed_one_by_one(
+    tmp_path: Path, few_faces: Faces, recipe: Recipe, made_up: Callable[..., Outcome]
+) -> None:
+    two = [Arm("a", recipe), Arm("b", dataclasses.replace(recipe, seed=1))]
+    ran: list[int] = []
+    said: list[str] = []
+
+    def run(of: Recipe, faces: Faces, moved: object) -> object:
+        if of.seed == 1 and len(ran) == 1:
+            ran.append(-1)
+            raise KeyboardInterrupt
+        ran.append(of.seed)
+        return made_up(of, faces, of.seed)
+
+    def again(arms: list[Arm]) -> Results:
+        return run_arms(arms, tmp_path, lambda size: few_faces, say=said.append, run=run)
+
+    with pytest.raises(KeyboardInterrupt):
+        again(two)
+    assert not list((tmp_path / "arms").glob(".*"))  # nothing half-written is left
+    results = again(two)
+    assert ran == [0, -1, 1]
+    assert "1 of 2 arms were done before" in said
+    assert "minutes left" in said[-1]
+    assert "b: " in said[-1]
+    assert results.load("b")["recipe"]["seed"] == 1
+    again(two)
+    assert ran == [0, -1, 1]
+    again([Arm("a", dataclasses.replace(recipe, epochs=3)), two[1]])  # another recipe: run again
+    assert ran == [0, -1, 1, 0]
+
+
+def test_broken_results_are_named(tmp_path: Path) -> None:
+    (tmp_path / "arms").mkdir()
+    (tmp_path / "arms" / "a.json").write_text("{")
+    with pytest.raises(ValueError, match=r"a\.json must be JSON"):
+        Results(tmp_path).load("a")
+    assert Results(tmp_path).load("b") is None
+
+
+def test_time_left_is_by_work() -> None:
+    pace = Pace(10.0, seconds_a_unit=6.0)
+    assert pace.minutes_left == pytest.approx(1.0)
+    pace.finished(2.0, 240.0)
+    assert pace.minutes_left == pytest.approx(8 * 120 / 60)
+
+
+def test_every_part_has_its_arms() -> None:
+    base = arms_of.real_base()
+    arms = [
+        arm
+        for name in parts.BY_DEFAULT
+        if name in parts.TRAINED
+        for arm in parts.TRAINED[name](base)
+    ]
+    names = [arm.name for arm in arms]
+    assert len(set(names)) == len(names) == 30
+    assert sum("seed" in name for name in names) == 15
+    losses = {arm.recipe.loss for arm in arms}
+    from tf_sphereface.recipes import LOSSES
+
+    assert losses == set(LOSSES)
+    minima = {arm.recipe.lambda_minimum for arm in arms if arm.recipe.margin == 4}
+    assert minima == {0.0, 2.0, 5.0, 10.0}
+    for arm in arms_of.full_size_arms(base):
+        assert arm.recipe.input_size == (112, 96)
+
+
+def test_lambda_of_zero_has_no_floor() -> None:
+    recipe = dataclasses.replace(arms_of.real_base(), lambda_minimum=0.0)
+    annealing = build_annealing(recipe, 1000)
+    assert annealing(900) == pytest.approx(0.05, rel=1e-6)  # at the recipe's reach of 90 %
+    assert 0 < annealing(1000) < 0.05
+    steep = build_annealing(dataclasses.replace(recipe, lambda_minimum=5.0), 1000)
+    flat = build_annealing(
+        dataclasses.replace(recipe, lambda_minimum=5.0, annealing_power=1.0), 1000
+    )
+    assert steep(900) == flat(900) == 5.0
+    assert steep(100) > 5 * flat(100)  # a larger power falls later
+
+
+def test_real_faces_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(reproduced_faces.ENVIRONMENT_VARIABLE, raising=False)
+    assert reproduced_faces.find_real(None, None) is None
+    lfw, train = tmp_path / "lfw_subset", tmp_path / "celeba_faces"
+    train.mkdir()
+    with pytest.raises(ValueError, match="training faces and LFW belong together"):
+        reproduced_faces.find_real(train, None)
+    with pytest.raises(FileNotFoundError, match="the folder of LFW must exist"):
+        reproduced_faces.find_real(train, lfw)
+    (lfw / "images").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"must hold pairs\.txt"):
+        reproduced_faces.find_real(train, lfw)
+    (lfw / "pairs.txt").touch()
+    monkeypatch.setenv(reproduced_faces.ENVIRONMENT_VARIABLE, str(tmp_path))
+    assert reproduced_faces.find_real(None, None) == (train, lfw)
+
+
+def test_a_folder_of_faces_is_read_like_the_arrays(tmp_path: Path) -> None:
+    from tf_sphereface.data import synthetic
+
+    train = synthetic.write_folder(tmp_path / "train", 3, 4, size=(56, 48))
+    lfw = tmp_path / "lfw"
+    synthetic.write_folder(lfw / "images", 6, 4, first_identity=9, pairs_per_fold=4, folds=3)
+    (lfw / "images" / "pairs.txt").rename(lfw / "pairs.txt")
+    faces = reproduced_faces.real_faces(train, lfw, (56, 48))
+    assert faces.images.shape == (12, 56, 48, 3)
+    assert faces.num_classes == 3
+    assert faces.about["train"] == "12 faces of 3 people"
+    assert len(faces.is_same) == 12
+    assert faces.is_same.sum() == 6
+    assert faces.test_images.shape[1:] == (56, 48, 3)  # 112x96, averaged down
+    same = faces.people[faces.left] == faces.people[faces.right]
+    assert np.array_equal(same, faces.is_same)

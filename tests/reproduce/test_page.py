@@ -1,0 +1,126 @@
+"""The page and its figures: there, whole, small, and made of the results alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tf_sphereface.reproduce import bounds, document, parts, published, toys
+from tf_sphereface.reproduce.runner import Results
+from tf_sphereface.reproduce.sections import Kinds, loss_table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def check_figures(page: Path, expected: set[str]) -> None:
+    """Each figure of the page is a drawing in both formats, with something on it."""
+    shown = re.findall(r"!\[([^]]+)\]\((images/paper/[\w-]+)\.svg\)", page.read_text("utf-8"))
+    assert {Path(path).name for _, path in shown} == expected
+    for words, path in shown:
+        assert len(words) > 10
+        svg = (page.parent / path).with_suffix(".svg")
+        root = ET.parse(svg).getroot()
+        assert root.tag.endswith("svg")
+        assert svg.stat().st_size < 200_000
+        assert "<dc:date>" not in svg.read_text("utf-8")  # the same results give the same file
+        assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 20
+        picture = cv2.imread(str((page.parent / path).with_suffix(".png")), cv2.IMREAD_UNCHANGED)
+        assert picture.shape[2] == 4
+        assert picture.shape[1] > 300
+        ink = picture[picture[..., 3] > 128][:, :3].astype(float).mean(axis=1)
+        assert 0.01 < len(ink) / picture[..., 3].size < 0.9  # drawn on, and transparent beside
+        # nothing that a white or a black page would swallow
+        assert np.mean((ink > 40) & (ink < 235)) > 0.95
+
+
+def test_page_of_everything(whole_folder: Path) -> None:
+    found = bounds.measure(rays=72, points=7)
+    (whole_folder / "bounds.json").write_text(json.dumps(found))
+    (whole_folder / "runs.json").write_text('[{"parts": ["margin"], "seconds": 90, "cores": 2}]')
+    said: list[str] = []
+    page = document.write(whole_folder, whole_folder / "paper.md", quick=False, say=said.append)
+    text = page.read_text(encoding="utf-8")
+    check_figures(page, {"bounds", "boundaries", "margins", "angles", "training", "losses"})
+    assert "{" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert "nan" not in text.lower()
+    for number in range(1, 10):
+        assert f"\n## {number}. " in text
+    for title, figure in published.BY_MARGIN.items():
+        assert f"| {title} | {figure} |" in text  # published, in its own column and marked
+    assert "† recalled, not checked against a source" in text
+    assert "33 arms took" in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):  # a table's rows are alike
+        assert len({line.count("|") for line in block.splitlines()}) == 1, block
+    assert "Not run (`--parts embeddings`)" in text
+    rows = loss_table(Kinds(Results(whole_folder)))
+    assert len(rows) == 2 + 5 + 7 + 1
+    assert len({row.count("|") for row in rows if row}) == 1
+    kept = json.loads((whole_folder / "figures.json").read_text())
+    assert all((whole_folder / f"{name}.svg").is_file() for name in kept)
+
+
+def test_page_without_faces_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_SPHEREFACE_DATA", raising=False)
+    said: list[str] = []
+    page = parts.reproduce(tmp_path, parts=["boundaries"], say=said.append)
+    assert page.read_text("utf-8").count("Not run: this part needs faces") == 5
+    with pytest.raises(ValueError, match="the parts lambda need real faces"):
+        parts.reproduce(tmp_path, parts=["lambda"])
+
+
+def test_small_networks_pull_the_classes_apart() -> None:
+    """Two classes of digits, few updates: both losses learn, pairs of two classes are far apart."""
+    few = toys.digits(classes=2)
+    rows, arrays = toys.measure([few], [2], [None, 4], epochs=8)
+    assert [row["name"] for row in rows] == ["digits 2 softmax", "digits 2 m4"]
+    for row in rows:
+        assert row["impostor_angle"] > row["genuine_angle"] + 45
+        assert arrays[row["name"]].shape == (len(few.held_out), 2)
+        assert arrays[f"{row['name']} centres"].shape == (2, 2)
+
+
+@pytest.mark.slow
+def test_quick_command(tmp_path: Path) -> None:
+    """`--quick` from a shell: a page, its figures, its results; and again, without training."""
+    out = tmp_path / "paper"
+    arguments = [sys.executable, "-m", "tf_sphereface.cli.reproduce", "--out", str(out), "--quick"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for attempt in range(2):
+        run = subprocess.run(
+            arguments, env=environment, capture_output=True, text=True, timeout=850, check=False
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert "paper.md" in run.stdout
+        assert ("4 of 4 arms were done before" in run.stderr) is (attempt == 1)
+    figures = {"embeddings-digits-2d", "bounds", "boundaries", "margins", "angles", "training"}
+    check_figures(out / "paper.md", {*figures, "losses"})
+    kept = sorted(path.stem for path in (out / "arms").glob("*.json"))
+    assert kept == ["cosface", "m1-seed0", "m4-seed0", "softmax-seed0"]
+    for name in kept:
+        row = json.loads((out / "arms" / f"{name}.json").read_text())["verification"]["flip-plain"]
+        assert row["accuracy"] > 0.6  # 400 pairs of people who were not trained on
+
+
+def test_quick_takes_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tf_sphereface.cli import reproduce
+
+    assert reproduce.main(["--quick", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "leave out --data and --lfw" in capsys.readouterr().err
+
+
+def test_the_page_in_docs_is_the_commands() -> None:
+    """What the documentation shows was written by the command, and its figures are there."""
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    for name in re.findall(r"\((images/paper/[\w-]+\.svg)\)", text):
+        assert (ROOT / "docs" / name).is_file()
+        assert (ROOT / "docs" / name).with_suffix(".png").is_file()
+    assert text.startswith("# The paper, reproduced\n")
