@@ -57,7 +57,7 @@ def test_page_of_everything(whole_folder: Path) -> None:
     for title, figure in published.BY_MARGIN.items():
         assert f"| {title} | {figure} |" in text  # published, in its own column and marked
     assert "† recalled, not checked against a source" in text
-    assert "33 arms took" in text
+    assert "33 arms 1.6 minutes" in text  # 3 seconds each
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):  # a table's rows are alike
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
     assert "Not run (`--parts embeddings`)" in text

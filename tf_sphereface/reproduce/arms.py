@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tf_sphereface import recipes
 from tf_sphereface.recipes import Recipe
 
 SEEDS = (0, 1, 2)
@@ -106,21 +107,5 @@ def full_size_arms(base: Recipe) -> list[Arm]:
 
 
 def real_base() -> Recipe:
-    """Return the recipe that every real arm changes: four epochs of a small set, in two minutes.
-
-    Against the preset `small`: half the batch, so that twice as many updates fit; a mirror alone,
-    as there is no time to learn by heart; and a lambda that stays high until there are features
-    (power 4), then falls to its minimum at 90 % of the run. With the released layer's curve scaled
-    to these updates, a power of 1, the loss stays at `ln(num_classes)`.
-    """
-    return Recipe(
-        backbone="sphereface4",
-        input_size=(56, 48),
-        annealing="fit",
-        annealing_reach=0.9,
-        annealing_power=4.0,
-        epochs=4,
-        batch_size=64,
-        learning_rate=0.05,
-        precision="mixed_bfloat16",
-    )
+    """Return the recipe that every real arm changes: the preset `short`."""
+    return recipes.preset("short")

@@ -108,8 +108,8 @@ def claims(kinds: Kinds) -> list[str]:
         ("the gap between genuine and impostor angles grows with m", lambda a: a.gap),
         ("the angular Fisher score falls with m", lambda a: -(a.angular_fisher_score or 0.0)),
     ):
-        found = [kinds.average(f"m = {m}") for m in (1, 2, 3, 4)]
-        values = [better(a) for a in found if a is not None]
+        steps = [kinds.average(f"m = {m}") for m in (1, 2, 3, 4)]
+        values = [better(a) for a in steps if a is not None]
         if len(values) == 4:
             rises = all(b > a for a, b in itertools.pairwise(values))
             ends = "holds from m = 1 to 4, not in each step" if values[-1] > values[0] else "fails"
@@ -382,22 +382,29 @@ def size_section(kinds: Kinds) -> list[str]:
 
 
 def time_section(out: Path) -> list[str]:
-    """How long it took."""
-    path = out / "runs.json"
-    if not path.is_file():
-        return []
-    runs = json.loads(path.read_text(encoding="utf-8"))
+    """How long it took: in processor time, which other work on the machine does not change much."""
     kept = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("arms/*.json"))]
-    lines = ["## Time\n"]
+    pieces = []
     if kept:
-        spent = [a["seconds"] for a in kept]
-        wall = sum(s["training"] + s["verification"] for s in spent) / 60
-        processor = sum(s["processor"] for s in spent) / 60
-        lines.append(
-            f"{len(kept)} arms took {wall:.0f} minutes, and {processor:.0f} minutes of processor "
-            "time, which is twice the time on two cores that do nothing else.\n"
-        )
-    parts = sorted({part for run in runs for part in run["parts"]})
-    total, cores = sum(run["seconds"] for run in runs) / 60, runs[-1]["cores"]
-    lines.append(f"The whole ({', '.join(parts)}): {total:.0f} minutes on {cores} cores.\n")
+        spent = sum(arm["seconds"]["processor"] for arm in kept) / 60
+        pieces.append((f"{len(kept)} arms", spent))
+    small = out / "embeddings.json"
+    if small.is_file():
+        rows = json.loads(small.read_text(encoding="utf-8"))["rows"]
+        spent = sum(row["processor_seconds"] for row in rows) / 60
+        pieces.append((f"{len(rows)} small networks", spent))
+    if not pieces:
+        return []
+    total = sum(minutes for _, minutes in pieces)
+    words_ = ", ".join(f"{name} {minutes:.1f} minutes" for name, minutes in pieces)
+    lines = [
+        "## Time\n",
+        f"Processor time: {words_}. On two cores that do nothing else that is about "
+        f"{total / 2:.0f} minutes in all.\n",
+    ]
+    path = out / "runs.json"
+    if path.is_file():
+        runs = json.loads(path.read_text(encoding="utf-8"))
+        minutes = sum(run["seconds"] for run in runs) / 60
+        lines.append(f"By the clock: {minutes:.1f} minutes on {runs[-1]['cores']} cores.\n")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -163,6 +164,7 @@ def measure(
         arrays[f"{toy.name} labels"] = toy.held_out_labels
         for size in dimensions:
             for margin in margins:
+                began = time.process_time()
                 name = f"{toy.name} {size} {'softmax' if margin is None else f'm{margin}'}"
                 found = train_toy(toy, size, margin, epochs)
                 genuine, impostor = pair_angles(found["embeddings"], toy.held_out_labels)
@@ -174,6 +176,7 @@ def measure(
                         "margin": margin,
                         "steps": found["steps"],
                         "training_accuracy": found["accuracy"],
+                        "processor_seconds": round(time.process_time() - began, 2),
                         "genuine_angle": float(genuine.mean()),
                         "impostor_angle": float(impostor.mean()),
                         "genuine_angle_95": float(np.quantile(genuine, 0.95)),
