@@ -72,6 +72,8 @@ def angle_histogram(panel: Any, bins: NDArray[np.float64], angles: Any, kind: st
     """
     colour = {"genuine": GENUINE, "impostor": IMPOSTOR}[kind]
     weights = np.full(len(angles), 1.0 / max(len(angles), 1))
-    panel.hist(angles, bins, weights=weights, color=colour, alpha=0.65, label=kind)
+    panel.hist(
+        angles, bins, weights=weights, color=colour, alpha=0.65, label=kind, histtype="stepfilled"
+    )
     if len(angles):
         panel.axvline(float(angles.mean()), color=colour, linewidth=1.2, linestyle="--")

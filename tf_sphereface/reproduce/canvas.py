@@ -60,7 +60,7 @@ class Canvas:
     def save(self, folder: Path, name: str) -> str:
         """Write `name.svg` and `name.png`; return the name."""
         kinds: tuple[tuple[str, dict[str, Any]], ...] = (
-            (".svg", {"metadata": {"Date": None}, "dpi": 200}),  # dpi: of what is rasterised
+            (".svg", {"metadata": {"Date": None}, "dpi": 130}),  # dpi: of what is rasterised
             (".png", {"dpi": 110}),
         )
         for suffix, options in kinds:

@@ -73,10 +73,10 @@ features where the loss is low, not at the edges; and at lambda = 5 the margin t
 BOUNDARIES = """\
 ## 3. Decision boundaries
 
-Two classes in the plane; coloured is what each criterion gives to a class with its margin, white
-belongs to neither. The length of a class's weights and its bias move softmax's boundary; unit
-centres turn it into the bisector; the margin splits it in two, (m - 1) / (m + 1) of the angle
-apart.
+Two classes in the plane; coloured is what each criterion gives to a class with its margin, and
+what is not coloured belongs to neither. The length of a class's weights and its bias move
+softmax's boundary; unit centres turn it into the bisector; the margin splits it in two,
+`(m - 1) / (m + 1)` of the angle apart.
 """
 
 MARGIN = """\
