@@ -118,7 +118,7 @@ def test_every_part_has_its_arms() -> None:
         for arm in parts.TRAINED[name](base)
     ]
     names = [arm.name for arm in arms]
-    assert len(set(names)) == len(names) == 30
+    assert len(set(names)) == len(names) == 34
     assert sum("seed" in name for name in names) == 15
     losses = {arm.recipe.loss for arm in arms}
     from tf_sphereface.recipes import LOSSES

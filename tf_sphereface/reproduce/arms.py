@@ -97,6 +97,17 @@ def cost_arms(base: Recipe) -> list[Arm]:
     ]
 
 
+def recipe_arms(base: Recipe) -> list[Arm]:
+    """One change of the recipe at a time, for m = 4: what makes the margin help, or not."""
+    arm = _changer(base)
+    return [
+        arm("m4-early-lambda", margin=4, annealing_power=1.0),
+        arm("m4-strong", margin=4, augment="strong"),
+        arm("m4-no-decay", margin=4, weight_decay=0.0),
+        arm("m4-slower", margin=4, learning_rate=base.learning_rate / 2.5),
+    ]
+
+
 def full_size_arms(base: Recipe) -> list[Arm]:
     """Softmax, m = 1 and m = 4 on faces of 112x96."""
     arm = _changer(dataclasses.replace(base, input_size=(112, 96)))

@@ -10,8 +10,9 @@ import numpy as np
 
 from tf_sphereface._files import atomic_path, write_json
 from tf_sphereface.reproduce import drawing_arms, drawing_geometry, words
+from tf_sphereface.reproduce.kinds import Kinds, claims
 from tf_sphereface.reproduce.runner import Results, Say
-from tf_sphereface.reproduce.sections import Kinds, arm_sections, claims, time_section
+from tf_sphereface.reproduce.sections import arm_sections, time_section
 from tf_sphereface.reproduce.tables import table
 
 IMAGES = "images/paper"

@@ -28,6 +28,7 @@ TRAINED: dict[str, Callable[[Recipe], list[Arm]]] = {
     "losses": arms_of.loss_arms,
     "cost": arms_of.cost_arms,
     "depth": arms_of.depth_arms,
+    "recipe": arms_of.recipe_arms,
     "full-size": arms_of.full_size_arms,
 }
 NAMES = (*GEOMETRY, *TRAINED)
