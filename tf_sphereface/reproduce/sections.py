@@ -269,8 +269,8 @@ def recipe_section(kinds: Kinds) -> list[str]:
     head = ["", "accuracy", "genuine", "impostor", "gap", "Fisher score", "training loss"]
     return [
         title,
-        "The m = 4 run with one thing changed (one seed), paired with the run as it is. A loss that "
-        "stays near the logarithm of the number of people has learnt nothing.\n",
+        "The m = 4 run with one thing changed (one seed), paired with the run as it is. A loss "
+        "that stays near the logarithm of the number of people has learnt nothing.\n",
         *table([*head, "accuracy in training", "paired"], cells),
     ]
 
