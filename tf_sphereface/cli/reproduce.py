@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--page",
         type=Path,
         metavar="FILE",
-        help="also write the page here, its figures into images/paper beside it",
+        help="where to write the page, its figures into images/paper beside it; else DIR/paper.md",
     )
     return parser
 
