@@ -200,13 +200,22 @@ def loss_table(kinds: Kinds) -> list[str]:
                 percent(found) if found else "diverged",
                 percent(kinds.one_seed(title, CENTRED)),
                 *angles(found),
+                *_training(kinds, title)[1:],
+                _length(kept),
                 "" if title == "softmax" else points(_first_pair(kinds, title, "softmax")),
                 "" if title == "m = 4" else points(_first_pair(kinds, title, "m = 4")),
             ]
         )
     head = ["loss", "m", "s", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
-    head += ["Fisher score", "paired with softmax", "paired with A-Softmax m = 4"]
+    head += ["Fisher score", "accuracy in training", "length of x"]
+    head += ["paired with softmax", "paired with A-Softmax m = 4"]
     return table(head, cells)
+
+
+def _length(kept: Mapping[str, Any]) -> str:
+    """Return the median length of the test images' embeddings."""
+    row = kept["verification"].get("flip-plain", {})
+    return f"{row['embedding_length']:.3g}" if "embedding_length" in row else "—"
 
 
 def _first_pair(kinds: Kinds, first: str, second: str) -> Difference | None:
