@@ -293,8 +293,9 @@ class FaceClassifier(keras.Model):
                 outputs = self._training_outputs(self(x, training=True), y)
             if not self._jit:
                 with tape.stop_recording():
-                    done = self._measured(x, y, outputs, sample_weight)
-                with tf.control_dependencies(done):
+                    super().compute_metrics(x, y, outputs, sample_weight)
+                    counted = [tf.identity(v.value) for v in self.metrics_variables]
+                with tf.control_dependencies(counted):
                     outputs = tf.identity(outputs)
             with scope, self._step_slot.held(step):
                 losses.fuse_for_xla(self._jit)
@@ -310,11 +311,6 @@ class FaceClassifier(keras.Model):
         # XLA drops the join of the head's output where only its two parts are used.
         parts = [outputs[:, :-1], outputs[:, -1:]] if self._jit else None
         return loss, parts, gradients, updates
-
-    def _measured(self, x: Any, y: Any, outputs: Any, sample_weight: Any) -> list[Any]:
-        """Update the compiled metrics; return tensors that exist as soon as that has been done."""
-        super().compute_metrics(x, y, outputs, sample_weight)
-        return [tf.identity(variable.value) for variable in self.metrics_variables]
 
     def _step_state(self) -> list[Any]:
         """Return the variables that a forward pass may change, without the head's stores."""
