@@ -15,7 +15,7 @@ from tf_sphereface.reproduce.canvas import COLOURS, INK, Canvas, bare
 from tf_sphereface.reproduce.toys import pair_angles
 
 Arrays = Mapping[str, NDArray[Any]]
-POINTS = 50  # of a class that are drawn: more make heavy files
+POINTS = 40  # of a class that are drawn: more make heavy files
 TITLES = {"softmax": "softmax", **{f"m{m}": f"A-Softmax m = {m}" for m in (1, 2, 3, 4)}}
 
 

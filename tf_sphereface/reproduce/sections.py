@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,29 @@ def lambda_section(kinds: Kinds) -> list[str]:
         )
     head = ["minimum", "at the end", "margin felt", "accuracy", "genuine", "impostor", "gap"]
     head += ["Fisher score", "training loss", "accuracy in training", "paired with 5"]
-    return [words.LAMBDA, *table(head, cells)]
+    return [words.LAMBDA, *table(head, cells), *seed_noise(kinds)]
+
+
+def seed_noise(kinds: Kinds) -> list[str]:
+    """Say how far apart two runs are that differ in nothing but their seed."""
+    found = kinds.average("m = 4")
+    if found is None or found.spread is None:
+        return []
+    runs = ", ".join(f"{100 * run:.2f}" for run in found.runs)
+    apart = 100 * math.sqrt(2) * found.spread
+    return [
+        f"One seed is one seed: m = 4 reached {runs} with its {len(found.runs)} seeds, so two runs "
+        f"that differ in nothing else are {apart:.1f} points apart (one standard deviation). The "
+        "standard errors over the folds do not hold that; a difference below twice as much says "
+        "little about the recipe.\n"
+    ]
+
+
+def noise_again(kinds: Kinds) -> list[str]:
+    """Point back to `seed_noise`."""
+    if not seed_noise(kinds):
+        return []
+    return ["Read these differences against those between two seeds (end of section 5).\n"]
 
 
 def depth_section(kinds: Kinds) -> list[str]:
@@ -171,6 +194,7 @@ def depth_section(kinds: Kinds) -> list[str]:
         title,
         "One seed, the same recipe for both depths.\n",
         *table(head, cells),
+        *noise_again(kinds),
         f"With ten layers, m = 4 − softmax: {points(margin)}. With 64 layers, *published*: {deep}; "
         f"{published.legend('‡')}\n",
     ]
@@ -180,7 +204,7 @@ def loss_section(kinds: Kinds) -> list[str]:
     """Every loss."""
     if all(kinds.first(loss) is None for loss, _ in OTHER_LOSSES):
         return ["## 7. Every loss of the library\n", MISSING]
-    return [words.LOSSES, *loss_table(kinds), "figure: losses"]
+    return [words.LOSSES, *loss_table(kinds), *noise_again(kinds), "figure: losses"]
 
 
 def loss_table(kinds: Kinds) -> list[str]:
@@ -238,7 +262,7 @@ def cost_section(kinds: Kinds) -> list[str]:
         if kept is None:
             continue
         found = None if title == "m = 4" else kinds.paired(title, "m = 4")
-        noise = "" if found is None else ("yes" if found.within_noise else "no")
+        noise = "" if found is None else ", ".join(_noise(kinds, found))
         cells.append(
             [
                 words_,
@@ -250,9 +274,15 @@ def cost_section(kinds: Kinds) -> list[str]:
                 f"{step_ratio(kept, base):.2f}",
             ]
         )
-    head = ["", "accuracy", "mean subtracted", "paired with the first row", "within two se"]
+    head = [
+        "",
+        "accuracy",
+        "mean subtracted",
+        "paired with the first row",
+        "within two se over folds; of two seeds' difference",
+    ]
     head += ["an update, median", "faster"]
-    return [words.COST.format(rate=SAMPLE_RATE), *table(head, cells)]
+    return [words.COST.format(rate=SAMPLE_RATE), *table(head, cells), *noise_again(kinds)]
 
 
 def recipe_section(kinds: Kinds) -> list[str]:
@@ -282,6 +312,15 @@ def recipe_section(kinds: Kinds) -> list[str]:
         "that stays near the logarithm of the number of people has learnt nothing.\n",
         *table([*head, "accuracy in training", "paired"], cells),
     ]
+
+
+def _noise(kinds: Kinds, found: Difference) -> tuple[str, str]:
+    """Say whether a difference is within the folds' noise, and within the seeds'."""
+    spread_ = getattr(kinds.average("m = 4"), "spread", None)
+    folds = "yes" if found.within_noise else "no"
+    if spread_ is None:
+        return folds, "unknown"
+    return folds, "yes" if abs(found.accuracy) <= 2 * math.sqrt(2) * spread_ else "no"
 
 
 def size_section(kinds: Kinds) -> list[str]:

@@ -75,8 +75,8 @@ BOUNDARIES = """\
 
 Two classes in the plane; coloured is what each criterion gives to a class with its margin, and
 what is not coloured belongs to neither. The length of a class's weights and its bias move
-softmax's boundary; unit centres turn it into the bisector; the margin splits it in two,
-`(m - 1) / (m + 1)` of the angle apart.
+softmax's boundary; unit centres turn it into the bisector; the margin splits it in two, `(m - 1)
+/ (m + 1)` of the angle apart.
 """
 
 MARGIN = """\
@@ -117,6 +117,8 @@ COST = """\
 ## 8. What saves time
 
 The m = 4 run again (one seed), in float32, and with a head of which each update sees {rate:.0%}
-of the class centres. *Faster* is the ratio of the median time of an update. Both are paired with
-the row of mixed_bfloat16 and the full head.
+of the class centres. *Faster* is the ratio of the median time of an update, one run after the
+other, so that other work on the machine counts in it. Both are paired with the row of
+mixed_bfloat16 and the full head; *within noise* says whether the difference is below two standard
+errors over the folds, and below two standard deviations of a difference of two seeds.
 """
