@@ -20,7 +20,10 @@ from tf_sphereface.reproduce.summary import (
 from tf_sphereface.reproduce.tables import angles, percent, points, seeds, spread, table
 
 CENTRED = "flip-mean_subtracted"
-MISSING = "Not run: this part needs faces to train on and LFW to verify on (`--data`, `--lfw`).\n"
+MISSING = (
+    "Not run: this part needs faces to train on and LFW to verify on (`--data`, `--lfw`), and its "
+    "name among `--parts` where those are given.\n"
+)
 
 
 def arm_sections(kinds: Kinds) -> list[str]:
