@@ -111,12 +111,12 @@ def test_onnx_has_no_transpose_more_than_its_layout_needs(
     assert shape[1:] == ([56, 48, 3] if layout == "nhwc" else [3, 56, 48])
 
 
-def test_xnnpack_takes_the_network_in_one_piece(small_net, faces, tmp_path):
+def test_xnnpack_takes_the_network_in_one_piece(small_net, tiny_net, faces, tmp_path):
     report = export_tflite(small_net, tmp_path / "m.int8.tflite", "int8", faces[:8])
     assert report.partitions == 1
-    report = export_tflite(small_net, tmp_path / "all.tflite", "int8", faces[:8], **ALL)
+    report = export_tflite(tiny_net, tmp_path / "all.tflite", "int8", faces[:8], **ALL)
     assert report.partitions <= 3  # what is in front, the network, what is behind
-    assert export_onnx(small_net, tmp_path / "m.onnx").partitions is None
+    assert export_onnx(tiny_net, tmp_path / "m.onnx").partitions is None
 
 
 @pytest.fixture(scope="module")
