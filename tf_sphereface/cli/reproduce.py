@@ -30,7 +30,7 @@ EXAMPLES = """\
   tf_sphereface-reproduce --out paper --quick                 # 3 minutes, synthetic faces
   tf_sphereface-reproduce --out paper --data FACES --lfw LFW  # all, about 75 minutes on 2 cores
   tf_sphereface-reproduce --out paper --parts embeddings bounds boundaries
-  tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts full-size   # 112x96
+  tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts full-size   # 112x96, 20 minutes
   tf_sphereface-reproduce --out paper --parts none            # write the page again
 
 FACES holds one folder a person, of faces aligned to 112x96. LFW holds images/NAME/NAME_0001.jpg,
@@ -39,7 +39,7 @@ pairs.txt and landmarks.tsv."""
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    from tf_sphereface.reproduce.parts import GEOMETRY, NAMES
+    from tf_sphereface.reproduce.parts import GEOMETRY, NAMES, ON_REQUEST
 
     parser = make_parser("reproduce", DESCRIPTION, EXAMPLES)
     parser.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR")
@@ -60,8 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=(*NAMES, "none"),
         metavar="PART",
-        help=f"of {', '.join(NAMES)}; by default all but full-size, which takes as long as half of "
-        f"the others. Without data: {', '.join(GEOMETRY)}",
+        help=f"of {', '.join(NAMES)}; by default all but {' and '.join(ON_REQUEST)}. Without data: "
+        f"{', '.join(GEOMETRY)}",
     )
     parser.add_argument("--quick", action="store_true", help="a smaller run, on synthetic faces")
     parser.add_argument(

@@ -97,6 +97,15 @@ def cost_arms(base: Recipe) -> list[Arm]:
     ]
 
 
+def cost_seed_arms(base: Recipe) -> list[Arm]:
+    """The arms of `cost_arms` with the other seeds, so that each has as many as `margin_arms`."""
+    return [
+        Arm(f"{arm.name}-seed{seed}", dataclasses.replace(arm.recipe, seed=seed))
+        for seed in SEEDS[1:]
+        for arm in cost_arms(base)
+    ]
+
+
 def recipe_arms(base: Recipe) -> list[Arm]:
     """One change of the recipe at a time, for m = 4: what makes the margin help, or not."""
     arm = _changer(base)

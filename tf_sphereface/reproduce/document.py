@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,13 @@ def embeddings_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
         losses = [row["name"].split()[2] for row in members]
         name = drawing_geometry.draw_embeddings(arrays, toy, dimensions, losses, images)
         lines.append(picture(name, drawn))
+    for part, title in (("seen", "Pictures it was trained on"), ("held_out", "Held-out pictures")):
+        lines += [f"**{title}**\n", *_angle_table(rows, part)]
+    return lines
+
+
+def _angle_table(rows: Sequence[Mapping[str, Any]], part: str) -> list[str]:
+    """Return the small networks' angles on a part of the pictures."""
     head = ["data", "dimensions", "loss", "mean angle, genuine", "impostor"]
     head += ["95 % of genuine below", "95 % of impostor above", "Fisher score", "training accuracy"]
     cells = [
@@ -131,16 +139,16 @@ def embeddings_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
             row["name"].split()[0],
             str(row["dimensions"]),
             "softmax" if row["margin"] is None else f"m = {row['margin']}",
-            f"{row['genuine_angle']:.1f}°",
-            f"{row['impostor_angle']:.1f}°",
-            f"{row['genuine_angle_95']:.1f}°",
-            f"{row['impostor_angle_5']:.1f}°",
-            f"{row['angular_fisher_score']:.4f}",
+            f"{row[part]['genuine_angle']:.1f}°",
+            f"{row[part]['impostor_angle']:.1f}°",
+            f"{row[part]['genuine_angle_95']:.1f}°",
+            f"{row[part]['impostor_angle_5']:.1f}°",
+            f"{row[part]['angular_fisher_score']:.4f}",
             f"{100 * row['training_accuracy']:.1f} %",
         ]
         for row in rows
     ]
-    return [*lines, *table(head, cells)]
+    return table(head, cells)
 
 
 def bounds_section(out: Path, images: Path, drawn: list[str]) -> list[str]:

@@ -37,8 +37,8 @@ class Kinds:
             **{f"{loss}": [loss] for loss, _ in OTHER_LOSSES},
             **{f"lambda {value}": [f"m4-lambda{value}"] for value in (0, 2, 10)},
             "caffe": ["m4-caffe"],
-            "float32": ["m4-float32"],
-            "sampled head": ["m4-sampled-head"],
+            "float32": _seeds("m4-float32"),
+            "sampled head": _seeds("m4-sampled-head"),
             **{name: [f"m4-{name}"] for name in RECIPES},
             **{f"{loss}, 10 layers": [f"{arm}-10-layers"] for loss, arm in TWO},
             **{f"{loss}, 112x96": [f"{arm}-full-size"] for loss, arm in (*TWO, ("m = 1", "m1"))},
@@ -73,6 +73,11 @@ class Kinds:
         """Return the titles of the losses that did not diverge."""
         titles = [*self.of_margin, *(loss for loss, _ in OTHER_LOSSES)]
         return [title for title in titles if self.one_seed(title) is not None]
+
+
+def _seeds(name: str) -> list[str]:
+    """Return the names of an arm and of its other seeds."""
+    return [name, *(f"{name}-seed{seed}" for seed in SEEDS[1:])]
 
 
 def claims(kinds: Kinds) -> list[str]:

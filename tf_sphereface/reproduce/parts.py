@@ -29,10 +29,12 @@ TRAINED: dict[str, Callable[[Recipe], list[Arm]]] = {
     "cost": arms_of.cost_arms,
     "depth": arms_of.depth_arms,
     "recipe": arms_of.recipe_arms,
+    "cost-seeds": arms_of.cost_seed_arms,
     "full-size": arms_of.full_size_arms,
 }
 NAMES = (*GEOMETRY, *TRAINED)
-BY_DEFAULT = tuple(name for name in NAMES if name != "full-size")
+ON_REQUEST = ("cost-seeds", "full-size")
+BY_DEFAULT = tuple(name for name in NAMES if name not in ON_REQUEST)
 QUICK_PEOPLE, QUICK_IMAGES = 40, 24
 
 
@@ -50,7 +52,7 @@ def reproduce(
 
     Args:
         out: the folder of results; what is done already is kept.
-        parts: of `NAMES`, or `("none",)` to write the page alone; None is all but full-size.
+        parts: of `NAMES`, or `("none",)` to write the page alone; None is all but `ON_REQUEST`.
         data: training faces; see `faces.find_real`.
         lfw: pairs to verify on; likewise.
         quick: a small run on synthetic faces, whatever data there is.
@@ -149,6 +151,7 @@ def _embeddings(out: Path, quick: bool, say: Say) -> None:
         "classes": toys.CLASSES,
         "lambda_base": toys.LAMBDA_BASE,
         "lambda_minimum": toys.LAMBDA_MINIMUM,
+        "measured_on": list(toys.MEASURED_ON),
     }
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings:
         return

@@ -17,6 +17,7 @@ from tf_sphereface._extras import require
 CLASSES = 6  # as many people as in the paper's figure
 BATCH, LEARNING_RATE = 64, 0.05
 LAMBDA_BASE, LAMBDA_MINIMUM = 100.0, 0.5
+MEASURED_ON = ("seen", "held_out")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ def small_network(shape: Sequence[int], dimensions: int) -> keras.Model:
 
 
 def train_toy(toy: Toy, dimensions: int, margin: int | None, epochs: int, seed: int = 0) -> Any:
-    """Train a small network and embed the pictures that it has not seen.
+    """Train a small network and embed the pictures.
 
     Args:
         toy: the pictures.
@@ -93,8 +94,9 @@ def train_toy(toy: Toy, dimensions: int, margin: int | None, epochs: int, seed: 
         seed: of everything.
 
     Returns:
-        A dict: `embeddings` (n, dimensions) of the held-out pictures, `centres` (classes,
-        dimensions), float32; `accuracy` on the pictures that it was trained on, `steps`.
+        A dict: `held_out` and `seen`, embeddings (n, dimensions) of the pictures that were not and
+        that were trained on; `centres` (classes, dimensions), float32; `accuracy` in training;
+        `steps`.
     """
     keras.utils.set_random_seed(seed)
     classes = int(toy.labels.max()) + 1
@@ -119,7 +121,8 @@ def train_toy(toy: Toy, dimensions: int, margin: int | None, epochs: int, seed: 
         toy.images[order], toy.labels[order], batch_size=BATCH, epochs=epochs, verbose=0
     ).history
     return {
-        "embeddings": model.predict(toy.held_out, verbose=0),
+        "held_out": model.predict(toy.held_out, verbose=0),
+        "seen": model.predict(toy.images, verbose=0),
         "centres": np.asarray(model.head_layer.kernel).T,
         "accuracy": float(history["accuracy"][-1]),
         "steps": steps,
@@ -157,8 +160,6 @@ def measure(
     Returns:
         A row for each network (JSON values), and its embeddings and centres by name.
     """
-    from tf_sphereface.eval.angles import angular_fisher_score
-
     rows, arrays = [], {}
     for toy in toys:
         arrays[f"{toy.name} labels"] = toy.held_out_labels
@@ -167,7 +168,8 @@ def measure(
                 began = time.process_time()
                 name = f"{toy.name} {size} {'softmax' if margin is None else f'm{margin}'}"
                 found = train_toy(toy, size, margin, epochs)
-                genuine, impostor = pair_angles(found["embeddings"], toy.held_out_labels)
+                labels = {"seen": toy.labels, "held_out": toy.held_out_labels}
+                angles = {part: _angles(found[part], labels[part]) for part in MEASURED_ON}
                 rows.append(
                     {
                         "name": name,
@@ -177,19 +179,28 @@ def measure(
                         "steps": found["steps"],
                         "training_accuracy": found["accuracy"],
                         "processor_seconds": round(time.process_time() - began, 2),
-                        "genuine_angle": float(genuine.mean()),
-                        "impostor_angle": float(impostor.mean()),
-                        "genuine_angle_95": float(np.quantile(genuine, 0.95)),
-                        "impostor_angle_5": float(np.quantile(impostor, 0.05)),
-                        "angular_fisher_score": angular_fisher_score(
-                            found["embeddings"], toy.held_out_labels
-                        ),
+                        **angles,
                     }
                 )
-                arrays[name] = found["embeddings"]
+                arrays[name] = found["held_out"]
                 arrays[f"{name} centres"] = found["centres"]
                 say(
                     f"{name}: accuracy {100 * found['accuracy']:.1f} %, genuine "
-                    f"{genuine.mean():.1f}°, impostor {impostor.mean():.1f}°"
+                    f"{angles['held_out']['genuine_angle']:.1f}°, impostor "
+                    f"{angles['held_out']['impostor_angle']:.1f}°"
                 )
     return rows, arrays
+
+
+def _angles(embeddings: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
+    """Return what is kept of the angles of all pairs, in degrees."""
+    from tf_sphereface.eval.angles import angular_fisher_score
+
+    genuine, impostor = pair_angles(embeddings, labels)
+    return {
+        "genuine_angle": float(genuine.mean()),
+        "impostor_angle": float(impostor.mean()),
+        "genuine_angle_95": float(np.quantile(genuine, 0.95)),
+        "impostor_angle_5": float(np.quantile(impostor, 0.05)),
+        "angular_fisher_score": float(angular_fisher_score(embeddings, labels)),
+    }
