@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from tf_sphereface import (
+    _startup,  # noqa: F401 - before TensorFlow
     angular,
     backbones,
     caffe,

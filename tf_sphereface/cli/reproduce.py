@@ -30,7 +30,7 @@ EXAMPLES = """\
   tf_sphereface-reproduce --out paper --quick                 # 3 minutes, synthetic faces
   tf_sphereface-reproduce --out paper --data FACES --lfw LFW  # all, about 75 minutes on 2 cores
   tf_sphereface-reproduce --out paper --parts embeddings bounds boundaries
-  tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts full-size   # 112x96, 20 minutes
+  tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts full-size   # 112x96
   tf_sphereface-reproduce --out paper --parts none            # write the page again
 
 FACES holds one folder a person, of faces aligned to 112x96. LFW holds images/NAME/NAME_0001.jpg,

@@ -1,0 +1,60 @@
+"""The commands say what they have to say, and TensorFlow's greetings do not drown it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tf_sphereface import _startup
+
+ROOT = Path(__file__).resolve().parents[1]
+START = """
+import sys
+sys.argv[0] = {program!r}
+import tf_sphereface
+import tensorflow as tf
+print(float(tf.function(lambda x: x + 1.0, jit_compile=True)(1.0)))
+"""
+
+
+def _start(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {k: v for k, v in os.environ.items() if k != _startup.VARIABLE}
+    return subprocess.run(
+        [sys.executable, "-c", START.format(program=program)],
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+
+def test_a_command_starts_in_silence() -> None:
+    run = _start("/usr/bin/tf_sphereface-train")
+    assert run.stdout == "2.0\n"
+    assert run.stderr == ""
+
+
+def test_a_program_and_a_curious_user_see_what_tensorflow_says() -> None:
+    """Nothing is changed for `import tf_sphereface`, nor where the variable is set."""
+    assert "oneDNN custom operations are on" in _start("train.py").stderr
+    asked = _start("tf_sphereface-train", **{_startup.VARIABLE: "0"})
+    assert "oneDNN custom operations are on" in asked.stderr
+
+
+def test_other_lines_are_kept(capfd) -> None:
+    with _startup.without_lines((b"greeting",)):
+        os.write(2, b"an error\na greeting from below\na traceback\n")
+    assert capfd.readouterr().err == "an error\na traceback\n"
+
+
+def test_lines_survive_a_failed_import(capfd) -> None:
+    try:
+        with _startup.without_lines((b"greeting",)):
+            os.write(2, b"libcudart.so is broken\n")
+            raise ImportError("tensorflow")
+    except ImportError:
+        pass
+    assert capfd.readouterr().err == "libcudart.so is broken\n"
