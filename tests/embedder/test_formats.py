@@ -1,0 +1,134 @@
+"""The embedder on each format: the same faces give the same embeddings."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+import tf_sphereface as sf
+from tests.embedder.small import SIZE, add_onnx_metadata, write_onnx
+from tf_sphereface._tflite_metadata import add_tflite_metadata
+from tf_sphereface.embedder import (
+    EmbedderMetadata,
+    load_embedder,
+    save_embedder,
+)
+
+
+def test_a_model_in_memory(network, faces, expected):
+    embedder = load_embedder(network, batch_size=4)
+    embeddings = embedder(faces)
+    assert embeddings.dtype == np.float32
+    # One float32 network, two batchings.
+    assert embeddings == pytest.approx(expected, abs=1e-5)
+    assert (embedder.input_size, embedder.embedding_dim) == (SIZE, 10)
+    assert (embedder.format, embedder.path) == ("keras", None)
+    assert load_embedder(embedder) is embedder
+    assert sf.load_embedder is load_embedder
+
+
+def test_odd_batches_do_not_trace_again(network, faces):
+    embedder = load_embedder(network, batch_size=4)
+    for count in (1, 2, 3, 5, 11):
+        assert embedder(faces[:count]).shape == (count, 10)
+    assert embedder._runner._embed.experimental_get_tracing_count() == 1
+    assert embedder(faces[:0]).shape == (0, 10)
+
+
+@pytest.mark.parametrize("name", ["any", "one", "four"])
+def test_tflite_of_any_batch_size(tflite, faces, expected, name):
+    embedder = load_embedder(tflite / f"{name}.tflite", batch_size=3, threads=1)
+    # XNNPACK adds up in another order.
+    assert embedder(faces) == pytest.approx(expected, abs=1e-4)
+    assert embedder(faces[:1]) == pytest.approx(expected[:1], abs=1e-4)
+    assert embedder(faces[:0]).shape == (0, 10)
+    assert (embedder.format, embedder.input_size, embedder.embedding_dim) == ("tflite", SIZE, 10)
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8"])
+def test_tflite_with_quantized_input_and_output(tflite, faces, expected, name):
+    embeddings = load_embedder(tflite / f"{name}.tflite", threads=1)(faces)
+    assert embeddings.dtype == np.float32
+    cosine = np.sum(embeddings * expected, axis=1) / (
+        np.linalg.norm(embeddings, axis=1) * np.linalg.norm(expected, axis=1)
+    )
+    # 8 bits on noise images; without scale and zero point the cosine is near 0.
+    assert np.min(cosine) > 0.98
+    assert np.linalg.norm(embeddings) == pytest.approx(np.linalg.norm(expected), rel=0.05)
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 4])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_onnx_of_any_layout_and_batch_size(tmp_path, faces, batch, channels_first):
+    weights = write_onnx(tmp_path / "x.onnx", batch, channels_first)
+    values = (faces.astype(np.float32) - 127.5) / 128
+    ordered = values.transpose(0, 3, 1, 2) if channels_first else values
+    embedder = load_embedder(tmp_path / "x.onnx", batch_size=3, threads=1)
+    assert embedder(faces) == pytest.approx(ordered.reshape(11, -1) @ weights, abs=1e-4)
+    assert (embedder.format, embedder.input_size, embedder.embedding_dim) == ("onnx", SIZE, 10)
+
+
+def test_onnx_that_takes_pixels(tmp_path, faces):
+    weights = write_onnx(tmp_path / "x.onnx", dtype=TensorProto.UINT8)
+    # Sums of 576 products of up to 255: float32 keeps about five digits.
+    result = load_embedder(tmp_path / "x.onnx", threads=1)(faces)
+    assert result == pytest.approx(faces.reshape(11, -1).astype(np.float32) @ weights, rel=1e-4)
+
+
+def test_an_onnx_output_of_unknown_length_is_measured(tmp_path):
+    write_onnx(tmp_path / "x.onnx", dim=10)
+    model = onnx.load(tmp_path / "x.onnx")
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "d"
+    onnx.save(model, tmp_path / "x.onnx")
+    assert load_embedder(tmp_path / "x.onnx", threads=1).embedding_dim == 10
+
+
+def test_the_metadata_says_how_pixels_are_fed(tmp_path, network, tflite, faces):
+    metadata = EmbedderMetadata(
+        channel_order="bgr", pixel_mean=(104.0, 117.0, 123.0), pixel_scale=64.0
+    )
+    values = (faces[..., ::-1].astype(np.float32) - np.float32([104, 117, 123])) / 64
+    expected = network.predict(values, verbose=0)
+    save_embedder(network, tmp_path / "x.keras", metadata)
+    content = add_tflite_metadata((tflite / "any.tflite").read_bytes(), metadata.to_json())
+    (tmp_path / "x.tflite").write_bytes(content)
+    for name in ("x.keras", "x.tflite"):
+        embedder = load_embedder(tmp_path / name, threads=1)
+        assert embedder(faces) == pytest.approx(expected, abs=1e-4)
+        assert embedder.metadata.channel_order == "bgr"
+    weights = write_onnx(tmp_path / "x.onnx")
+    add_onnx_metadata(tmp_path / "x.onnx", metadata)
+    embeddings = load_embedder(tmp_path / "x.onnx", threads=1)(faces)
+    assert embeddings == pytest.approx(values.reshape(11, -1) @ weights, abs=1e-3)
+
+
+def test_a_file_without_metadata_takes_the_defaults_and_says_so(tmp_path, network, faces, caplog):
+    network.save(tmp_path / "plain.keras")
+    with caplog.at_level(logging.INFO, logger="tf_sphereface"):
+        embedder = load_embedder(tmp_path / "plain.keras")
+    assert "carries no metadata" in caplog.text
+    metadata = embedder.metadata
+    assert (metadata.channel_order, metadata.pixel_mean, metadata.pixel_scale) == (
+        "rgb",
+        127.5,
+        128.0,
+    )
+    assert (metadata.input_size, metadata.embedding_dim) == (SIZE, 10)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, *SIZE, 3), np.float32), "must be uint8.*Received: dtype float32"),
+        (np.zeros((2, 12, 16, 3), np.uint8), r"\(n, 16, 12, 3\). Received: \(2, 12, 16, 3\)"),
+        (np.zeros((*SIZE, 3), np.uint8), r"Received: \(16, 12, 3\)"),
+        (np.zeros((2, *SIZE, 1), np.uint8), r"Received: \(2, 16, 12, 1\)"),
+    ],
+)
+def test_wrong_faces_are_refused(network, images, message):
+    with pytest.raises(ValueError, match=message):
+        load_embedder(network)(images)
