@@ -11,6 +11,7 @@ from tf_sphereface.cli.common import (
     add_json_option,
     existing_dir,
     existing_file,
+    output_file,
 )
 
 INPUTS = ("float32", "uint8")
@@ -108,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--parity",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="measure Keras and every file in one run, print the table and write it as JSON",
     )

@@ -94,3 +94,16 @@ def test_what_was_measured_before_an_export_is_called_so(model):
     assert card["file"]["quantize"] == "int8"
     assert card["measured"]["before the export"]["LFW"]["accuracy"] == 0.991
     assert card["measured"]["export"] == {"cosine_min": 0.9}
+
+
+def test_what_an_export_has_built_in_is_said(model):
+    known = sf.embedder.read_metadata(model)
+    built_in = {"input_dtype": "uint8", "layout": "nchw", "batch": 2, "flip_built_in": True}
+    replace_metadata(model, dataclasses.replace(known, flip="concat", **built_in))
+    markdown, data = cards.write_card(model)
+    card = json.loads(data.read_text())
+    assert (card["input"]["dtype"], card["input"]["layout"]) == ("uint8", "nchw")
+    assert (card["input"]["batch"], card["output"]["flip_built_in"]) == (2, True)
+    text = markdown.read_text()
+    assert "channels first, 2 at once, uint8 RGB pixels; BGR and (x - 127.5) / 128" in text
+    assert "| mirror image | built in: its embedding is appended |" in text

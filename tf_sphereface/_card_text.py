@@ -53,13 +53,6 @@ def to_markdown(card: dict[str, Any]) -> str:
         size = (
             f", {net['parameters'] / 1e6:.2f} M parameters, {net['macs'] / 1e9:.3f} GMAC an image"
         )
-    order = given["channel_order"].upper()
-    turned = " (load_embedder takes RGB and reorders)" if order == "BGR" else ""
-    mirror = {
-        "none": "not used",
-        "concat": "its embedding is appended",
-        "sum": "its embedding is added",
-    }
     unit = "of unit length" if out["normalized"] else "not of unit length"
     lines = [
         f"# Model card: {file['name']}",
@@ -69,11 +62,10 @@ def to_markdown(card: dict[str, Any]) -> str:
         f"| file | {file['format']}{kind}, {file['bytes'] / 1e6:.2f} MB |",
         f"| SHA-256 | `{file['sha256']}` |",
         f"| architecture | {_cell(net['name'])}{size} |",
-        f"| input | {given['height']}x{given['width']} (height x width), {order}{turned}, "
-        f"(x - {_number(given['pixel_mean'])}) / {_number(given['pixel_scale'])} |",
+        f"| input | {_input(given)} |",
         f"| alignment | template {_cell(given['template'])} |",
         f"| output | {_cell(out['embedding_dim'])} numbers, {unit}; compared by their cosine |",
-        f"| mirror image | {mirror[out['flip']]} |",
+        f"| mirror image | {_mirror(out)} |",
         f"| licence of the weights | {_cell(card['licence'])} |",
         "",
         "## Training",
@@ -101,6 +93,32 @@ def to_markdown(card: dict[str, Any]) -> str:
         lines += ["", "## Written by", ""]
         lines.append(", ".join(f"{name} {version}" for name, version in card["versions"].items()))
     return "\n".join(lines) + "\n"
+
+
+def _input(given: dict[str, Any]) -> str:
+    """Say what the file takes."""
+    size = f"{given['height']}x{given['width']} (height x width)"
+    order = given["channel_order"].upper()
+    scaled = f"(x - {_number(given['pixel_mean'])}) / {_number(given['pixel_scale'])}"
+    if given["dtype"] == "uint8":
+        pixels = f"uint8 RGB pixels; {order} and {scaled} are built in"
+    else:
+        turned = " (load_embedder takes RGB and reorders)" if order == "BGR" else ""
+        pixels = f"{order}{turned}, {scaled}"
+    channels = ", channels first" if given["layout"] == "nchw" else ""
+    batch = f", {given['batch']} at once" if given["batch"] else ""
+    return f"{size}{channels}{batch}, {pixels}"
+
+
+def _mirror(out: dict[str, Any]) -> str:
+    """Say what is done with the mirror image, and by whom."""
+    if out["flip_built_in"]:
+        return "built in: its embedding is appended"
+    return {
+        "none": "not used",
+        "concat": "its embedding is appended, outside the file",
+        "sum": "its embedding is added, outside the file",
+    }[out["flip"]]
 
 
 def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

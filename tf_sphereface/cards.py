@@ -113,11 +113,15 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
             "pixel_mean": metadata.pixel_mean,
             "pixel_scale": metadata.pixel_scale,
             "template": metadata.template,
+            "dtype": metadata.input_dtype,
+            "layout": metadata.layout,
+            "batch": metadata.batch,
         },
         "output": {
             "embedding_dim": metadata.embedding_dim,
             "normalized": metadata.normalized,
             "flip": metadata.flip,
+            "flip_built_in": metadata.flip_built_in,
         },
         "training": {
             "data": metadata.training_data,

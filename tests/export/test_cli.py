@@ -207,8 +207,10 @@ def test_parity_and_explain(model, face_folder, tmp_path, capfd):
     assert report["parity"] == values["rows"]
 
 
-def test_a_parity_file_that_cannot_be_written(model, tmp_path, capsys):
+def test_a_parity_file_that_cannot_be_written_is_named_before_the_work(model, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
     arguments = ["--onnx", str(model), "--parity", str(tmp_path / "taken" / "p.json")]
-    assert cli.main(arguments) == 2
-    assert "taken" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*arguments, "--output-dir", str(tmp_path / "out")])
+    assert "cannot be written" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
