@@ -58,16 +58,11 @@ def add_protocol(
         help="a .keras, .tflite or .onnx file, or a .npz of embeddings by name",
     )
     if alignable:
-        parser.add_argument(
-            "--landmarks",
-            type=existing_file,
-            metavar="FILE",
-            help="a path and five x,y pairs a line, separated by tabs: images are aligned by them",
-        )
+        add_landmarks_option(parser)
     parser.add_argument(
         "--no-flip", action="store_true", help="leave the mirror images out (half the time)"
     )
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="faces at once")
+    add_batch_size_option(parser)
     parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of a .tflite or .onnx model"
     )
@@ -88,6 +83,21 @@ def add_protocol(
     )
     add_result_options(parser)
     return parser
+
+
+def add_landmarks_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--landmarks`."""
+    parser.add_argument(
+        "--landmarks",
+        type=existing_file,
+        metavar="FILE",
+        help="a path and five x,y pairs a line, separated by tabs: images are aligned by them",
+    )
+
+
+def add_batch_size_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--batch-size`."""
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="faces at once")
 
 
 def add_search_option(parser: argparse.ArgumentParser) -> None:

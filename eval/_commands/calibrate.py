@@ -12,7 +12,12 @@ from tf_sphereface.cli.common import (
     existing_file,
     write_json_option,
 )
-from tf_sphereface.eval._commands._shared import Subparsers, shown_progress
+from tf_sphereface.eval._commands._shared import (
+    Subparsers,
+    add_batch_size_option,
+    add_landmarks_option,
+    shown_progress,
+)
 
 SUMMARY = "choose the threshold for a false accept rate, and write it into the model"
 DESCRIPTION = """\
@@ -40,12 +45,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--pairs", type=existing_file, metavar="FILE", help="as LFW's; else any two images"
     )
-    parser.add_argument(
-        "--landmarks",
-        type=existing_file,
-        metavar="FILE",
-        help="a path and five x,y pairs a line, separated by tabs: images are aligned by them",
-    )
+    add_landmarks_option(parser)
     parser.add_argument(
         "--flip",
         choices=("none", "concat", "sum"),
@@ -55,7 +55,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "--max-pairs", type=int, default=200_000, metavar="N", help="of each class, without --pairs"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="faces at once")
+    add_batch_size_option(parser)
     parser.add_argument("--dry-run", action="store_true", help="leave the model as it is")
     add_json_option(parser)
 

@@ -230,6 +230,25 @@ def test_videos(tmp_path, calls, capsys):
     assert "0 faces of 112x96 written, 4 were there, 1 failed" in capsys.readouterr().out
 
 
+def test_one_photograph(album, capsys):
+    """A file instead of a folder: that file alone, and what others left in DST stays."""
+    one, two = album / "src/A/one.png", album / "src/A/two.png"
+    assert align.main([str(one), str(album / "dst")]) == 0
+    assert align.main([str(two), str(album / "dst"), "--select", "all"]) == 0
+    assert list(crops(album)) == ["one.png", "two_1.png", "two_2.png"]
+    assert list(read_landmarks(album / "dst/one.png.landmarks.tsv")) == ["one.png"]
+    assert list(read_landmarks(album / "dst/two.png.landmarks.tsv")) == ["two.png"]
+    capsys.readouterr()
+    assert align.main([str(one), str(album / "src/A")]) == 2
+    assert "DST must be another folder" in capsys.readouterr().err
+    points = str(album / "dst/one.png.landmarks.tsv")
+    assert align.main([str(one), str(album / "out"), "--landmarks", points]) == 2
+    assert "SRC must be a folder" in capsys.readouterr().err
+    (album / "notes.txt").write_text("no picture")
+    assert align.main([str(album / "notes.txt"), str(album / "out")]) == 2
+    assert "notes.txt is no photograph" in " ".join(capsys.readouterr().err.split())
+
+
 def test_nothing_to_do(tmp_path, capsys):
     (tmp_path / "src").mkdir()
     assert run(tmp_path) == 2

@@ -19,7 +19,7 @@ from tf_sphereface.cli._align_report import REFUSED, UNREADABLE, Outcome, judge
 from tf_sphereface.cli.common import CommandError, progress
 from tf_sphereface.data.alignment import align, write_face
 from tf_sphereface.data.frames import VIDEO_SUFFIXES, count_frames, read_frames
-from tf_sphereface.data.photos import find_photos, read_photo
+from tf_sphereface.data.photos import PHOTO_SUFFIXES, find_photos, read_photo
 from tf_sphereface.detect import FaceDetector
 
 JOURNAL = ".align.jsonl"
@@ -57,6 +57,7 @@ class Settings:
     jobs: int
     every: int | None
     overwrite: bool
+    only: str | None = None  # one file in `src`; None: all of them
 
     @property
     def output(self) -> str:
@@ -102,13 +103,13 @@ class Aligner:
                 file.
         """
         settings = self.settings
-        photos = find_photos(settings.src, skip=[settings.dst])
-        videos = find_photos(settings.src, VIDEO_SUFFIXES, skip=[settings.dst])
+        photos, videos = self._find(PHOTO_SUFFIXES), self._find(VIDEO_SUFFIXES)
         if settings.every is None:
             self.videos_left_out, videos = len(videos), []
         if not photos and not videos:
             hint = "; --every N takes frames of its videos" if self.videos_left_out else ""
-            raise CommandError(f"{settings.src} holds no photographs{hint}")
+            what = "is no photograph" if settings.only else "holds no photographs"
+            raise CommandError(f"{settings.src / (settings.only or '')} {what}{hint}")
         items = [self._item(name) for name in photos]
         for item in items:
             self._claim(item)
@@ -129,6 +130,13 @@ class Aligner:
             self._work(self._all(items, videos, journal, done), journal, done)
             bar.update(task, total=len(outcomes), completed=len(outcomes))
         return sorted(outcomes, key=lambda outcome: _natural(outcome.found.name))
+
+    def _find(self, suffixes: tuple[str, ...]) -> list[str]:
+        """Return the names of what SRC holds, or of the one file that is asked for."""
+        only = self.settings.only
+        if only is not None:
+            return [only] if only.lower().endswith(suffixes) else []
+        return find_photos(self.settings.src, suffixes, skip=[self.settings.dst])
 
     def _all(
         self,
