@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from tf_sphereface._files import atomic_path
+from tf_sphereface.data._geometry import HEIGHT, WIDTH
 from tf_sphereface.data._identity import draw_identity
 from tf_sphereface.data._nuisance import draw_path
 from tf_sphereface.data._pairs import draw_pairs
+from tf_sphereface.data._pictures import UNSEEN, resized, write_jpeg
 from tf_sphereface.data._render import render
 
 
@@ -68,16 +70,14 @@ def write_videos(
     >>> (root / "splits.txt").read_text().splitlines()[0]
     '1, 1, Person_.../..., Person_.../..., 1'
     """
-    from tf_sphereface.data import synthetic
-
     low, high = frames
     if not 1 <= low <= high or step < 1:
         raise ValueError(
             "frames must be (fewest, most), from 1, and step at least 1. "
             f"Received: {frames} and {step}"
         )
-    first = synthetic.UNSEEN if first_identity is None else int(first_identity)
-    shape = (synthetic.HEIGHT, synthetic.WIDTH) if size is None else size
+    first = UNSEEN if first_identity is None else int(first_identity)
+    shape = (HEIGHT, WIDTH) if size is None else size
     left, right, is_same, fold = draw_pairs(num_identities, pairs_per_fold, folds, clips, seed)
     names = [f"Person_{first + i:06d}/{c}" for i in range(num_identities) for c in range(clips)]
     lengths = np.random.default_rng([seed, 0xF1]).integers(low, high + 1, len(names))
@@ -89,8 +89,8 @@ def write_videos(
         person = draw_identity(seed, identity)
         path = draw_path(seed, identity, clip, length * step)[::step]
         for number, nuisance in enumerate(path):
-            picture = synthetic.resized(render(person, nuisance), shape)
-            synthetic.write_jpeg(folder / f"{clip}.{number * step + 1}.jpg", picture, quality)
+            picture = resized(render(person, nuisance), shape)
+            write_jpeg(folder / f"{clip}.{number * step + 1}.jpg", picture, quality)
         if progress is not None:
             progress(at + 1, len(names))
     lines = [

@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,10 +22,12 @@ from tf_sphereface.data._geometry import HEIGHT, WIDTH
 from tf_sphereface.data._identity import draw_identity
 from tf_sphereface.data._nuisance import draw_nuisance, draw_path
 from tf_sphereface.data._pairs import VerificationSet, draw_pairs
+from tf_sphereface.data._pictures import UNSEEN, resized, write_jpeg
 from tf_sphereface.data._render import render
 from tf_sphereface.data._videos import write_videos
 
 __all__ = [
+    "UNSEEN",
     "VerificationSet",
     "faces",
     "training_set",
@@ -90,9 +91,6 @@ def faces(
         if progress is not None and ((i + 1) % 100 == 0 or i + 1 == len(who)):
             progress(i + 1, len(who))
     return images
-
-
-UNSEEN = 1_000_000  # where people to verify on begin: nobody trains on as many
 
 
 def training_set(
@@ -295,28 +293,6 @@ def write_folder(
         with atomic_path(root / "pairs.txt") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
-
-
-def write_jpeg(path: Path, picture: Images, quality: int) -> None:
-    """Write a picture as JPEG, under a temporary name first."""
-    done, data = cv2.imencode(
-        ".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
-    )
-    if not done:
-        raise OSError(f"OpenCV could not encode {path}")
-    temporary = path.with_name(f".{path.name}.part")  # renamed, but not synced one by one
-    temporary.write_bytes(data.tobytes())
-    os.replace(temporary, path)
-
-
-def resized(picture: Images, size: Size) -> Images:
-    """Return a picture at another size, averaged down or interpolated."""
-    height, width = size
-    if picture.shape[:2] == size:
-        return picture
-    shrinks = height <= HEIGHT and width <= WIDTH
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
 
 
 def _indices(name: str, value: ArrayLike) -> NDArray[np.int64]:

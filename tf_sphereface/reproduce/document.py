@@ -13,12 +13,32 @@ from tf_sphereface._files import atomic_path, write_json
 from tf_sphereface.reproduce import drawing_arms, drawing_geometry, words
 from tf_sphereface.reproduce.kinds import Kinds, claims
 from tf_sphereface.reproduce.runner import Results, Say
-from tf_sphereface.reproduce.sections import arm_sections, time_section
+from tf_sphereface.reproduce.sections import (
+    depth_section,
+    lambda_section,
+    loss_section,
+    margin_section,
+)
+from tf_sphereface.reproduce.sections_practice import (
+    cost_section,
+    recipe_section,
+    size_section,
+    time_section,
+)
 from tf_sphereface.reproduce.tables import table
 
 IMAGES = "images/paper"
 COMMAND = "tf_sphereface-reproduce --out paper --data FACES --lfw LFW"
 QUICK_COMMAND = "tf_sphereface-reproduce --out paper --quick"
+TRAINED = (  # a line `figure: NAME` that they return stands for a figure
+    margin_section,
+    lambda_section,
+    depth_section,
+    loss_section,
+    cost_section,
+    recipe_section,
+    size_section,
+)
 
 
 def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
@@ -43,7 +63,8 @@ def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
     lines += embeddings_section(out, images, drawn)
     lines += bounds_section(out, images, drawn)
     lines += [words.BOUNDARIES, picture(drawing_geometry.draw_boundaries(images), drawn)]
-    lines += arm_sections(kinds)
+    for section in TRAINED:
+        lines += section(kinds)
     lines = _with_figures(lines, kinds, images, drawn)
     lines += time_section(out)
     with atomic_path(page) as temporary:

@@ -1,0 +1,163 @@
+"""The page's sections on practice: what saves time, the recipe, full size, how long it took."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from tf_sphereface.reproduce import words
+from tf_sphereface.reproduce.arms import SAMPLE_RATE
+from tf_sphereface.reproduce.kinds import RECIPES, Kinds
+from tf_sphereface.reproduce.sections import CENTRED, MISSING, noise_again, training_cells
+from tf_sphereface.reproduce.summary import Difference, step_ratio
+from tf_sphereface.reproduce.tables import angles, percent, points, seeds, table
+
+
+def cost_section(kinds: Kinds) -> list[str]:
+    """Precision and the sampled head."""
+    base = kinds.first("m = 4")
+    if base is None or all(kinds.first(t) is None for t in ("float32", "sampled head")):
+        return ["## 8. What saves time\n", MISSING]
+    cells = []
+    for words_, title in (
+        (f"{base['recipe']['precision']}, full head", "m = 4"),
+        ("float32, full head", "float32"),
+        (f"{base['recipe']['precision']}, sample_rate {SAMPLE_RATE:g}", "sampled head"),
+    ):
+        kept = kinds.first(title)
+        if kept is None:
+            continue
+        reached = kinds.average(title)
+        found = None if title == "m = 4" else kinds.paired(title, "m = 4")
+        cells.append(
+            [
+                words_,
+                str(len(reached.runs)) if reached else "—",
+                percent(reached),
+                percent(kinds.average(title, CENTRED)),
+                "" if found is None else points(found),
+                "" if found is None else seeds(found),
+                "" if found is None else ", ".join(_noise(kinds, found)),
+                f"{1000 * kept['seconds']['step']:.0f} ms",
+                f"{step_ratio(kept, base):.2f}",
+            ]
+        )
+    head = [
+        "",
+        "seeds",
+        "accuracy",
+        "mean subtracted",
+        "paired with the first row",
+        "seed by seed",
+        "within two se over folds; over seeds",
+    ]
+    head += ["an update, median", "faster"]
+    return [words.COST.format(rate=SAMPLE_RATE), *table(head, cells), *noise_again(kinds)]
+
+
+def recipe_section(kinds: Kinds) -> list[str]:
+    """One change of the recipe at a time."""
+    title = "## 9. The recipe\n"
+    if all(kinds.first(name) is None for name in RECIPES):
+        return [title, MISSING]
+    cells = []
+    for words_, name in (("as above", "m = 4"), *((v, k) for k, v in RECIPES.items())):
+        kept = kinds.first(name)
+        if kept is None:
+            continue
+        found = kinds.one_seed(name)
+        cells.append(
+            [
+                words_,
+                percent(found) if found else "diverged",
+                *angles(found),
+                *training_cells(kinds, name),
+                "" if name == "m = 4" else points(kinds.paired(name, "m = 4")),
+            ]
+        )
+    head = ["", "accuracy", "genuine", "impostor", "gap", "Fisher score", "training loss"]
+    return [
+        title,
+        "The m = 4 run with one thing changed (one seed), paired with the run as it is. A loss "
+        "that stays near the logarithm of the number of people has learnt nothing.\n",
+        *table([*head, "accuracy in training", "paired"], cells),
+        words.RECIPE_AFTER,
+    ]
+
+
+def _noise(kinds: Kinds, found: Difference) -> tuple[str, str]:
+    """Say whether a difference is within the folds' noise, and within the seeds'."""
+    spread_ = getattr(kinds.average("m = 4"), "spread", None)
+    folds = "yes" if found.within_noise else "no"
+    if spread_ is None:
+        return folds, "unknown"
+    error = math.sqrt(2 / len(found.seeds)) * spread_
+    return folds, "yes" if abs(found.accuracy) <= 2 * error else "no"
+
+
+def size_section(kinds: Kinds) -> list[str]:
+    """Full-size faces."""
+    titles = [(loss, f"{loss}, 112x96") for loss in ("softmax", "m = 1", "m = 4")]
+    title = "## 10. Full size\n"
+    if all(kinds.first(name) is None for _, name in titles):
+        return [
+            title,
+            "Not run: `--parts full-size` trains softmax, m = 1 and m = 4 on faces of 112x96; it "
+            "takes about a third as long as all the rest.\n",
+        ]
+    cells: list[Sequence[str]] = []
+    for loss, name in titles:
+        for size, what in (("56x48", loss), ("112x96", name)):
+            found = kinds.one_seed(what)
+            cells.append(
+                [
+                    loss,
+                    size,
+                    percent(found),
+                    percent(kinds.one_seed(what, CENTRED)),
+                    *angles(found),
+                    "" if size == "56x48" else points(kinds.paired(name, loss)),
+                ]
+            )
+    head = ["", "size", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
+    pairs = [
+        f"{a} − {b}: {points(kinds.paired(f'{a}, 112x96', f'{b}, 112x96'))}"
+        for a, b in (("m = 4", "softmax"), ("m = 4", "m = 1"))
+    ]
+    return [
+        title,
+        "One seed, the same recipe and updates.\n",
+        *table([*head, "Fisher score", "paired with 56x48"], cells),
+        f"At 112x96: {'; '.join(pairs)}.\n",
+    ]
+
+
+def time_section(out: Path) -> list[str]:
+    """How long it took: in processor time, which other work on the machine does not change much."""
+    kept = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("arms/*.json"))]
+    pieces = []
+    if kept:
+        spent = sum(arm["seconds"]["processor"] for arm in kept) / 60
+        pieces.append((f"{len(kept)} arms", spent))
+    small = out / "embeddings.json"
+    if small.is_file():
+        rows = json.loads(small.read_text(encoding="utf-8"))["rows"]
+        spent = sum(row["processor_seconds"] for row in rows) / 60
+        pieces.append((f"{len(rows)} small networks", spent))
+    if not pieces:
+        return []
+    total = sum(minutes for _, minutes in pieces)
+    words_ = ", ".join(f"{name} {minutes:.1f} minutes" for name, minutes in pieces)
+    lines = [
+        "## Time\n",
+        f"Processor time: {words_}. On two cores that do nothing else that is about "
+        f"{total / 2:.0f} minutes in all.\n",
+    ]
+    path = out / "runs.json"
+    if path.is_file():
+        runs = json.loads(path.read_text(encoding="utf-8"))
+        minutes = sum(run["seconds"] for run in runs) / 60
+        lines.append(f"By the clock: {minutes:.1f} minutes on {runs[-1]['cores']} cores.\n")
+    return lines
