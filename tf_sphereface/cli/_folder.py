@@ -136,10 +136,14 @@ def show_summary(summary: dict[str, Any]) -> None:
     table = Table(title="run", show_header=False)
     for key, value in summary.items():
         if key == "final":
-            for name, figure in value.items():
+            figures = dict(value)
+            seconds = figures.pop("seconds", None)
+            for name, figure in figures.items():
                 table.add_row(f"last epoch: {name}", f"{figure:.5g}")
+            if seconds is not None:
+                table.add_row("time", f"{seconds / 60:.1f} minutes")
         elif key == "best":
             table.add_row("best epoch", f"{value['epoch']}: {BEST} {value[BEST]:.4f}")
-        else:
+        elif value is not None:
             table.add_row(key, str(value))
     console.print(table)
