@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 from typing import Any
 
 import numpy as np
+
+from tf_sphereface._pickles import instructions
 
 _NAMES = (
     "PROTO FRAME STOP MARK POP POP_MARK "
@@ -63,14 +64,9 @@ class _RefusedError(Exception):
 
 def _read_through(data: bytes) -> None:
     """Refuse instructions that lists and arrays do not need, without running any."""
-    argument: Any
-    for count, (instruction, argument, _) in enumerate(pickletools.genops(data), start=1):
-        name = instruction.name
+    for name, _ in instructions(data):
         if name not in _INSTRUCTIONS:
             raise _RefusedError(f"its instruction {name} is not one that lists and arrays need")
-        # The C unpickler allocates its memo up to this index.
-        if name in ("PUT", "LONG_BINPUT") and not 0 <= int(argument) <= count:
-            raise _RefusedError(f"it keeps its value number {argument}, and has {count} at most")
 
 
 class _Name:

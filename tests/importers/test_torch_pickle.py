@@ -147,6 +147,37 @@ def test_a_pickle_cannot_change_what_it_is_given(tmp_path, target, attribute) ->
     assert not hasattr(OrderedDict, "x")
 
 
+def test_tensors_of_before_pytorch_0_4(tmp_path, fake_torch) -> None:
+    """A legacy file of 2017 names `_rebuild_tensor`, and its storages have a view, None."""
+    utils = b"ctorch._utils\n_rebuild_tensor\n"
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
+    storage += b"X\x03\x00\x00\x00cpuK\x06NtQ"
+    program = b"\x80\x02}X\x01\x00\x00\x00w" + utils + b"(" + storage
+    program += b"K\x00K\x02K\x03\x86K\x03K\x01\x86tRs."
+    keys = pickle.dumps(["0"], 2)
+    numbers = np.arange(6, dtype="<f4")
+    path = tmp_path / "old.pth"
+    path.write_bytes(HEADER + program + keys + struct.pack("<q", 6) + numbers.tobytes())
+    tensors = read_torch_checkpoint(path)
+    np.testing.assert_array_equal(tensors["w"], numbers.reshape(2, 3))
+
+
+def test_a_few_bytes_cannot_take_much_memory(tmp_path) -> None:
+    """The C unpickler makes room for as many values as the highest number: here 34 GB."""
+    path = tmp_path / "bomb.pt"
+    path.write_bytes(HEADER + b"\x80\x02Nr\xff\xff\xff\x7f.")
+    with pytest.raises(ValueError, match=r"bomb\.pt: .*keeps its value number 2147483647"):
+        read_torch_checkpoint(path)
+
+
+def test_a_dictionary_whose_methods_a_pickle_replaced(tmp_path) -> None:
+    program = b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsNsb."
+    path = tmp_path / "odd.pt"
+    path.write_bytes(HEADER + program + pickle.dumps([], 2))
+    with pytest.raises(ValueError, match=r"odd\.pt: "):
+        read_torch_checkpoint(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -19,6 +19,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
+from tf_sphereface._pickles import instructions
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
@@ -73,6 +75,7 @@ def read_torch_checkpoint(
         else:
             with path.open("rb") as stream:
                 content = _read_legacy(stream, path.stat().st_size)
+        tensors = _state_dictionary(content, key)
     except _FileError as error:
         raise ValueError(f"{path}: {error}") from error
     except OSError:
@@ -81,7 +84,6 @@ def read_torch_checkpoint(
         raise ValueError(
             f"{path}: not a PyTorch checkpoint, or a damaged one ({type(error).__name__}: {error})"
         ) from error
-    tensors = _state_dictionary(content, path, key)
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): array for name, array in tensors.items()}
     return tensors
@@ -141,6 +143,8 @@ class _Tensor(NamedTuple):
 class _Rebuild:
     """Stands for `torch._utils._rebuild_tensor_v2`: makes a `_Tensor` of plain integers.
 
+    And for `_rebuild_tensor`, its name before PyTorch 0.4, with the same first four arguments.
+
     Without attributes of its own, so that a pickle cannot change it with a BUILD instruction.
     """
 
@@ -174,6 +178,7 @@ class _Kind(str):
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): _Rebuild(),
     ("torch._utils", "_rebuild_tensor_v2"): _Rebuild(),
     ("torch._utils", "_rebuild_parameter"): _Parameter(),
     **{("torch", kind): _Kind(kind) for kind in _STORAGES},
@@ -204,6 +209,15 @@ class _Unpickler(pickle.Unpickler):
         raise _FileError(f"unknown kind of storage: {pid!r}")
 
 
+def _load(stream: BinaryIO, request: Callable[[tuple[Any, ...]], _Storage]) -> Any:
+    """Look through the pickle at the stream's position, then load it."""
+    begin = stream.tell()
+    for _ in instructions(stream):
+        pass
+    stream.seek(begin)
+    return _Unpickler(stream, request).load()
+
+
 class _Storages(dict[str, _Storage]):
     """The storages that a pickle asks for, by key; several tensors may share one."""
 
@@ -222,7 +236,7 @@ def _read_legacy(stream: BinaryIO, file_size: int) -> Any:
         raise _FileError("a storage before the tensors")
 
     def plain() -> Any:
-        return _Unpickler(stream, refuse).load()
+        return _load(stream, refuse)
 
     if plain() != LEGACY_MAGIC:
         raise _FileError("not a PyTorch checkpoint: the magic number is missing")
@@ -231,7 +245,7 @@ def _read_legacy(stream: BinaryIO, file_size: int) -> Any:
         raise _FileError(f"unknown format version {protocol!r}, expected {LEGACY_PROTOCOL}")
     byteorder: Literal["<", ">"] = "<" if plain().get("little_endian", True) else ">"
     storages = _Storages()
-    content = _Unpickler(stream, storages.request).load()
+    content = _load(stream, storages.request)
     keys = plain()
     if sorted(keys) != sorted(storages):
         raise _FileError("the list of storages does not match the tensors")
@@ -257,7 +271,7 @@ def _read_zip(path: Path) -> Any:
         if f"{prefix}byteorder" in archive.namelist():
             byteorder = ">" if archive.read(f"{prefix}byteorder") == b"big" else "<"
         storages = _Storages()
-        content = _Unpickler(io.BytesIO(archive.read(found[0])), storages.request).load()
+        content = _load(io.BytesIO(archive.read(found[0])), storages.request)
         for name, storage in storages.items():
             member = f"{prefix}data/{name}"
             if archive.getinfo(member).file_size != storage.nbytes:
@@ -266,12 +280,10 @@ def _read_zip(path: Path) -> Any:
     return content
 
 
-def _state_dictionary(content: Any, path: Path, key: str | None) -> dict[str, np.ndarray]:
+def _state_dictionary(content: Any, key: str | None) -> dict[str, np.ndarray]:
     """Choose the state dictionary in a checkpoint and make arrays of its tensors."""
     if not isinstance(content, Mapping):
-        raise ValueError(
-            f"{path}: expected a dictionary of tensors. Received: {type(content).__name__}"
-        )
+        raise _FileError(f"expected a dictionary of tensors. Received: {type(content).__name__}")
     candidates = {
         str(name): value
         for name, value in content.items()
@@ -280,7 +292,7 @@ def _state_dictionary(content: Any, path: Path, key: str | None) -> dict[str, np
     if key is not None:
         if key not in candidates:
             known = ", ".join(map(repr, candidates)) or "none"
-            raise ValueError(f"{path}: no state dictionary under {key!r}; there is {known}")
+            raise _FileError(f"no state dictionary under {key!r}; there is {known}")
         chosen = candidates[key]
     elif _is_state(content):
         chosen = content
@@ -289,11 +301,8 @@ def _state_dictionary(content: Any, path: Path, key: str | None) -> dict[str, np
     else:
         known = ", ".join(map(repr, candidates or content)) or "nothing"
         count = "several state dictionaries" if candidates else "no state dictionary"
-        raise ValueError(f"{path}: {count}; choose one with `key`. It holds {known}")
-    try:
-        return {name: value.array() for name, value in chosen.items()}
-    except _FileError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise _FileError(f"{count}; choose one with `key`. It holds {known}")
+    return {name: value.array() for name, value in chosen.items()}
 
 
 def _is_state(value: Mapping[Any, Any]) -> bool:
