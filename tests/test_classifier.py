@@ -106,6 +106,39 @@ def test_equals_the_stock_model(head):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_losses_of_layers_are_trained_on(jit_compile):
+    """An activity regularizer and `add_loss` count as in the stock model."""
+
+    class Penalty(keras.layers.Layer):
+        def call(self, inputs):
+            self.add_loss(0.1 * keras.ops.mean(keras.ops.square(inputs)))
+            return inputs
+
+    inputs = keras.Input((8,))
+    hidden = keras.layers.Dense(6, activity_regularizer=keras.regularizers.L2(0.05))(inputs)
+    backbone = keras.Model(inputs, keras.layers.Dense(5)(Penalty()(hidden)))
+    ours = FaceClassifier(backbone, 4, head="softmax")
+    base = keras.models.clone_model(backbone)
+    stock = keras.Model(inputs, keras.layers.Dense(4)(base(inputs)))
+    stock.set_weights(ours.get_weights())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    ours.compile(keras.optimizers.SGD(0.1), jit_compile=jit_compile)
+    stock.compile(keras.optimizers.SGD(0.1), loss=loss)
+    expected, found = fit(stock), fit(ours)
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)  # float32 sums
+    for a, b in zip(stock.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_whole_number_of_classes_may_be_a_float():
+    model = FaceClassifier(keras.Sequential([keras.Input((8,)), keras.layers.Dense(6)]), 4.0)
+    model.compile(keras.optimizers.SGD(0.1), loss=ASoftmaxLoss())
+    assert np.isfinite(fit(model)["loss"]).all()
+    with pytest.raises(ValueError, match="got no labels"):
+        model.evaluate(np.zeros((4, 8), "float32"), verbose=0)
+
+
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_mirrored_strategy_equals_one_device(head, jit_compile, two_replicas):

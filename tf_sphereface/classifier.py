@@ -16,6 +16,7 @@ from tf_sphereface.distribution import (
     metric_results,
     reducible,
     replica_count,
+    require_examples,
     share_of_batch,
     shared_statistics,
     smallest_share,
@@ -88,7 +89,7 @@ class FaceClassifier(keras.Model):
                 f"(batch, embedding_dim). Received: backbone={backbone!r} with output {shape}"
             )
         self.backbone = backbone
-        self.num_classes = num_classes
+        self.num_classes = int(num_classes)
         self.head = head
         self.gradient = caffe.check_gradient(gradient, head)
         self.sample_rate = sampling.check_sample_rate(sample_rate)
@@ -210,6 +211,7 @@ class FaceClassifier(keras.Model):
         """Apply one update and return the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._checked_labels(y)
+        require_examples(self, x)
         step = self._step_slot.read()
         if self.sample_rate < 1:
             chosen, y = self.head_layer.choose(y, self.optimizer.iterations)
@@ -242,6 +244,7 @@ class FaceClassifier(keras.Model):
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluate one batch and return the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y = self._checked_labels(y)
         outputs = self.head_layer(self(x, training=False))
         with self._step_slot.held(self._step_slot.read()):
             loss = super().compute_loss(x, y, outputs, sample_weight, training=False)
@@ -289,7 +292,8 @@ class FaceClassifier(keras.Model):
         mapping = list(zip(variables, [*trainable, *non_trainable], strict=True))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
-            with keras.StatelessScope(state_mapping=mapping) as scope, self._step_slot.held(step):
+            stateless = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+            with stateless as scope, self._step_slot.held(step):
                 outputs = self._training_outputs(self(x, training=True), y)
             if not self._jit:
                 with tape.stop_recording():
@@ -357,7 +361,7 @@ class FaceClassifier(keras.Model):
     def _checked_labels(self, y: Any) -> Any:
         """Check labels outside the XLA function, where an assertion still works."""
         if y is None:
-            raise ValueError("FaceClassifier is trained on (images, integer labels); got no labels")
+            raise ValueError("FaceClassifier takes (images, integer labels); got no labels")
         return losses.check_labels(y, self.num_classes)
 
     def _track_loss(self, loss: Any, x: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -71,6 +72,31 @@ def share_of_batch(x: Any) -> Any:
     local = tf.cast(tf.shape(first)[0], "float32")
     context = tf.distribute.get_replica_context()
     return local * replica_count() / context.all_reduce(tf.distribute.ReduceOp.SUM, local)
+
+
+def require_examples(model: keras.Model, x: Any) -> None:
+    """Stop a step in which a replica of a model with batch normalisation has no example.
+
+    The statistics of no example are not numbers, and would spread into the weights of all.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when the step runs, which Keras shows with its message.
+    """
+    first = keras.tree.flatten(x)[0]
+    if replica_count() == 1 or first.shape[0] or not any(_normalizes(model)):
+        return
+    tf.debugging.assert_positive(
+        tf.shape(first)[0],
+        message=f"a batch must give each of the {replica_count()} replicas an example, because "
+        "BatchNormalization takes statistics of it. Received: a last batch that is too small. "
+        "Batch with drop_remainder=True",
+    )
+
+
+def _normalizes(model: keras.Model) -> Iterator[bool]:
+    """Tell of each layer whether it trains on the statistics of the batch."""
+    for layer in model._flatten_layers():
+        yield isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
 
 
 def shared_statistics(model: keras.Model, variables: list[Any], values: list[Any]) -> list[Any]:

@@ -97,6 +97,17 @@ def test_a_batch_smaller_than_the_replicas(two_replicas):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
+def test_batch_statistics_of_no_example_are_refused(jit_compile, two_replicas):
+    """17 examples leave one for two replicas. Statistics of none were NaN, in all weights."""
+    with two_replicas.scope():
+        model = classifier(jit_compile, keras.layers.BatchNormalization())
+    with pytest.raises(tf.errors.InvalidArgumentError, match="drop_remainder=True"):
+        model.fit(batches(17), verbose=0, shuffle=False)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    model.fit(batches(18), verbose=0)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("count", [13, 17])
 def test_a_last_batch_that_is_not_full_weighs_each_example_alike(count, jit_compile, two_replicas):
     """5 examples are 3 and 2: the mean over them, not of two means; 1 is 1 and none."""
