@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tf_sphereface._extras import require
 from tf_sphereface.eval._thresholds import search_named
 
 
@@ -59,6 +60,8 @@ def check_folds(
 
 def check_pairs(is_same: ArrayLike, folds: ArrayLike, search: str) -> None:
     """Raise now what `verification.evaluate` would refuse once all is embedded."""
+    for library in ("sklearn.metrics", "scipy.stats"):
+        require(library, extra="eval")
     same, fold_of = check_labels(is_same, folds)
     check_folds(same, fold_of, np.unique(fold_of))
     search_named(search)

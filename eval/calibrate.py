@@ -132,6 +132,11 @@ def calibrate(
     flip = model.metadata.flip if flip is None else flip
     if flip not in ("none", "concat", "sum"):
         raise ValueError(f'flip must be "none", "concat" or "sum". Received: {flip!r}')
+    if model.metadata.flip_built_in and flip != "concat":
+        raise ValueError(
+            'flip must be "concat" for a file that embeds the mirror image itself: an app compares '
+            f"its whole output. Received: {flip!r}"
+        )
     rng = np.random.default_rng(seed)
     names, left, right, same = _choose(root, pairs, max_pairs, rng)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)

@@ -16,6 +16,7 @@ from tf_sphereface.cli.common import (
 
 INPUTS = ("float32", "uint8")
 LAYOUTS = ("nhwc", "nchw")
+DEFAULT_MAX_DROP = 0.25
 KINDS = {"tflite": ("none", "float16", "dynamic", "int8"), "onnx": ("none", "float16", "int8")}
 
 
@@ -94,9 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gate.add_argument(
         "--max-drop",
         type=float,
-        default=0.25,
         metavar="POINTS",
-        help="largest drop of the accuracy that is allowed, in percentage points",
+        help="largest drop of the accuracy that is allowed, in percentage points "
+        f"(default: {DEFAULT_MAX_DROP})",
     )
     parser.add_argument(
         "--output-dir", type=Path, metavar="DIR", help="where to write (default: beside MODEL)"
@@ -144,6 +145,8 @@ def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:
         raise CommandError("--gate-images and --gate-pairs go together")
     if args.gate_landmarks is not None and args.gate_images is None:
         raise CommandError("--gate-landmarks needs --gate-images and --gate-pairs")
+    if args.max_drop is not None and args.gate_images is None:
+        raise CommandError("--max-drop needs --gate-images and --gate-pairs")
     if args.layout != "nhwc" and formats != ["onnx"]:
         raise CommandError("--layout nchw is for ONNX only: give it without --tflite")
     if (args.explain or args.float_layers) and "int8" not in kinds:

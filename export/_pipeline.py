@@ -28,7 +28,7 @@ from tf_sphereface.export._graph import inference_graph
 from tf_sphereface.export._job import Format, Inputs, Job, LayerError, Progress
 from tf_sphereface.export._quiet import quiet
 from tf_sphereface.export.faces import FaceSource, calibration_faces, probe_faces
-from tf_sphereface.export.gate import Gate, GateResult
+from tf_sphereface.export.gate import Gate, GateFailed, GateResult
 from tf_sphereface.export.metadata import describe, sidecar_path, sidecar_text, with_checks
 from tf_sphereface.export.options import Options
 from tf_sphereface.export.parity import (
@@ -193,7 +193,11 @@ class _Work:
         require_parity(parity, job.kind, self.parameters, float_layers=len(job.float_layers))
         accuracy = None
         if checks.gate is not None:
-            accuracy = checks.gate.check(self.reference, self.temporary)
+            try:
+                accuracy = checks.gate.check(self.reference, self.temporary)
+            except GateFailed as error:
+                measured = f"{parity.size_bytes / 1e6:.2f} MB, {parity.latency_ms:.2f} ms a face"
+                raise GateFailed(f"{error}; {measured}", error.result) from error
         layers = tuple(self._explain(content, job)) if checks.explain else None
         with quiet():
             partitions = self.file_format.partitions(content)

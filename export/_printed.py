@@ -55,6 +55,8 @@ def print_reports(reports: Sequence[Any]) -> None:
                 highlight=False,
                 markup=False,
             )
+        if report.accuracy is not None:
+            console.print(f"{report.path.name}: {report.accuracy.drift}", highlight=False)
     if not gated:
         console.print(f"{first.note}: give --gate-images and --gate-pairs for that")
     console.print(f"written to {first.path.parent}", highlight=False, soft_wrap=True)

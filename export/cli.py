@@ -19,7 +19,12 @@ from tf_sphereface.cli.common import (
     progress,
     write_json_option,
 )
-from tf_sphereface.export._arguments import add_arguments, built_in, file_jobs
+from tf_sphereface.export._arguments import (
+    DEFAULT_MAX_DROP,
+    add_arguments,
+    built_in,
+    file_jobs,
+)
 from tf_sphereface.export._printed import print_layers, print_parity, print_reports
 
 _PARITY_FACES = 64
@@ -63,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     args = build_parser().parse_args(argv)
     if args.inspect is not None:
+        if args.model is not None:
+            raise CommandError("--inspect FILE writes nothing: leave MODEL out, or --inspect")
         return _inspect(args.inspect, args.json)
     jobs = file_jobs(args)
 
@@ -79,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args.gate_images,
                 args.gate_pairs,
                 landmarks=args.gate_landmarks,
-                max_drop=args.max_drop,
+                max_drop=DEFAULT_MAX_DROP if args.max_drop is None else args.max_drop,
                 progress=_show(bars, task, "gate"),
             )
         for path, file_format, kind in jobs:
@@ -98,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     )
                 )
             except ExportError as error:
-                failures.append((path, str(error)))
+                failures.append((path, error))
     if reports:
         print_reports(reports)
     for report in reports:
@@ -109,15 +116,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         error_console.print(f"  {reason}", markup=False, highlight=False)
     values: dict[str, Any] = {"model": str(args.model)}
     values["files"] = [report.to_dict() for report in reports]
-    values["failures"] = [{"path": str(path), "reason": reason} for path, reason in failures]
+    values["failures"] = [_failure(path, error) for path, error in failures]
     if args.parity is not None and reports:
         values["parity"] = _parity(args, model, metadata, reports)
     write_json_option(args.json, values)
     return EXIT_CHECK_FAILED if failures else EXIT_OK
 
 
+def _failure(path: Path, error: Exception) -> dict[str, Any]:
+    """Return what `--json` holds of a file that was not written."""
+    result = getattr(error, "result", None)  # of the gate
+    values = {"path": str(path), "reason": str(error)}
+    return values if result is None else {**values, "accuracy": dataclasses.asdict(result)}
+
+
 def _load(path: Path) -> tuple[Any, Any]:
     """Return the backbone in a `.keras` file and its metadata, which names the file by its hash."""
+    from tf_sphereface import cards
     from tf_sphereface._backbone import load_model
     from tf_sphereface._files import sha256_file
     from tf_sphereface.embedder import as_backbone, load_embedder, read_metadata
@@ -131,7 +146,11 @@ def _load(path: Path) -> tuple[Any, Any]:
     if len(backbone.layers) < len(model.layers) and len(backbone.weights) < len(model.weights):
         console.print(f"{path}: the classification head is left out", highlight=False)
     metadata = stored or load_embedder(backbone).metadata
-    return backbone, dataclasses.replace(metadata, source_hash=sha256_file(path))
+    extra = {**metadata.extra, cards.SOURCE: path.name}
+    if metadata.source_hash or metadata.extra.get(cards.SOURCE):
+        earlier = {"file": metadata.extra.get(cards.SOURCE), "sha256": metadata.source_hash}
+        extra[cards.EARLIER_SOURCE] = earlier
+    return backbone, dataclasses.replace(metadata, source_hash=sha256_file(path), extra=extra)
 
 
 def _show(bars: Any, task: Any, description: str) -> Callable[[int, int], None]:

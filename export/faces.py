@@ -88,6 +88,12 @@ def _from_batches(source: Any, input_size: tuple[int, int], limit: int) -> np.nd
     batches: list[np.ndarray] = []
     count = 0
     for batch in source:
+        if isinstance(batch, (tuple, list)):
+            raise ValueError(
+                "calibration must give batches of images alone. Received: batches of "
+                f"{len(batch)} parts; of a dataset take dataset.map(lambda image, label: image), "
+                "and uint8 pixels"
+            )
         batches.append(_check(np.asarray(batch), input_size))
         count += len(batches[-1])
         if count >= limit:

@@ -55,6 +55,15 @@ class GateResult:
     pairs_sha256: str
     table: dict[str, list[float]]
 
+    @property
+    def drift(self) -> str:
+        """How far the file's cosines are from Keras', and what came of it, in words."""
+        return (
+            f"the cosine of a pair drifts by {self.drift_mean:.4f} (mean), {self.drift_p99:.4f} "
+            f"(99 %), {self.drift_max:.4f} (worst); {self.decided_differently} of {self.pairs} "
+            "pairs are decided differently"
+        )
+
 
 class GateFailed(ExportError):
     """The file lost more accuracy than was allowed. `result` tells how much."""
@@ -149,9 +158,10 @@ class Gate:
         )
         if 100 * result.drop > self.max_drop + 1e-9:
             raise GateFailed(
-                f"accuracy drops by {100 * result.drop:.2f} points, from "
-                f"{100 * first.accuracy:.2f} by Keras to {100 * second.accuracy:.2f} on "
-                f"{result.pairs} pairs; {self.max_drop:g} are allowed",
+                f"accuracy drops by {_percent(result.drop, result.drop_std_error)} points, from "
+                f"{_percent(first.accuracy, first.std_error)} by Keras to "
+                f"{_percent(second.accuracy, second.std_error)} on {result.pairs} pairs; "
+                f"{self.max_drop:g} are allowed; {result.drift}",
                 result,
             )
         return result
@@ -165,6 +175,10 @@ class Gate:
         return evaluate(
             embedder, self.images, self.pairs, landmarks=self.landmarks, progress=self.progress
         )
+
+
+def _percent(value: float, std_error: float) -> str:
+    return f"{100 * value:.2f} ± {100 * std_error:.2f}"
 
 
 def _same_network(a: Embedder, b: Embedder) -> bool:

@@ -61,7 +61,14 @@ class Options:
         (256, 'concat', None, 0.0, 1.0)
         """
         changes: dict[str, object] = {"layout": self.layout, "batch": self.batch}
+        extra = dict(network.extra)
         if self.input_dtype == "uint8":
+            built_in = {
+                "channel_order": network.channel_order,
+                "pixel_mean": _as_json(network.pixel_mean),
+                "pixel_scale": _as_json(network.pixel_scale),
+            }
+            extra["export"] = {**extra.get("export", {}), "built_in": built_in}
             changes |= {
                 "input_dtype": "uint8",
                 "channel_order": "rgb",
@@ -74,6 +81,12 @@ class Options:
                 changes["embedding_dim"] = 2 * network.embedding_dim
             if network.flip != "concat":
                 changes |= {"threshold": None, "threshold_far": None}
+                extra.pop("calibration", None)  # of that threshold
         if self.normalize:
             changes["normalized"] = True
-        return dataclasses.replace(network, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(network, extra=extra, **changes)  # type: ignore[arg-type]
+
+
+def _as_json(value: float | tuple[float, ...]) -> float | list[float]:
+    """Return one number, or one a channel, as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value

@@ -74,8 +74,9 @@ def to_markdown(card: dict[str, Any]) -> str:
         f"- loss: {_cell(training['loss'])}, margin {_cell(training['margin'])}",
     ]
     if source["file"] or source["sha256"]:
-        made = f" (SHA-256 `{source['sha256']}`)" if source["sha256"] else ""
-        lines.append(f"- made from: {_cell(source['file'] or 'another file')}{made}")
+        lines.append(f"- made from: {_origin(source)}")
+        if source["earlier"]:
+            lines.append(f"- which was made from: {_origin(source['earlier'])}")
     lines += [f"- left out: {text}" for text in source["left_out"]]
     lines += ["", "## Measured", ""]
     figures = _rows(card["measured"])
@@ -95,11 +96,18 @@ def to_markdown(card: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _origin(source: dict[str, Any]) -> str:
+    """Name a file, with its hash where that is known."""
+    made = f" (SHA-256 `{source['sha256']}`)" if source["sha256"] else ""
+    return f"{_cell(source['file'] or 'another file')}{made}"
+
+
 def _input(given: dict[str, Any]) -> str:
     """Say what the file takes."""
     size = f"{given['height']}x{given['width']} (height x width)"
-    order = given["channel_order"].upper()
-    scaled = f"(x - {_number(given['pixel_mean'])}) / {_number(given['pixel_scale'])}"
+    inside = given["built_in"] or given
+    order = inside["channel_order"].upper()
+    scaled = f"(x - {_number(inside['pixel_mean'])}) / {_number(inside['pixel_scale'])}"
     if given["dtype"] == "uint8":
         pixels = f"uint8 RGB pixels; {order} and {scaled} are built in"
     else:

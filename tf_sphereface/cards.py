@@ -25,6 +25,7 @@ UNKNOWN = "unknown"
 # Keys of `EmbedderMetadata.extra`.
 LICENCE, SOURCE, NOTES, LEFT_OUT = "licence", "source", "notes", "left_out"
 NETWORK, MEASURED = "network", "measured"
+EARLIER_SOURCE = "earlier_source"  # what the source was made from: {"file", "sha256"}
 
 
 def card_paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
@@ -114,6 +115,7 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
             "pixel_scale": metadata.pixel_scale,
             "template": metadata.template,
             "dtype": metadata.input_dtype,
+            "built_in": (extra.get("export") or {}).get("built_in"),
             "layout": metadata.layout,
             "batch": metadata.batch,
         },
@@ -136,6 +138,7 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
         "source": {
             "file": extra.get(SOURCE),
             "sha256": metadata.source_hash,
+            "earlier": extra.get(EARLIER_SOURCE),
             "left_out": list(extra.get(LEFT_OUT) or ()),
         },
         "notes": list(extra.get(NOTES) or ()),
@@ -171,6 +174,9 @@ def with_measured(metadata: EmbedderMetadata, figures: dict[str, Any]) -> Embedd
     return dataclasses.replace(metadata, extra={**metadata.extra, MEASURED: known})
 
 
+_NO_FIGURES = ("format", "quantize", "built_in")
+
+
 def _measured(metadata: EmbedderMetadata) -> dict[str, Any]:
     """Return every figure that is in the metadata."""
     figures = dict(metadata.extra.get(MEASURED) or {})
@@ -182,5 +188,5 @@ def _measured(metadata: EmbedderMetadata) -> dict[str, Any]:
     for key in ("calibration", "export"):
         values = metadata.extra.get(key)
         if values:
-            figures[key] = {k: v for k, v in values.items() if k not in ("format", "quantize")}
+            figures[key] = {k: v for k, v in values.items() if k not in _NO_FIGURES}
     return {name: value for name, value in figures.items() if value not in (None, {})}

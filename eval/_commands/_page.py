@@ -9,14 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from tf_sphereface._extras import require
 from tf_sphereface.cli.common import error_console, output_file, write_json_option
 
 
 def add_report_option(parser: argparse.ArgumentParser) -> None:
     """Add `--report FILE`."""
     parser.add_argument(
-        "--report", type=output_file, metavar="FILE", help="also write a page (.html) to look at"
+        "--report", type=_page_file, metavar="FILE", help="also write a page (.html) to look at"
     )
+
+
+def _page_file(text: str) -> Path:
+    """An argparse type: a page to write; what it is made with is asked for before the work."""
+    try:
+        for library in ("jinja2", "matplotlib"):
+            require(library, extra="eval")
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return output_file(text)
 
 
 def write_report_options(args: argparse.Namespace, result: Any, values: dict[str, Any]) -> None:

@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         )
     labels = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
     vectors = _embed(args, model, args.root, names)
-    flipped = vectors.shape[1] > model.embedding_dim
+    one_image = getattr(model, "image_dim", model.embedding_dim)  # the mirror may be built in
+    flipped = vectors.shape[1] > one_image
     what = "image and mirror image, concatenated" if flipped else "the image alone"
     text = (
         f"{len(names):,} images of {len(people):,} people; cosine of the embeddings of {what}; "

@@ -115,6 +115,11 @@ def test_a_pack_and_a_clean_set(sets, tmp_path):
     synthetic.write_folder(clean, 3, 2, size=SIZE, first_identity=5000)
     assert main(["audit", str(clean), str(test), *options, "--strict"]) == 0
     assert rows(tmp_path / "audit" / "identities.tsv") == []
+    nothing = sf.data.read_exclusions(tmp_path / "audit" / "exclude.txt")
+    assert not nothing.identities | nothing.images
+    (tmp_path / "points.tsv").write_text("")
+    landmarks = ["--train-landmarks", str(tmp_path / "points.tsv")]
+    assert main(["audit", str(pack), str(test), *options, *landmarks]) == 2
 
 
 def test_what_cannot_be_audited(sets, model, tmp_path, capsys):

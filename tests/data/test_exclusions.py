@@ -43,10 +43,17 @@ def test_a_list_is_read_as_people_write_it(tmp_path):
     assert data.read_exclusions(tmp_path / "w.txt").images == {"a/b.jpg"}
 
 
+def test_an_audit_that_found_nothing_leaves_nothing_out(tmp_path):
+    data.write_exclusions(tmp_path / "x.txt", [], "what a.tf and b.tf have in common")
+    found = data.read_exclusions(tmp_path / "x.txt")
+    assert (found.identities, found.images) == (frozenset(), frozenset())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"# nothing\n", "names no identity and no image"),
+        (b"", "names no identity and no image"),
+        (b"\n\n", "names no identity and no image"),
         (b"../secret\n", r"line 1: expected IDENTITY or IDENTITY/FILE"),
         (b"a\n/etc/passwd\n", r"line 2: expected IDENTITY"),
         (b"a/b/c.jpg\n", r"Received: 'a/b/c\.jpg'"),

@@ -207,6 +207,13 @@ def test_what_cannot_be_calibrated(models, faces, options, message):
         calibrate(models / "pixels.keras", faces, **options)
 
 
+def test_a_file_that_mirrors_itself_is_calibrated_on_its_whole_output(models, faces):
+    model = load_embedder(models / "pixels.keras")
+    model.metadata.flip_built_in = True
+    with pytest.raises(ValueError, match='flip must be "concat" for a file that embeds the mirror'):
+        calibrate(model, faces, 0.02, flip="none")
+
+
 def test_too_few_people(models, tmp_path, make_face, write_image):
     for person in range(5):
         for number in range(4):

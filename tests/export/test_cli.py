@@ -10,6 +10,7 @@ import keras
 import pytest
 
 import tf_sphereface as sf
+from tf_sphereface._files import sha256_file
 from tf_sphereface._metadata_update import replace_metadata
 from tf_sphereface.data import synthetic
 from tf_sphereface.embedder import EmbedderMetadata, read_metadata, save_embedder
@@ -97,6 +98,7 @@ def test_inspect_prints_what_a_file_says(model, capsys):
         (["--tflite", "--explain"], "--explain is for --quantize int8"),
         (["--tflite", "--float-layers", "3"], "--float-layers is for --quantize int8"),
         (["--tflite", "--batch", "0"], "--batch must be at least 1"),
+        (["--tflite", "--max-drop", "0.1"], "--max-drop needs --gate-images"),
     ],
 )
 def test_wrong_usage_is_one_line(model, arguments, message, capsys):
@@ -205,6 +207,25 @@ def test_parity_and_explain(model, face_folder, tmp_path, capfd):
     report = json.loads((tmp_path / "r.json").read_text())
     assert [len(entry["layers"]) for entry in report["files"]] == [2, 2]
     assert report["parity"] == values["rows"]
+
+
+def test_the_card_says_what_is_built_in_and_where_it_came_from(tiny_net, tmp_path):
+    """The network's own order and scale, not those of the file's input; the first source too."""
+    net = tmp_path / "net.keras"
+    metadata = EmbedderMetadata(
+        channel_order="bgr",
+        threshold=0.3,
+        source_hash="5" * 64,
+        extra={"source": "weights.pth", "calibration": {"threshold": 0.3}},
+    )
+    save_embedder(tiny_net, net, metadata)
+    assert cli.main([str(net), "--onnx", "--input", "uint8", "--flip-concat"]) == 0
+    text = (tmp_path / "net.onnx.card.md").read_text()
+    assert "uint8 RGB pixels; BGR and (x - 127.5) / 128 are built in" in text
+    assert f"- made from: net.keras (SHA-256 `{sha256_file(net)}`)" in text
+    assert f"- which was made from: weights.pth (SHA-256 `{'5' * 64}`)" in text
+    assert "calibration: threshold" not in text
+    assert "No threshold was calibrated" in text
 
 
 def test_a_parity_file_that_cannot_be_written_is_named_before_the_work(model, tmp_path, capsys):

@@ -75,6 +75,8 @@ def test_a_drop_leaves_no_file(monkeypatch, pairs_folder, tmp_path):
         export_tflite(colours(), path, gate=make_gate(pairs_folder, max_drop=1))
     assert isinstance(caught.value, ExportError)
     assert caught.value.result.drop > 0.01
+    for words in ("±", "the cosine of a pair drifts by", "(worst)", "MB", "ms a face"):
+        assert words in str(caught.value)
     assert path.read_bytes() == b"the old file"
     assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]
 

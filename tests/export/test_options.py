@@ -180,6 +180,9 @@ def test_a_threshold_of_other_vectors_is_dropped():
     built_in = Options(flip_concat=True).applied_to(alone)
     assert (built_in.threshold, built_in.threshold_far, built_in.flip) == (None, None, "concat")
     assert Options("uint8", normalize=True).applied_to(alone).threshold == 0.4
+    measured = dataclasses.replace(alone, extra={"calibration": {"threshold": 0.4}})
+    assert "calibration" not in Options(flip_concat=True).applied_to(measured).extra
+    assert "calibration" in Options(normalize=True).applied_to(measured).extra
 
 
 @pytest.mark.parametrize(

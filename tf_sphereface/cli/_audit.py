@@ -20,6 +20,7 @@ from tf_sphereface.cli.common import (
     EXIT_OK,
     CheckFailed,
     CommandError,
+    output_dir,
     progress,
     write_json_option,
 )
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train-landmarks", type=Path, metavar="FILE", help="to align the training images by"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("audit"), metavar="DIR", help="where the lists go"
+        "--out", type=output_dir, default=Path("audit"), metavar="DIR", help="where the lists go"
     )
     parser.add_argument(
         "--expected",
@@ -94,6 +95,11 @@ def run(args: argparse.Namespace) -> int:
     for name in ("train", "test"):
         if not getattr(args, name).is_dir():
             raise CommandError(f"no such folder: {getattr(args, name)}")
+        if getattr(args, f"{name}_landmarks") is not None and data.is_pack(getattr(args, name)):
+            raise CommandError(
+                f"--{name}-landmarks is for a folder of images: {getattr(args, name)} is packed, "
+                "and what is packed is aligned already"
+            )
     if not args.expected > 0:
         raise CommandError(f"--expected must be positive. Received: {args.expected}")
     embedder = None

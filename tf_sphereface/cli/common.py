@@ -147,12 +147,24 @@ def output_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"a file to write is expected, this is a folder: {text!r}")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    _require_writable(text, path.absolute().parent)
+    return path
+
+
+def output_dir(text: str) -> Path:
+    """An argparse type: a folder to write into, there or not."""
+    path = Path(text)
+    _require_writable(text, path.absolute())
+    return path
+
+
+def _require_writable(text: str, path: Path) -> None:
+    """Raise argparse's error if a folder cannot be made or written into."""
+    folder = next(parent for parent in (path, *path.parents) if parent.exists())
     if not folder.is_dir():
         raise argparse.ArgumentTypeError(f"{text} cannot be written: {folder} is a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{text} cannot be written: {folder} is read-only")
-    return path
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -108,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             calibration = embedder.metadata.extra.get("calibration")
             if calibration is not None and calibration.get("threshold") != threshold:
                 calibration = None  # somebody has changed the threshold since
+    far = embedder.metadata.threshold_far if source == "the model" else None
     same = None if threshold is None else cosine >= threshold
     angle = math.degrees(math.acos(cosine))
     console.print(f"angle {angle:.2f}°, cosine {cosine:.4f}", highlight=False)
@@ -122,6 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if calibration is not None:
             console.print(_describe(calibration, embedder.format), highlight=False)
+        elif far is not None:
+            console.print(
+                f"said to be for a false accept rate of {far:g}; where that was measured is not "
+                "known",
+                highlight=False,
+            )
         elif args.threshold is None:
             console.print(
                 "Its false accept rate is not known: tf_sphereface-eval calibrate measures one.",
@@ -130,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.show is not None:
         lines = [f"angle {angle:.2f}°, cosine {cosine:.4f}"]
         if threshold is not None:
-            rate = f" (FAR {calibration['far']:g})" if calibration is not None else ""
+            rate = f" (FAR {far:g})" if far is not None else ""
             verdict = "same person" if same else "different people"
             lines.append(f"threshold {limit:.2f}°{rate}: {verdict}")
         write_picture(args.show, compared, lines)
@@ -146,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "flip": embedder.metadata.flip,
             "threshold": threshold,
             "threshold_source": source,
+            "threshold_far": far,
             "calibration": calibration,
             "same": same,
             "images": [face.describe() for face in compared],

@@ -52,7 +52,8 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
     `IDENTITY/`. What follows a tab is a comment, as is a line that begins with `#`.
 
     Raises:
-        ValueError: the file is empty, no UTF-8 text, or names a path outside the data folder.
+        ValueError: the file is empty (comments alone are a list of nothing, as an audit that
+            found nothing writes it), no UTF-8 text, or names a path outside the data folder.
         OSError: the file cannot be read.
 
     Example:
@@ -78,7 +79,7 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
                 f"{path}, line {number}: expected IDENTITY or IDENTITY/FILE. Received: {name!r}"
             )
         (images if len(parts) == 2 else identities).add("/".join(parts))
-    if not identities and not images:
+    if not identities and not images and not any(line.startswith("#") for line in lines):
         raise ValueError(f"{path}: it names no identity and no image")
     return Exclusions(frozenset(identities), frozenset(images))
 
