@@ -134,21 +134,23 @@ def test_resumes_and_detects_nothing_twice(album, calls, capsys):
 
 
 def test_goes_on_after_a_kill(album, calls):
-    """The journal's last line may be cut off, and files beside it are those of before."""
-    run(album)
+    """The journal's last line may be cut off; a crop is claimed there before it is written."""
+    run(album, "--jobs", "1")
     before = crops(album)
     journal = album / "dst/.align.jsonl"
     lines = journal.read_text().splitlines()
-    journal.write_text("\n".join(lines[:2]) + "\n" + lines[2][:25])
-    (album / "dst/landmarks.tsv").unlink()
-    kept = sum('"image"' in line for line in lines[:2])
-    for name in ("A/one.png", "A/two.png", "B/tiny.png"):
-        if not any(name in line for line in lines[:2]):
+    for count in range(len(lines)):
+        journal.write_text("\n".join(lines[:count]) + "\n" + lines[count][:25])
+        (album / "dst/landmarks.tsv").unlink()
+        claimed = [file for line in lines[:count] for file in json.loads(line).get("files", ())]
+        for name in set(before).difference(claimed):
             (album / "dst" / name).unlink()
-    calls.clear()
-    run(album)
-    assert len(calls) >= 4 - kept
-    assert crops(album) == before
+        calls.clear()
+        run(album)
+        detected = ['"image"' in line and "broken.jpg" not in line for line in lines[:count]]
+        assert len(calls) == 4 - sum(detected)
+        assert crops(album) == before
+        assert not [row for row in report(album).values() if row[0] == "not written"]
     calls.clear()
     run(album)
     assert not calls
@@ -191,6 +193,152 @@ def test_files_from_elsewhere_are_not_replaced(album, capsys):
     assert read_image(album / "dst/A/one.png").shape == (9, 9, 3)
     run(album, "--overwrite")
     assert read_image(album / "dst/A/one.png").shape == (112, 96, 3)
+
+
+def test_files_from_elsewhere_stay_however_often_it_runs(album, capsys):
+    """The first run leaves a line about the photograph in the journal, but claims no file."""
+    save(album / "dst/A/one.png", np.zeros((9, 9, 3), np.uint8))
+    for _ in range(3):
+        assert run(album) == 1
+        assert "from elsewhere" in " ".join(capsys.readouterr().err.split())
+        assert read_image(album / "dst/A/one.png").shape == (9, 9, 3)
+
+
+def test_one_name_from_two_folders(tmp_path, capsys):
+    save(tmp_path / "one/a.png", photo(3, at=[(110, 60)]))
+    save(tmp_path / "two/a.png", photo(5, at=[(100, 50)]))
+    dst = tmp_path / "dst"
+    assert align.main([str(tmp_path / "one/a.png"), str(dst)]) == 0
+    files = {path.name: path.read_bytes() for path in dst.iterdir() if path.name[0] != "."}
+    assert sorted(files) == ["a.png", "a.png.landmarks.tsv", "a.png.report.tsv"]
+    for _ in range(2):
+        assert align.main([str(tmp_path / "two/a.png"), str(dst)]) == 1
+        message = " ".join(capsys.readouterr().err.split())
+        assert f"is there already, from {tmp_path}/one/a.png; --overwrite replaces it" in message
+        assert {name: (dst / name).read_bytes() for name in files} == files
+    assert align.main([str(tmp_path / "two/a.png"), str(dst), "--overwrite"]) == 0
+    assert (dst / "a.png").read_bytes() != files["a.png"]
+    assert align.main([str(tmp_path / "one/a.png"), str(dst)]) == 1  # not taken for its own
+
+
+def test_one_folder_of_faces_for_each_folder_of_photographs(tmp_path, capsys):
+    save(tmp_path / "src/a.png", photo(3, at=[(110, 60)]))
+    save(tmp_path / "other/b.png", photo(5, at=[(100, 50)]))
+    assert run(tmp_path) == 0
+    before = (tmp_path / "dst/landmarks.tsv").read_text()
+    other = [str(tmp_path / "other"), str(tmp_path / "dst")]
+    assert align.main(other) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "DST must be a folder of its own for each SRC" in message
+    assert f"those of {tmp_path}/src, and --overwrite replaces them" in message
+    assert (tmp_path / "dst/landmarks.tsv").read_text() == before
+    assert align.main([str(tmp_path / "other/b.png"), str(tmp_path / "dst")]) == 0  # own lists
+    assert list(crops(tmp_path)) == ["a.png", "b.png"]
+    assert run(tmp_path) == 0
+    assert align.main([*other, "--overwrite"]) == 0
+    assert list(read_landmarks(tmp_path / "dst/landmarks.tsv")) == ["b.png"]
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Path:
+    """IMG.png with two faces, whose crops may be called as IMG_1.png, which has one."""
+    save(tmp_path / "src/IMG.png", photo(3, 5, at=[(110, 60), (215, 120)]))
+    save(tmp_path / "src/IMG_1.png", photo(5, at=[(100, 50)]))
+    return tmp_path
+
+
+def test_another_photographs_crop_is_not_removed(numbered, calls):
+    run(numbered, "--select", "all", out="fresh")
+    run(numbered, out="center")
+    calls.clear()
+    for jobs in ("1", "2"):
+        assert run(numbered, "--jobs", jobs) == 0
+        assert crops(numbered) == crops(numbered, "center")
+        assert run(numbered, "--jobs", jobs, "--select", "all") == 0
+        assert list(crops(numbered)) == ["IMG_1.png", "IMG_1_1.png", "IMG_2.png"]
+        assert crops(numbered) == crops(numbered, "fresh")
+    assert len(calls) == 2
+
+
+def test_stopped_between_two_selections(numbered):
+    """What the stopped run took over is not taken for what was there before."""
+    run(numbered, out="center")
+    run(numbered, "--select", "all", out="fresh")
+    run(numbered, "--jobs", "1")
+    journal = numbered / "dst/.align.jsonl"
+    run(numbered, "--jobs", "1", "--select", "all")
+    lines = journal.read_text().splitlines()
+    stop = next(
+        i for i, line in enumerate(lines) if '"claims": "IMG_1.png"' in line and "1_1" in line
+    )
+    removed = crops(numbered, "center")["IMG.png"]
+    for select, expected in (("center", "center"), ("all", "fresh")):
+        journal.write_text("\n".join(lines[:stop]) + "\n")  # IMG.png is done, IMG_1.png is not
+        for name in crops(numbered):
+            (numbered / "dst" / name).unlink()
+        (numbered / "dst/IMG.png").write_bytes(removed)
+        for name in ("IMG_1.png", "IMG_2.png"):
+            (numbered / "dst" / name).write_bytes(crops(numbered, "fresh")[name])
+        assert run(numbered, "--select", select) == 0
+        assert crops(numbered) == crops(numbered, expected)
+
+
+def test_one_photograph_does_not_replace_anothers_face(numbered, capsys):
+    assert run(numbered) == 0
+    before = crops(numbered)
+    arguments = [str(numbered / "src/IMG.png"), str(numbered / "dst"), "--select", "all"]
+    assert align.main(arguments) == 1
+    assert "IMG_1.png is there already, from" in " ".join(capsys.readouterr().err.split())
+    assert crops(numbered) == before
+
+
+def test_number_signs_in_names(tmp_path):
+    names = ["#tag/a.png", "b #2.png", "c#5.png"]
+    for name in names:
+        save(tmp_path / "src" / name, photo(3, at=[(110, 60)]))
+    assert run(tmp_path) == 0
+    points = tmp_path / "dst/landmarks.tsv"
+    assert list(read_landmarks(points)) == ["./#tag/a.png", *names[1:]]
+    # resumed, and by that file
+    assert run(tmp_path) == 0
+    assert len(read_landmarks(points)) == 3
+    assert run(tmp_path, "--landmarks", str(points), out="again") == 0
+    assert list(crops(tmp_path, "again")) == names
+    assert crops(tmp_path, "again") == crops(tmp_path)
+
+
+def test_a_name_with_a_tab_does_not_break_the_landmark_file(tmp_path):
+    for name in ("a\tb.png", "c.png"):
+        save(tmp_path / "src" / name, photo(3, at=[(110, 60)]))
+    assert run(tmp_path) == 0
+    assert list(read_landmarks(tmp_path / "dst/landmarks.tsv")) == ["c.png"]
+    assert (
+        r"left out, for a tab or line break in the name: 'a\tb.png'"
+        in (tmp_path / "dst/landmarks.tsv").read_text()
+    )
+
+
+def test_landmarks_after_detection(album):
+    """Crops of the detected points are not taken for crops of the given ones, nor the reverse."""
+    run(album)
+    detected = crops(album)
+    text = (album / "dst/landmarks.tsv").read_text().splitlines()
+    name, *numbers = next(line for line in text if line.startswith("A/one.png")).split("\t")
+    moved = [f"{float(number) + 9:.2f}" for number in numbers]
+    (album / "moved.tsv").write_text("\t".join([name, *moved]) + "\n")
+    for out in ("dst", "fresh"):
+        assert run(album, "--landmarks", str(album / "moved.tsv"), out=out) == 0
+    assert crops(album)[name] == crops(album, "fresh")[name] != detected[name]
+    run(album)
+    assert crops(album) == detected
+
+
+@pytest.mark.parametrize("name", ["out.jpg", "out.HEIC", "out.mp4"])
+def test_dst_is_no_image(album, capsys, name):
+    photograph = str(album / "src/A/one.png")
+    assert align.main([photograph, str(album / name)]) == 2
+    assert "DST must be a folder" in " ".join(capsys.readouterr().err.split())
+    assert not (album / name).exists()
 
 
 def test_report_as_json_has_every_face(album):

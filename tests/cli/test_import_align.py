@@ -41,7 +41,8 @@ def run(root: Path, *options: str) -> int:
 
 def faces(root: Path) -> list[str]:
     folder = root / "faces"
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".align.jsonl"]
+    return sorted(str(path.relative_to(folder)) for path in paths)
 
 
 def test_align_writes_what_align_gives(photos, capsys) -> None:
@@ -67,13 +68,91 @@ def test_align_resumes(photos, capsys) -> None:
     assert kept.stat().st_mtime_ns > before
 
 
-def test_align_does_not_mix_sizes(photos, capsys) -> None:
+def change_points(root: Path) -> None:
+    path = root / "landmarks.tsv"
+    first, *others = path.read_text().splitlines()
+    name, x, *numbers = first.split("\t")
+    path.write_text("\n".join(["\t".join([name, str(float(x) + 9), *numbers]), *others]) + "\n")
+
+
+def change_image(root: Path) -> None:
+    path = root / "photos/A/A_0001.jpg"
+    cv2.imwrite(str(path), cv2.imread(str(path))[::-1])
+
+
+@pytest.mark.parametrize("change", [change_points, change_image])
+def test_align_does_again_what_has_changed(photos, capsys, change) -> None:
     run(photos)
-    assert run(photos, "--size", "112x112") == 1
+    names = ("A/A_0001.jpg", "A/A_0002.png")
+    first, second = (photos / "faces" / name for name in names)
+    before = first.read_bytes(), second.stat().st_mtime_ns
+    change(photos)
+    capsys.readouterr()
+    assert run(photos) == 0
+    assert "1 faces of 112x96 written, 2 were there" in capsys.readouterr().out
+    assert first.read_bytes() != before[0]
+    assert second.stat().st_mtime_ns == before[1]
+    assert run(photos) == 0
+    assert "0 faces of 112x96 written, 3 were there" in capsys.readouterr().out
+
+
+def test_align_does_not_mix_settings(photos, capsys) -> None:
+    run(photos)
+    assert run(photos, "--size", "112x112") == 0
+    assert "3 faces of 112x112 written, 0 were there" in capsys.readouterr().out
+    assert {read_image(photos / "faces" / name).shape for name in faces(photos)} == {(112, 112, 3)}
+    assert run(photos, "--quality", "50") == 0
+    assert "3 faces of 112x96 written, 0 were there" in capsys.readouterr().out
+    assert run(photos, "--format", "jpg") == 0
+    assert faces(photos) == ["A/A_0001.jpg", "A/A_0002.jpg", "B/B_0001.jpg"]
+
+
+def test_align_keeps_files_from_elsewhere_and_says_so(photos, capsys) -> None:
+    """A face of the right size is not taken for done, because nobody knows by which points."""
+    path = photos / "faces/A/A_0002.png"
+    path.parent.mkdir(parents=True)
+    cv2.imwrite(str(path), np.zeros((112, 96, 3), np.uint8))
+    for _ in range(2):
+        assert run(photos) == 1
+        message = " ".join(capsys.readouterr().err.split())
+        assert "A_0002.png is there already, from elsewhere; --overwrite replaces it" in message
+        assert not read_image(path).any()
+    assert len(faces(photos)) == 3
+    assert run(photos, "--overwrite") == 0
+    assert read_image(path).any()
+
+
+def test_align_of_another_folder(photos, capsys) -> None:
+    run(photos)
+    before = {name: (photos / "faces" / name).read_bytes() for name in faces(photos)}
+    (photos / "photos").rename(photos / "old")
+    (photos / "photos").mkdir()
+    (photos / "old/A").rename(photos / "photos/A")
+    (photos / "old/B").rename(photos / "photos/B")
+    assert run(photos) == 0  # the same path
+    other = [str(photos / "copy"), str(photos / "faces")]
+    (photos / "photos").rename(photos / "copy")
+    capsys.readouterr()
+    assert align.main([*other, "--landmarks", str(photos / "landmarks.tsv")]) == 1
     message = " ".join(capsys.readouterr().err.split())
-    assert "112x96 pixels instead of 112x112; --overwrite replaces it" in message
-    assert run(photos, "--size", "112x112", "--overwrite", "--format", "jpg") == 0
-    assert read_image(photos / "faces/B/B_0001.jpg").shape == (112, 112, 3)
+    assert f"from {photos}/photos/A/A_0001.jpg; --overwrite replaces it" in message
+    assert {name: (photos / "faces" / name).read_bytes() for name in faces(photos)} == before
+
+
+def test_align_resumes_at_every_line(photos, capsys) -> None:
+    run(photos, "--jobs", "1")
+    journal = photos / "faces/.align.jsonl"
+    lines = journal.read_text().splitlines()
+    for count, line in enumerate(lines):
+        journal.write_text("".join(f"{whole}\n" for whole in lines[:count]) + line[:20])
+        done = [value for value in map(json.loads, lines[:count]) if "written" in value]
+        claimed = [file for whole in lines[:count] for file in json.loads(whole)["files"]]
+        for name in set(faces(photos)).difference(claimed):
+            (photos / "faces" / name).unlink()
+        capsys.readouterr()
+        assert run(photos) == 0
+        expected = f"{3 - len(done)} faces of 112x96 written, {len(done)} were there"
+        assert expected in capsys.readouterr().out
 
 
 def test_align_reports_failures_and_writes_the_rest(photos, capsys) -> None:

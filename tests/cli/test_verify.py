@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import sys
+import zlib
 
 import cv2
 import keras
@@ -95,6 +97,28 @@ def test_bad_input_is_code_2(folder, capsys):
         assert error.value.code == 2
 
 
+@pytest.mark.parametrize("how", ["auto", "always", "never"])
+def test_refused_files_are_refused_before_they_are_decoded(folder, tmp_path, capsys, how):
+    header = struct.pack(">2I5B", 20_000, 20_000, 8, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", bytes(9)))
+    ]
+    contents = {
+        "phone.heic": (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC is not read here; convert it"),
+        "huge.png": (b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "too many pixels for a photograph"),
+    }
+    for name, (data, message) in contents.items():
+        (tmp_path / name).write_bytes(data)
+        assert run(folder, "known.keras", tmp_path / name, "a.png", "--align", how) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_aligned_faces_need_no_pillow(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    assert run(folder, "known.keras", "a.png", "alike.png") == 0
+
+
 @pytest.fixture(scope="module")
 def photos(folder):
     """Two photographs of one rendered person and one of another, not aligned."""
@@ -169,6 +193,15 @@ def test_photographs_without_the_detector(photos, capsys, monkeypatch):
     assert "photo1.png: 300x330 pixels, not 112x96 (height x width), so the face" in err
     assert 'pip install "tf_sphereface[align]"' in err
     assert "see tf_sphereface-align --help" in err
+
+
+def test_a_rate_that_the_model_states_is_said(photos, capsys):
+    model = keras.models.load_model(photos / "known.keras")
+    rated = EmbedderMetadata(threshold=0.9, threshold_far=1e-3, flip="concat")
+    save_embedder(model, photos / "rated.keras", rated)
+    run(photos, "rated.keras", "a.png", "alike.png", "--json", str(photos / "r.json"))
+    assert "for a false accept rate of 0.001" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((photos / "r.json").read_text())["threshold_far"] == 1e-3
 
 
 def test_threshold_without_a_known_rate(photos, capsys):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tf_sphereface.cli.common import (
     EXIT_OK,
@@ -18,13 +21,14 @@ from tf_sphereface.cli.common import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
+    from tf_sphereface.cli._align_journal import Journal
 
 SHOWN = 10  # failures that are printed; --json holds them all
 
 
 def by_landmarks(args: argparse.Namespace) -> int:
     """Write the faces whose points are known."""
+    from tf_sphereface.cli._align_journal import Journal
     from tf_sphereface.cli._align_photos import output_path
     from tf_sphereface.data.alignment import read_landmarks
 
@@ -33,18 +37,11 @@ def by_landmarks(args: argparse.Namespace) -> int:
         raise CommandError(f"{args.landmarks} names no image")
     outputs = {name: output_path(args.dst, name, args.format) for name in landmarks}
     _refuse_bad_names(outputs, args.dst)
-
     height, width = (int(side) for side in args.size.split("x"))
-
-    def work(name: str) -> bool:
-        source, target = args.src / name, outputs[name]
-        if target.is_file() and not args.overwrite:
-            _check_size(target, (height, width))
-            return False
-        align_file(source, target, landmarks[name], (height, width), args.quality)
-        return True
-
-    written, failures = _run(work, list(landmarks), args.jobs)
+    with Journal(args.dst, args.src, fresh=args.overwrite) as journal:
+        work = _worker(args, landmarks, outputs, journal)
+        written, failures = _run(work, list(landmarks), args.jobs)
+        journal.remove_obsolete(map(_inside, landmarks))
     kept = len(landmarks) - written - len(failures)
     console.print(
         f"{args.dst}: {written:,} faces of {args.size} written, {kept:,} were there, "
@@ -76,26 +73,47 @@ def raise_if_any(failures: dict[str, str], where: str) -> None:
         raise CheckFailed("\n".join([f"{len(failures):,} images could not be aligned:", *lines]))
 
 
-def align_file(
-    source: Path, target: Path, points: np.ndarray, size: tuple[int, int], quality: int = 95
-) -> None:
-    """Align one image file and write the face, whole or not at all.
+def _worker(
+    args: argparse.Namespace,
+    landmarks: dict[str, np.ndarray],
+    outputs: dict[str, Path],
+    journal: Journal,
+) -> Callable[[str], bool]:
+    """Return what writes the face of one image, and tells whether it had to.
 
-    Args:
-        source: the image.
-        target: where the face goes; its suffix chooses the format.
-        points: (5, 2), as for `align`.
-        size: (height, width) of the face.
-        quality: of JPEG, from 1 to 100.
-
-    Raises:
-        OSError: the image cannot be read or the face not written.
-        ValueError: the file is no image, or the points are in one place.
+    A face is there already only if the journal says that it was made from these points, from this
+    file and with these settings. It raises OSError or ValueError with the reason for a failure.
     """
     from tf_sphereface.data.alignment import align, write_face
     from tf_sphereface.data.photos import read_photo
 
-    write_face(target, align(read_photo(source), points, size, antialias=True), quality)
+    height, width = (int(side) for side in args.size.split("x"))
+    names = frozenset(map(_inside, landmarks))
+
+    def work(name: str) -> bool:
+        source, target, points = args.src / name, outputs[name], landmarks[name]
+        stat = source.stat()
+        digest = hashlib.sha256(np.ascontiguousarray(points, "<f8").tobytes()).hexdigest()
+        made = (args.size, args.format, args.quality, stat.st_size, stat.st_mtime_ns)
+        output = " ".join(["landmarks", digest, *map(str, made)])
+        inside, files = _inside(name), [target.relative_to(args.dst).as_posix()]
+        if journal.is_done(inside, output, files):
+            return False
+        reason = None if args.overwrite else journal.obstacle(inside, files, names)
+        if reason is not None:
+            raise ValueError(reason)
+        face = align(read_photo(source), points, (height, width), antialias=True)
+        journal.claim(inside, files)
+        write_face(target, face, args.quality)
+        journal.written(inside, output, files)
+        return True
+
+    return work
+
+
+def _inside(name: str) -> str:
+    """Return the name as a folder's listing has it, without `./`."""
+    return Path(name).as_posix()
 
 
 def _run(
@@ -119,18 +137,6 @@ def _run(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return written, {name: reasons[name] for name in names if name in reasons}
-
-
-def _check_size(path: Path, size: tuple[int, int]) -> None:
-    """Raise `ValueError` when the face that is there already has another size or is broken."""
-    from tf_sphereface.data.alignment import read_image
-
-    found = read_image(path).shape[:2]
-    if found != size:
-        raise ValueError(
-            f"{path} is there already, {found[0]}x{found[1]} pixels instead of "
-            f"{size[0]}x{size[1]}; --overwrite replaces it"
-        )
 
 
 def _refuse_bad_names(outputs: dict[str, Path], dst: Path) -> None:

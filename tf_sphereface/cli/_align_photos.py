@@ -22,7 +22,6 @@ from tf_sphereface.data.frames import VIDEO_SUFFIXES, count_frames, read_frames
 from tf_sphereface.data.photos import PHOTO_SUFFIXES, find_photos, read_photo
 from tf_sphereface.detect import FaceDetector
 
-JOURNAL = ".align.jsonl"
 VERSION = "1"  # of what the detector finds: another one detects again
 
 
@@ -76,6 +75,7 @@ class Item:
     stat: Stat
     target: Path  # of the first face, or of all with a number added
     frame: NDArray[np.uint8] | None = None
+    of_video: bool = False
 
 
 class Aligner:
@@ -91,6 +91,7 @@ class Aligner:
         self.detector = detector
         self.videos_left_out = 0
         self._claims: dict[Path, str] = {}
+        self._names: frozenset[str] = frozenset()  # of the photographs
 
     def run(self) -> list[Outcome]:
         """Look at everything in SRC and write the faces.
@@ -99,8 +100,8 @@ class Aligner:
             What became of each image, sorted by name.
 
         Raises:
-            CommandError: there is nothing to look at, or two photographs would be written to one
-                file.
+            CommandError: there is nothing to look at, two photographs would be written to one
+                file, or DST holds the faces of another folder.
         """
         settings = self.settings
         photos, videos = self._find(PHOTO_SUFFIXES), self._find(VIDEO_SUFFIXES)
@@ -110,6 +111,7 @@ class Aligner:
             hint = "; --every N takes frames of its videos" if self.videos_left_out else ""
             what = "is no photograph" if settings.only else "holds no photographs"
             raise CommandError(f"{settings.src / (settings.only or '')} {what}{hint}")
+        self._names = frozenset(photos)
         items = [self._item(name) for name in photos]
         for item in items:
             self._claim(item)
@@ -118,9 +120,11 @@ class Aligner:
         key = " ".join([VERSION, *(f"{name}={value:g}" for name, value in config.items())])
         outcomes: list[Outcome] = []
         with (
-            Journal(settings.dst / JOURNAL, key, fresh=settings.overwrite) as journal,
+            Journal(settings.dst, settings.src, key, fresh=settings.overwrite) as journal,
             progress("aligning ") as bar,
         ):
+            if settings.only is None:
+                self._take_folder(journal)
             task = bar.add_task("", total=len(items) + frames)
 
             def done(outcome: Outcome) -> None:
@@ -128,8 +132,18 @@ class Aligner:
                 bar.advance(task)
 
             self._work(self._all(items, videos, journal, done), journal, done)
+            journal.remove_obsolete(outcome.found.name for outcome in outcomes)
             bar.update(task, total=len(outcomes), completed=len(outcomes))
         return sorted(outcomes, key=lambda outcome: _natural(outcome.found.name))
+
+    def _take_folder(self, journal: Journal) -> None:
+        """Refuse a DST whose lists and faces are those of another folder."""
+        if journal.of_another_folder and not self.settings.overwrite:
+            raise CommandError(
+                "DST must be a folder of its own for each SRC: its faces and lists are those of "
+                f"{journal.folder}, and --overwrite replaces them. Received: {self.settings.dst}"
+            )
+        journal.take_folder()
 
     def _find(self, suffixes: tuple[str, ...]) -> list[str]:
         """Return the names of what SRC holds, or of the one file that is asked for."""
@@ -157,7 +171,8 @@ class Aligner:
                 suffix = ".jpg" if self.settings.format == "keep" else f".{self.settings.format}"
                 stem = video.target.with_suffix("")
                 target = stem.with_name(f"{stem.name}_{number:06d}{suffix}")
-                return Item(f"{video.name}#{number}", video.path, video.stat, target, frame)
+                name = f"{video.name}#{number}"
+                return Item(name, video.path, video.stat, target, frame, of_video=True)
 
             def wanted(number: int, make: Callable[..., Item] = frame_item) -> bool:
                 settled = self._settled(make(number), journal)
@@ -169,7 +184,7 @@ class Aligner:
                 for number, frame in read_frames(path, self.settings.every or 1, wanted):
                     yield frame_item(number, frame)
             except ValueError as error:
-                done(Outcome(Found(name), problem=UNREADABLE, detail=str(error)))
+                done(Outcome(Found(name, of_video=True), problem=UNREADABLE, detail=str(error)))
 
     def _work(
         self, items: Iterator[Item], journal: Journal, done: Callable[[Outcome], None]
@@ -195,6 +210,25 @@ class Aligner:
         settled = self._settled(item, journal)
         if settled is not None:
             return settled
+        image, found = self._look(item, journal)
+        outcome = self._judge(found)
+        targets = self._targets(item, outcome)
+        files = self._files(targets)
+        reason = self._obstacle(item, files, journal)
+        if reason is not None:
+            return Outcome(found, problem=REFUSED, detail=reason)
+        journal.claim(item.name, files)
+        if image is not None:
+            for target, face in zip(targets, outcome.taken, strict=True):
+                crop = align(image, face.points, self.settings.size, antialias=True)
+                write_face(target, crop, self.settings.quality)
+        found.files = files
+        journal.written(item.name, self.settings.output, files)
+        outcome.written = len(targets)
+        return outcome
+
+    def _look(self, item: Item, journal: Journal) -> tuple[NDArray[np.uint8] | None, Found]:
+        """Read an image, None where that fails, and find its faces, unless they are known."""
         image, found = item.frame, journal.get(item.name, item.stat)
         try:
             if image is None and (found is None or found.broken is None):
@@ -208,42 +242,34 @@ class Aligner:
             journal.found(found, item.stat)
         if found is None:
             raise RuntimeError(f"nothing is known about {item.name}")
-        outcome = self._judge(found)
-        targets = self._targets(item, outcome)
-        before = journal.known.get(item.name)
+        found.of_video = item.of_video
+        return image, found
+
+    def _obstacle(self, item: Item, files: list[str], journal: Journal) -> str | None:
+        """Say why the faces of an image may not be written; None if they may."""
         owner = self._claims.setdefault(item.target, item.name)
         if owner != item.name:  # a frame; photographs have been compared before
-            return Outcome(
-                found, problem=REFUSED, detail=f"it would be written over that of {owner}"
-            )
-        if not self.settings.overwrite and before is None:
-            there = [target for target in targets if target.exists()]
-            if there:
-                detail = f"{there[0]} is there already, from elsewhere; --overwrite replaces it"
-                return Outcome(found, problem=REFUSED, detail=detail)
-        if image is not None:
-            for target, face in zip(targets, outcome.taken, strict=True):
-                crop = align(image, face.points, self.settings.size, antialias=True)
-                write_face(target, crop, self.settings.quality)
-        found.output = self.settings.output
-        found.files = [target.relative_to(self.settings.dst).as_posix() for target in targets]
-        for name in set(before or ()).difference(found.files):  # of other settings
-            (self.settings.dst / name).unlink(missing_ok=True)
-        journal.written(found)
-        outcome.written = len(targets)
-        return outcome
+            return f"it would be written over that of {owner}"
+        if self.settings.overwrite:
+            return None
+        return journal.obstacle(item.name, files, self._names)
 
     def _settled(self, item: Item, journal: Journal) -> Outcome | None:
         """Return the outcome for an image whose faces are there already, else None."""
         found = journal.get(item.name, item.stat)
-        if found is None or found.output != self.settings.output:
+        if found is None:
             return None
         outcome = self._judge(found)
-        targets = self._targets(item, outcome)
-        if not all(target.is_file() for target in targets):
+        files = self._files(self._targets(item, outcome))
+        if not journal.is_done(item.name, self.settings.output, files):
             return None
-        outcome.kept = len(targets)
+        found.files, found.of_video = files, item.of_video
+        outcome.kept = len(files)
         return outcome
+
+    def _files(self, targets: list[Path]) -> list[str]:
+        """Return the crops as the journal names them."""
+        return [target.relative_to(self.settings.dst).as_posix() for target in targets]
 
     def _judge(self, found: Found) -> Outcome:
         return judge(found, self.settings.select, self.settings.min_face)

@@ -67,18 +67,25 @@ def write_landmarks(path: Path, outcomes: Sequence[Outcome]) -> int:
     """Write the points of the photographs' faces as a landmark file; return how many.
 
     Of several that were cut out of one photograph it has the one nearest the centre. Frames of
-    videos have no line: a landmark file names files.
+    videos have no line: a landmark file names files. A name that would read as a comment gets
+    `./` before it; one that would break the line is left out, and a comment says so.
     """
+    count = 0
     lines = ["# image, x and y of left eye, right eye, nose, left and right mouth corner"]
     for outcome in outcomes:
         size = outcome.found.size
-        if outcome.taken and size is not None and "#" not in outcome.found.name:
+        if outcome.taken and size is not None and not outcome.found.of_video:
             (face,) = choose(outcome.taken, size, "center")
             numbers = [f"{value:.2f}" for value in face.points.ravel()]
-            lines.append("\t".join([outcome.found.name, *numbers]))
+            name = outcome.found.name
+            if any(mark in name for mark in "\t\r\n"):
+                lines.append(f"# left out, for a tab or line break in the name: {name!r}")
+                continue
+            lines.append("\t".join([f"./{name}" if name.startswith("#") else name, *numbers]))
+            count += 1
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return len(lines) - 1
+    return count
 
 
 def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tf_sphereface.cli.common import CommandError
 from tf_sphereface.data.alignment import align, read_image, write_face
+from tf_sphereface.data.photos import read_photo
 from tf_sphereface.eval.faces import FaceReader
 
 if TYPE_CHECKING:
@@ -70,12 +71,14 @@ class PhotoReader:
         """Return the face in an image file.
 
         Raises:
-            CommandError: the image cannot be read, has no face, or is not aligned and cannot be
-                aligned here; the message names it and says what helps.
+            CommandError: the image has no face, or is not aligned and cannot be aligned here; the
+                message names it and says what helps.
+            ValueError: the file is refused, broken or no image; the message names it.
+            OSError: the file cannot be read.
         """
         why = "--align always"
+        image = _read(path)
         if self._how != "always":
-            image = np.asarray(read_image(path))
             try:
                 return Compared(path, image, self._reader.fit(image))
             except ValueError as error:
@@ -86,10 +89,8 @@ class PhotoReader:
                 f"{path}: {why}. Both images must be aligned faces: see tf_sphereface-align"
             )
         detector = self._get_detector(path, why)
-        from tf_sphereface.data.photos import read_photo
         from tf_sphereface.detect import choose
 
-        image = read_photo(path)
         faces = detector(image)
         chosen = choose(faces, (image.shape[0], image.shape[1]), self._select)
         if not chosen:
@@ -138,6 +139,14 @@ def write_picture(path: Path, faces: Sequence[Compared], lines: Sequence[str]) -
         text = line.replace("°", " deg")
         cv2.putText(bar, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, 16)
     write_face(path, np.concatenate([*padded, bar]))
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    """Return a photograph, or an aligned face, which needs no Pillow."""
+    try:
+        return read_photo(path)
+    except ImportError:
+        return np.asarray(read_image(path), np.uint8)
 
 
 def _marked(face: Compared) -> NDArray[np.uint8]:

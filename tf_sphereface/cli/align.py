@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="threads"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="detect and align again what is there"
+        "--overwrite", action="store_true", help="do again what is there, wherever it is from"
     )
     add_json_option(parser)
     group = parser.add_argument_group("detection")
@@ -130,6 +130,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise CommandError("DST must be another folder than SRC: aligning would replace the images")
 
     from tf_sphereface._extras import require
+    from tf_sphereface.data.frames import VIDEO_SUFFIXES
+    from tf_sphereface.data.photos import PHOTO_SUFFIXES
+
+    is_image = args.dst.suffix.lower() in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES)
+    if args.dst.is_file() or (is_image and not args.dst.is_dir()):
+        raise CommandError(
+            "DST must be a folder, where the faces get the names of their images. "
+            f"Received: {args.dst}"
+        )
 
     require("skimage.transform", extra="align")  # fail once here, not for every image
     if args.landmarks is None:
@@ -152,8 +161,8 @@ def _source(text: str) -> Path:
 
 def _detect(args: argparse.Namespace, folder: Path, only: str | None) -> int:
     """Find the faces, write them, and say what was found."""
+    from tf_sphereface.cli import _align_report as lists
     from tf_sphereface.cli._align_photos import Aligner, Settings, single_threaded_operations
-    from tf_sphereface.cli._align_report import FAILURES, counts, write_landmarks, write_report
     from tf_sphereface.detect import FaceDetector
 
     min_face = 28.0 if args.min_face is None else args.min_face
@@ -196,10 +205,15 @@ def _detect(args: argparse.Namespace, folder: Path, only: str | None) -> int:
         seconds = time.perf_counter() - begin
 
     landmarks = args.landmarks_out or args.dst / f"{prefix}landmarks.tsv"
-    write_landmarks(landmarks, outcomes)
-    write_report(report, outcomes)
-    number = counts(outcomes)
-    failed = [outcome for outcome in outcomes if outcome.problem in FAILURES]
+    # Lists that belong to the faces of another file of this name stay as they are.
+    refused = only is not None and all(outcome.problem == lists.REFUSED for outcome in outcomes)
+    if args.landmarks_out or not refused:
+        lists.write_landmarks(landmarks, outcomes)
+    if args.report or not refused:
+        lists.write_report(report, outcomes)
+    where = str(report) if args.report or not refused else "--json FILE"
+    number = lists.counts(outcomes)
+    failed = [outcome for outcome in outcomes if outcome.problem in lists.FAILURES]
     written = sum(outcome.written for outcome in outcomes)
     kept = sum(outcome.kept for outcome in outcomes)
     rate = len(outcomes) / max(seconds, 1e-9)
@@ -212,7 +226,7 @@ def _detect(args: argparse.Namespace, folder: Path, only: str | None) -> int:
     console.print(
         f"{len(outcomes):,} images in {seconds:.1f} s, {rate:.1f} a second in {args.jobs} threads; "
         + ", ".join(f"{problem}: {count:,}" for problem, count in number.items() if count)
-        + (f"; {report}" if any(number.values()) else "no problems"),
+        + (f"; {where}" if any(number.values()) else "no problems"),
         highlight=False,
         soft_wrap=True,
     )
@@ -242,7 +256,7 @@ def _detect(args: argparse.Namespace, folder: Path, only: str | None) -> int:
     )
     raise_if_any(
         {o.found.name: f"{o.problem}{': ' if o.detail else ''}{o.detail}" for o in failed},
-        f"{report} lists them all",
+        f"{where} lists them all",
     )
     return EXIT_OK
 
