@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_sphereface.data.photos import find_photos
 from tf_sphereface.eval.faces import FaceReader
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -73,7 +74,7 @@ def probe_faces(input_size: tuple[int, int], count: int = PROBE_FACES) -> np.nda
 def _from_folder(root: Path, input_size: tuple[int, int], limit: int, seed: int) -> np.ndarray:
     if not root.is_dir():
         raise FileNotFoundError(f"calibration must be a folder that exists. Received: {root}")
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(root / name for name in find_photos(root, SUFFIXES))  # through links too
     if not paths:
         raise ValueError(
             f"calibration must be a folder of images ({', '.join(SUFFIXES)}). "

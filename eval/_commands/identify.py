@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.cli.common import CommandError, console, existing_dir, write_json_option
+from tf_sphereface.data.photos import find_photos
 from tf_sphereface.eval._commands._shared import (
     Subparsers,
     add_protocol,
@@ -115,11 +116,7 @@ def _distractors(args: argparse.Namespace, model: Any) -> Any:
         return np.concatenate([stored.embeddings, stored.mirrored], axis=1)
     if not root.is_dir():
         raise CommandError(f"no such file or folder: {root}")
-    names = [
-        path.relative_to(root).as_posix()
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
+    names = find_photos(root, SUFFIXES)
     if not names:
         raise CommandError(f"{root} holds no images")
     return _embed(args, model, root, names)

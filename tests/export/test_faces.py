@@ -44,6 +44,18 @@ def test_a_folder_is_read_through_its_subfolders(tmp_path, faces):
     np.testing.assert_array_equal(read, expected)
 
 
+def test_links_to_folders_are_followed(tmp_path, faces):
+    folder_of(tmp_path / "elsewhere", faces[:6])
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "p0").symlink_to(tmp_path / "elsewhere" / "p0")
+    np.testing.assert_array_equal(calibration_faces(tmp_path / "chosen", SIZE), faces[[0, 3]])
+
+
+def test_batches_with_labels_are_refused_by_name(faces):
+    with pytest.raises(ValueError, match="batches of images alone. Received: batches of 2 parts"):
+        calibration_faces([(faces[:4], [0, 1, 2, 3])], SIZE)
+
+
 def test_template_crops_are_averaged_down(tmp_path, faces):
     root = folder_of(tmp_path, faces[:3], size=(112, 96))
     assert calibration_faces(root, SIZE).shape == (3, *SIZE, 3)
