@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,17 +14,19 @@ _MOST_LAYERS = 12
 
 
 def print_reports(reports: Sequence[Any]) -> None:
-    table = Table()
+    """Print what was measured on the files; their names without the model's."""
+    stem, names = _without_stem([report.path.name for report in reports])
+    table = Table(title=stem or None, title_justify="left")
     table.add_column("file", overflow="fold")
     for name in ("MB", "cosine min", "mean", "max abs", "ms"):
         table.add_column(name, justify="right")
     gated = any(report.accuracy is not None for report in reports)
     if gated:
-        table.add_column("accuracy, % (Keras)", justify="right")
+        table.add_column("accuracy, %", justify="right")
         table.add_column("drop", justify="right")
-    for report in reports:
+    for name, report in zip(names, reports, strict=True):
         cells = [
-            report.path.name,
+            name,
             f"{report.size_bytes / 1e6:.2f}",
             f"{report.cosine_min:.5f}",
             f"{report.cosine_mean:.5f}",
@@ -32,10 +35,7 @@ def print_reports(reports: Sequence[Any]) -> None:
         ]
         if gated:
             a = report.accuracy
-            cells.append(
-                f"{100 * a.accuracy:.2f} ± {100 * a.std_error:.2f} "
-                f"({100 * a.keras_accuracy:.2f} ± {100 * a.keras_std_error:.2f})"
-            )
+            cells.append(f"{100 * a.accuracy:.2f} ± {100 * a.std_error:.2f}")
             cells.append(f"{100 * a.drop:+.2f} ± {100 * a.drop_std_error:.2f}")
         table.add_row(*cells)
     console.print(table)
@@ -44,6 +44,13 @@ def print_reports(reports: Sequence[Any]) -> None:
         f"cosine with Keras over {first.faces} {first.faces_from} faces; ms a face on one thread",
         highlight=False,
     )
+    if gated:
+        a = first.accuracy
+        console.print(
+            f"accuracy on {a.pairs:,} pairs; Keras: {100 * a.keras_accuracy:.2f} ± "
+            f"{100 * a.keras_std_error:.2f} %",
+            highlight=False,
+        )
     parts = [(r.path.name, r.partitions) for r in reports if r.partitions is not None]
     if parts:
         listed = ", ".join(f"{name} {count}" for name, count in parts)
@@ -92,7 +99,9 @@ def print_layers(report: Any) -> None:
 def print_parity(rows: Sequence[Any], faces: int, faces_from: str) -> None:
     """Print Keras and every file in one table."""
     gated = any(row.accuracy is not None for row in rows)
-    table = Table(title="Keras and every file, in one run", title_justify="left")
+    stem, names = _without_stem([row.name for row in rows[1:]])
+    title = f"{stem}: Keras and every file, in one run" if stem else "Keras and every file"
+    table = Table(title=title, title_justify="left")
     table.add_column("file", overflow="fold")
     for name in ("MB", "max abs", "cosine min", "mean"):
         table.add_column(name, justify="right")
@@ -101,9 +110,9 @@ def print_parity(rows: Sequence[Any], faces: int, faces_from: str) -> None:
         table.add_column("differ", justify="right")
     for name in ("1 thread, ms", "2, ms"):
         table.add_column(name, justify="right")
-    for row in rows:
+    for name, row in zip([rows[0].name, *names], rows, strict=True):
         cells = [
-            row.name,
+            name,
             _number(row.size_bytes, 1e-6),
             f"{row.max_abs:.2g}",
             f"{row.cosine_min:.5f}",
@@ -122,6 +131,20 @@ def print_parity(rows: Sequence[Any], faces: int, faces_from: str) -> None:
     )
     if gated:
         console.print("differ: pairs that Keras and the file decide differently", highlight=False)
+
+
+def _without_stem(names: Sequence[str]) -> tuple[str, list[str]]:
+    """Split what all names begin with, up to a dot, from the rest.
+
+    Example:
+
+    >>> _without_stem(["net.tflite", "net.int8.tflite"])
+    ('net', ['.tflite', '.int8.tflite'])
+    """
+    stem = os.path.commonprefix([name.split(".")[0] for name in names])
+    if len(names) < 2 or not all(name.startswith(f"{stem}.") for name in names):
+        return "", list(names)
+    return stem, [name[len(stem) :] for name in names]
 
 
 def _number(value: float | None, factor: float = 1.0) -> str:

@@ -52,7 +52,7 @@ def test_links_to_folders_are_followed(tmp_path, faces):
 
 
 def test_batches_with_labels_are_refused_by_name(faces):
-    with pytest.raises(ValueError, match="batches of images alone. Received: batches of 2 parts"):
+    with pytest.raises(ValueError, match=r"images alone\. Received: batches of 2 parts"):
         calibration_faces([(faces[:4], [0, 1, 2, 3])], SIZE)
 
 
