@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import keras
@@ -10,7 +11,10 @@ import pytest
 import tensorflow as tf
 
 import tf_sphereface as sf
+from tf_sphereface import _symptoms as symptoms
 from tf_sphereface._autopsy import take_snapshot
+from tf_sphereface.schedules import LambdaAnnealing
+from tf_sphereface.training import build_annealing
 
 DIM, CLASSES = 8, 4
 
@@ -80,7 +84,7 @@ def test_a_loss_that_sits_at_chance(model):
     images, labels = faces()
     doctor = run(model(), data=(images * 0.01, labels), steps=250)
     found = next(f for f in doctor.findings if f.kind == "at chance")
-    assert found.step == 200
+    assert found.step == 200  # four windows of 50 steps, though a fifth of the run is 50
     assert "ln(4) is 1.386" in found.text
 
 
@@ -139,6 +143,53 @@ def test_a_minimum_at_which_the_margin_is_not_felt():
     assert "ended after 4 updates at lambda 800" in found.text
 
 
+@pytest.mark.parametrize("reach", [0.4, 1.0])
+@pytest.mark.parametrize("margin", [2, 4])
+def test_a_curve_that_as_good_as_reaches_a_minimum_of_0(reach, margin):
+    recipe = sf.recipes.preset("quick")
+    recipe = dataclasses.replace(recipe, lambda_minimum=0.0, annealing_reach=reach)
+    loss = sf.losses.ASoftmaxLoss(margin, build_annealing(recipe, 748), step=1)
+    assert symptoms.unreachable(loss, 748) is None
+    paper = sf.losses.ASoftmaxLoss(margin, LambdaAnnealing(minimum=0.0), step=1)
+    assert "never reach its minimum 0" in symptoms.unreachable(paper, 748)
+
+
+def advice(annealing: LambdaAnnealing, update: int, updates: int | None) -> str | None:
+    return symptoms.slower_lambda(sf.losses.ASoftmaxLoss(4, annealing, step=1), update, updates)
+
+
+def test_the_advice_on_lambda_depends_on_the_length_of_the_run():
+    late = "--annealing fit --annealing-reach 0.9 --annealing-power 4"
+    short = LambdaAnnealing.for_steps
+    for updates in (5000, 1200):  # fit at its defaults would fall faster than the paper's here
+        text = advice(LambdaAnnealing(), updates, updates)
+        assert text.startswith("let lambda fall more slowly (its margin is felt from update 594 on")
+        assert late in text
+    assert advice(short(748), 300, 748).startswith("let lambda fall more slowly")
+    assert advice(LambdaAnnealing(), 700, 748).startswith("train longer")
+    assert advice(short(748, 0.9, power=4.0), 700, 748).startswith("train longer")
+    assert advice(LambdaAnnealing(), 300, 5000) is None  # hardly a margin yet: it is not lambda
+    assert "gamma" in advice(LambdaAnnealing(), 1000, None)
+
+
+def test_no_advice_on_a_lambda_that_there_is_not():
+    model = sf.FaceClassifier(backbone(), num_classes=CLASSES, head="softmax")
+    model.compile(keras.optimizers.SGD(1e25), run_eagerly=True)
+    (found,) = run(model, steps=30).findings
+    assert "Lower the learning rate; the model holds" in found.text
+    assert "lambda" not in found.text
+    assert "lambda" not in symptoms.at_chance([1.386, 1.386], 4, 200)
+
+
+def test_advice_on_a_lambda_that_has_come_down():
+    images, labels = faces()
+    images[-1] = np.nan  # in the last of 4 batches
+    model = classifier(minimum=5.0)
+    model.loss.annealing = LambdaAnnealing.for_steps(8, reach=0.1)
+    found = run(model, data=(images, labels), steps=8).diverged
+    assert "learning rate, or let lambda fall more slowly (its margin is felt from" in found.text
+
+
 @pytest.mark.parametrize(
     ("counts", "names", "words"),
     [
@@ -192,6 +243,7 @@ def test_a_bad_image_is_named_with_its_file(make):
     assert "became nan at step 3: the batch's images hold a non-finite value" in found.text
     assert found.details["suspects"] == ["face37.jpg"]
     assert len(found.details["files"]) == 16
+    assert set(found.details) == {"layer", "files", "suspects"}
     assert model.stop_training
     assert all(np.isfinite(w).all() for w in model.get_weights())  # as before that step
 
@@ -237,6 +289,48 @@ def test_the_snapshot_does_not_follow_the_weights():
     assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
     for a, b in zip(before, snapshot, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def sampled(rate: float = 0.01) -> sf.FaceClassifier:
+    model = sf.FaceClassifier(backbone(), num_classes=100, sample_rate=0.25)
+    model.compile(keras.optimizers.SGD(rate, 0.9), sf.losses.ASoftmaxLoss(4), run_eagerly=True)
+    return model
+
+
+def test_a_sampled_head_s_stores_are_not_held():
+    """A step writes into them in place only while nobody else holds their values."""
+    model = sampled()
+    stores = model.head_layer.stores
+    assert len(stores) == 2
+    held = take_snapshot(model)
+    assert len(held) == len(model.weights) - 2
+    assert all(value.shape != stores[0].shape for value in held)
+
+
+def test_a_sampled_head_that_fails():
+    images, labels = faces()
+    images[37, 3, 3, 1] = np.nan
+    model = sampled()
+    found = run(model, data=(images, labels)).diverged
+    assert found.step == 3
+    assert "but 25 class centres that it drew are lost" in found.text
+    stores = {id(store) for store in model.head_layer.stores}
+    kept = [weight.numpy() for weight in model.weights if id(weight) not in stores]
+    assert all(np.isfinite(weight).all() for weight in kept)
+
+
+def test_a_sampled_head_is_not_blamed_for_what_the_failed_step_stored():
+    images, labels = faces()
+    model = sampled()
+    slope = model.backbone.get_layer("slope").variables[0]
+    slope.assign(slope + 3e38)
+    data = images * 1e3, labels
+    assert run(model, data=data, batch_of=lambda _: data).diverged.details["layer"] == "slope"
+
+
+def test_chance_with_a_sampled_head_is_that_of_the_sample():
+    assert symptoms.class_count(sampled()) == 25
+    assert symptoms.class_count(classifier()) == CLASSES
 
 
 def test_under_a_strategy(two_replicas):

@@ -29,8 +29,21 @@ class Cause:
 
 
 def take_snapshot(model: keras.Model) -> list[Any]:
-    """Return the values of all weights: tensors that an update does not change."""
-    return [tf.convert_to_tensor(variable.value) for variable in model.weights]
+    """Return the values of the weights: tensors that an update does not change.
+
+    The stores of a sampled head are left out. A step writes to some rows of them in place; were
+    the old values held here, it would have to copy every class first.
+    """
+    return [tf.convert_to_tensor(variable.value) for variable in _noted(model)]
+
+
+def lost_centres(model: keras.Model) -> int:
+    """Count the class centres in a sampled head's store that are not finite."""
+    stores = _stores(model)
+    if not stores:
+        return 0
+    finite = tf.math.is_finite(tf.convert_to_tensor(stores[0].value))
+    return int(np.sum(~np.asarray(finite).all(axis=1)))
 
 
 def find_cause(
@@ -39,18 +52,19 @@ def find_cause(
     """Find the first layer with a non-finite weight or output, in the state before the step.
 
     Args:
-        model: gets the weights of the snapshot.
+        model: gets the weights of the snapshot. What a sampled head has stored stays as it is.
         snapshot: what `take_snapshot` gave before the step; may be empty.
         step: index of the step, from 0.
         batch_of: gives the step's batch; None: only the weights are looked at.
     """
-    for variable, value in zip(model.weights, snapshot, strict=bool(snapshot)):
+    for variable, value in zip(_noted(model), snapshot, strict=bool(snapshot)):
         variable.assign(value)
     network = getattr(model, "backbone", model)
     layers = list(_layers(network))
     head = getattr(model, "head_layer", None)
+    stores = {id(store) for store in _stores(model)}  # the failed step has written to them
     for layer in [*layers, *([head] if head is not None else [])]:
-        if any(_bad(weight.value) for weight in layer.weights):
+        if any(_bad(weight.value) for weight in layer.weights if id(weight) not in stores):
             return Cause(f"layer {layer.name!r} had a non-finite weight already", layer.name)
     if batch_of is None:
         return Cause("all weights were finite before it (without batch_of no batch can be tried)")
@@ -65,7 +79,8 @@ def find_cause(
             outputs = keras.tree.flatten(probe(images, training=True))
     if head is not None and outputs:
         with keras.StatelessScope():
-            outputs.append(head(keras.ops.cast(outputs[-1], "float32")))
+            compute = getattr(head, "sampled", head)
+            outputs.append(compute(keras.ops.cast(outputs[-1], "float32")))
         names.append(head.name)
     for name, output in zip(names, outputs, strict=False):
         if _bad(output):
@@ -83,6 +98,17 @@ def single(inputs: Any) -> Any:
     """Return the one input, or all where there are several: Keras wants the structure it gets."""
     flat = keras.tree.flatten(inputs)
     return flat[0] if len(flat) == 1 else flat
+
+
+def _stores(model: keras.Model) -> list[Any]:
+    """Return the weights in which a sampled head keeps every class, the centres first."""
+    return list(getattr(getattr(model, "head_layer", None), "stores", ()))
+
+
+def _noted(model: keras.Model) -> list[Any]:
+    """Return the weights that a snapshot holds."""
+    stores = {id(store) for store in _stores(model)}
+    return [variable for variable in model.weights if id(variable) not in stores]
 
 
 def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface import _symptoms as symptoms
 from tf_sphereface import losses
-from tf_sphereface._autopsy import BatchOf, find_cause, take_snapshot
+from tf_sphereface._autopsy import BatchOf, find_cause, lost_centres, take_snapshot
 
 logger = logging.getLogger("tf_sphereface")
 
@@ -29,7 +29,8 @@ class Finding:
             `"val_loss"` or `"diverged"`.
         step: number of updates after which it was found.
         text: a sentence or two.
-        details: for `"diverged"`: `step`, `layer`, `files`, `suspects`.
+        details: for `"diverged"`: `layer`, its name or None; `files`, the batch's; `suspects`,
+            those concerned where not all are.
     """
 
     kind: str
@@ -41,8 +42,10 @@ class Finding:
 class TrainingDoctor(keras.callbacks.Callback):
     """Watch a run and say, once each, what is wrong with it; stop it when the loss is not finite.
 
-    - `at chance`: the loss is within 2 % of `ln(num_classes)`, and falls by less than 1 % from one
-      twentieth of the run to the next (of at least 50 updates; the first two are not judged);
+    - `at chance`: the loss is within 2 % of `ln(num_classes)` (the sample's size, with a sampled
+      head), and falls by less than 1 % from one window to the next. A window is a twentieth of the
+      run, but 50 steps at least and 1,000 at most (200 where the length is not known); the first
+      two are not judged, so it can be said from the end of the fourth on;
     - `underflow`: the loss is 87.3 = -ln(1.2e-38) or 16.1 = -ln(1e-7): the probabilities are 0;
     - `collapsed`: the probe's median norm is below 0.1, so the logits move the loss by 0.2 at most;
     - `exploded`: it is above 1000, so a tenth of cosine is a factor of e^100;
@@ -54,9 +57,11 @@ class TrainingDoctor(keras.callbacks.Callback):
 
     It works in plain `fit`, with `FaceClassifier` and with stock models; what it is not given, it
     does not check. The cost: before each step the weights are noted (no copy is made unless the
-    update writes to them, then one copy of the weights in memory), and after each twentieth of the
-    run and each epoch the probe goes through the network once. When it stops a run, the model
-    holds the weights from before the step that failed.
+    update writes to them, then one copy of the weights in memory), and after each window and each
+    epoch the probe goes through the network once. When it stops a run, the model holds the weights
+    from before the step that failed. A sampled head's store of all classes is not noted, as that
+    would cost a copy of it in each step: the centres that the failed step drew stay as it left
+    them, and the finding says how many are lost.
 
     Args:
         label_counts: (num_classes,) training images of each class.
@@ -175,8 +180,17 @@ class TrainingDoctor(keras.callbacks.Callback):
             self._say(text)
 
     def _updates(self) -> int | None:
-        accumulation = getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
-        return None if self._total is None else self._total // accumulation
+        return None if self._total is None else self._total // self._accumulation()
+
+    def _accumulation(self) -> int:
+        return getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
+
+    def _advice(self) -> str | None:
+        """Return what to do about lambda, where one has come down."""
+        done, updates = self._step // self._accumulation(), self._updates()
+        scheduled = losses.scheduled_losses(self.model)
+        found = (symptoms.slower_lambda(loss, done, updates) for loss in scheduled)
+        return next((text for text in found if text is not None), None)
 
     def _window_length(self) -> int:
         return 200 if self._total is None else min(1000, max(50, self._total // 20))
@@ -185,7 +199,8 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._note("underflow", symptoms.underflow(mean))
         if len(self._means) >= 4:
             classes = symptoms.class_count(self.model)
-            self._note("at chance", symptoms.at_chance(self._means[-2:], classes, self._step))
+            text = symptoms.at_chance(self._means[-2:], classes, self._step, self._advice())
+            self._note("at chance", text)
 
     def _look_at_norms(self) -> None:
         if self._probe is None or {"collapsed", "exploded"} & {f.kind for f in self.findings}:
@@ -209,9 +224,11 @@ class TrainingDoctor(keras.callbacks.Callback):
             which = "the images concerned" if suspects else "the batch's images"
             text += f" {which.capitalize()}: {', '.join(shown[:4])}{more}."
         text += (
-            " Lower the learning rate, or let lambda fall more slowly; the model holds the weights "
-            "from before that step."
+            f" Lower the learning rate{symptoms.or_else(self._advice())}; the model holds the "
+            "weights from before that step"
         )
+        lost = lost_centres(self.model)
+        text += f", but {lost} class centres that it drew are lost." if lost else "."
         self._note("diverged", text, layer=cause.layer, files=files, suspects=suspects)
         self.model.stop_training = True
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tf_sphereface import angular
 from tf_sphereface._autopsy import single
 from tf_sphereface.layers import AngularDense
+from tf_sphereface.schedules import LambdaAnnealing
 
 AT_CHANCE = 0.02  # of ln C
 FALLING = 0.01
@@ -25,10 +26,20 @@ NORM_TOO_LARGE = 1000.0  # 0.1 of cosine is e^100, which is beyond float32
 UNBALANCED = 100  # largest class over the median one: a prior of ln 100 = 4.6 in its logit
 SHARE = 0.5
 FELT = 0.05  # of the way from margin 1 to m
+ARRIVED = 0.9  # of the way from margin 1 to the one that is felt at lambda's minimum
+LATE = {"reach": 0.9, "power": 4.0}  # the curve of the preset `short`
+LATE_OPTIONS = "--annealing fit --annealing-reach 0.9 --annealing-power 4"
+LATER = 1.1
+ALMOST_ZERO = 0.05  # where a curve of powers counts as at 0, as in `training`
 
 
-def at_chance(means: Sequence[float], classes: int | None, step: int) -> str | None:
-    """Judge the mean losses of two windows that follow each other."""
+def at_chance(
+    means: Sequence[float], classes: int | None, step: int, advice: str | None = None
+) -> str | None:
+    """Judge the mean losses of two windows that follow each other.
+
+    `advice` is what to do other than to change the learning rate.
+    """
     if classes is None or classes < 2:
         return None
     chance = math.log(classes)
@@ -37,9 +48,41 @@ def at_chance(means: Sequence[float], classes: int | None, step: int) -> str | N
         return None
     return (
         f"after {step} updates the loss sits at {means[-1]:.3f}, and ln({classes}) is "
-        f"{chance:.3f}: nothing is learnt. Change the learning rate, or let lambda fall more "
-        "slowly (--annealing fit, more epochs)."
+        f"{chance:.3f}: nothing is learnt. Change the learning rate{or_else(advice)}."
     )
+
+
+def slower_lambda(loss: Any, update: int, updates: int | None) -> str | None:
+    """Say how lambda could come down later, or None where it has not come down yet.
+
+    Args:
+        loss: a scheduled loss.
+        update: the updates done.
+        updates: those of the whole run; None where they are not known.
+    """
+    annealing = getattr(loss, "annealing", None)
+    if not isinstance(annealing, LambdaAnnealing):
+        return None
+    if _share_felt(loss, float(annealing(max(1, update)))) < FELT:
+        return None
+    if not updates:
+        return "let lambda fall more slowly (a smaller gamma of LambdaAnnealing)"
+    late = LambdaAnnealing.for_steps(updates, minimum=annealing.minimum or ALMOST_ZERO, **LATE)
+    now, then = (_first_felt(loss, curve, updates) for curve in (annealing, late))
+    if then > LATER * now:
+        return (
+            f"let lambda fall more slowly (its margin is felt from update {now} on; with "
+            f"{LATE_OPTIONS} from {then} on)"
+        )
+    return (
+        f"train longer (the margin is felt from update {now} on; with more epochs and "
+        f"{LATE_OPTIONS} later)"
+    )
+
+
+def or_else(advice: str | None) -> str:
+    """Return a further advice as the end of a sentence."""
+    return "" if advice is None else f", or {advice}"
 
 
 def underflow(mean: float) -> str | None:
@@ -79,7 +122,7 @@ def unreachable(loss: Any, updates: int | None) -> str | None:
     if not updates or not callable(annealing) or minimum is None:
         return None
     last = float(annealing(updates))
-    if last <= minimum * (1 + 1e-6):
+    if last <= minimum or _felt(loss, last) - 1 >= ARRIVED * (_felt(loss, minimum) - 1):
         return None
     return (
         f"lambda will be {last:.4g} at the last of {updates} updates and never reach its minimum "
@@ -95,12 +138,11 @@ def not_felt(loss: Any, step: int) -> str | None:
     if not hasattr(loss, "current_lambda") or margin <= 1:
         return None
     last = float(keras.ops.convert_to_numpy(loss.current_lambda()))
-    felt = _felt(loss, last)
-    if felt - 1 >= FELT * (margin - 1):
+    if _share_felt(loss, last) >= FELT:
         return None
     return (
         f"the run ended after {step} updates at lambda {last:.4g}: the margin that was felt is "
-        f"{felt:.2f}, of {margin}. It trained plain softmax."
+        f"{_felt(loss, last):.2f}, of {margin}. It trained plain softmax."
     )
 
 
@@ -144,7 +186,10 @@ def val_loss(callbacks: Sequence[Any]) -> str | None:
 
 
 def class_count(model: keras.Model) -> int | None:
-    """Return the number of classes of a `FaceClassifier` or a stock model."""
+    """Return the number of classes that a step of a `FaceClassifier` or stock model tells apart."""
+    sampled = getattr(getattr(model, "head_layer", None), "sample_size", None)
+    if isinstance(sampled, int):
+        return sampled
     for layer in (model, *reversed(getattr(model, "layers", []))):
         count = getattr(layer, "num_classes", None)
         if isinstance(count, int):
@@ -176,3 +221,18 @@ def embed(model: keras.Model, images: Any) -> NDArray[np.floating[Any]] | None:
 
 def _felt(loss: Any, lambda_: float) -> float:
     return float(angular.effective_margin(loss.margin, lambda_))
+
+
+def _share_felt(loss: Any, lambda_: float) -> float:
+    """Return how far the margin that is felt is on the way from 1 to the loss's."""
+    return (_felt(loss, lambda_) - 1) / (loss.margin - 1)
+
+
+def _first_felt(loss: Any, curve: Any, updates: int) -> int:
+    """Return the first update whose margin is felt, by bisection: lambda only falls."""
+    low, high = 1, updates
+    while low < high:
+        middle = (low + high) // 2
+        felt = _share_felt(loss, float(curve(middle))) >= FELT
+        low, high = (low, middle) if felt else (middle + 1, high)
+    return low

@@ -83,10 +83,17 @@ def shared_bias_of(outputs: Any) -> Any:
 
 
 def has_shared_bias(outputs: Any) -> bool | None:
-    """Tell from the values whether a head has a bias; None where they are not known yet."""
+    """Tell from the values whether a head has a bias.
+
+    None where they are not known yet, or where no example's are finite.
+    """
     if isinstance(outputs, keras.KerasTensor) or not tf.executing_eagerly():
         return None
     if outputs.shape[0] == 0 or outputs.shape[-1] < 3:
         return None
-    column, minus_norm = np.asarray(outputs[:, -2:]).T
+    table = np.asarray(outputs[:, -2:])
+    table = table[np.isfinite(table).all(axis=1)]
+    if len(table) == 0:
+        return None
+    column, minus_norm = table.T
     return bool(np.all(column < BIAS_MARK * minus_norm))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,75 @@ def test_disk_cache_is_used_again_and_made_again_when_stale(root: Path, tmp_path
     third = make()
     assert calls == [6, 0, 6]
     assert any(np.any(a[0] != b[0]) for a, b in zip(first, third, strict=True))
+
+
+def cached(folder: Path, path: Path, **options: object) -> tf.data.Dataset:
+    return data.face_dataset(folder, image_size=SIZE, batch_size=2, cache=path, **options)
+
+
+def test_the_disk_cache_is_the_files_that_its_path_names(tmp_path: Path) -> None:
+    folder = synthetic.write_folder(tmp_path / "faces", 2, 2, size=SIZE)
+    out = tmp_path / "c"
+    out.mkdir()
+    (out / "faces.json").write_text('{"mine": 1}')
+    (out / "faces.npy").write_text("mine")
+    for _ in range(2):
+        cached(folder, out / "faces.cache")
+    names = ["faces.cache.json", "faces.cache.npy", "faces.json", "faces.npy"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert (out / "faces.json").read_text() == '{"mine": 1}'
+    assert (out / "faces.npy").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"x.json": '{"mine": 1}'}, "x.json"),
+        ({"x.json": '["key"]', "x.npy": ""}, "x.json"),
+        ({"x.json": "{", "x.npy": "1"}, "x.json"),
+        ({"x.npy": "1"}, "x.npy"),
+    ],
+)
+def test_a_file_that_is_no_cache_stays(tmp_path: Path, files: dict[str, str], named: str) -> None:
+    folder = synthetic.write_folder(tmp_path / "faces", 2, 2, size=SIZE)
+    out = tmp_path / "c"
+    out.mkdir()
+    for name, content in files.items():
+        (out / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"cache must be .*Received: \S*{named}, which is some"):
+        cached(folder, out / "x")
+    assert {path.name: path.read_text() for path in out.iterdir()} == files
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-5], lambda b: b""])
+def test_a_damaged_cache_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    folder = synthetic.write_folder(tmp_path / "faces", 2, 2, size=SIZE)
+    cached(folder, tmp_path / "x")
+    faces = tmp_path / "x.npy"
+    faces.write_bytes(damage(faces.read_bytes()))
+    with pytest.raises(ValueError, match=r"x\.npy, which is something else, or damaged"):
+        cached(folder, tmp_path / "x")
+
+
+def test_a_cache_that_was_being_made_is_made_again(tmp_path: Path) -> None:
+    """Killed between its two files, or before the first: no other one is to be feared for."""
+    folder = synthetic.write_folder(tmp_path / "faces", 2, 2, size=SIZE)
+    whole = batches(cached(folder, tmp_path / "x"))
+    side = tmp_path / "x.json"
+    side.write_text('{"key": null, "labels": [], "skipped": {}}')
+    assert_equal(batches(cached(folder, tmp_path / "x")), whole)
+    (tmp_path / "x.npy").unlink()
+    assert_equal(batches(cached(folder, tmp_path / "x")), whole)
+
+
+def test_a_cache_that_cannot_be_made_anew_stays_whole(tmp_path: Path) -> None:
+    folder = synthetic.write_folder(tmp_path / "faces", 2, 2, size=SIZE)
+    next(folder.glob("*/*.jpg")).write_bytes(b"no image")
+    cached(folder, tmp_path / "x")
+    files = {path: path.read_bytes() for path in (tmp_path / "x.npy", tmp_path / "x.json")}
+    with pytest.raises(ValueError, match="cannot be decoded: not a readable"):
+        cached(folder, tmp_path / "x", strict=True)
+    assert {path: path.read_bytes() for path in files} == files
 
 
 def test_a_checked_index_is_not_decoded_twice(root: Path) -> None:

@@ -258,6 +258,8 @@ def test_a_full_disk_costs_nothing_that_was_finished(root: Path, tmp_path: Path)
         ({"shards": 41}, "number of images, 40"),
         ({"shard_size": 0}, "shard_size must be"),
         ({"shard_size": 5000}, "shard_size must be"),
+        ({"shard_size": 1e-7}, "shard_size must be at least 0.000001, which is one byte"),
+        ({"shard_size": float("nan")}, "shard_size must be"),
         ({"seed": -1}, "seed must be"),
         ({"resize": (0, 5)}, "resize must be"),
         ({"encoding": "gif"}, "encoding must be one of jpg, png"),

@@ -96,6 +96,22 @@ def test_the_other_head_is_refused(cosine):
     assert np.isfinite(losses.CosFaceLoss()(labels, edge))  # an opposite centre is no bias
 
 
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_say_nothing_of_the_head(biased, value):
+    loss = losses.SphereFace2Loss() if biased else losses.CosFaceLoss()
+    other = losses.CosFaceLoss() if biased else losses.SphereFace2Loss()
+    labels, outputs = np.zeros(6, "int32"), outputs_of(biased).numpy()
+    outputs[1:] = value
+    assert head_outputs.has_shared_bias(tf.constant(outputs)) is biased
+    assert not np.isfinite(loss(labels, tf.constant(outputs)))
+    with pytest.raises(ValueError, match="needs a head with"):
+        other(labels, tf.constant(outputs))
+    outputs[0] = value
+    assert head_outputs.has_shared_bias(tf.constant(outputs)) is None
+    assert not np.isfinite(loss(labels, tf.constant(outputs)))
+
+
 @pytest.mark.parametrize(
     ("shared_bias", "loss", "message"),
     [

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -165,24 +166,65 @@ def _disk_cache(
     shape: tuple[int, ...],
     read: Callable[[Callable[[int, NDArray[np.uint8]], None], SkipReport], FolderIndex],
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], dict[Path, str]]:
-    """Open decoded faces, `path` (.npy), and what belongs to them (.json); make both if stale."""
-    path, side = path.with_suffix(".npy"), path.with_suffix(".json")
-    if path.is_file() and side.is_file():
-        stored = json.loads(side.read_text(encoding="utf-8"))
-        if stored["key"] == key and not (strict and stored["skipped"]):
-            skipped = {Path(name): reason for name, reason in stored["skipped"].items()}
-            labels = np.array(stored["labels"], np.int32)
-            return np.load(path, mmap_mode="r"), labels, skipped
+    """Open decoded faces, `path`.npy, and what belongs to them, `path`.json; make both if stale.
+
+    Raises:
+        ValueError: one of the two names is taken by a file that is no part of a cache.
+    """
+    name = path.name.removesuffix(".npy")
+    path, side = path.with_name(name + ".npy"), path.with_name(name + ".json")
+    stored = _stored_facts(path, side)
+    if path.exists() and stored["key"] == key and not (strict and stored["skipped"]):
+        skipped = {Path(name): reason for name, reason in stored["skipped"].items()}
+        labels = np.array(stored["labels"], np.int32)
+        return _open_faces(path, (len(labels), *shape[1:])), labels, skipped
     found = SkipReport()
-    side.unlink(missing_ok=True)  # from here to the end, the pair does not count as a cache
     with atomic_path(path) as temporary:
         raw = np.memmap(temporary.with_suffix(".raw"), np.uint8, "w+", shape=shape)
         good = read(raw.__setitem__, found)
         np.save(temporary, raw[: len(good)])
         del raw
+        write_json(side, _NO_FACTS)  # until the facts are there, the pair fits no source
     skipped_names = {str(name): reason for name, reason in found.reasons.items()}
     write_json(side, {"key": key, "labels": good.labels.tolist(), "skipped": skipped_names})
     return np.load(path, mmap_mode="r"), good.labels, found.reasons
+
+
+_NO_FACTS: dict[str, Any] = {"key": None, "labels": [], "skipped": {}}
+
+
+def _stored_facts(path: Path, side: Path) -> dict[str, Any]:
+    """Return what a cache's .json holds, `_NO_FACTS` where there is no cache yet."""
+    if not side.exists():
+        if path.exists():
+            raise _not_a_cache(path)
+        return _NO_FACTS
+    try:
+        stored = json.loads(side.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        stored = None
+    if not isinstance(stored, dict) or set(stored) != set(_NO_FACTS):
+        raise _not_a_cache(side)
+    return stored
+
+
+def _open_faces(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a cache's decoded faces, mapped, or raise where the file holds something else."""
+    try:
+        faces: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        raise _not_a_cache(path) from None
+    if getattr(faces, "shape", None) != shape or faces.dtype != np.uint8:
+        raise _not_a_cache(path)
+    return faces
+
+
+def _not_a_cache(path: Path) -> ValueError:
+    return ValueError(
+        "cache must be a path beside which the names with .npy and .json are free, or are those of "
+        f"a whole cache. Received: {path}, which is something else, or damaged: choose another "
+        "path, or remove that file"
+    )
 
 
 def _check_arrays(

@@ -75,7 +75,7 @@ def pack_folder(
         source: the folder; its file names and sizes must not change until the pack is complete.
         target: an empty or missing folder, or one that the same call has begun.
         shards: number of files; by default as many as `shard_size` asks for.
-        shard_size: bytes of images in a shard, in units of 10^6, at most 4,000.
+        shard_size: bytes of images in a shard, in units of 10^6, from one byte to 4,000.
         resize: (height, width): resize and encode anew the images of another size.
         encoding: of those: `"jpg"` (quality 95, colours at full resolution) or `"png"` (exact, and
             three times the size).
@@ -108,8 +108,11 @@ def pack_folder(
         raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}. Received: {encoding!r}")
     if seed != int(seed) or seed < 0:
         raise ValueError(f"seed must be an integer >= 0. Received: {seed!r}")
-    if not 0.0 < shard_size <= 4000.0:
-        raise ValueError(f"shard_size must be above 0 and at most 4,000. Received: {shard_size!r}")
+    if not 1e-6 <= shard_size <= 4000.0:
+        raise ValueError(
+            "shard_size must be at least 0.000001, which is one byte, and at most 4,000. "
+            f"Received: {shard_size!r}"
+        )
     size = None if resize is None else checked_size(resize, "resize")
     if not root.is_dir():
         raise FileNotFoundError(f"source must be a folder of identity folders. Received: {root}")
@@ -173,7 +176,7 @@ _TEMPORARY = (".manifest.", ".index.", ".files.", ".classes.", ".listing.", ".pl
 def _shard_count(shards: int | None, shard_size: float, listing: Listing) -> int:
     """Return the number of shards, or raise `ValueError` when it makes no sense."""
     if shards is None:
-        shards = min(-(-listing.size // int(shard_size * 1e6)), len(listing), 65535)
+        shards = min(-(-listing.size // max(1, int(shard_size * 1e6))), len(listing), 65535)
         shards = max(shards, 1)
     if shards != int(shards) or not 1 <= shards <= min(len(listing), 65535):
         raise ValueError(
