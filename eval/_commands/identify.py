@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tf_sphereface.cli.common import CommandError, console, existing_dir, write_json_option
+from tf_sphereface.cli.common import (
+    CommandError,
+    console,
+    existing_dir,
+    existing_file,
+    write_json_option,
+)
 from tf_sphereface.data.photos import find_photos
 from tf_sphereface.eval._commands._shared import (
     Subparsers,
@@ -35,6 +41,12 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         help="faces of other people, in one folder or in folders; or a .npz of their embeddings",
     )
     parser.add_argument(
+        "--distractor-landmarks",
+        type=existing_file,
+        metavar="FILE",
+        help="as --landmarks, for the images of --distractors; without it they must be aligned",
+    )
+    parser.add_argument(
         "--trials", type=int, default=10, metavar="N", help="in BLUFR's manner; 0 leaves them out"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of people, distractors")
@@ -55,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             f"DIR must hold one folder of images a person. Received: {args.root}, which holds none"
         )
     labels = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
-    vectors = _embed(args, model, args.root, names)
+    vectors = _embed(args, model, args.root, names, args.landmarks)
     one_image = getattr(model, "image_dim", model.embedding_dim)  # the mirror may be built in
     flipped = vectors.shape[1] > one_image
     what = "image and mirror image, concatenated" if flipped else "the image alone"
@@ -89,11 +101,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _embed(args: argparse.Namespace, model: Any, root: Path | None, names: list[str]) -> Any:
+def _embed(
+    args: argparse.Namespace, model: Any, root: Path, names: list[str], landmarks: Path | None
+) -> Any:
     from tf_sphereface.eval._sources import embed_all, open_source
     from tf_sphereface.eval.embeddings import check_embeddings
 
-    source = open_source(model, root, args.landmarks, not args.no_flip, args.cache)
+    source = open_source(model, root, landmarks, not args.no_flip, args.cache)
     with shown_progress("images") as show:
         plain, mirrored = embed_all(source, names, show)
     vectors = plain if mirrored is None else np.concatenate([plain, mirrored], axis=1)
@@ -119,7 +133,7 @@ def _distractors(args: argparse.Namespace, model: Any) -> Any:
     names = find_photos(root, SUFFIXES)
     if not names:
         raise CommandError(f"{root} holds no images")
-    return _embed(args, model, root, names)
+    return _embed(args, model, root, names, args.distractor_landmarks)
 
 
 def rates_to_list(rates: Any) -> list[dict[str, Any]]:

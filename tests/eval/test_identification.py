@@ -324,6 +324,28 @@ def test_the_command(tmp_path, lfw_folder, save_pixels, capsys):
     assert "nothing to do" in capsys.readouterr().err
 
 
+POINTS = np.array([[19.0, 26.0], [30.0, 26.0], [24.0, 35.0], [20.0, 45.0], [29.0, 45.0]])
+
+
+def test_landmarks_are_of_the_people_and_distractors_have_their_own(
+    tmp_path, lfw_folder, save_pixels, make_face, write_image
+):
+    """Distractors that are aligned already need no points, and none of the people's are theirs."""
+    model, images = save_pixels(tmp_path / "pixels.keras"), lfw_folder / "images"
+    points = "\t".join(f"{value:.3f}" for value in POINTS.ravel())
+    files = sorted(images.rglob("*.jpg"))
+    lines = [f"{path.relative_to(images).as_posix()}\t{points}" for path in files]
+    (tmp_path / "points.tsv").write_text("\n".join(lines) + "\n")
+    strangers = tmp_path / "strangers"
+    for person in range(20, 26):
+        write_image(strangers / f"{person}.jpg", make_face(person, 1))
+    arguments = ["identify", str(model), str(images), "--trials", "0"]
+    arguments += ["--landmarks", str(tmp_path / "points.tsv"), "--distractors", str(strangers)]
+    assert main(arguments) == 0
+    given = ["--distractor-landmarks", str(tmp_path / "points.tsv")]
+    assert main([*arguments, *given]) == 2  # it names none of them
+
+
 def test_the_command_names_what_it_cannot_use(tmp_path, lfw_folder, capsys):
     folder = str(lfw_folder / "images")
     names = [f"{p.parent.name}/{p.name}" for p in sorted((lfw_folder / "images").rglob("*.jpg"))]
