@@ -100,7 +100,7 @@ def test_a_process_that_is_not_the_chief_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "other", "half"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "other", "half", "flag"])
 def test_a_damaged_newest_one_is_passed_over_with_a_warning(tmp_path, damage):
     network = model()
     for step in (10, 20):
@@ -113,6 +113,9 @@ def test_a_damaged_newest_one_is_passed_over_with_a_warning(tmp_path, damage):
         newest.write_bytes(content[: len(content) // 2])
     elif damage == "empty":
         newest.write_bytes(b"")
+    elif damage == "flag":  # one bit: the last entry says that it is encrypted
+        place = content.rindex(b"PK\x01\x02") + 8
+        newest.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     elif damage == "other":  # a whole archive, with a value that was changed in it
         with np.load(newest) as stored:
             arrays = dict(stored)
@@ -154,6 +157,14 @@ def test_the_newest_and_the_best_are_kept_and_leftovers_go(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".npz") == [
         "notes.txt"
     ]
+
+
+def test_what_was_passed_over_takes_no_good_one_s_place(tmp_path):
+    for step in (10, 20, 30):
+        checkpoint_path(tmp_path, step).touch()
+    prune(tmp_path, 1, newest=20)  # the run went on from 10, because 30 was damaged
+    names = [path.name for path in checkpoint_files(tmp_path)]
+    assert names == ["step-00000030.npz", "step-00000020.npz"]
 
 
 # A run in pieces ---------------------------------------------------------------------------------
@@ -291,12 +302,13 @@ def test_another_model_s_metrics_are_refused():
         )
 
 
-def test_float16_keeps_its_loss_scale(tmp_path):
+@pytest.mark.parametrize("sample_rate", [1.0, 0.75])
+def test_float16_keeps_its_loss_scale(tmp_path, sample_rate):
     def build() -> sf.FaceClassifier:
         keras.config.set_dtype_policy("mixed_float16")
         network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
         network.add(keras.layers.Dense(4))
-        classifier = sf.FaceClassifier(network, num_classes=3)
+        classifier = sf.FaceClassifier(network, num_classes=4, sample_rate=sample_rate)
         classifier.compile(keras.optimizers.SGD(0.1, 0.9), sf.losses.ASoftmaxLoss(4))
         return classifier
 
@@ -304,6 +316,7 @@ def test_float16_keeps_its_loss_scale(tmp_path):
     saved.fit(np.ones((4, 8, 8, 3), np.float32), np.array([0, 1, 2, 0]), verbose=0)
     save_checkpoint(tmp_path / "s.npz", saved, {})
     load_checkpoint(tmp_path / "s.npz", fresh)
+    load_checkpoint(tmp_path / "s.npz", fresh)  # its optimizer is built now
     assert type(fresh.optimizer).__name__ == "LossScaleOptimizer"
     for a, b in zip(saved.optimizer.variables, fresh.optimizer.variables, strict=True):
         np.testing.assert_array_equal(a, b)

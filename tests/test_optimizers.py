@@ -286,6 +286,12 @@ def test_defaults_are_the_papers() -> None:
     assert list(paper_optimizer(total=2000)._learning_rate.boundaries) == [1142, 1713]
 
 
+@pytest.mark.parametrize(("total", "drops"), [(1, []), (2, [1]), (3, [2]), (4, [2, 3])])
+def test_a_run_of_a_few_updates_has_the_drops_that_fit_in(total, drops) -> None:
+    expected = [0.1 * 0.1 ** sum(drop <= update for drop in drops) for update in range(total)]
+    np.testing.assert_allclose(rates(paper_optimizer(total=total), total), expected, rtol=1e-6)
+
+
 def test_boundaries_count_updates_under_accumulation() -> None:
     optimizer = paper_optimizer(0.1, boundaries=(2,), total=4, gradient_accumulation_steps=3)
     found = rates(optimizer, 12)[2::3]  # the batches that end an update

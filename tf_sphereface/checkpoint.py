@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ from tf_sphereface._files import atomic_path
 logger = logging.getLogger("tf_sphereface")
 _INFO, _DIGEST = "info", "sha256"
 _NAME = re.compile(r"step-(\d{8,})\.npz")
+_DAMAGE = (  # what zipfile, zlib and NumPy raise where bits of an archive are wrong
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,  # an entry that says it is encrypted; NotImplementedError is one too
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,8 +65,7 @@ class Checkpoint:
         Raises:
             ValueError: the checkpoint belongs to another model; nothing is changed.
         """
-        with model.distribute_strategy.scope():
-            model.optimizer.build(model.trainable_variables)
+        build_optimizer(model)
         targets = _variables(model)
         stored = {key: v for key, v in self.arrays.items() if not key.startswith("metric/")}
         wrong = sorted(set(targets) ^ set(stored)) or [
@@ -119,7 +128,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if str(arrays.pop(_DIGEST)) != _digest(arrays):
             raise ValueError("its SHA-256 does not fit its content")
         info: dict[str, Any] = json.loads(str(arrays.pop(_INFO)))
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, NotImplementedError) as e:
+    except _DAMAGE as e:
         raise ValueError(f"{path} is not a whole checkpoint: {e}") from e
     return Checkpoint(Path(path), info, arrays)
 
@@ -141,6 +150,16 @@ def load_checkpoint(path: str | os.PathLike[str], model: keras.Model) -> dict[st
     checkpoint = read_checkpoint(path)
     checkpoint.restore(model)
     return checkpoint.info
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Create the variables of a compiled model's optimizer, where they are not yet there.
+
+    Keras' `LossScaleOptimizer` does not look: built twice, it has two loss scales.
+    """
+    if not model.optimizer.built:
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
 
 
 # A folder of checkpoints ---------------------------------------------------------------------
@@ -187,10 +206,19 @@ def read_newest(folder: Path, warn: Callable[[str], None] = logger.warning) -> C
     return None
 
 
-def prune(folder: Path, keep: int, also: Iterable[int] = ()) -> None:
-    """Remove all but the `keep` newest checkpoints and those of the steps in `also`."""
+def prune(folder: Path, keep: int, also: Iterable[int] = (), newest: int | None = None) -> None:
+    """Remove all but the `keep` newest checkpoints and those of the steps in `also`.
+
+    Args:
+        folder: of checkpoints.
+        keep: how many.
+        also: steps.
+        newest: the step that was just saved. Files of later steps are of a run that went on from
+            an earlier one because they are damaged: they are not counted, and stay.
+    """
     kept = {checkpoint_path(folder, step).name for step in also}
-    for path in checkpoint_files(folder)[keep:]:
+    known = [p for p in checkpoint_files(folder) if newest is None or _order(p) <= newest]
+    for path in known[keep:]:
         if path.name not in kept:
             path.unlink(missing_ok=True)
 

@@ -238,8 +238,13 @@ class FaceClassifier(keras.Model):
         results = metric_results(self)
         if self.sample_rate < 1:
             self.head_layer.store(chosen)
-            results = {n if n == "loss" else f"sampled_{n}": v for n, v in results.items()}
-        return reducible({**results, **logs})
+        return reducible({**self.training_names(results), **logs})
+
+    def training_names(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Return metrics under the names of training's logs: `sampled_...` over a sample."""
+        if self.sample_rate == 1:
+            return results
+        return {n if n == "loss" else f"sampled_{n}": v for n, v in results.items()}
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluate one batch and return the logs."""

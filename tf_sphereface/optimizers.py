@@ -149,7 +149,8 @@ def paper_optimizer(
         momentum: in [0, 1].
         boundaries: after how many updates the rate is divided by 10: integers are updates, floats
             in (0, 1) are fractions of `total`. Default: the paper's 16,000 and 24,000 of 28,000,
-            as the same fractions (4/7, 6/7) of `total`.
+            as the same fractions (4/7, 6/7) of `total`; a run of 3 updates or fewer has no room
+            for both.
         total: updates of the whole run. It only places the boundaries.
         **kwargs: passed to `SphereFaceSGD`: `multipliers`, `global_clipnorm`,
             `gradient_accumulation_steps` (boundaries still count updates) and so on.
@@ -171,7 +172,8 @@ def paper_optimizer(
     if not total > 0:
         raise ValueError(f"Argument `total` must be positive. Received: total={total}")
     if boundaries is None:
-        boundaries = [boundary / PAPER_TOTAL for boundary in PAPER_BOUNDARIES]
+        scaled = {round(boundary / PAPER_TOTAL * total) for boundary in PAPER_BOUNDARIES}
+        boundaries = sorted(step for step in scaled if 0 < step < total)
     steps = [round(b * total) if isinstance(b, float) and 0 < b < 1 else b for b in boundaries]
     if (
         any(int(step) != step or step <= 0 for step in steps)

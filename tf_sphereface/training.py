@@ -59,12 +59,12 @@ def build_classifier(
         sample_rate=recipe.sample_rate,
     )
     total = recipe.epochs * steps_per_epoch
-    drops = sorted({max(1, round(share * total)) for share in recipe.drops})
     optimizer = optimizers.paper_optimizer(
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
-        boundaries=drops,  # two drops may fall together in a run of a few updates
+        boundaries=rate_drops(recipe, total),
+        total=total,
         global_clipnorm=recipe_losses.resolve_clip_norm(recipe.loss, recipe.clip_norm) or None,
     )
     annealing = build_annealing(recipe, total)
@@ -73,6 +73,20 @@ def build_classifier(
         model.head_layer.bias.assign(loss.first_bias(num_classes))
     model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit)
     return model
+
+
+def rate_drops(recipe: Recipe, total: int) -> list[int]:
+    """Return after how many of `total` updates the rate falls, increasing, all below `total`.
+
+    In a run of a few updates two drops may fall together, or past the end: there are fewer then.
+
+    Example:
+
+    >>> rate_drops(Recipe(drops=(0.6, 0.85)), 100), rate_drops(Recipe(), 1)
+    ([60, 85], [])
+    """
+    drops = {max(1, round(share * total)) for share in recipe.drops}
+    return sorted(drop for drop in drops if drop < total)
 
 
 def build_annealing(recipe: Recipe, total: int) -> schedules.LambdaAnnealing:
@@ -89,12 +103,19 @@ def build_annealing(recipe: Recipe, total: int) -> schedules.LambdaAnnealing:
 
 
 def with_dropout(backbone: keras.Model, rate: float, seed: int) -> keras.Model:
-    """Return the backbone with dropout before its last layer, sharing its weights; 0 is none."""
+    """Return the backbone with dropout of its embedding layer's inputs, sharing its weights.
+
+    The embedding layer is the last one with a kernel; a normalisation may follow it, which dropout
+    must not, or it would set coordinates of the embedding to 0. A rate of 0 is none.
+    """
     if rate == 0:
         return backbone
-    last = backbone.layers[-1]
-    dropped = keras.layers.Dropout(rate, seed=seed, name="dropout")(last.input)
-    return keras.Model(backbone.input, last(dropped), name=backbone.name)
+    layers = backbone.layers
+    place = max(i for i, layer in enumerate(layers) if hasattr(layer, "kernel"))
+    x = keras.layers.Dropout(rate, seed=seed, name="dropout")(layers[place].input)
+    for layer in layers[place:]:
+        x = layer(x)
+    return keras.Model(backbone.input, x, name=backbone.name)
 
 
 def embedder_of(model: FaceClassifier, recipe: Recipe) -> keras.Model:
@@ -230,7 +251,7 @@ class _WholeRun(keras.callbacks.CallbackList):
     def __init__(
         self,
         callbacks: list[keras.callbacks.Callback],
-        model: keras.Model,
+        model: FaceClassifier,
         epochs: int,
         steps: int,
         offset: int,
@@ -261,7 +282,7 @@ class _WholeRun(keras.callbacks.CallbackList):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Show the sums of the whole epoch, and count the next one's batches from 0."""
         if self.offset and logs is not None:  # if one batch was left, `fit` has that one's logs
-            logs.update(self.model.get_metrics_result())
+            logs.update(self._sums())
         self.offset = 0
         super().on_epoch_end(epoch, logs)
 
@@ -290,7 +311,11 @@ class _WholeRun(keras.callbacks.CallbackList):
         for variable, value in zip(variables, self.metric_state, strict=True):
             variable.assign(tf.convert_to_tensor(variable.value) + value)
         self.metric_state = []
-        return dict(self.model.get_metrics_result())
+        return self._sums()
+
+    def _sums(self) -> dict[str, Any]:
+        """Return the metrics as they stand, under the names that the step's logs give them."""
+        return self.model.training_names(dict(self.model.get_metrics_result()))
 
 
 def is_chief(model: keras.Model) -> bool:
@@ -308,4 +333,5 @@ def run_files(out: Path) -> dict[str, Path]:
         "best": out / "best.keras",
         "embedder": out / "embedder.keras",
         "summary": out / "summary.json",
+        "diverged": out / "diverged.json",
     }

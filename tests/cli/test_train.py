@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 import tf_sphereface as sf
 from tf_sphereface.checkpoint import checkpoint_files
-from tf_sphereface.cli import _run
+from tf_sphereface.cli import _folder, _run
 from tf_sphereface.cli import train as command
 from tf_sphereface.cli.train import main
 from tf_sphereface.data import synthetic
@@ -79,7 +80,7 @@ def test_the_embedder_is_stock_keras_in_float32_without_dropout(faces, tmp_path)
 
 def test_an_interrupt_finishes_the_step_and_resume_goes_on(faces, tmp_path, capsys, monkeypatch):
     """A real SIGINT in the third of eight updates; the run then ends as an uninterrupted one."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole, broken = tmp_path / "whole", tmp_path / "broken[bold]"
     options = ("--epochs", "4", "--dropout", "0.2", "--augment", "strong")
     assert run(faces, whole, *options) == 0
 
@@ -109,11 +110,54 @@ def test_an_interrupt_finishes_the_step_and_resume_goes_on(faces, tmp_path, caps
     )
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    # a finished run says so, and is left alone
+    # a finished run says so, and is left alone, with and without its checkpoints
     before = (broken / "embedder.keras").stat().st_mtime_ns
     assert run(faces, broken, *options, "--resume") == 0
-    assert "this run is finished" in capsys.readouterr().out
+    shutil.rmtree(broken / "checkpoints")
+    assert run(faces, broken, *options, "--resume") == 0
+    said = capsys.readouterr().out
+    assert said.count("this run is finished") == said.count("broken[bold]/summary.json") == 2
     assert (broken / "embedder.keras").stat().st_mtime_ns == before
+
+
+def test_a_sampled_run_in_float16_resumed_inside_an_epoch_logs_the_whole_epoch(tmp_path):
+    data = ["--data", "synthetic", "--identities", "8", "--images", "4", "--batch-size", "4"]
+    recipe = ["--preset", "quick", "--input-size", "28x24", "--embedding-dim", "8"]
+    kept = ["--precision", "mixed_float16", "--checkpoint-every", "1", "--keep", "9"]
+    options = [*data, *recipe, *kept, "--epochs", "1", "--sample-rate", "0.75", "--no-doctor"]
+    whole = tmp_path / "whole"
+    assert main([*options, "--out", str(whole)]) == 0
+    assert "sampled_accuracy" in rows(whole)[0]
+    for step in (5, 7):  # of 8: some batches are left, or one
+        broken = tmp_path / f"from-{step}"
+        shutil.copytree(whole, broken)
+        for name in ("summary.json", "embedder.keras", "log.csv"):
+            (broken / name).unlink()
+        for path in checkpoint_files(broken / "checkpoints")[: 8 - step]:
+            path.unlink()
+        assert main([*options, "--out", str(broken), "--resume"]) == 0
+        (before,), (after,) = rows(whole), rows(broken)
+        del before["seconds"], after["seconds"]
+        assert after == before
+        assert list(after) == list(before)
+
+
+def test_a_run_that_failed_at_its_first_step_may_be_corrected(faces, tmp_path, capsys):
+    out, other = tmp_path / "run", tmp_path / "other"
+    assert run(faces, out, "--epochs", "1", "--sample-rate", "0.25") == 2
+    assert "sample_rate >=" in capsys.readouterr().err.replace("\n", " ")
+    assert (out / "config.json").exists()
+    (out / "diverged.json").write_text("{}")
+    shutil.copytree(out, other)
+    assert run(faces, out, "--epochs", "1") == 0
+    assert run(faces, other, "--epochs", "1", "--resume") == 0
+    said = capsys.readouterr().err
+    assert said.count("no checkpoint yet: the run starts afresh") == 2
+    for folder in (out, other):
+        config = json.loads((folder / "config.json").read_text())
+        assert config["recipe"]["sample_rate"] == 1
+        assert not (folder / "diverged.json").exists()
+    assert run(faces, out, "--epochs", "1", "--margin", "3") == 2
 
 
 def test_a_run_is_not_overwritten_and_not_resumed_with_another_recipe(faces, tmp_path, capsys):
@@ -124,6 +168,10 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_another_recipe(faces, tmp
     assert "--resume" in capsys.readouterr().err
     assert run(faces, out, "--epochs", "1", "--margin", "3", "--resume") == 2
     assert "margin was 4, now 3" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["--data", f"{faces}/", "--out", str(out), *SMALL, "--resume"]) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "epochs was 1, now 4" in said
+    assert "data was" not in said  # the same folder, with a slash
     assert (out / "embedder.keras").read_bytes() == before
 
 
@@ -150,15 +198,18 @@ def test_damaged_checkpoints_are_passed_over(faces, tmp_path, capsys):
     out = tmp_path / "run"
     assert run(faces, out, "--epochs", "2") == 0
     (out / "summary.json").unlink()  # as if it had been killed before the end
-    newest, older = checkpoint_files(out / "checkpoints")
+    newest, _ = checkpoint_files(out / "checkpoints")
     newest.write_bytes(newest.read_bytes()[:-2000])
-    assert run(faces, out, "--epochs", "2", "--resume") == 0
+    later = newest.with_name("step-00000009.npz")
+    later.write_bytes(b"PK")
+    assert run(faces, out, "--epochs", "2", "--keep", "1", "--resume") == 0
     said = capsys.readouterr().err.replace("\n", " ")
     assert f"{newest.name} is not a whole checkpoint" in said
     assert "resumed after step 2" in said
+    assert checkpoint_files(out / "checkpoints") == [later, newest]  # the damaged one counts not
 
     (out / "summary.json").unlink()
-    for path in (newest, older):
+    for path in (newest, later):
         path.write_bytes(b"PK")
     assert run(faces, out, "--epochs", "2", "--resume") == 2
     assert "none of the 2 checkpoints" in capsys.readouterr().err.replace("\n", " ")
@@ -212,6 +263,20 @@ def test_the_share_of_the_run_after_which_lambda_stops(faces, tmp_path):
     assert run(faces, tmp_path / "run", *options, "--annealing-reach", "0.75") == 0
     rows = json.loads(report.read_text())["schedule"]
     assert next(row["step"] for row in rows if row["lambda"] == 5) == 60  # of 80
+
+
+def test_a_dry_run_in_float16_shows_the_rates_of_the_optimizer_inside(faces, tmp_path):
+    report = tmp_path / "plan.json"
+    options = ("--precision", "mixed_float16", "--dry-run", "--json", str(report))
+    assert run(faces, tmp_path / "run", *options) == 0
+    plan = json.loads(report.read_text())
+    assert plan["schedule"][0]["learning_rate"] == pytest.approx(0.05)
+    assert plan["schedule"][-1]["learning_rate"] == pytest.approx(0.0005)
+
+
+def test_the_summary_shows_brackets_as_they_are(capsys):
+    _folder.show_summary({"embedder": "runs/[bold]a[/]/x"})
+    assert "runs/[bold]a[/]/x" in capsys.readouterr().out
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(faces, tmp_path, capsys):
@@ -342,6 +407,27 @@ def test_the_run_says_which_margin_it_really_used(faces, tmp_path, capsys, optio
         (
             ["--data", "synthetic", "--out", "x", *TINY, "--verify-landmarks", __file__],
             "--verify-landmarks needs --verify-images",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--verify-people", "4", "--verify-images", "."],
+            "--verify-people cannot go with --verify-images",
+        ),
+        (["--data", ".", "--out", "x", "--verify-people", "4"], "--verify-people is for --data"),
+        (["--data", ".", "--out", "x", "--identities", "300"], "--identities is for --data synth"),
+        (["--data", ".", "--out", "x", "--images", "40"], "--images is for --data synthetic"),
+        (["--data", "synthetic", "--out", "x", "--resize"], "--resize is for a folder of faces"),
+        (["--data", "synthetic", "--out", "x", "--strict"], "--strict is for a folder of faces"),
+        (
+            ["--data", "synthetic", "--out", "x", "--cache", "memory"],
+            "--cache is for a folder of faces, not for --data synthetic",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--annealing", "paper", "--annealing-reach", "1"],
+            "--annealing-reach needs --annealing fit",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--annealing", "paper", "--annealing-power", "2"],
+            "--annealing-power needs --annealing fit",
         ),
     ],
 )

@@ -18,6 +18,8 @@ from tf_sphereface._extras import require
 from tf_sphereface.cli.common import CommandError, error_console, progress
 
 Listed = TypeVar("Listed", data.FolderIndex, data.Pack)
+DEFAULTS: dict[str, Any] = {"identities": 300, "images": 40, "cache": "memory", "verify_people": 0}
+"""Of options of which it matters whether they were given."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,6 +59,35 @@ class Faces:
         return np.bincount(self.labels, minlength=self.num_classes)
 
 
+def check_options(arguments: argparse.Namespace) -> None:
+    """Refuse options that were given and would have no effect; fill in the defaults of the rest.
+
+    Raises:
+        CommandError: such an option, with what it is for.
+    """
+    synthetic, folder = arguments.data == "synthetic", arguments.verify_images is not None
+    refused = {
+        "is for --data synthetic, not for a folder of faces": (
+            () if synthetic else ("identities", "images")
+        ),
+        "is for a folder of faces, not for --data synthetic": (
+            ("exclude", "strict", "resize", "cache") if synthetic else ()
+        ),
+        "needs --verify-images": () if folder else ("verify_pairs", "verify_landmarks"),
+        "is for --data synthetic; use --verify-images": () if synthetic else ("verify_people",),
+        "cannot go with --verify-images: the run verifies on one set": (
+            ("verify_people",) if folder else ()
+        ),
+    }
+    for why, names in refused.items():
+        for name in names:
+            if getattr(arguments, name) not in (None, False):
+                raise CommandError(f"--{name.replace('_', '-')} {why}")
+    for name, default in DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+
+
 def count_faces(arguments: argparse.Namespace) -> Faces:
     """List the faces without opening a file."""
     if arguments.data == "synthetic":
@@ -75,8 +106,6 @@ def exclusions_of(arguments: argparse.Namespace) -> data.Exclusions | None:
     """Return what `--exclude` names, or None."""
     if arguments.exclude is None:
         return None
-    if arguments.data == "synthetic":
-        raise CommandError("--exclude is for a folder of faces, not for --data synthetic")
     return data.read_exclusions(arguments.exclude)
 
 
@@ -183,10 +212,6 @@ def verification(
     arguments: argparse.Namespace, recipe: recipes.Recipe, **options: Any
 ) -> callbacks.Verification | None:
     """Return the verification that was asked for, or None; `options` are the callback's."""
-    if arguments.verify_images is None:
-        given = [name for name in ("pairs", "landmarks") if getattr(arguments, f"verify_{name}")]
-        if given:
-            raise CommandError(f"--verify-{given[0]} needs --verify-images")
     people = arguments.verify_people
     if arguments.verify_images is None and not people:
         return None
@@ -199,8 +224,6 @@ def verification(
             input_size=recipe.input_size,
             **options,
         )
-    if arguments.data != "synthetic":
-        raise CommandError("--verify-people is for --data synthetic; use --verify-images")
     folds = min(10, people // 2)
     if folds < 2:
         raise CommandError(f"--verify-people must be at least 4. Received: {people}")

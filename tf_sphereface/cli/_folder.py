@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import keras
+from rich.markup import escape
 from rich.table import Table
 
 from tf_sphereface import cards, embedder, recipe_losses, recipes
-from tf_sphereface.checkpoint import Checkpoint, read_newest, remove_leftovers
+from tf_sphereface.checkpoint import (
+    Checkpoint,
+    checkpoint_files,
+    read_newest,
+    remove_leftovers,
+)
 from tf_sphereface.cli import _faces
 from tf_sphereface.cli._run import BEST, RunLog, warn
 from tf_sphereface.cli.common import CommandError, console, error_console
@@ -31,11 +38,17 @@ def config_of(arguments: argparse.Namespace, recipe: recipes.Recipe) -> dict[str
 def check_run_folder(
     arguments: argparse.Namespace, recipe: recipes.Recipe, files: dict[str, Path]
 ) -> None:
-    """Refuse to overwrite a run, or to resume one with another recipe or data."""
+    """Refuse to overwrite a run, or to resume one with another recipe or data.
+
+    A folder in which a run has left its configuration alone, as one whose first step failed, holds
+    nothing to overwrite or resume, and may begin with any.
+    """
     if not files["config"].exists():
         visible = arguments.out.glob("[!.]*") if arguments.out.exists() else ()
         if arguments.resume and any(visible):
             raise CommandError(f"{arguments.out} is not a run folder: it has no config.json")
+        return
+    if not has_begun(files):
         return
     if not arguments.resume:
         raise CommandError(
@@ -47,19 +60,37 @@ def check_run_folder(
         for c in (stored, config_of(arguments, recipe))
     )
     changed = [key for key in after if before.get(key) != after[key]]
+    if _same_folder(before["data"], after["data"]):
+        changed = [key for key in changed if key != "data"]
     if changed:
         lines = ", ".join(f"{key} was {before.get(key)}, now {after[key]}" for key in changed)
         raise CommandError(f"--resume with another configuration: {lines}")
 
 
+def has_begun(files: dict[str, Path]) -> bool:
+    """Whether a run folder holds anything that a run has gained, even if it is damaged."""
+    gained = any(files[name].exists() for name in ("log", "best", "embedder", "summary"))
+    return gained or bool(checkpoint_files(files["checkpoints"]))
+
+
+def _same_folder(before: str, after: str) -> bool:
+    """Whether two values of `--data` name one folder, as `faces` and `faces/` do."""
+    return "synthetic" not in (before, after) and os.path.abspath(before) == os.path.abspath(after)
+
+
+def is_finished(arguments: argparse.Namespace, files: dict[str, Path]) -> bool:
+    """Whether the run to resume has come to its end, whatever is left of its checkpoints."""
+    return arguments.resume and files["summary"].exists()
+
+
 def find_state(arguments: argparse.Namespace, files: dict[str, Path]) -> Checkpoint | None:
     """Return the newest checkpoint that is whole; None where the run has to begin."""
-    if not arguments.resume:
+    if not arguments.resume and not files["config"].exists():
         return None
     remove_leftovers(files["checkpoints"])
     stored = read_newest(files["checkpoints"], warn)
     if stored is None:
-        error_console.print("no checkpoint yet: from the beginning", highlight=False)
+        error_console.print("no checkpoint yet: the run starts afresh", highlight=False)
     return stored
 
 
@@ -145,5 +176,5 @@ def show_summary(summary: dict[str, Any]) -> None:
         elif key == "best":
             table.add_row("best epoch", f"{value['epoch']}: {BEST} {value[BEST]:.4f}")
         elif value is not None:
-            table.add_row(key, str(value))
+            table.add_row(key, escape(str(value)))  # a path may hold brackets
     console.print(table)

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from rich.table import Table
 
-from tf_sphereface import losses
+from tf_sphereface import losses, training
 from tf_sphereface.angular import effective_margin
+from tf_sphereface.checkpoint import build_optimizer
 from tf_sphereface.cli.common import console
 from tf_sphereface.recipes import Recipe
 
@@ -106,9 +107,8 @@ class Plan:
         mark(1, "first")
         for quarter in (1, 2, 3):
             mark(max(1, math.ceil(self.total * quarter / 4)), f"{quarter}/4 of the run")
-        for share in sorted({max(1, round(s * self.total)) for s in self.recipe.drops}):
-            if share < self.total:
-                mark(share + 1, "learning rate falls")
+        for drop in training.rate_drops(self.recipe, self.total):
+            mark(drop + 1, "learning rate falls")
         for loss in scheduled:
             reached = _first_at_minimum(loss.annealing, self.total)
             if reached is not None:
@@ -133,14 +133,20 @@ def count_parameters(model: Any) -> dict[str, int]:
     """Return the parameters of the backbone (what is kept) and of the head (what is not)."""
     return {
         "backbone": int(model.backbone.count_params()),
-        "head": int(model.head_layer.count_params()),
+        "head": _head_parameters(model),
     }
+
+
+def _head_parameters(model: Any) -> int:
+    """Return the parameters of the head: a sampled one's window and optimizer state are none."""
+    if hasattr(model.head_layer, "sample_size"):
+        return int(math.prod(model.head_layer.centres.shape))
+    return int(model.head_layer.count_params())
 
 
 def memory(model: Any, recipe: Recipe, replicas: int) -> dict[str, int]:
     """Estimate the bytes that one replica needs; see `MEMORY_NOTE`."""
-    with model.distribute_strategy.scope():
-        model.optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     batch = recipe.batch_size // replicas
     width = 4 if recipe.precision == "float32" else 2
     outputs = sum(
@@ -148,7 +154,7 @@ def memory(model: Any, recipe: Recipe, replicas: int) -> dict[str, int]:
         for layer in model.backbone.layers
         for output in keras.tree.flatten(layer.output)
     )
-    logits = model.num_classes + 1
+    logits = getattr(model.head_layer, "sample_size", model.num_classes) + 1
     parts = {
         "weights": _bytes(model.weights),
         "optimizer": _bytes(model.optimizer.variables),
@@ -202,7 +208,8 @@ def _first_at_minimum(annealing: Any, total: int) -> int | None:
 
 def _rate_function(model: Any) -> Any:
     """Return the learning rate as a function of the updates done before."""
-    rate = model.optimizer.get_config()["learning_rate"]
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 wraps it
+    rate = optimizer.get_config()["learning_rate"]
     if not isinstance(rate, dict):
         return lambda done: float(rate)
     schedule = keras.optimizers.schedules.deserialize(rate)

@@ -178,7 +178,7 @@ class Checkpoints(keras.callbacks.Callback):
             scored = [row for row in rows if BEST in row]
             best = max(scored, key=lambda row: float(row[BEST]), default=None)
             also = [] if best is None else [best["epoch"] * self._steps_per_epoch]
-            prune(self.folder, self._keep, also)
+            prune(self.folder, self._keep, also, newest=self.step)
 
     def _leave(self) -> None:
         if self._stop():

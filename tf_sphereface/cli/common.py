@@ -187,4 +187,4 @@ def write_json_option(path: Path | None, value: Any) -> None:
     """Write what `--json` asked for, when it asked."""
     if path is not None:
         write_json(path, value)
-        error_console.print(f"wrote {path}", highlight=False)
+        error_console.print(f"wrote {path}", highlight=False, markup=False)

@@ -115,7 +115,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="linear: by batch size over the preset's",
     )
     recipe.add_argument("--weight-decay", type=float, metavar="W")
-    recipe.add_argument("--dropout", type=float, metavar="P", help="before the embedding layer")
+    recipe.add_argument(
+        "--dropout", type=float, metavar="P", help="share of the embedding layer's inputs dropped"
+    )
     recipe.add_argument("--augment", choices=("none", "mirror", "strong"))
     recipe.add_argument("--precision", choices=recipes.PRECISIONS)
     recipe.add_argument("--seed", type=int, metavar="N")
@@ -123,7 +125,9 @@ def build_parser() -> argparse.ArgumentParser:
     faces.add_argument("--strict", action="store_true", help="stop at a damaged file")
     faces.add_argument("--resize", action="store_true", help="resize faces of another size")
     faces.add_argument(
-        "--cache", choices=("memory", "none"), default="memory", help="none: decode every epoch"
+        "--cache",
+        choices=("memory", "none"),
+        help=f"none: decode every epoch {_default('cache')}",
     )
     faces.add_argument(
         "--exclude",
@@ -132,8 +136,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="identities and images to leave out, as tf_sphereface-data audit lists them",
     )
     faces.add_argument("--channel-order", choices=("rgb", "bgr"), default="rgb")
-    faces.add_argument("--identities", type=int, default=300, help="of the synthetic data")
-    faces.add_argument("--images", type=int, default=40, help="an identity, of the synthetic data")
+    faces.add_argument(
+        "--identities",
+        type=int,
+        metavar="N",
+        help=f"of the synthetic data {_default('identities')}",
+    )
+    faces.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help=f"an identity, of the synthetic data {_default('images')}",
+    )
     kept = parser.add_argument_group("checkpoints and verification")
     kept.add_argument(
         "--checkpoint-every",
@@ -151,9 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
     kept.add_argument(
         "--verify-landmarks", type=existing_file, metavar="FILE", help="to align them by"
     )
-    kept.add_argument(
-        "--verify-people", type=int, default=0, metavar="N", help="held out, for synthetic data"
-    )
+    kept.add_argument("--verify-people", type=int, metavar="N", help="held out, for synthetic data")
     parser.add_argument(
         "--license", metavar="TEXT", help="of the trained weights, for the model card"
     )
@@ -165,6 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = build_parser().parse_args(argv)
+    _faces.check_options(arguments)
     recipe = recipe_from(arguments)
     strategy = make_strategy(
         arguments.strategy, recipe.batch_size
@@ -173,10 +186,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dry_run(arguments, recipe, strategy)
     files = training.run_files(arguments.out)
     _folder.check_run_folder(arguments, recipe, files)
-    stored = _folder.find_state(arguments, files)
-    if stored is not None and files["summary"].exists():
-        console.print(f"this run is finished: {files['summary']}; nothing to do", highlight=False)
+    if _folder.is_finished(arguments, files):
+        said = f"this run is finished: {files['summary']}; nothing to do"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
         return 0
+    stored = _folder.find_state(arguments, files)
     faces = _faces.load_faces(arguments, recipe)
     model, plan = build(arguments, recipe, faces, strategy)
     facts = {"people": faces.num_classes, "faces": len(faces)}
@@ -281,6 +295,7 @@ def fit(
     if training.is_chief(model):  # from here on, the folder holds a run
         write_json(files["config"], _folder.config_of(arguments, recipe))
         write_json(files["environment"], embedder.library_versions())
+        files["diverged"].unlink(missing_ok=True)  # of an earlier try
     with progress() as bar, deferred_stop() as stop:
         watchers = [
             doctor or keras.callbacks.TerminateOnNaN(),
@@ -309,7 +324,7 @@ def fit(
         )
     if doctor is not None and doctor.diverged is not None:
         found = doctor.diverged
-        path = arguments.out / "diverged.json"
+        path = files["diverged"]
         write_json(path, {"step": found.step, "what": found.text, **found.details})
         raise CommandError(
             f"training stopped at step {found.step}, see above; {path} lists the batch's images"
@@ -317,9 +332,13 @@ def fit(
     if log.diverged:
         raise CommandError(
             f"the loss became {log.rows[-1]['loss']} in epoch {log.rows[-1]['epoch']}: lower "
-            "--learning-rate, or let lambda fall more slowly (--annealing fit)"
+            "--learning-rate (without --no-doctor the run would say more)"
         )
     return log
+
+
+def _default(name: str) -> str:
+    return f"(default: {_faces.DEFAULTS[name]})"
 
 
 def _positive(text: str) -> int:
@@ -329,11 +348,22 @@ def _positive(text: str) -> int:
 
 
 def recipe_from(arguments: argparse.Namespace) -> recipes.Recipe:
-    """Return the preset with the options that were given, and the learning rate scaled."""
+    """Return the preset with the options that were given, and the learning rate scaled.
+
+    Raises:
+        CommandError: an option was given that the annealing of the recipe has no use for.
+        ValueError: a value is out of its range.
+    """
     preset = recipes.preset(arguments.preset)
     names = {field.name for field in dataclasses.fields(preset)}
     given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
     recipe = dataclasses.replace(preset, **given)
+    for name in ("annealing_reach", "annealing_power"):
+        if name in given and recipe.annealing != "fit":
+            raise CommandError(
+                f"--{name.replace('_', '-')} needs --annealing fit: with --annealing "
+                f"{recipe.annealing} lambda falls by the released layer's constants"
+            )
     if arguments.scale_learning_rate == "linear":
         rate = recipe.learning_rate * recipe.batch_size / preset.batch_size
         recipe = dataclasses.replace(recipe, learning_rate=rate)
