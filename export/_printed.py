@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,7 +140,7 @@ def _without_stem(names: Sequence[str]) -> tuple[str, list[str]]:
     >>> _without_stem(["net.tflite", "net.int8.tflite"])
     ('net', ['.tflite', '.int8.tflite'])
     """
-    stem = os.path.commonprefix([name.split(".")[0] for name in names])
+    stem = names[0].split(".")[0] if names else ""
     if len(names) < 2 or not all(name.startswith(f"{stem}.") for name in names):
         return "", list(names)
     return stem, [name[len(stem) :] for name in names]
