@@ -130,6 +130,30 @@ def test_every_part_has_its_arms() -> None:
         assert arm.recipe.input_size == (112, 96)
 
 
+def test_results_of_other_pairs_are_left_out_and_of_other_faces_run_again(
+    tmp_path: Path, few_faces: Faces, recipe: Recipe, made_up: Callable[..., Outcome]
+) -> None:
+    ran: list[str] = []
+
+    def run(recipe: Recipe, faces: Faces, moved: object) -> Outcome:
+        ran.append(faces.about["content"])
+        return made_up(recipe, faces, 0)
+
+    arm = Arm("one", recipe)
+    for _ in range(2):  # the second time it is there
+        results = run_arms([arm], tmp_path, lambda size: few_faces, run=run)
+    assert len(ran) == 1
+    images = few_faces.images.copy()
+    images[0, 0, 0, 0] ^= 1
+    aligned_anew = dataclasses.replace(few_faces, images=images).fingerprinted()
+    run_arms([arm], tmp_path, lambda size: aligned_anew, run=run)
+    assert len(set(ran)) == 2
+    other_list = dataclasses.replace(few_faces, is_same=~few_faces.is_same).fingerprinted()
+    run_arms([Arm("two", recipe)], tmp_path, lambda size: other_list, run=run)
+    assert results.load("one") is None
+    assert results.load("two") is not None
+
+
 def test_lambda_of_zero_has_no_floor() -> None:
     recipe = dataclasses.replace(arms_of.real_base(), lambda_minimum=0.0)
     annealing = build_annealing(recipe, 1000)

@@ -78,6 +78,47 @@ def test_page_without_faces_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         parts.reproduce(tmp_path, parts=["lambda"])
 
 
+def test_the_page_alone_needs_no_data(
+    whole_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And it says itself that it is of `--quick`: the arms' faces are drawn."""
+    monkeypatch.setenv("TF_SPHEREFACE_DATA", str(tmp_path / "nowhere"))
+    page = parts.reproduce(whole_folder, parts=["none"])
+    assert "This page is of `--quick`" in page.read_text("utf-8")
+
+
+def test_quick_and_real_results_are_not_mixed(whole_folder: Path, tmp_path: Path) -> None:
+    lfw, train = tmp_path / "lfw", tmp_path / "train"
+    (lfw / "images").mkdir(parents=True)
+    (lfw / "pairs.txt").touch()
+    train.mkdir()
+    with pytest.raises(ValueError, match=r"out must be another folder: .* results of --quick"):
+        parts.reproduce(whole_folder, parts=["margin"], data=train, lfw=lfw)
+    for path in (whole_folder / "arms").glob("*.json"):
+        path.write_text(path.read_text().replace('"real": false', '"real": true'))
+    with pytest.raises(ValueError, match="holds results of real faces"):
+        parts.reproduce(whole_folder, quick=True)
+    with pytest.raises(ValueError, match="quick has no part depth"):
+        parts.reproduce(tmp_path / "other", parts=["depth"], quick=True)
+
+
+def test_the_ranking_is_of_one_seed_as_its_table(
+    whole_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {}
+
+    def draw(rows, base, images):
+        drawn.update(rows)
+        return "losses"
+
+    monkeypatch.setattr(document.drawing_arms, "draw_ranking", draw)
+    document.write(whole_folder, whole_folder / "p.md", quick=True, say=lambda text: None)
+    kinds = Kinds(Results(whole_folder))
+    for title, found in drawn.items():
+        assert found == kinds.one_seed(title)
+    assert drawn["m = 4"].accuracy != kinds.present("m = 4").accuracy
+
+
 def test_small_networks_pull_the_classes_apart() -> None:
     """Two classes of digits, few updates: both losses learn, pairs of two classes are far apart."""
     few = toys.digits(classes=2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Faces:
         right: int (pairs,), position of its second.
         is_same: bool (pairs,).
         folds: int (pairs,).
-        about: `"real"`, and in words what is trained and verified on.
+        about: `"real"`, and in words what is trained and verified on; `fingerprinted` adds hashes.
     """
 
     images: NDArray[np.uint8]
@@ -53,6 +54,24 @@ class Faces:
     def size(self) -> Size:
         """Height and width in pixels."""
         return int(self.images.shape[1]), int(self.images.shape[2])
+
+    def fingerprinted(self) -> Faces:
+        """Return the same with two hashes in `about`: `"pairs"`, of any size; and `"content"`.
+
+        Results of other pairs are not comparable, and those of other content are out of date.
+        """
+        pairs = (self.people, self.left, self.right, self.is_same, self.folds)
+        content = (self.images, self.labels, self.test_images, *pairs)
+        hashes = {"pairs": _digest(pairs), "content": _digest(content)}
+        return dataclasses.replace(self, about={**self.about, **hashes})
+
+
+def _digest(arrays: Sequence[NDArray[Any]]) -> str:
+    found = hashlib.blake2b(digest_size=12)
+    for array in arrays:
+        found.update(f"{array.shape}{array.dtype}".encode())
+        found.update(memoryview(np.ascontiguousarray(array).view(np.uint8)))
+    return found.hexdigest()
 
 
 def find_real(
@@ -136,7 +155,7 @@ def real_faces(
             "test": f"{len(pairs):,} pairs of LFW's View 2, "
             f"{len(np.unique(pairs.folds))} folds, {len(names):,} images",
         },
-    )
+    ).fingerprinted()
 
 
 def synthetic_faces(
@@ -184,4 +203,4 @@ def synthetic_faces(
             "test": f"{len(test.is_same):,} pairs of {people:,} other synthetic people, "
             f"{folds} folds",
         },
-    )
+    ).fingerprinted()

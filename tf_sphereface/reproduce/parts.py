@@ -19,7 +19,7 @@ from tf_sphereface.reproduce import arms as arms_of
 from tf_sphereface.reproduce import bounds, document, faces, toys
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces, Size
-from tf_sphereface.reproduce.runner import Say, run_arms
+from tf_sphereface.reproduce.runner import Results, Say, run_arms
 
 GEOMETRY = ("embeddings", "bounds", "boundaries")
 TRAINED: dict[str, Callable[[Recipe], list[Arm]]] = {
@@ -63,11 +63,14 @@ def reproduce(
         The page's path.
 
     Raises:
-        ValueError: a part that trains was asked for by name, and no data is named.
+        ValueError: a part that trains was asked for by name, and no data is named, or quick has
+            none of it; or `out` holds results of the other kind, quick or real.
     """
     wanted = [part for part in (parts or BY_DEFAULT) if part != "none"]
-    real = None if quick else faces.find_real(data, lfw)
     trained = [part for part in wanted if part in TRAINED]
+    real = faces.find_real(data, lfw) if trained and not quick else None
+    if trained:
+        _refuse_a_mixture(out, quick, parts)
     if trained and real is None and not quick:
         if parts is not None:
             raise ValueError(
@@ -91,13 +94,27 @@ def reproduce(
     return document.write(out, page or out / "paper.md", quick=quick, say=say)
 
 
+def _refuse_a_mixture(out: Path, quick: bool, parts: Sequence[str] | None) -> None:
+    """Refuse `--quick` beside real results, and parts that it does not have."""
+    before = Results(out).real()
+    if before is not None and before == quick:
+        other = "real faces" if before else "--quick"
+        raise ValueError(f"out must be another folder: {out} holds results of {other}")
+    lacking = sorted(set(parts or ()) & set(TRAINED) - {"margin", "losses"})
+    if quick and lacking:
+        raise ValueError(f"quick has no part {', '.join(lacking)}: give faces to train on")
+
+
 def _chosen_arms(parts: Sequence[str], quick: bool) -> list[Arm]:
     """Return each arm of the parts once."""
     if quick:
         base = quick_base()
-        every = arms_of.margin_arms(base, seeds=(0,))
-        every = [arm for arm in every if "m2" not in arm.name and "m3" not in arm.name]
-        every += [arm for arm in arms_of.loss_arms(base) if arm.name == "cosface"]
+        every = []
+        if "margin" in parts:
+            arms = arms_of.margin_arms(base, seeds=(0,))
+            every += [arm for arm in arms if "m2" not in arm.name and "m3" not in arm.name]
+        if "losses" in parts:
+            every += [arm for arm in arms_of.loss_arms(base) if arm.name == "cosface"]
     else:
         every = [arm for part in parts for arm in TRAINED[part](arms_of.real_base())]
     return list({arm.name: arm for arm in every}.values())

@@ -19,6 +19,7 @@ from tf_sphereface.reproduce.faces import Faces, Size
 from tf_sphereface.reproduce.training import Outcome, run_arm
 
 Say = Callable[[str], None]
+PAIRS = "pairs.npz"  # which pairs are genuine, their folds, and their fingerprint
 
 
 class Results:
@@ -32,15 +33,29 @@ class Results:
         self.folder = folder / "arms"
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """Return what is kept of an arm, None where it has not been run."""
+        """Return what is kept of an arm, None where it has not been run on the pairs of today."""
         path = self.folder / f"{name}.json"
         if not path.is_file():
             return None
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = dict(json.loads(path.read_text(encoding="utf-8")))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} must be JSON: {error}. Received: something else") from error
-        return dict(kept)
+        return kept if kept["faces"].get("pairs") == self._pairs() else None
+
+    def _pairs(self) -> str | None:
+        """Return the fingerprint of the pairs that were verified last."""
+        path = self.folder / PAIRS
+        if not path.is_file():
+            return None
+        with np.load(path) as stored:
+            return str(stored["fingerprint"]) if "fingerprint" in stored.files else None
+
+    def real(self) -> bool | None:
+        """Return whether the arms are of real faces; None where there is none."""
+        for path in sorted(self.folder.glob("*.json")):
+            return bool(json.loads(path.read_text(encoding="utf-8"))["faces"]["real"])
+        return None
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Return the scores of an arm, and which pairs it decided rightly."""
@@ -129,8 +144,9 @@ def run_arms(
 
 
 def _keep_pairs(faces: Faces, folder: Path) -> None:
-    with atomic_path(folder / "arms" / "pairs.npz") as temporary:
-        np.savez_compressed(temporary, is_same=faces.is_same, folds=faces.folds)
+    marks = {"fingerprint": faces.about["pairs"]} if "pairs" in faces.about else {}
+    with atomic_path(folder / "arms" / PAIRS) as temporary:
+        np.savez_compressed(temporary, is_same=faces.is_same, folds=faces.folds, **marks)
 
 
 def _run_size(

@@ -25,7 +25,7 @@ EMBEDDINGS = """\
 ## 1. What the margin does to features
 
 Small convolutional networks whose embedding has two or three dimensions, {steps} updates, on
-{classes} classes each of: {data}. Shown are the third of the pictures that was held out, in the
+{classes} classes each of: {data}. Drawn are the third of the pictures that was held out, in the
 plane (top; lines: class centres), on the circle or the sphere, and as angles between all pairs of
 pictures. A-Softmax's lambda falls from {base:g} to {minimum:g}, so the margin is felt nearly in
 full.
