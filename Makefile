@@ -1,4 +1,4 @@
-# Everything a fresh machine needs is Python 3.11 or newer (with venv) and make.
+# Everything a fresh machine needs is Python 3.11, 3.12 or 3.13 (with venv) and make.
 #
 #   make demo                     the whole story on built-in synthetic faces
 #   make test                     the test suite
@@ -6,7 +6,7 @@
 #   make test PYTEST_ARGS="-n 0 -x tests/test_angular.py"
 #   make bench BENCH_ARGS="head --quick"
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -65,9 +65,10 @@ clean: ## Remove builds, caches and the demo; the environment stays
 # The environment is made once, and installed again only when the requirements change.
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, or say make PYTHON=/path/to/python" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is older than Python 3.11: say make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	"$(PYTHON)" -m venv $(VENV)
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@# half an environment would be taken for a whole one the next time
+	"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(RUN_STAMP): $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing into $(VENV) (TensorFlow and the exporters: some minutes the first time)"
@@ -82,7 +83,7 @@ $(DEV_STAMP): $(REQUIREMENTS) | $(BIN)/python
 # An environment of its own: PyTorch stays out of the one for development.
 $(BENCH_VENV)/.installed: $(REQUIREMENTS) benchmarks/constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, or say make PYTHON=/path/to/python" >&2; exit 1; }
-	test -x $(BENCH_VENV)/bin/python || "$(PYTHON)" -m venv $(BENCH_VENV)
+	test -x $(BENCH_VENV)/bin/python || "$(PYTHON)" -m venv $(BENCH_VENV) || { rm -rf $(BENCH_VENV); exit 1; }
 	$(BENCH_VENV)/bin/python -m pip install --disable-pip-version-check $(BENCH_PIP_ARGS) \
 		--constraint constraints.txt --constraint benchmarks/constraints.txt --editable ".[bench]"
 	@touch $@

@@ -130,7 +130,7 @@ def small() -> Recipe:
     """Return the recipe for some ten thousand faces on two CPU cores.
 
     `tf_sphereface-train --data FACES --preset small --out runs/small`. On 14,453 faces of 738
-    people it takes a quarter of an hour at 56x48 and about four times that at 112x96; what it
+    people it takes nine minutes at 56x48 and about four times that at 112x96; what it
     reaches on LFW pairs, *measured here*, is in `docs/real-faces.md`.
     """
     return Recipe(

@@ -70,7 +70,7 @@ def _digest(arrays: Sequence[NDArray[Any]]) -> str:
     found = hashlib.blake2b(digest_size=12)
     for array in arrays:
         found.update(f"{array.shape}{array.dtype}".encode())
-        found.update(memoryview(np.ascontiguousarray(array).view(np.uint8)))
+        found.update(np.ascontiguousarray(array).view(np.uint8).data)
     return found.hexdigest()
 
 
