@@ -58,10 +58,10 @@ def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
     results = Results(out)
     real = results.real()
     quick = quick if real is None else not real
-    lines = [words.INTRODUCTION.format(command=QUICK_COMMAND if quick else COMMAND)]
+    kinds = Kinds(results)
+    lines = [words.INTRODUCTION.format(command=QUICK_COMMAND if quick else _commands(kinds))]
     if quick:
         lines.append("This page is of `--quick`: a few minutes, synthetic faces, one seed.\n")
-    kinds = Kinds(results)
     lines += claims(kinds)
     lines += embeddings_section(out, images, drawn)
     lines += bounds_section(out, images, drawn)
@@ -75,6 +75,18 @@ def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
     write_json(out / "figures.json", [f"{IMAGES}/{name}" for name in drawn])
     say(f"wrote {page} and {len(drawn)} figures")
     return page
+
+
+def _commands(kinds: Kinds) -> str:
+    """Return what made the results, the parts that run on request too where they are there."""
+    titles = {"cost-seeds": "float32", "full-size": "m = 4, 112x96"}
+    on_request = [
+        part
+        for part, title in titles.items()
+        if (found := kinds.average(title)) and (part == "full-size" or len(found.runs) > 1)
+    ]
+    more = [f"{COMMAND} --parts {' '.join(on_request)}"] if on_request else []
+    return "\n".join([COMMAND, *more])
 
 
 def picture(name: str, drawn: list[str]) -> str:
