@@ -177,6 +177,13 @@ def describe_machine(threads: int) -> dict[str, Any]:
     }
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use; where the system does not say, how many exist."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -185,7 +192,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("part", nargs="*", choices=[[], *PARTS], help="by default all")
     parser.add_argument("--classes", type=int, nargs="+", default=HEAD_CLASSES)
     parser.add_argument("--batch", type=int, nargs="+", default=[32], help="of training")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=5, help="turns of each variant")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, about")
     parser.add_argument("--side", choices=["keras", "torch"], help="one side alone")

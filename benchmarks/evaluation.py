@@ -7,7 +7,8 @@ python benchmarks/evaluation.py identify --gallery 1000000 --probes 500
 from __future__ import annotations
 
 import argparse
-import resource
+import math
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -46,15 +47,26 @@ def identify(gallery: int, probes: int, dim: int) -> None:
         centres = np.repeat(rng.standard_normal((probes // 5, dim)), 5, axis=0)
         people = (centres + 2 * rng.standard_normal(centres.shape)).astype(np.float32)
         labels = np.repeat(np.arange(probes // 5), 5)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory()
         start, cpu = time.perf_counter(), time.process_time()
         found = identification.with_distractors(people, labels, np.load(path, mmap_mode="r"))
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory()
     print(f"{probes:,} probes among {gallery:,} x {dim}: {wall:.0f} s, {cpu:.0f} s of CPU time")
-    print(f"  resident memory: {before / 2**20:.2f} GB before, {peak / 2**20:.2f} GB at most")
+    if math.isfinite(peak):
+        print(f"  resident memory: {before:.2f} GB before, {peak:.2f} GB at most")
     print(f"  {found.num_searches:,} searches; rank 1: {found.rates[gallery][1]:.4f}")
     print(f"  TAR at FAR: {found.verification.rates}")
+
+
+def peak_memory() -> float:
+    """Return the most memory this process has held, in GB; NaN on Windows, which does not say."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux KB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def main() -> None:

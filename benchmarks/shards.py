@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
-import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -153,8 +154,13 @@ def seconds(start: float) -> float:
 
 
 def memory() -> float:
-    """Return the most memory this process has held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    """Return the most memory this process has held, in MB; NaN on Windows, which does not say."""
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    unit = 1e6 if sys.platform == "darwin" else 1e3  # macOS counts bytes, Linux KB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def main() -> None:

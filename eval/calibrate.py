@@ -19,7 +19,7 @@ from tf_sphereface.eval._curve import unsupported
 from tf_sphereface.eval._sources import embed_all, open_source
 from tf_sphereface.eval.embeddings import check_embeddings, cosines
 from tf_sphereface.eval.faces import Landmarks, ProgressCallback
-from tf_sphereface.eval.folder import SUFFIXES
+from tf_sphereface.eval.folder import scan
 from tf_sphereface.eval.lfw import existing_folder
 from tf_sphereface.eval.pairs import Pairs, read_pairs
 from tf_sphereface.eval.provenance import images_sha256
@@ -215,13 +215,7 @@ def _choose(
     if pairs is not None:
         listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
         return *listed.images(), listed.is_same
-    names = sorted(
-        f"{folder.name}/{file.name}"
-        for folder in root.iterdir()
-        if folder.is_dir()
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES
-    )
+    names = sorted(name for files in scan(root).values() for name in files)
     owner = np.unique([name.split("/")[0] for name in names], return_inverse=True)[1]
     count = len(names)
     if count * (count - 1) // 2 <= 4 * max_pairs:

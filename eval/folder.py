@@ -118,13 +118,25 @@ def random_pairs(
 
 
 def scan(root: Path) -> dict[str, list[str]]:
-    """Return identity -> sorted relative paths of the images in a folder of identity folders."""
+    """Return identity -> sorted relative paths of the images in a folder of identity folders.
+
+    Hidden files and folders are passed over, as in training.
+    """
     found = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        files = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        files = [] if folder.name.startswith(".") else image_names(folder)
         if files:
             found[folder.name] = [f"{folder.name}/{file}" for file in files]
     return found
+
+
+def image_names(folder: Path) -> list[str]:
+    """Return the sorted names of the images in a folder; hidden ones are passed over."""
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
 
 
 def _deal(

@@ -15,7 +15,7 @@ from tf_sphereface.eval._pooling import pool_videos
 from tf_sphereface.eval._sources import open_source
 from tf_sphereface.eval.embeddings import verify_embeddings
 from tf_sphereface.eval.faces import Landmarks, Problems, ProgressCallback
-from tf_sphereface.eval.folder import SUFFIXES
+from tf_sphereface.eval.folder import image_names
 from tf_sphereface.eval.lfw import ProtocolResult, describe, existing_folder, people
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.precomputed import StoredEmbeddings, open_model
@@ -172,9 +172,7 @@ def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
     files = {}
     for video in videos:
         folder = root / video
-        found = []
-        if folder.is_dir():
-            found = [path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+        found = image_names(folder) if folder.is_dir() else []
         if found:
             files[video] = [f"{video}/{name}" for name in sorted(found, key=_natural)]
         else:

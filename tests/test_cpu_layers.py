@@ -127,6 +127,8 @@ def test_a_whole_network_is_as_exact_as_the_stock_one():
     "layer",
     [
         lambda: keras.layers.PReLU(),
+        lambda: keras.layers.PReLU(shared_axes=[1, 2, 3]),
+        lambda: keras.layers.PReLU(shared_axes=[1, 2, 0]),
         lambda: keras.layers.BatchNormalization(axis=1),
         lambda: keras.layers.Conv2D(4, 1, strides=2),
         lambda: keras.layers.Conv2D(4, 1, groups=2),
@@ -185,6 +187,17 @@ def test_classifier_trains_with_them_and_keeps_stock_layers(tmp_path):
     config = keras.models.load_model(tmp_path / "embedder.keras").get_config()
     assert "tf_sphereface" not in str(config)
     assert len(backbone.get_config()["layers"]) == len(config["layers"])
+
+
+def test_a_backbone_with_one_slope_for_all_channels_trains():
+    image = keras.Input((8, 8, 3))
+    slope = keras.layers.PReLU(shared_axes=[1, 2, 3])
+    features = slope(keras.layers.Conv2D(8, 3)(image))
+    model = FaceClassifier(keras.Model(image, keras.layers.Flatten()(features)), 3)
+    model.compile("sgd", loss=losses.ASoftmaxLoss(margin=4))
+    model.fit(np.ones((4, 8, 8, 3), "float32"), np.array([0, 1, 2, 0]), verbose=0)
+    assert np.isfinite(np.asarray(slope.alpha)).all()
+    assert np.any(np.asarray(slope.alpha) != 0)
 
 
 @pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}])

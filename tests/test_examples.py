@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tf_sphereface.data import synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
@@ -35,16 +39,59 @@ def test_every_script_is_tested_and_listed():
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_example(name: str, tmp_path: Path) -> None:
     options, said, written = QUICK[name]
-    run = subprocess.run(
+    assert said in run(name, options, tmp_path)
+    for path in written:
+        assert (tmp_path / path).stat().st_size > 1000
+
+
+def run(name: str, options: list[str], folder: Path) -> str:
+    """Run a script's quick form in a folder, and return what it printed."""
+    done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--quick", *options],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
         timeout=600,  # some twenty seconds each on two cores that are free
         check=False,
     )
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert said in run.stdout
-    for path in written:
-        assert (tmp_path / path).stat().st_size > 1000
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("people", "said"),
+    [
+        (8, ["of 4 people who are held out", "64 faces of 4 people", "verification_accuracy"]),
+        (7, ["112 faces of 7 people", "the last epoch's network is kept, unverified"]),
+    ],
+)
+def test_own_faces_are_verified_on_or_it_is_said(
+    people: int, said: list[str], tmp_path: Path
+) -> None:
+    synthetic.write_folder(tmp_path / "faces", people, 16, size=(56, 48))
+    printed = run("train_on_a_folder", ["--data", "faces", "--out", "run"], tmp_path)
+    for words in [*said, "embeddings (2, 512)"]:
+        assert words in printed
+    assert (tmp_path / "run/embedder.keras").stat().st_size > 1000
+
+
+def test_pairs_of_people_who_are_held_out(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "examples" / "train_on_a_folder.py"))
+    for person in range(60):  # only a name with two images can be held out
+        (tmp_path / f"P{person:02d}").mkdir()
+        for image in range(1 + (person != 59)):
+            (tmp_path / f"P{person:02d}" / f"{image}.png").touch()
+    assert script["people_to_hold_out"](tmp_path) == [f"P{n}" for n in range(53, 59)]
+    labels = np.repeat(np.arange(5), [2, 9, 3, 6, 4])
+    left, right, is_same, folds = script["random_pairs"](labels)
+    assert ((labels[left] == labels[right]) == is_same).all()
+    assert np.all(left != right)
+    for person in range(5):
+        among = (labels[left] == person) | (labels[right] == person)
+        assert len(np.unique(folds[among])) == 1
+    for fold in (0, 1):
+        inside = is_same[folds == fold]
+        assert 2 * inside.sum() == len(inside) > 0
+    assert np.unique(np.sort([left, right], axis=0), axis=1).shape[1] == len(left)

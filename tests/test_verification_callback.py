@@ -111,6 +111,35 @@ def test_every_third_epoch_and_the_last_reach_the_csv_file(pairs, tmp_path):
     assert verification.best_so_far == np.nanmax(history["verification_accuracy"])
 
 
+class StopAfter(keras.callbacks.Callback):
+    """End the run after an epoch, as `EarlyStopping` does."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch + 1 == self.epochs
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_last_epoch_of_a_run_that_is_ended_early_is_verified(pairs, tmp_path, first):
+    best, log = tmp_path / "best.keras", keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    verification = callback(pairs, every=3, best=best)
+    order = [StopAfter(2), verification] if first else [verification, StopAfter(2)]
+    history = stock().fit(dataset(), epochs=9, callbacks=[*order, log], verbose=0).history
+    figures = history["verification_accuracy"]
+    assert np.isnan(figures).tolist() == [True, False]
+    assert verification.best_so_far == figures[-1]
+    again = embed_verification(
+        sf.load_embedder(best), pairs.images, pairs.left, pairs.right, pairs.is_same, pairs.folds
+    )
+    assert again.headline.accuracy == figures[-1]
+    with open(tmp_path / "log.csv", newline="") as handle:
+        rows = [float(row["verification_accuracy"]) for row in csv.DictReader(handle)]
+    assert np.isnan(rows).tolist() == [True, not first]  # the row was written before it was known
+
+
 def test_tensorboard_gets_the_figures(pairs, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing import event_accumulator

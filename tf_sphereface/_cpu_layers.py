@@ -107,7 +107,9 @@ class PReLU(StandIn):
 
     @staticmethod
     def fits(layer: keras.layers.Layer) -> bool:
-        return layer.alpha.shape[:-1] == (1,) * (len(layer.alpha.shape) - 1)
+        rank = len(layer.alpha.shape)
+        last_is_shared = {0, rank} & set(layer.shared_axes or ())  # Keras takes 0 for the last
+        return layer.alpha.shape[:-1] == (1,) * (rank - 1) and not last_is_shared
 
     def call(self, inputs: Any) -> Any:
         slopes = tf.cast(tf.convert_to_tensor(self.layer.alpha), inputs.dtype)

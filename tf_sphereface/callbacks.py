@@ -115,7 +115,9 @@ class Verification(keras.callbacks.Callback):
         embedder: from the model in training to the network to verify and keep; default: the
             backbone of a `FaceClassifier`, or the model without its `AngularDense`, in float32.
         every: verify after each so many epochs, and after the last one. In between the logs hold
-            NaN, so that a CSV file has its columns from the first epoch on.
+            NaN, so that a CSV file has its columns from the first epoch on. A callback that ends
+            the run early (`EarlyStopping`) belongs before this one: from behind it, its last epoch
+            is verified too, for `best` and the history, but other logs are written by then.
         figures: which figures to log, as `verification_...`: `"accuracy"`, `"std_error"`,
             `"auc"`, `"eer"` (fractions), `"genuine_angle"`, `"impostor_angle"` (degrees), or a
             true accept rate such as `"tar_at_far_0.001"` (NaN where the pairs cannot state it).
@@ -175,6 +177,7 @@ class Verification(keras.callbacks.Callback):
         self.best_so_far = best_so_far
         self._embedder = embedder or (lambda model: in_float32(as_backbone(model)))
         self._protocol: Callable[[Embedder], Any] | None = None
+        self._passed_over: int | None = None  # the latest epoch, if it was not its turn
 
     @classmethod
     def from_files(
@@ -232,12 +235,30 @@ class Verification(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Verify when it is time, add the figures to the logs, and keep the best."""
+        self._passed_over = None
         if logs is not None and not np.isfinite(logs.get("loss", 0.0)):
             return  # it diverged: nothing to verify
-        last = epoch + 1 == self.params.get("epochs")
+        last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
         if (epoch + 1) % self.every and not last:
             self._log(logs, None)
+            self._passed_over = epoch
+        else:
+            self._verify_epoch(epoch, logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Verify the last epoch if a later callback ended the run there; mend the history."""
+        if self._passed_over is None:
             return
+        found: dict[str, Any] = {}
+        self._verify_epoch(self._passed_over, found)
+        self._passed_over = None
+        history = getattr(getattr(self.model, "history", None), "history", {})
+        for name, value in found.items():
+            if history.get(name):
+                history[name][-1] = value
+
+    def _verify_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
+        """Verify the network as it is, add the figures to the logs, and keep the best."""
         network = self._embedder(self.model)
         metadata = self.metadata or EmbedderMetadata()
         embed = Embedder(KerasRunner(network, metadata), metadata, "keras", None, batch_size=64)

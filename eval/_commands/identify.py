@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.distractors is None and args.trials < 1:
         raise CommandError("nothing to do: give --distractors, or a positive number of --trials")
+    if args.distractor_landmarks is not None:
+        _check_aligned(args.distractors)
     model = open_model(args)
     people = folder.scan(args.root)
     names = [file for files in people.values() for file in files]
@@ -99,6 +101,16 @@ def run(args: argparse.Namespace) -> int:
         for table in tables:
             console.print(table)
     return 0
+
+
+def _check_aligned(distractors: Path | None) -> None:
+    """Refuse landmarks where there are no images to align by them."""
+    if distractors is None or distractors.is_file():
+        given = "no --distractors" if distractors is None else f"--distractors {distractors}"
+        raise CommandError(
+            "--distractor-landmarks must come with --distractors DIR, a folder of images. "
+            f"Received: {given}"
+        )
 
 
 def _embed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tf_sphereface.cli.common import existing_dir, existing_file
+from tf_sphereface.cli.common import CommandError, existing_dir, existing_file
 from tf_sphereface.eval._commands._shared import (
     Subparsers,
     add_protocol,
@@ -51,6 +51,11 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from tf_sphereface.eval import lfw
 
+    if args.train_pairs is not None and args.write_scores is not None:
+        raise CommandError(
+            "--write-scores must be of folds, which scores and compare choose their thresholds on; "
+            f"View 1 has one. Received: {args.write_scores} with --train-pairs"
+        )
     model = open_model(args)
     options = {
         "landmarks": args.landmarks,

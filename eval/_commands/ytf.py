@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tf_sphereface.cli.common import existing_dir, existing_file
+from tf_sphereface.cli.common import CommandError, existing_dir, existing_file
 from tf_sphereface.eval._commands._shared import (
     Subparsers,
     add_protocol,
@@ -13,6 +13,8 @@ from tf_sphereface.eval._commands._shared import (
     open_model,
     shown_progress,
 )
+
+DRAWS = {"frame_pairs": 100, "seed": 0}  # of --pooling frame_pairs, unless given
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -38,9 +40,14 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "--max-frames", type=int, metavar="N", help="of a video, evenly spaced (all if not given)"
     )
     parser.add_argument(
-        "--frame-pairs", type=int, default=100, metavar="N", help="of --pooling frame_pairs"
+        "--frame-pairs",
+        type=int,
+        metavar="N",
+        help=f"of --pooling frame_pairs (default: {DRAWS['frame_pairs']})",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of frame pairs")
+    parser.add_argument(
+        "--seed", type=int, help=f"of the choice of frame pairs (default: {DRAWS['seed']})"
+    )
     add_search_option(parser)
 
 
@@ -48,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from tf_sphereface.eval import ytf
 
+    draws = _draws(args)
     model = open_model(args)
     with shown_progress("videos") as show:
         result = ytf.evaluate(
@@ -59,9 +67,19 @@ def run(args: argparse.Namespace) -> int:
             landmarks=args.landmarks,
             flip=not args.no_flip,
             progress=show,
-            frame_pairs=args.frame_pairs,
-            seed=args.seed,
             cache=args.cache,
             search=args.search,
+            **draws,
         )
     return finish(args, result)
+
+
+def _draws(args: argparse.Namespace) -> dict[str, int]:
+    """Return how frame pairs are drawn; refuse to be told so where none are."""
+    given = {name: getattr(args, name) for name in DRAWS if getattr(args, name) is not None}
+    if given and args.pooling != "frame_pairs":
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise CommandError(
+            f"{options} must come with --pooling frame_pairs. Received: --pooling {args.pooling}"
+        )
+    return DRAWS | given

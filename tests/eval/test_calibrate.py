@@ -14,7 +14,14 @@ from tf_sphereface import _metadata_update
 from tf_sphereface._metadata_update import replace_metadata
 from tf_sphereface.cli import verify
 from tf_sphereface.embedder import EmbedderMetadata, load_embedder, read_metadata, save_embedder
-from tf_sphereface.eval.calibrate import _bootstrap, _interval, _threshold, calibrate, store
+from tf_sphereface.eval.calibrate import (
+    _bootstrap,
+    _choose,
+    _interval,
+    _threshold,
+    calibrate,
+    store,
+)
 from tf_sphereface.eval.cli import main
 
 PEOPLE = 24
@@ -180,6 +187,15 @@ def test_pairs_of_a_file(models, faces, tmp_path):
         calibrate(models / "pixels.keras", faces, 0.5, pairs=tmp_path / "pairs.txt")
     with pytest.raises(ValueError, match=r"missing"):
         calibrate(models / "pixels.keras", faces, 0.9, pairs=tmp_path / "pairs.txt")
+
+
+def test_hidden_files_and_folders_are_nobody(tmp_path):
+    for name in ("P1/a.jpg", "P1/._a.jpg", "P2/b.jpg", ".ipynb_checkpoints/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names, left, right, same = _choose(tmp_path, None, 10, np.random.default_rng(0))
+    assert names == ["P1/a.jpg", "P2/b.jpg"]
+    assert (left.tolist(), right.tolist(), same.tolist()) == ([0], [1], [False])
 
 
 def test_the_same_seed_gives_the_same(models, faces):

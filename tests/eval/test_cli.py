@@ -115,6 +115,9 @@ def test_ytf(tmp_path, model, make_face, write_image, capsys):
     ):
         assert main([*arguments, *options, "--cache", str(tmp_path / "cache")]) == 0
         assert words in " ".join(capsys.readouterr().out.split())
+    assert main([*arguments, "--frame-pairs", "100", "--seed", "0"]) == 2
+    message = "--frame-pairs, --seed must come with --pooling frame_pairs. Received: --pooling mean"
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("arguments", [[], ["lfw"], ["folder", "no-such.keras", "."], ["other"]])

@@ -55,6 +55,17 @@ def test_pairs_are_distinct_balanced_and_their_folds_disjoint(tmp_path, sizes):
     assert random_pairs(root, pairs_per_fold=8, folds=3, seed=5).left != pairs.left
 
 
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    root = make_tree(tmp_path / "faces", [2, 3])
+    (root / "id0" / "._0.jpg").touch()
+    (root / ".ipynb_checkpoints").mkdir()
+    (root / ".ipynb_checkpoints" / "0.jpg").touch()
+    assert folder.scan(root) == {
+        "id0": ["id0/0.jpg", "id0/1.jpg"],
+        "id1": ["id1/0.jpg", "id1/1.jpg", "id1/2.jpg"],
+    }
+
+
 def test_a_folder_that_is_too_small_is_refused(tmp_path):
     root = make_tree(tmp_path, [3, 3, 1, 1])
     with pytest.raises(ValueError, match=r"4 identities, 2 of them with two images"):

@@ -346,6 +346,18 @@ def test_landmarks_are_of_the_people_and_distractors_have_their_own(
     assert main([*arguments, *given]) == 2  # it names none of them
 
 
+def test_landmarks_of_distractors_need_a_folder_of_images(tmp_path, save_pixels, capsys):
+    model = save_pixels(tmp_path / "pixels.keras")
+    (tmp_path / "points.tsv").touch()
+    (tmp_path / "stored.npz").touch()
+    arguments = ["identify", str(model), str(tmp_path)]
+    arguments += ["--distractor-landmarks", str(tmp_path / "points.tsv")]
+    for others in ([], ["--distractors", str(tmp_path / "stored.npz")]):
+        assert main([*arguments, *others]) == 2
+        message = " ".join(capsys.readouterr().err.split())
+        assert "--distractor-landmarks must come with --distractors DIR" in message
+
+
 def test_the_command_names_what_it_cannot_use(tmp_path, lfw_folder, capsys):
     folder = str(lfw_folder / "images")
     names = [f"{p.parent.name}/{p.name}" for p in sorted((lfw_folder / "images").rglob("*.jpg"))]

@@ -166,6 +166,10 @@ def test_view_1_by_the_command(view1, save_pixels, capsys):
     images = ["--images", str(view1 / "images"), "--report", str(page)]
     assert main(["lfw", str(model), *images, *lists]) == 0
     assert "View 1" in capsys.readouterr().out
+    scores = view1 / "scores.txt"
+    assert main(["lfw", str(model), *images, *lists, "--write-scores", str(scores)]) == 2
+    assert "--write-scores must be of folds" in capsys.readouterr().err
+    assert not scores.exists()
     assert "its binomial standard error. The bold" in page.read_text()
     assert "chosen on the training pairs</th>" in page.read_text()
 

@@ -252,6 +252,7 @@ def test_frames_are_sampled_evenly_in_time_order(archive, embedder, write_image,
     folder = archive / "frames" / "P00" / "0"
     for frame in range(30):
         write_image(folder / f"0.{frame}.png", make_face(0, frame))
+    (folder / "._0.1.png").touch()  # a hidden file is no frame
     names = ytf._list_frames(archive / "frames", ["P00/0"])["P00/0"]
     assert names == [f"P00/0/0.{frame}.png" for frame in range(30)]
     assert ytf._sample(names, 3) == [names[5], names[15], names[25]]

@@ -1,4 +1,4 @@
-"""Who a synthetic face is: some fifty numbers, drawn once per identity."""
+"""Who a synthetic face is: some sixty numbers, drawn once per identity."""
 
 from __future__ import annotations
 
