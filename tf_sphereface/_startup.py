@@ -61,8 +61,9 @@ def without_lines(unwanted: Sequence[bytes]) -> Iterator[None]:
 
 def start_tensorflow() -> None:
     """Import TensorFlow and look for devices, without its greetings."""
-    os.environ[VARIABLE] = "1"  # warnings and errors, no information
     has_gpu = Path("/dev/nvidiactl").exists()
+    # Warnings tell why a GPU cannot be used. On a CPU they are about costs that nobody can change.
+    os.environ[VARIABLE] = "1" if has_gpu else "2"
     with without_lines(GREETINGS if has_gpu else GREETINGS + WITHOUT_A_GPU):
         tensorflow = importlib.import_module("tensorflow")
         tensorflow.config.list_physical_devices()
