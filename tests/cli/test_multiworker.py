@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
+from tf_sphereface.checkpoint import checkpoint_files, read_checkpoint
 from tf_sphereface.cli import train
 
 COMMAND = (
@@ -32,8 +35,8 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def run_workers(out: Path, *options: str) -> list[str]:
-    """Run two workers on one run folder, as on a shared disk; return what they said."""
+def start_workers(*options: str) -> list[subprocess.Popen[str]]:
+    """Start two workers."""
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
     processes = []
     for index in range(2):
@@ -41,13 +44,19 @@ def run_workers(out: Path, *options: str) -> list[str]:
         command = "import sys; from tf_sphereface.cli.train import main; sys.exit(main())"
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-c", command, *COMMAND, "--out", str(out), *options],
+                [sys.executable, "-c", command, *COMMAND, *options],
                 env={**os.environ, "TF_CONFIG": json.dumps(task)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
         )
+    return processes
+
+
+def run_workers(out: Path, *options: str) -> list[str]:
+    """Run two workers on one run folder, as on a shared disk; return what they said."""
+    processes = start_workers("--out", str(out), *options)
     said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], (
         said[0][-3000:] + said[1][-3000:]
@@ -80,3 +89,22 @@ def test_without_a_cluster_it_says_what_to_set(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert train.main([*COMMAND, "--out", str(tmp_path), "--strategy", "multiworker"]) == 2
     assert "TF_CONFIG" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_one_worker_that_is_stopped_stops_both_and_they_go_on(tmp_path):
+    """It must not begin to save: the other would go on with its step, and both wait for ever."""
+    out = tmp_path / "run"
+    options = ("--strategy", "multiworker", "--epochs", "300", "--out", str(out))
+    workers = start_workers(*options)
+    deadline = time.monotonic() + 240
+    while not (out / "log.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    workers[1].send_signal(signal.SIGTERM)
+    said = [worker.communicate(timeout=240)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [2, 130], said
+    assert "another worker has stopped or cannot be reached" in " ".join(said[0].split())
+    assert "the same command with --resume goes on" in " ".join(said[1].split())
+    kept = checkpoint_files(out / "checkpoints")
+    assert kept
+    assert read_checkpoint(kept[0]).info["step"] % 10 == 0  # an epoch's end: all saved together

@@ -133,11 +133,17 @@ class Checkpoints(keras.callbacks.Callback):
         self._last = (step, time.monotonic())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Save where it is time; the epoch's last batch waits for the epoch's end."""
+        """Save where it is time; the epoch's last batch waits for the epoch's end.
+
+        Saving sums the metrics over all workers. One that is asked to stop must not begin it: the
+        others go on with their step, and both would wait for ever.
+        """
         self.step += 1
-        if self.step % self._steps_per_epoch and (self._stop() or self._due()):
+        if not self.step % self._steps_per_epoch:
+            return
+        if self._due() or (self._stop() and self._alone()):
             self._save(logs)
-            self._leave()
+        self._leave()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Save."""
@@ -148,11 +154,13 @@ class Checkpoints(keras.callbacks.Callback):
         step, moment = self._last
         if self._every is not None:
             return self.step - step >= self._every
-        alone = not isinstance(
-            self.model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy
-        )
-        long_ago = alone and time.monotonic() - moment >= CHECKPOINT_SECONDS
+        long_ago = self._alone() and time.monotonic() - moment >= CHECKPOINT_SECONDS
         return long_ago or self.step - step >= CHECKPOINT_STEPS
+
+    def _alone(self) -> bool:
+        """Whether no other process must do as this one does."""
+        strategy = self.model.distribute_strategy
+        return not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
     def _save(self, logs: dict[str, Any] | None) -> None:
         """Write the state, or warn and let the training go on with the older ones."""

@@ -81,6 +81,11 @@ def command(main: Main) -> Main:
 def _in_the_graph(error: tf.errors.OpError) -> CommandError:
     """Return what went wrong inside a graph, without the stacks that TensorFlow adds."""
     message = error.message or type(error).__name__
+    if isinstance(error, tf.errors.UnavailableError) and os.environ.get("TF_CONFIG"):
+        return CommandError(
+            "another worker has stopped or cannot be reached: start all of them again with "
+            "--resume (TF_SPHEREFACE_DEBUG=1 shows the traceback)"
+        )
     raised = re.search(r"\w*Error: (.+)", message)  # by Python code in the input pipeline
     lines = [line for line in message.splitlines() if line and not line.startswith(STACK)]
     first = raised[1] if raised else re.sub(r"^{{.*?}}", "", lines[0] if lines else message)
