@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tf_sphereface import losses
+from tf_sphereface import angular, losses
 from tf_sphereface.distribution import replica_count
 
 
@@ -121,3 +121,18 @@ class StepSlot:
         slot = StepSlot()
         slot.source = self.source
         return slot
+
+
+def angular_logs(loss: Any) -> dict[str, Any]:
+    """Return lambda and the margin that it makes, for the logs of a step.
+
+    Args:
+        loss: a compiled loss, whose step is held at the one that is logged.
+
+    Returns:
+        `"lambda"` and `"effective_margin"`, float32 scalars; nothing where lambda plays no part.
+    """
+    if not getattr(loss, "needs_step", False):
+        return {}
+    lambda_ = ops.convert_to_tensor(loss.current_lambda())
+    return {"lambda": lambda_, "effective_margin": angular.effective_margin(loss.margin, lambda_)}

@@ -9,9 +9,10 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tf_sphereface import _cpu_layers, _updates, _xla, angular, caffe, losses, metrics, sampling
+from tf_sphereface import _cpu_layers, _updates, _xla, caffe, losses, metrics, sampling
 from tf_sphereface._heads import HEADS, loss_for_head, make_head
 from tf_sphereface.distribution import (
+    check_share,
     first_local,
     metric_results,
     reducible,
@@ -231,7 +232,8 @@ class FaceClassifier(keras.Model):
         for variable, value in zip(state, updates, strict=True):
             variable.assign(value)
         self._track_loss(loss, x)
-        logs = self._angular_logs(step)  # before the update: the lambda that this step used
+        with self._step_slot.held(step):  # before the update: the lambda that this step used
+            logs = _updates.angular_logs(self.loss)
         _updates.apply_gradients(self.optimizer, gradients, self.trainable_variables)
         if outputs is not None:
             super().compute_metrics(x, y, tf.concat(outputs, axis=-1), sample_weight)
@@ -345,12 +347,7 @@ class FaceClassifier(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Refuse batches that cannot keep each replica busy, else as Keras."""
-        if self._smallest_share == 0:
-            raise ValueError(
-                "A training batch has fewer examples than the strategy has replicas, "
-                f"{self.distribute_strategy.num_replicas_in_sync}: each needs at least one. Use a "
-                "larger batch size (it is shared out over the replicas)."
-            )
+        check_share(self._smallest_share, self.distribute_strategy.num_replicas_in_sync)
         return super().make_train_function(force)
 
     def _training_outputs(self, embedding: Any, labels: Any) -> Any:
@@ -374,14 +371,6 @@ class FaceClassifier(keras.Model):
         self._loss_tracker.update_state(
             loss * replica_count(), sample_weight=tf.shape(keras.tree.flatten(x)[0])[0]
         )
-
-    def _angular_logs(self, step: Any) -> dict[str, Any]:
-        if not getattr(self.loss, "needs_step", False):
-            return {}
-        with self._step_slot.held(step):
-            lambda_ = ops.convert_to_tensor(self.loss.current_lambda())
-        margin = angular.effective_margin(self.loss.margin, lambda_)
-        return {"lambda": lambda_, "effective_margin": margin}
 
     # Saving --------------------------------------------------------------------------------------
 

@@ -132,3 +132,20 @@ def smallest_share(batch: Any) -> int:
     images = keras.tree.flatten(batch)[0]
     parts = tf.distribute.get_strategy().experimental_local_results(images)
     return min(int(part.shape[0]) for part in parts)
+
+
+def check_share(smallest: int, replicas: int) -> None:
+    """Refuse a first batch that leaves a replica without an example.
+
+    Args:
+        smallest: what `smallest_share` found.
+        replicas: how many the strategy has.
+
+    Raises:
+        ValueError: it found none.
+    """
+    if smallest == 0:
+        raise ValueError(
+            f"A training batch has fewer examples than the strategy has replicas, {replicas}: each "
+            "needs at least one. Use a larger batch size (it is shared out over the replicas)."
+        )

@@ -10,69 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.cli.albums import crops, photo, report, run, save
 from tf_sphereface.cli import align
-from tf_sphereface.data import synthetic
 from tf_sphereface.data.alignment import align as align_image
 from tf_sphereface.data.alignment import read_image, read_landmarks
 from tf_sphereface.detect import FaceDetector
-
-
-def photo(*identities: int, at=((40, 60), (190, 20)), scale=1.0, size=(240, 320)) -> np.ndarray:
-    """Rendered faces on a gray wall, BGR: one near the middle, a second one aside."""
-    wall = np.full((*size, 3), 120, np.uint8)
-    for identity, (x, y) in zip(identities, at, strict=False):
-        face = synthetic.faces(identities=[identity], samples=[0])[0, ..., ::-1]
-        face = cv2.resize(face, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        wall[y : y + face.shape[0], x : x + face.shape[1]] = face
-    return wall
-
-
-def save(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), image)
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    """One face, two, none, one that is too small, one broken file; `src` in a temporary folder."""
-    src = tmp_path / "src"
-    save(src / "A/one.png", photo(3, at=[(110, 60)]))
-    save(src / "A/two.png", photo(3, 5, at=[(110, 60), (215, 120)]))
-    save(src / "B/none.png", photo())
-    save(src / "B/tiny.png", photo(3, at=[(110, 60)], scale=0.5))
-    (src / "B/broken.jpg").write_bytes(b"no picture")
-    return tmp_path
-
-
-def run(root: Path, *options: str, out: str = "dst") -> int:
-    return align.main([str(root / "src"), str(root / out), "--jobs", "2", *options])
-
-
-def crops(root: Path, out: str = "dst") -> dict[str, bytes]:
-    """Return the faces that were written, without reports."""
-    folder = root / out
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".png", ".jpg")]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def report(root: Path) -> dict[str, list[str]]:
-    lines = (root / "dst/report.tsv").read_text().splitlines()
-    assert lines[0] == "image\tproblem\tfaces\tdetail"
-    return {line.split("\t")[0]: line.split("\t")[1:] for line in lines[1:]}
-
-
-@pytest.fixture
-def calls(monkeypatch) -> list[tuple[int, ...]]:
-    """The shapes of the images that the detector has seen."""
-    seen: list[tuple[int, ...]] = []
-    detect = FaceDetector.__call__
-
-    def count(self, image):
-        seen.append(image.shape)
-        return detect(self, image)
-
-    monkeypatch.setattr(FaceDetector, "__call__", count)
-    return seen
 
 
 def test_album(album, capsys):
@@ -184,112 +126,6 @@ def test_all_faces_of_an_image(album):
         "A/two.png",
         "B/tiny.png",
     ]
-
-
-def test_files_from_elsewhere_are_not_replaced(album, capsys):
-    save(album / "dst/A/one.png", np.zeros((9, 9, 3), np.uint8))
-    assert run(album) == 1
-    assert "from elsewhere; --overwrite replaces it" in " ".join(capsys.readouterr().err.split())
-    assert read_image(album / "dst/A/one.png").shape == (9, 9, 3)
-    run(album, "--overwrite")
-    assert read_image(album / "dst/A/one.png").shape == (112, 96, 3)
-
-
-def test_files_from_elsewhere_stay_however_often_it_runs(album, capsys):
-    """The first run leaves a line about the photograph in the journal, but claims no file."""
-    save(album / "dst/A/one.png", np.zeros((9, 9, 3), np.uint8))
-    for _ in range(3):
-        assert run(album) == 1
-        assert "from elsewhere" in " ".join(capsys.readouterr().err.split())
-        assert read_image(album / "dst/A/one.png").shape == (9, 9, 3)
-
-
-def test_one_name_from_two_folders(tmp_path, capsys):
-    save(tmp_path / "one/a.png", photo(3, at=[(110, 60)]))
-    save(tmp_path / "two/a.png", photo(5, at=[(100, 50)]))
-    dst = tmp_path / "dst"
-    assert align.main([str(tmp_path / "one/a.png"), str(dst)]) == 0
-    files = {path.name: path.read_bytes() for path in dst.iterdir() if path.name[0] != "."}
-    assert sorted(files) == ["a.png", "a.png.landmarks.tsv", "a.png.report.tsv"]
-    for _ in range(2):
-        assert align.main([str(tmp_path / "two/a.png"), str(dst)]) == 1
-        message = " ".join(capsys.readouterr().err.split())
-        assert f"is there already, from {tmp_path}/one/a.png; --overwrite replaces it" in message
-        assert {name: (dst / name).read_bytes() for name in files} == files
-    assert align.main([str(tmp_path / "two/a.png"), str(dst), "--overwrite"]) == 0
-    assert (dst / "a.png").read_bytes() != files["a.png"]
-    assert align.main([str(tmp_path / "one/a.png"), str(dst)]) == 1  # not taken for its own
-
-
-def test_one_folder_of_faces_for_each_folder_of_photographs(tmp_path, capsys):
-    save(tmp_path / "src/a.png", photo(3, at=[(110, 60)]))
-    save(tmp_path / "other/b.png", photo(5, at=[(100, 50)]))
-    assert run(tmp_path) == 0
-    before = (tmp_path / "dst/landmarks.tsv").read_text()
-    other = [str(tmp_path / "other"), str(tmp_path / "dst")]
-    assert align.main(other) == 2
-    message = " ".join(capsys.readouterr().err.split())
-    assert "DST must be a folder of its own for each SRC" in message
-    assert f"those of {tmp_path}/src, and --overwrite replaces them" in message
-    assert (tmp_path / "dst/landmarks.tsv").read_text() == before
-    assert align.main([str(tmp_path / "other/b.png"), str(tmp_path / "dst")]) == 0  # own lists
-    assert list(crops(tmp_path)) == ["a.png", "b.png"]
-    assert run(tmp_path) == 0
-    assert align.main([*other, "--overwrite"]) == 0
-    assert list(read_landmarks(tmp_path / "dst/landmarks.tsv")) == ["b.png"]
-
-
-@pytest.fixture
-def numbered(tmp_path: Path) -> Path:
-    """IMG.png with two faces, whose crops may be called as IMG_1.png, which has one."""
-    save(tmp_path / "src/IMG.png", photo(3, 5, at=[(110, 60), (215, 120)]))
-    save(tmp_path / "src/IMG_1.png", photo(5, at=[(100, 50)]))
-    return tmp_path
-
-
-def test_another_photographs_crop_is_not_removed(numbered, calls):
-    run(numbered, "--select", "all", out="fresh")
-    run(numbered, out="center")
-    calls.clear()
-    for jobs in ("1", "2"):
-        assert run(numbered, "--jobs", jobs) == 0
-        assert crops(numbered) == crops(numbered, "center")
-        assert run(numbered, "--jobs", jobs, "--select", "all") == 0
-        assert list(crops(numbered)) == ["IMG_1.png", "IMG_1_1.png", "IMG_2.png"]
-        assert crops(numbered) == crops(numbered, "fresh")
-    assert len(calls) == 2
-
-
-def test_stopped_between_two_selections(numbered):
-    """What the stopped run took over is not taken for what was there before."""
-    run(numbered, out="center")
-    run(numbered, "--select", "all", out="fresh")
-    run(numbered, "--jobs", "1")
-    journal = numbered / "dst/.align.jsonl"
-    run(numbered, "--jobs", "1", "--select", "all")
-    lines = journal.read_text().splitlines()
-    stop = next(
-        i for i, line in enumerate(lines) if '"claims": "IMG_1.png"' in line and "1_1" in line
-    )
-    removed = crops(numbered, "center")["IMG.png"]
-    for select, expected in (("center", "center"), ("all", "fresh")):
-        journal.write_text("\n".join(lines[:stop]) + "\n")  # IMG.png is done, IMG_1.png is not
-        for name in crops(numbered):
-            (numbered / "dst" / name).unlink()
-        (numbered / "dst/IMG.png").write_bytes(removed)
-        for name in ("IMG_1.png", "IMG_2.png"):
-            (numbered / "dst" / name).write_bytes(crops(numbered, "fresh")[name])
-        assert run(numbered, "--select", select) == 0
-        assert crops(numbered) == crops(numbered, expected)
-
-
-def test_one_photograph_does_not_replace_anothers_face(numbered, capsys):
-    assert run(numbered) == 0
-    before = crops(numbered)
-    arguments = [str(numbered / "src/IMG.png"), str(numbered / "dst"), "--select", "all"]
-    assert align.main(arguments) == 1
-    assert "IMG_1.png is there already, from" in " ".join(capsys.readouterr().err.split())
-    assert crops(numbered) == before
 
 
 def test_number_signs_in_names(tmp_path):

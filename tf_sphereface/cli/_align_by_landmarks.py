@@ -43,12 +43,7 @@ def by_landmarks(args: argparse.Namespace) -> int:
         written, failures = _run(work, list(landmarks), args.jobs)
         journal.remove_obsolete(map(_inside, landmarks))
     kept = len(landmarks) - written - len(failures)
-    console.print(
-        f"{args.dst}: {written:,} faces of {args.size} written, {kept:,} were there, "
-        f"{len(failures):,} failed",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say_written(args, written, kept, len(failures))
     write_json_option(
         args.json,
         {
@@ -62,6 +57,16 @@ def by_landmarks(args: argparse.Namespace) -> int:
     )
     raise_if_any(failures, "--json FILE lists them all")
     return EXIT_OK
+
+
+def say_written(args: argparse.Namespace, written: int, kept: int, failed: int) -> None:
+    """Print how many faces there are now in DST, and how many could not be had."""
+    console.print(
+        f"{args.dst}: {written:,} faces of {args.size} written, {kept:,} were there, "
+        f"{failed:,} failed",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def raise_if_any(failures: dict[str, str], where: str) -> None:

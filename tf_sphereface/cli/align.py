@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_sphereface.cli._align_by_landmarks import by_landmarks, raise_if_any
+from tf_sphereface.cli._align_by_landmarks import by_landmarks, raise_if_any, say_written
 from tf_sphereface.cli.common import (
     EXIT_OK,
     CommandError,
@@ -217,12 +217,7 @@ def _detect(args: argparse.Namespace, folder: Path, only: str | None) -> int:
     written = sum(outcome.written for outcome in outcomes)
     kept = sum(outcome.kept for outcome in outcomes)
     rate = len(outcomes) / max(seconds, 1e-9)
-    console.print(
-        f"{args.dst}: {written:,} faces of {args.size} written, {kept:,} were there, "
-        f"{len(failed):,} failed",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say_written(args, written, kept, len(failed))
     console.print(
         f"{len(outcomes):,} images in {seconds:.1f} s, {rate:.1f} a second in {args.jobs} threads; "
         + ", ".join(f"{problem}: {count:,}" for problem, count in number.items() if count)
