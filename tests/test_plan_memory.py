@@ -35,7 +35,7 @@ def test_the_head_has_as_many_parameters_as_its_centres(rate, head, expected):
 @pytest.mark.parametrize(("rate", "logits"), [(1.0, CLASSES + 1), (0.1, CLASSES // 10 + 1)])
 def test_a_step_s_logits_are_those_of_the_sample(rate, logits):
     recipe = recipes.preset("quick")
-    width = 4 if recipe.precision == "float32" else 2
+    width = 4 if recipe.policy == "float32" else 2
     found = _plan.memory(model_of(rate), recipe, 1)
     layers = 4 + DIM  # outputs of the input layer and of the network's one layer
     assert found["activations"] == 2 * recipe.batch_size * (layers * width + logits * 4)

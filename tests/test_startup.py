@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tf_sphereface import _startup
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,9 +41,37 @@ def test_a_command_starts_in_silence() -> None:
 
 def test_a_program_and_a_curious_user_see_what_tensorflow_says() -> None:
     """Nothing is changed for `import tf_sphereface`, nor where the variable is set."""
-    assert "oneDNN custom operations are on" in _start("train.py").stderr
+    assert "oneDNN custom operations are on" in _start("train.py").stderr  # conftest turns it on
     asked = _start("tf_sphereface-train", **{_startup.VARIABLE: "0"})
     assert "oneDNN custom operations are on" in asked.stderr
+
+
+SHOW = """
+import os, sys
+sys.argv[0] = {program!r}
+import tf_sphereface
+print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "given", "expected"),
+    [("tf_sphereface-eval", None, "1"), ("tf_sphereface-eval", "0", "0"), ("a.py", None, "None")],
+)
+def test_commands_compute_with_onednn_unless_told_otherwise(program, given, expected) -> None:
+    """Whatever TensorFlow would choose for this processor; a program of one's own is let alone."""
+    environment = {k: v for k, v in os.environ.items() if k != _startup.ONEDNN}
+    if given is not None:
+        environment[_startup.ONEDNN] = given
+    found = subprocess.run(
+        [sys.executable, "-c", SHOW.format(program=program)],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert found.stdout.strip() == expected
 
 
 def test_other_lines_are_kept(capfd) -> None:

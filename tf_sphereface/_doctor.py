@@ -26,7 +26,7 @@ class Finding:
 
     Attributes:
         kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"lambda"`, `"labels"`,
-            `"val_loss"` or `"diverged"`.
+            `"precision"`, `"val_loss"` or `"diverged"`.
         step: number of updates after which it was found.
         text: a sentence or two.
         details: for `"diverged"`: `layer`, its name or None; `files`, the batch's; `suspects`,
@@ -52,6 +52,7 @@ class TrainingDoctor(keras.callbacks.Callback):
     - `lambda`: the schedule cannot reach its minimum in this run, or the run ended with a margin
       that is not felt (less than 5 % of the way from 1 to m);
     - `labels`: a class has no image, one holds half of all, or 100 times the median class;
+    - `precision`: the network computes in a type for which this machine has no arithmetic;
     - `val_loss`: another callback of this `fit` watches it, though it changes with lambda;
     - `diverged`: the loss is NaN or infinite. Step, files and layer are named, and `fit` stops.
 
@@ -128,6 +129,7 @@ class TrainingDoctor(keras.callbacks.Callback):
             self._total = epochs * steps if epochs and steps else None
         if self._label_counts is not None:
             self._note("labels", symptoms.labels(self._label_counts, self._class_names))
+        self._note("precision", symptoms.precision(self.model))
         self._note("val_loss", symptoms.val_loss(_neighbours(self)))
         for loss in losses.scheduled_losses(self.model):
             self._note("lambda", symptoms.unreachable(loss, self._updates()))

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface import angular
+from tf_sphereface import _hardware, angular
 from tf_sphereface._autopsy import single
 from tf_sphereface.layers import AngularDense
 from tf_sphereface.schedules import LambdaAnnealing
@@ -172,6 +172,24 @@ def labels(counts: NDArray[Any], names: Sequence[str] | None) -> str | None:
                 "or the net learns their frequency"
             )
     return "; ".join(found) + "." if found else None
+
+
+def precision(model: keras.Model) -> str | None:
+    """Judge whether this machine multiplies fast in the type that the layers compute in."""
+    computed = {layer.compute_dtype for layer in model._flatten_layers(include_self=False)}
+    if "bfloat16" in computed and not _hardware.has_bfloat16():
+        return (
+            "the network computes in bfloat16, for which this machine has no arithmetic: its "
+            "convolutions take several times as long as in float32. Train in float32 (--precision "
+            "float32, keras.mixed_precision.set_global_policy('float32'))."
+        )
+    if "float16" in computed and not _hardware.gpu_capabilities():
+        return (
+            "the network computes in float16, for which a processor has no arithmetic: a step "
+            "takes several times as long as in float32. It is for GPUs; train in float32 here "
+            "(--precision float32, keras.mixed_precision.set_global_policy('float32'))."
+        )
+    return None
 
 
 def val_loss(callbacks: Sequence[Any]) -> str | None:

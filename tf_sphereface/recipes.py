@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from tf_sphereface import recipe_losses
+from tf_sphereface import _hardware, recipe_losses
 from tf_sphereface.sampling import check_sample_rate
 
 LOSSES = tuple(recipe_losses.CHOICES)
@@ -18,7 +18,7 @@ BACKBONES = (
     "sphereface64",
     "mobilefacenet",
 )
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 ANNEALINGS = ("paper", "fit")
 
 
@@ -52,7 +52,8 @@ class Recipe:
         weight_decay: coupled, gradient `weight_decay * w`.
         dropout: share of the embedding layer's inputs that are dropped in training, in [0, 1).
         augment: `"none"`, `"mirror"` or `"strong"` (mirror, shift, light).
-        precision: a Keras dtype policy.
+        precision: a Keras dtype policy, or `"auto"`: `mixed_bfloat16` where the GPUs or, without
+            any, the processor multiply in bfloat16, `float32` elsewhere; see `policy`.
         seed: of initialisation, order and augmentation.
     """
 
@@ -106,6 +107,22 @@ class Recipe:
         if not self.dropout < 1:
             raise ValueError(f"dropout must be below 1. Received: {self.dropout!r}")
 
+    @property
+    def policy(self) -> str:
+        """The Keras dtype policy that `precision` is on this machine.
+
+        A processor without bfloat16 arithmetic takes some seven times as long for convolutions in
+        it as in float32 (*measured here*, docs/benchmarks.md), so `"auto"` is float32 there.
+
+        Example:
+
+        >>> Recipe(precision="mixed_float16").policy
+        'mixed_float16'
+        """
+        if self.precision != "auto":
+            return self.precision
+        return "mixed_bfloat16" if _hardware.has_bfloat16() else "float32"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON, as they are really used: no default is left open."""
         return {
@@ -113,6 +130,7 @@ class Recipe:
             "margin": recipe_losses.resolve_margin(self.loss, self.margin),
             "scale": recipe_losses.resolve_scale(self.loss, self.scale),
             "clip_norm": recipe_losses.resolve_clip_norm(self.loss, self.clip_norm),
+            "precision": self.policy,
         }
 
 
@@ -137,7 +155,7 @@ def small() -> Recipe:
         backbone="sphereface4",
         learning_rate=0.05,
         augment="strong",
-        precision="mixed_bfloat16",
+        precision="auto",
     )
 
 
@@ -156,7 +174,7 @@ def quick() -> Recipe:
         epochs=4,
         batch_size=64,
         learning_rate=0.05,
-        precision="mixed_bfloat16",
+        precision="auto",
     )
 
 
@@ -179,7 +197,7 @@ def short() -> Recipe:
         epochs=4,
         batch_size=64,
         learning_rate=0.05,
-        precision="mixed_bfloat16",
+        precision="auto",
     )
 
 

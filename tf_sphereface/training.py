@@ -39,7 +39,7 @@ def build_classifier(
     """Return the model of a recipe, compiled with the paper's solver.
 
     Args:
-        recipe: what to train and how. Its precision becomes Keras' global dtype policy.
+        recipe: what to train and how. Its `policy` becomes Keras' global dtype policy.
         num_classes: number of identities.
         steps_per_epoch: updates in an epoch; with the epochs it gives the schedules' lengths.
         jit: as `jit_compile` of `FaceClassifier.compile`.
@@ -47,7 +47,7 @@ def build_classifier(
     Returns:
         A compiled `FaceClassifier`, initialised from the recipe's seed.
     """
-    keras.mixed_precision.set_global_policy(recipe.precision)
+    keras.mixed_precision.set_global_policy(recipe.policy)
     keras.utils.set_random_seed(recipe.seed)
     head = recipe_losses.CHOICES[recipe.loss].head
     backbone = with_dropout(build_backbone(recipe), recipe.dropout, recipe.seed)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +97,73 @@ def test_arms_are_resumed_one_by_one(
     assert ran == [0, -1, 1, 0]
 
 
+def test_arms_run_at_once(tmp_path: Path, few_faces: Faces, recipe: Recipe) -> None:
+    arms = [Arm(f"seed{seed}", dataclasses.replace(recipe, seed=seed)) for seed in range(3)]
+    arms.append(Arm("longest", dataclasses.replace(recipe, epochs=4)))
+    said: list[str] = []
+    results = run_arms(arms, tmp_path / "both", lambda size: few_faces, say=said.append, jobs=2)
+    alone = run_arms(arms, tmp_path / "one", lambda size: few_faces)
+    for arm in arms:
+        first, second = results.load(arm.name), alone.load(arm.name)
+        assert first["recipe"] == second["recipe"] == json.loads(json.dumps(arm.recipe.to_dict()))
+        # Other numbers of threads add in another order: the same but for rounding.
+        assert first["training"]["epochs"]["loss"] == pytest.approx(
+            second["training"]["epochs"]["loss"], rel=1e-3
+        )
+        assert set(results.arrays(arm.name)) == set(alone.arrays(arm.name))
+    assert [line.split()[0] for line in said] == ["1", "2", "3", "4"]
+    assert "about 0 minutes left" in said[-1]
+
+
+def fail_or_die(recipe: Recipe, faces: Faces, moved: Callable[[int], None]) -> Outcome:
+    """Fail in an arm of one seed, end the process in one of another, else wait."""
+    moved(1)
+    if recipe.seed == 1:
+        raise ValueError("no face was left")
+    if recipe.seed == 2:
+        os._exit(3)
+    time.sleep(60)
+    raise AssertionError("nobody stopped this process")
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        (1, "the arm bad failed: ValueError: no face was left"),
+        (2, r"the process of the arm bad ended with exit code 3: .*fewer --jobs"),
+    ],
+)
+def test_an_arm_that_fails_ends_the_others(
+    tmp_path: Path, few_faces: Faces, recipe: Recipe, seed: int, message: str
+) -> None:
+    arms = [Arm("good", recipe), Arm("bad", dataclasses.replace(recipe, seed=seed))]
+    began = time.monotonic()
+    with pytest.raises(ChildProcessError, match=message):
+        run_arms(arms, tmp_path, lambda size: few_faces, jobs=2, run=fail_or_die)
+    assert time.monotonic() - began < 55
+    assert multiprocessing.active_children() == []
+
+
+def test_the_precision_of_a_folder_is_kept(
+    tmp_path: Path, few_faces: Faces, recipe: Recipe, made_up: Callable[..., Outcome]
+) -> None:
+    """A folder begun on another machine is gone on with in its precision."""
+
+    def run(recipe: Recipe, faces: Faces, moved: object) -> Outcome:
+        return made_up(recipe, faces, 0)
+
+    assert Results(tmp_path).precision() is None
+    other = dataclasses.replace(recipe, precision="mixed_bfloat16")
+    arms = [Arm("m4-float32", recipe), Arm("softmax-seed0", other)]
+    run_arms(arms, tmp_path, lambda size: few_faces, run=run)
+    kept = Results(tmp_path).precision()
+    assert kept == "mixed_bfloat16"
+    chosen = parts._chosen_arms(["margin", "cost"], False, kept)
+    assert {a.recipe.precision for a in chosen if a.name != "m4-float32"} == {"mixed_bfloat16"}
+    names = {arm.name for arm in parts._chosen_arms(["cost", "cost-seeds"], False, "float32")}
+    assert names == {"m4-sampled-head", "m4-sampled-head-seed1", "m4-sampled-head-seed2"}
+
+
 def test_broken_results_are_named(tmp_path: Path) -> None:
     (tmp_path / "arms").mkdir()
     (tmp_path / "arms" / "a.json").write_text("{")
@@ -103,14 +173,16 @@ def test_broken_results_are_named(tmp_path: Path) -> None:
 
 
 def test_time_left_is_by_work() -> None:
-    pace = Pace(10.0, seconds_a_unit=6.0)
+    now = 1000.0
+    pace = Pace(10.0, seconds_a_unit=6.0, clock=lambda: now)
     assert pace.minutes_left == pytest.approx(1.0)
-    pace.finished(2.0, 240.0)
+    now += 240.0
+    pace.moved(2.0)
     assert pace.minutes_left == pytest.approx(8 * 120 / 60)
 
 
 def test_every_part_has_its_arms() -> None:
-    base = arms_of.real_base()
+    base = dataclasses.replace(arms_of.real_base(), precision="mixed_bfloat16")
     arms = [
         arm
         for name in parts.BY_DEFAULT

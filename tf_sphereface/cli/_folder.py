@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ import keras
 from rich.markup import escape
 from rich.table import Table
 
-from tf_sphereface import cards, embedder, recipe_losses, recipes
+from tf_sphereface import cards, embedder, recipe_losses, recipes, training
 from tf_sphereface.checkpoint import (
     Checkpoint,
     checkpoint_files,
@@ -33,6 +34,18 @@ def config_of(arguments: argparse.Namespace, recipe: recipes.Recipe) -> dict[str
     faces["exclude"] = None if exclusions is None else exclusions.to_dict()
     config = {"data": arguments.data, "faces": faces, "recipe": recipe.to_dict()}
     return dict(json.loads(json.dumps(config)))
+
+
+def as_begun(arguments: argparse.Namespace, recipe: recipes.Recipe) -> recipes.Recipe:
+    """Return the recipe in the precision that the run to resume began in, where it may choose.
+
+    `precision="auto"` means another one on another machine, and a run keeps one to its end.
+    """
+    path = training.run_files(arguments.out)["config"]
+    if not (arguments.resume and recipe.precision == "auto" and path.exists()):
+        return recipe
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return dataclasses.replace(recipe, precision=stored["recipe"]["precision"])
 
 
 def check_run_folder(

@@ -72,9 +72,15 @@ class Plan:
             f"{recipe.epochs} epochs, {self.total} updates",
             f"strategy {self.strategy}: {self.replicas} replica(s), batch {recipe.batch_size} "
             f"({recipe.batch_size // self.replicas} each); {rate}",
-            f"{recipe.precision}; XLA {self.xla}",
+            f"{self._precision()}; XLA {self.xla}",
             self.loss,
         ]
+
+    def _precision(self) -> str:
+        policy = self.recipe.policy
+        if self.recipe.precision == "auto" and policy == "float32":
+            return "float32 (no bfloat16 arithmetic here)"
+        return policy
 
     def report(self, model: Any) -> dict[str, Any]:
         """Return the plan of a compiled model, ready for JSON."""
@@ -148,7 +154,7 @@ def memory(model: Any, recipe: Recipe, replicas: int) -> dict[str, int]:
     """Estimate the bytes that one replica needs; see `MEMORY_NOTE`."""
     build_optimizer(model)
     batch = recipe.batch_size // replicas
-    width = 4 if recipe.precision == "float32" else 2
+    width = 4 if recipe.policy == "float32" else 2
     outputs = sum(
         math.prod(int(size) for size in output.shape[1:])
         for layer in model.backbone.layers

@@ -181,6 +181,13 @@ def image_size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on: {text}")
+    return int(text)
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add `--json FILE`."""
     parser.add_argument(

@@ -14,6 +14,7 @@ from tf_sphereface.cli.common import (
     error_console,
     existing_dir,
     make_parser,
+    positive_int,
 )
 
 DESCRIPTION = """\
@@ -40,6 +41,7 @@ pairs.txt and landmarks.tsv."""
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     from tf_sphereface.reproduce.parts import GEOMETRY, NAMES, ON_REQUEST
+    from tf_sphereface.reproduce.workers import MOST
 
     parser = make_parser("reproduce", DESCRIPTION, EXAMPLES)
     parser.add_argument("--out", type=Path, default=Path("paper"), metavar="DIR")
@@ -62,6 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PART",
         help=f"of {', '.join(NAMES)}; by default all but {' and '.join(ON_REQUEST)}. Without data: "
         f"{', '.join(GEOMETRY)}",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=positive_int,
+        metavar="N",
+        help=f"arms at a time, some 2 GB each; by default one a core and {MOST} at most, or 1 with "
+        "a GPU",
     )
     parser.add_argument("--quick", action="store_true", help="a smaller run, on synthetic faces")
     parser.add_argument(
@@ -89,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         data=arguments.data,
         lfw=arguments.lfw,
         quick=arguments.quick,
+        jobs=arguments.jobs,
         page=arguments.page,
         say=lambda text: error_console.print(text, markup=False, highlight=False),
     )

@@ -27,6 +27,7 @@ from tf_sphereface.cli.common import (
     existing_file,
     image_size,
     make_parser,
+    positive_int,
     progress,
     write_json_option,
 )
@@ -119,7 +120,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--dropout", type=float, metavar="P", help="share of the embedding layer's inputs dropped"
     )
     recipe.add_argument("--augment", choices=("none", "mirror", "strong"))
-    recipe.add_argument("--precision", choices=recipes.PRECISIONS)
+    recipe.add_argument(
+        "--precision",
+        choices=recipes.PRECISIONS,
+        help="auto: mixed_bfloat16 where this machine multiplies in it, else float32",
+    )
     recipe.add_argument("--seed", type=int, metavar="N")
     faces = parser.add_argument_group("data")
     faces.add_argument("--strict", action="store_true", help="stop at a damaged file")
@@ -151,11 +156,13 @@ def build_parser() -> argparse.ArgumentParser:
     kept = parser.add_argument_group("checkpoints and verification")
     kept.add_argument(
         "--checkpoint-every",
-        type=_positive,
+        type=positive_int,
         metavar="N",
         help="steps between checkpoints; default: 500 or two minutes, and at each epoch's end",
     )
-    kept.add_argument("--keep", type=_positive, default=3, metavar="K", help="newest checkpoints")
+    kept.add_argument(
+        "--keep", type=positive_int, default=3, metavar="K", help="newest checkpoints"
+    )
     kept.add_argument(
         "--verify-images", type=existing_dir, metavar="DIR", help="verify on these after each epoch"
     )
@@ -178,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     arguments = build_parser().parse_args(argv)
     _faces.check_options(arguments)
-    recipe = recipe_from(arguments)
+    recipe = _folder.as_begun(arguments, recipe_from(arguments))
     strategy = make_strategy(
         arguments.strategy, recipe.batch_size
     )  # before TensorFlow does a thing
@@ -339,12 +346,6 @@ def fit(
 
 def _default(name: str) -> str:
     return f"(default: {_faces.DEFAULTS[name]})"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on: {text}")
-    return int(text)
 
 
 def recipe_from(arguments: argparse.Namespace) -> recipes.Recipe:

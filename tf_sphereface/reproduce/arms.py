@@ -41,7 +41,7 @@ class Arm:
         """How much an update of a face costs, in units of SphereFaceNet-4's at 56x48."""
         height, width = self.recipe.input_size
         depth = {"sphereface4": 1.0, "sphereface10": 4.0}.get(self.recipe.backbone, 10.0)
-        precision = {"float32": 1.8, "mixed_float16": 9.0}.get(self.recipe.precision, 1.0)
+        precision = {"float32": 1.8, "mixed_float16": 9.0}.get(self.recipe.policy, 1.0)
         return depth * precision * height * width / (56 * 48)
 
 
@@ -89,12 +89,15 @@ def loss_arms(base: Recipe) -> list[Arm]:
 
 
 def cost_arms(base: Recipe) -> list[Arm]:
-    """What saves time, for m = 4: float32 beside bfloat16, a sampled head beside the full one."""
+    """What saves time, for m = 4: float32 beside bfloat16, a sampled head beside the full one.
+
+    Where the base is float32 there is nothing to compare it with.
+    """
     arm = _changer(base)
-    return [
-        arm("m4-float32", margin=4, precision="float32"),
-        arm("m4-sampled-head", margin=4, sample_rate=SAMPLE_RATE),
-    ]
+    arms = [arm("m4-sampled-head", margin=4, sample_rate=SAMPLE_RATE)]
+    if base.policy != "float32":
+        arms.insert(0, arm("m4-float32", margin=4, precision="float32"))
+    return arms
 
 
 def cost_seed_arms(base: Recipe) -> list[Arm]:
@@ -127,5 +130,9 @@ def full_size_arms(base: Recipe) -> list[Arm]:
 
 
 def real_base() -> Recipe:
-    """Return the recipe that every real arm changes: the preset `short`."""
-    return recipes.preset("short")
+    """Return the recipe that every real arm changes: the preset `short`.
+
+    Its precision is this machine's, so that an arm says the same of itself on another one.
+    """
+    recipe = recipes.preset("short")
+    return dataclasses.replace(recipe, precision=recipe.policy)

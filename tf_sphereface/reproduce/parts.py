@@ -20,6 +20,7 @@ from tf_sphereface.reproduce import bounds, document, faces, toys
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces, Size
 from tf_sphereface.reproduce.runner import Results, Say, run_arms
+from tf_sphereface.reproduce.workers import default_jobs
 
 GEOMETRY = ("embeddings", "bounds", "boundaries")
 TRAINED: dict[str, Callable[[Recipe], list[Arm]]] = {
@@ -45,6 +46,7 @@ def reproduce(
     data: Path | None = None,
     lfw: Path | None = None,
     quick: bool = False,
+    jobs: int | None = None,
     page: Path | None = None,
     say: Say = lambda text: None,
 ) -> Path:
@@ -56,6 +58,7 @@ def reproduce(
         data: training faces; see `faces.find_real`.
         lfw: pairs to verify on; likewise.
         quick: a small run on synthetic faces, whatever data there is.
+        jobs: how many arms at a time; None is `workers.default_jobs`.
         page: another place for the page, its figures into `images/paper` beside it.
         say: called with lines of text.
 
@@ -85,10 +88,10 @@ def reproduce(
     if "bounds" in wanted:
         _bounds(out, quick, say)
     if trained:
-        chosen = _chosen_arms(trained, quick)
+        chosen = _chosen_arms(trained, quick, Results(out).precision())
         source = _rendered if quick else _reader(*_checked(real))
         with progress() as bar:
-            run_arms(chosen, out, source, say=say, bar=bar)
+            run_arms(chosen, out, source, say=say, bar=bar, jobs=jobs or default_jobs())
     if wanted:
         _note_time(out, wanted, time.monotonic() - began)
     return document.write(out, page or out / "paper.md", quick=quick, say=say)
@@ -105,8 +108,8 @@ def _refuse_a_mixture(out: Path, quick: bool, parts: Sequence[str] | None) -> No
         raise ValueError(f"quick has no part {', '.join(lacking)}: give faces to train on")
 
 
-def _chosen_arms(parts: Sequence[str], quick: bool) -> list[Arm]:
-    """Return each arm of the parts once."""
+def _chosen_arms(parts: Sequence[str], quick: bool, precision: str | None) -> list[Arm]:
+    """Return each arm of the parts once, in the precision of those that are there already."""
     if quick:
         base = quick_base()
         every = []
@@ -116,7 +119,9 @@ def _chosen_arms(parts: Sequence[str], quick: bool) -> list[Arm]:
         if "losses" in parts:
             every += [arm for arm in arms_of.loss_arms(base) if arm.name == "cosface"]
     else:
-        every = [arm for part in parts for arm in TRAINED[part](arms_of.real_base())]
+        base = arms_of.real_base()
+        base = dataclasses.replace(base, precision=precision or base.precision)
+        every = [arm for part in parts for arm in TRAINED[part](base)]
     return list({arm.name: arm for arm in every}.values())
 
 

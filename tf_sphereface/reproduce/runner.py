@@ -17,6 +17,7 @@ from tf_sphereface.embedder import library_versions
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces, Size
 from tf_sphereface.reproduce.training import Outcome, run_arm
+from tf_sphereface.reproduce.workers import at_once, in_turn
 
 Say = Callable[[str], None]
 PAIRS = "pairs.npz"  # which pairs are genuine, their folds, and their fingerprint
@@ -57,6 +58,16 @@ class Results:
             return bool(json.loads(path.read_text(encoding="utf-8"))["faces"]["real"])
         return None
 
+    def precision(self) -> str | None:
+        """Return what the arms that are there compute in; None where there is none.
+
+        Arms of two machines are comparable if it is the same for all; `m4-float32` tells nothing.
+        """
+        for path in sorted(self.folder.glob("*.json")):
+            if "float32" not in path.stem:
+                return str(json.loads(path.read_text(encoding="utf-8"))["recipe"]["precision"])
+        return None
+
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Return the scores of an arm, and which pairs it decided rightly."""
         with np.load(self.folder / f"{name}.npz") as stored:
@@ -86,23 +97,25 @@ class Pace:
     Args:
         work: of everything that is to be done.
         seconds_a_unit: a first guess.
+        clock: tells the time in seconds.
     """
 
-    def __init__(self, work: float, seconds_a_unit: float) -> None:
-        self._left, self._guess = work, seconds_a_unit
-        self._done = self._seconds = 0.0
+    def __init__(
+        self, work: float, seconds_a_unit: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._work, self._guess, self._clock = work, seconds_a_unit, clock
+        self._began, self._done = clock(), 0.0
 
-    def finished(self, work: float, seconds: float) -> None:
+    def moved(self, work: float) -> None:
         """Note that some of the work is done."""
-        self._left -= work
         self._done += work
-        self._seconds += seconds
 
     @property
     def minutes_left(self) -> float:
         """The estimate."""
-        unit = self._seconds / self._done if self._done else self._guess
-        return max(self._left, 0.0) * unit / 60
+        seconds = self._clock() - self._began
+        unit = seconds / self._done if self._done else self._guess
+        return max(self._work - self._done, 0.0) * unit / 60
 
 
 def updates(arm: Arm, faces: int) -> int:
@@ -117,16 +130,19 @@ def run_arms(
     *,
     say: Say = lambda text: None,
     bar: Any = None,
+    jobs: int = 1,
     run: Callable[..., Outcome] = run_arm,
 ) -> Results:
     """Run the arms that are not done yet.
 
     Args:
-        arms: what to run, in this order; names are unique.
+        arms: what to run, in this order; names are unique. Several at a time start with the
+            longest, so that they end together.
         folder: of the results.
         faces_of: from (height, width) to the faces; called once a size, when first needed.
         say: called with a line of text after each arm.
         bar: a `rich` progress bar, or None.
+        jobs: how many at a time.
         run: what trains and verifies an arm.
 
     Returns:
@@ -139,7 +155,8 @@ def run_arms(
         loaded = {size: faces_of(size)}  # one size in memory at a time
         faces = loaded[size]
         _keep_pairs(faces, folder)
-        _run_size([a for a in arms if a.recipe.input_size == size], faces, results, say, bar, run)
+        of_size = [arm for arm in arms if arm.recipe.input_size == size]
+        _run_size(of_size, faces, results, say, bar, jobs, run)
     return results
 
 
@@ -155,32 +172,44 @@ def _run_size(
     results: Results,
     say: Say,
     bar: Any,
+    jobs: int,
     run: Callable[..., Outcome],
 ) -> None:
     waiting = [arm for arm in arms if not results.done(arm, faces.about)]
     if len(waiting) < len(arms):
         say(f"{len(arms) - len(waiting)} of {len(arms)} arms were done before")
-    count = len(faces.labels)
-    cost = {arm.name: arm.work * updates(arm, count) * arm.recipe.batch_size for arm in waiting}
-    pace = Pace(sum(cost.values()), seconds_a_unit=0.0018)  # measured on two cores
-    whole = bar and bar.add_task("all arms", total=len(waiting))
-    for number, arm in enumerate(waiting, start=1):
-        task = bar and bar.add_task(arm.name, total=updates(arm, count))
-        began = time.monotonic()
+    if not waiting:
+        return
+    count, jobs = len(faces.labels), min(jobs, len(waiting))
+    cost = {arm.name: arm.work * arm.recipe.batch_size for arm in waiting}  # of an update
+    whole = {arm.name: cost[arm.name] * updates(arm, count) for arm in waiting}
+    pace = Pace(sum(whole.values()), seconds_a_unit=0.0018)  # measured on two cores
+    bars: dict[str, Any] = {}
+    total = bar and bar.add_task("all arms", total=len(waiting))
 
-        def moved(steps: int, task: Any = task) -> None:
-            if bar:
-                bar.update(task, advance=steps)
-
-        outcome = run(arm.recipe, faces, moved)
-        results.save(arm.name, outcome)
-        pace.finished(cost[arm.name], time.monotonic() - began)
+    def moved(arm: Arm, steps: int) -> None:
+        pace.moved(cost[arm.name] * steps)
         if bar:
-            bar.remove_task(task)
-            bar.update(whole, advance=1)
+            if arm.name not in bars:
+                bars[arm.name] = bar.add_task(arm.name, total=updates(arm, count))
+            bar.update(bars[arm.name], advance=steps)
+
+    if jobs == 1:
+        outcomes = in_turn(waiting, faces, moved, run)
+    else:
+        waiting.sort(key=lambda arm: -whole[arm.name])
+        outcomes = at_once(waiting, faces, moved, run, jobs)
+    for number, (arm, outcome) in enumerate(outcomes, start=1):
+        results.save(arm.name, outcome)
+        if bar:
+            if arm.name in bars:
+                bar.remove_task(bars.pop(arm.name))
+            bar.update(total, advance=1)
+        seconds = outcome.figures["seconds"]
         say(
             f"{number} of {len(waiting)}  {arm.name}: {headline(outcome.figures)}, "
-            f"{time.monotonic() - began:.0f} s; about {pace.minutes_left:.0f} minutes left"
+            f"{seconds['training'] + seconds['verification']:.0f} s; about "
+            f"{pace.minutes_left:.0f} minutes left"
         )
 
 

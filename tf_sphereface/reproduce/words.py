@@ -129,10 +129,10 @@ is compared with softmax and m = 1 in [real-faces.md](real-faces.md).
 COST = """\
 ## 8. What saves time
 
-The m = 4 run again, in float32, and with a head of which each update sees {rate:.0%} of the class
-centres; the first seed by default, the others with `--parts cost-seeds`. Both are paired with the
-same seeds of the row of mixed_bfloat16 and the full head. *Within* says whether the difference is
+The m = 4 run again, in float32 if the other arms are not, and with a head of which each update sees
+{rate:.0%} of the class centres; the first seed by default, the others with `--parts cost-seeds`.
+They are paired with the same seeds of the first row. *Within* says whether the difference is
 below two standard errors over the folds, and below two standard errors of a difference of as many
 seeds each, by the spread of m = 4's seeds. *Faster* is the ratio of the first seed's median time of
-an update, one run after the other, so that other work on the machine counts in it.
+an update, so that other work on the machine, such as other arms, counts in it.
 """

@@ -1,0 +1,55 @@
+"""What the processor or the GPUs of this machine multiply fast."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import tensorflow as tf
+
+# Linux' names for the instructions that multiply bfloat16. Without them TensorFlow computes such
+# convolutions by a path that is several times slower than float32's (docs/benchmarks.md).
+BFLOAT16_FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
+BFLOAT16_CAPABILITY = (8, 0)  # of NVIDIA's GPUs: Ampere and later
+
+
+def has_bfloat16() -> bool:
+    """Whether training in bfloat16 pays: all GPUs multiply it, or without GPUs the processor does.
+
+    What is not known to multiply it, such as a processor of another system than Linux, is taken
+    not to: float32 is never slow.
+    """
+    capabilities = gpu_capabilities()
+    if capabilities:
+        return all(capability >= BFLOAT16_CAPABILITY for capability in capabilities)
+    return bool(BFLOAT16_FEATURES & processor_features())
+
+
+def gpu_capabilities() -> list[tuple[int, ...]]:
+    """Return what NVIDIA calls the compute capability of each GPU; () where it is not told."""
+    details = tf.config.experimental.get_device_details
+    gpus = tf.config.list_physical_devices("GPU")
+    return [tuple(details(gpu).get("compute_capability", ())) for gpu in gpus]
+
+
+@functools.cache
+def processor_features(listing: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Return what Linux says that the processor can do; nothing on other systems.
+
+    Args:
+        listing: where it says so. All processors of a machine are taken to be alike.
+
+    Example:
+
+    >>> sorted(processor_features(Path("no/such/file")))
+    []
+    """
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # of x86, of ARM
+            return frozenset(value.split())
+    return frozenset()

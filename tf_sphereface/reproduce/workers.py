@@ -1,0 +1,140 @@
+"""Several arms at a time, each in a process of its own with its share of the cores.
+
+A small network does not fill two cores: half of a step's operations are too short to be shared.
+Two arms on a core each are done sooner than one after the other on both (docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from tf_sphereface import _hardware
+from tf_sphereface.reproduce.arms import Arm
+from tf_sphereface.reproduce.faces import Faces
+from tf_sphereface.reproduce.training import Outcome
+
+MOST = 4  # processes by default: each holds TensorFlow and the faces, some 2 GB
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+MOVED, DONE, FAILED = "moved", "done", "failed"
+
+Moved = Callable[[Arm, int], None]
+RunArm = Callable[..., Outcome]
+
+
+def default_jobs() -> int:
+    """Return how many arms run at a time: one with a GPU, else one a core, four at most."""
+    return 1 if _hardware.gpu_capabilities() else min(MOST, os.cpu_count() or 1)
+
+
+def in_turn(
+    arms: Sequence[Arm], faces: Faces, moved: Moved, run: RunArm
+) -> Iterator[tuple[Arm, Outcome]]:
+    """Run one arm after the other, here."""
+    for arm in arms:
+        yield arm, run(arm.recipe, faces, lambda steps, arm=arm: moved(arm, steps))
+
+
+def at_once(
+    arms: Sequence[Arm], faces: Faces, moved: Moved, run: RunArm, jobs: int
+) -> Iterator[tuple[Arm, Outcome]]:
+    """Run some arms at a time; each is given back when it is done.
+
+    Args:
+        arms: started in this order.
+        faces: what they are trained and verified on; each process gets a copy.
+        moved: called with an arm and its updates since the last call, in this process.
+        run: what trains and verifies an arm; a function that can be imported by name.
+        jobs: how many processes.
+
+    Raises:
+        ChildProcessError: an arm raised an error, or its process ended. The others are stopped.
+    """
+    waiting = list(arms)
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    processes: dict[Any, Any] = {}  # by the connection
+    running: dict[Any, Arm] = {}
+
+    def give(connection: Any) -> None:
+        running.pop(connection, None)
+        arm = waiting.pop(0) if waiting else None
+        if arm is not None:
+            running[connection] = arm
+        with contextlib.suppress(ConnectionError):  # who has ended is found when it is waited for
+            connection.send(arm)
+
+    try:
+        with _threads(max(1, (os.cpu_count() or 1) // jobs)):
+            for _ in range(min(jobs, len(arms))):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, run), daemon=True)
+                process.start()
+                theirs.close()  # so that ours ends when the process does
+                processes[ours] = process
+        for connection in processes:
+            with contextlib.suppress(ConnectionError):
+                connection.send(faces)  # as an argument, one start would wait for the other
+            give(connection)
+        while running:
+            for connection in wait(list(running)):
+                arm = running[connection]
+                kind, value = _receive(connection, processes[connection], arm)
+                if kind == MOVED:
+                    moved(arm, value)
+                elif kind == DONE:
+                    give(connection)
+                    yield arm, value
+                else:
+                    raise ChildProcessError(f"the arm {arm.name} failed: {value}")
+    finally:
+        for connection, process in processes.items():
+            connection.close()
+            process.terminate()
+            process.join()
+
+
+def _receive(connection: Any, process: Any, arm: Arm) -> tuple[str, Any]:
+    try:
+        kind, value = connection.recv()
+    except (EOFError, ConnectionError):
+        process.join(10)
+        raise ChildProcessError(
+            f"the process of the arm {arm.name} ended with exit code {process.exitcode}: was "
+            "there too little memory? Use fewer --jobs; what is done is kept"
+        ) from None
+    return str(kind), value
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Give the processes that are started so many threads, unless the user has said how many."""
+    given = {name: os.environ.get(name) for name in THREADS}
+    for name in THREADS:
+        os.environ.setdefault(name, str(count))
+    try:
+        yield
+    finally:
+        for name, value in given.items():
+            if value is None:
+                del os.environ[name]
+
+
+def _work(connection: Connection, run: RunArm) -> None:
+    """Run the arms that come through the connection after the faces, until None comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops this process
+    with contextlib.suppress(EOFError, BrokenPipeError):  # nobody is there
+        faces = connection.recv()
+        while (arm := connection.recv()) is not None:
+            try:
+                outcome = run(arm.recipe, faces, lambda steps: connection.send((MOVED, steps)))
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # told to whoever waits for it
+                connection.send((FAILED, f"{type(error).__name__}: {error}"))
+            else:
+                connection.send((DONE, outcome))
