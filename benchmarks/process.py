@@ -25,13 +25,23 @@ class Worker:
     Args:
         variant: what to prepare.
         threads: how many it may use.
+        first_core: of the cores that it may use, counted from 0.
+        environment: variables of the process; by default oneDNN is on, as in the commands.
 
     Raises:
         WorkerFailed: from `__enter__`, `run` and `stop`.
     """
 
-    def __init__(self, variant: Variant, threads: int) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        threads: int,
+        first_core: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.environment = {"TF_ENABLE_ONEDNN_OPTS": "1", **os.environ, **(environment or {})}
         self.request = {
+            "first_core": first_core,
             "side": variant.side,
             "task": variant.task,
             "options": variant.options,
@@ -56,7 +66,7 @@ class Worker:
             stderr=self.log,
             text=True,
             env={
-                **os.environ,
+                **self.environment,
                 "OMP_NUM_THREADS": threads,
                 "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             },

@@ -96,6 +96,7 @@ def train(network: str, dtype: str, batch: int, num_classes: int) -> Step:
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("float32" if dtype == "float32" else f"mixed_{dtype}")
     backbone = {
+        "SphereFaceNet-4": lambda: sf.backbones.SphereFaceNet(4, (56, 48, 3)),
         "SphereFaceNet-20": lambda: sf.backbones.SphereFaceNet(20),
         "MobileFaceNet": sf.backbones.MobileFaceNet,
     }[network]()

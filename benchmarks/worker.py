@@ -33,10 +33,10 @@ def peak_memory() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def bind_to_cores(threads: int) -> None:
-    """Use the first `threads` of the cores that this process may use."""
+def bind_to_cores(first: int, threads: int) -> None:
+    """Use `threads` of the cores that this process may use, from the `first` on."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + threads])
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
@@ -47,7 +47,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         answers.flush()
 
     first = json.loads(requests.readline())
-    bind_to_cores(first["threads"])
+    bind_to_cores(first.get("first_core", 0), first["threads"])
     side = importlib.import_module(f"with_{first['side']}")
     side.use_threads(first["threads"])
     imported = peak_memory()

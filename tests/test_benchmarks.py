@@ -14,7 +14,10 @@ import pytest
 from tf_sphereface.backbones import MobileFaceNet, SphereFaceNet, count_macs, count_parameters
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("cases", "process", "table", "worker", "compare", "with_keras", "with_torch")
+MODULES = (
+    *("cases", "process", "table", "worker", "compare", "processor"),
+    *("with_keras", "with_torch"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -150,3 +153,44 @@ def test_torch_has_the_same_networks():
         network, width = theirs
         assert sum(p.numel() for p in network.parameters()) == count_parameters(ours)
         assert width == ours.output_shape[-1]
+
+
+def test_ways_of_a_processor_take_turns_and_are_told_as_ratios(monkeypatch, capsys, tmp_path):
+    import processor
+
+    started = []
+
+    class Pretended:
+        """A process whose steps take as long as its type and variables say."""
+
+        def __init__(self, variant, threads, first_core=0, environment=None):
+            dtype = variant.options["dtype"]
+            slow = 2.0 if environment == {"TF_ENABLE_ONEDNN_OPTS": "0"} else 1.0
+            self.seconds = slow * (7.0 if dtype == "bfloat16" else 1.0) * 1.6 / threads
+            started.append((threads, first_core))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def run(self, seconds, drain=0):
+            return [[self.seconds, 0.0]] * 3
+
+    monkeypatch.setattr(processor, "Worker", Pretended)
+    report = tmp_path / "processor.json"
+    options = ["--networks", "SphereFaceNet-4", "--threads", "2", "--rounds", "2"]
+    assert processor.main([*options, "--json", str(report)]) == 0
+    assert started == [(2, 0)] * 4 + [(1, 0), (1, 1)]
+    rows = json.loads(report.read_text())["rows"]
+    assert {row["way"]: row["ratio"] for row in rows} == {
+        "float32, oneDNN": 1.0,
+        "float32, without oneDNN": 2.0,
+        "bfloat16, oneDNN": 7.0,
+        "one on all cores": 1.0,
+        "one a core": 1.0,  # each half as fast as the one, and two of them
+    }
+    assert "| SphereFaceNet-4, batch 64 | bfloat16, oneDNN | 5600 | 7.00 | 7.00 to 7.00 |" in (
+        capsys.readouterr().out
+    )

@@ -46,15 +46,22 @@ def by_keras(network, table_of):
     return functools.cache(lambda: table_of(network))
 
 
-# Pairs by which each of the four figures may differ from Keras', of 1,200. Each fold's threshold is
-# chosen anew, so that a cosine that moves by 0.01 can turn over a pair next to it.
+# Pairs by which each of the four figures may differ from Keras', of 1,200, and their mean. Each
+# fold's threshold is chosen anew, so that a cosine that moves by 0.01 can turn over a pair next to
+# it, in either direction: ONNX in int8 gave +4, 0, -1 and -4. With overflowing sums it was -3, -4,
+# -2 and +2.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("file_format", "kind", "most"),
-    [("tflite", "none", 1), ("onnx", "none", 1), ("tflite", "int8", 3), ("onnx", "int8", 3)],
+    ("file_format", "kind", "most", "mean"),
+    [
+        ("tflite", "none", 1, 1),
+        ("onnx", "none", 1, 1),
+        ("tflite", "int8", 3, 1.5),
+        ("onnx", "int8", 5, 1.5),
+    ],
 )
 def test_accuracy_is_kept(
-    lfw_source, network, table_of, by_keras, tmp_path, file_format, kind, most
+    lfw_source, network, table_of, by_keras, tmp_path, file_format, kind, most, mean
 ):
     path = tmp_path / f"m.{file_format}"
     # Calibrated on other people: identities that look like LFW's are left out of that folder.
@@ -71,3 +78,4 @@ def test_accuracy_is_kept(
         for key, result in table.items()
     }
     assert max(map(abs, moved.values())) <= most, moved
+    assert abs(sum(moved.values()) / len(moved)) <= mean, moved

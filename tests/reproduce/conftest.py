@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def whole_folder(tmp_path: Path, few_faces: Faces, recipe: Recipe) -> Path:
     from tf_sphereface.reproduce.arms import Arm
     from tf_sphereface.reproduce.runner import run_arms
 
-    every = {arm.name: arm for make in parts.TRAINED.values() for arm in make(recipe)}
+    base = dataclasses.replace(recipe, precision="mixed_bfloat16")  # beside which float32 is an arm
+    every = {arm.name: arm for make in parts.TRAINED.values() for arm in make(base)}
     small = []
     for arm in every.values():  # full-size arms as well, on the small faces
         changed = arm.recipe.__class__(**{**arm.recipe.__dict__, "input_size": (28, 24)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -145,7 +146,8 @@ def time_section(out: Path) -> list[str]:
     """How long it took: in processor time, which other work on the machine does not change much."""
     kept = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("arms/*.json"))]
     pieces = []
-    extra = {arm.name for make in ON_REQUEST for arm in make(real_base())}
+    base = dataclasses.replace(real_base(), precision="mixed_bfloat16")  # has all arms
+    extra = {arm.name for make in ON_REQUEST for arm in make(base)}
     for on_request, what in ((False, "arms"), (True, "arms on request")):
         spent = [a["seconds"]["processor"] / 60 for a in kept if (a["name"] in extra) == on_request]
         if spent:

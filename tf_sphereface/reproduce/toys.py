@@ -121,8 +121,9 @@ def train_toy(toy: Toy, dimensions: int, margin: int | None, epochs: int, seed: 
         toy.images[order], toy.labels[order], batch_size=BATCH, epochs=epochs, verbose=0
     ).history
     return {
-        "held_out": model.predict(toy.held_out, verbose=0),
-        "seen": model.predict(toy.images, verbose=0),
+        # Called, not `predict`: that traces once a network, of which TensorFlow warns.
+        "held_out": np.asarray(network(toy.held_out, training=False)),
+        "seen": np.asarray(network(toy.images, training=False)),
         "centres": np.asarray(model.head_layer.kernel).T,
         "accuracy": float(history["accuracy"][-1]),
         "steps": steps,
