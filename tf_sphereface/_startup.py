@@ -1,7 +1,7 @@
 """How the commands start TensorFlow: quietly, and with its fast path; import this before it.
 
 On processors without AVX-512's or AVX's instructions for networks TensorFlow leaves oneDNN off,
-with which a training step there is 1.5 to 1.8 times as fast (docs/benchmarks.md). The commands
+with which a training step there is 1.1 to 1.7 times as fast (docs/benchmarks.md). The commands
 turn it on, unless whoever runs them has decided otherwise.
 
 TensorFlow writes half a dozen lines to standard error whenever it starts, about oneDNN, the

@@ -111,7 +111,7 @@ class Recipe:
     def policy(self) -> str:
         """The Keras dtype policy that `precision` is on this machine.
 
-        A processor without bfloat16 arithmetic takes some seven times as long for convolutions in
+        A processor without bfloat16 arithmetic takes some twelve times as long for convolutions in
         it as in float32 (*measured here*, docs/benchmarks.md), so `"auto"` is float32 there.
 
         Example:

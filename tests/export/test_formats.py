@@ -127,6 +127,24 @@ def test_a_flatten_needs_no_shape_at_run_time(tiny_net, tmp_path):
     assert not operators & {"Shape", "Gather", "Concat", "Cast"}
 
 
+def test_no_sum_of_an_int8_onnx_file_overflows(tiny_net, faces, tmp_path):
+    """Processors without VNNI add two products of uint8 and int8 in 16 bits, and saturate."""
+    import onnx
+    from onnx import numpy_helper
+
+    export_onnx(tiny_net, tmp_path / "m.onnx", "int8", calibration=faces)
+    model = onnx.load(tmp_path / "m.onnx")
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = [v for k, v in stored.items() if v.dtype == np.int8 and k.endswith("_quantized")]
+    assert len(weights) == 5  # four convolutions and the embedding
+    for values in weights:
+        worst = 2 * 255 * int(np.abs(values.astype(np.int32)).max())
+        assert worst <= np.iinfo(np.int16).max
+    assert (
+        max(int(np.abs(values).max()) for values in weights) == 63
+    )  # and all of the range is used
+
+
 def test_heads_are_left_out(tiny_net, faces, tmp_path):
     """A FaceClassifier and a model that ends in AngularDense give their backbone's embedding."""
     path = tmp_path / "m.tflite"

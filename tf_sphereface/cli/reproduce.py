@@ -29,7 +29,8 @@ Every arm is kept as JSON when it is done. The same command again goes on where 
 
 EXAMPLES = """\
   tf_sphereface-reproduce --out paper --quick                 # 3 minutes, synthetic faces
-  tf_sphereface-reproduce --out paper --data FACES --lfw LFW  # all, about 75 minutes on 2 cores
+  tf_sphereface-reproduce --out paper --data FACES --lfw LFW  # all, some 75 minutes on 2 cores
+                                                              # that multiply bfloat16
   tf_sphereface-reproduce --out paper --parts embeddings bounds boundaries
   tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts full-size   # 112x96
   tf_sphereface-reproduce --out paper --parts none            # write the page again
