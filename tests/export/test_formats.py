@@ -140,9 +140,8 @@ def test_no_sum_of_an_int8_onnx_file_overflows(tiny_net, faces, tmp_path):
     for values in weights:
         worst = 2 * 255 * int(np.abs(values.astype(np.int32)).max())
         assert worst <= np.iinfo(np.int16).max
-    assert (
-        max(int(np.abs(values).max()) for values in weights) == 63
-    )  # and all of the range is used
+    largest = max(int(np.abs(values.astype(np.int32)).max()) for values in weights)
+    assert largest in (63, 64)  # and all of the range is used
 
 
 def test_heads_are_left_out(tiny_net, faces, tmp_path):
