@@ -27,6 +27,7 @@ GREETINGS = (
     b"This TensorFlow binary is optimized to use",
     b"To enable the following instructions",
 )
+is_quiet = False  # whether this process' TensorFlow was started so
 WITHOUT_A_GPU = (b"Could not find cuda drivers", b"failed call to cuInit")
 
 
@@ -77,4 +78,5 @@ def start_tensorflow() -> None:
 if is_command(sys.argv[0]):
     os.environ.setdefault(ONEDNN, "1")
     if VARIABLE not in os.environ:
+        is_quiet = True
         start_tensorflow()

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,8 @@ from tf_sphereface.reproduce.faces import Faces
 from tf_sphereface.reproduce.runner import Pace, Results, run_arms
 from tf_sphereface.reproduce.training import Outcome, run_arm
 from tf_sphereface.training import build_annealing
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_one_arm(few_faces: Faces, recipe: Recipe) -> None:
@@ -142,6 +146,39 @@ def test_an_arm_that_fails_ends_the_others(
         run_arms(arms, tmp_path, lambda size: few_faces, jobs=2, run=fail_or_die)
     assert time.monotonic() - began < 55
     assert multiprocessing.active_children() == []
+
+
+ORPHANS = """
+import os, sys, time
+from tf_sphereface.recipes import Recipe
+from tf_sphereface.reproduce.arms import Arm
+from tf_sphereface.reproduce.workers import at_once
+
+def run(recipe, faces, moved):
+    moved(os.getpid())
+    time.sleep(100)
+
+if __name__ == "__main__":
+    arms = [Arm("a", Recipe()), Arm("b", Recipe())]
+    list(at_once(arms, None, lambda arm, process: print(process, flush=True), run, 2))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """Even where it is killed and can stop nobody."""
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        children = [int(parent.stdout.readline()) for _ in range(2)]
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while alive := [child for child in children if Path(f"/proc/{child}").exists()]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
 
 
 def test_the_precision_of_a_folder_is_kept(

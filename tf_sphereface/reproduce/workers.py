@@ -10,11 +10,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from tf_sphereface import _hardware
+from tf_sphereface import _hardware, _startup
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces
 from tf_sphereface.reproduce.training import Outcome
@@ -69,7 +70,7 @@ def at_once(
             connection.send(arm)
 
     try:
-        with _threads(max(1, (os.cpu_count() or 1) // jobs)):
+        with _environment(max(1, (os.cpu_count() or 1) // jobs)):
             for _ in range(min(jobs, len(arms))):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(theirs, run), daemon=True)
@@ -111,22 +112,26 @@ def _receive(connection: Any, process: Any, arm: Arm) -> tuple[str, Any]:
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Give the processes that are started so many threads, unless the user has said how many."""
-    given = {name: os.environ.get(name) for name in THREADS}
+def _environment(threads: int) -> Iterator[None]:
+    """Start processes with so many threads, unless the user has said how many, and as quietly."""
+    before = {name: os.environ.get(name) for name in (*THREADS, _startup.VARIABLE)}
     for name in THREADS:
-        os.environ.setdefault(name, str(count))
+        os.environ.setdefault(name, str(threads))
+    if _startup.is_quiet:  # a process that finds the variable lets TensorFlow say what it likes
+        os.environ.pop(_startup.VARIABLE, None)
     try:
         yield
     finally:
-        for name, value in given.items():
-            if value is None:
-                del os.environ[name]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _work(connection: Connection, run: RunArm) -> None:
     """Run the arms that come through the connection after the faces, until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops this process
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError):  # nobody is there
         faces = connection.recv()
         while (arm := connection.recv()) is not None:
@@ -138,3 +143,11 @@ def _work(connection: Connection, run: RunArm) -> None:
                 connection.send((FAILED, f"{type(error).__name__}: {error}"))
             else:
                 connection.send((DONE, outcome))
+
+
+def _end_with_the_parent() -> None:
+    """End this process when the one that started it ends, however it does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
