@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import keras
 import pytest
 
 from tf_sphereface import _hardware, recipes, training
 from tf_sphereface.callbacks import TrainingDoctor
+from tf_sphereface.cli import _folder, train
 
 ZEN_3 = (
     "processor\t: 0\nflags\t\t: fpu avx avx2 fma\n\nprocessor\t: 1\nflags\t\t: fpu avx avx2 fma\n"
@@ -97,3 +99,20 @@ def test_the_doctor_names_a_type_without_arithmetic(machine, policy, features, g
     if said:
         assert said in texts[0]
         assert "--precision float32" in texts[0]
+
+
+def test_a_resumed_run_keeps_its_precision(machine, tmp_path):
+    """Begun where bfloat16 is fast and gone on with where it is not, or the other way round."""
+    machine("avx512_bf16")
+    names = ["--data", "synthetic", "--preset", "quick", "--out", str(tmp_path)]
+    begun = train.recipe_from(train.build_parser().parse_args(names))
+    config = {"recipe": begun.to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    machine("avx2")
+    for more, policy in (
+        ([], "float32"),
+        (["--resume"], "mixed_bfloat16"),
+        (["--resume", "--precision", "float32"], "float32"),  # refused later: another recipe
+    ):
+        arguments = train.build_parser().parse_args([*names, *more])
+        assert _folder.as_begun(arguments, train.recipe_from(arguments)).policy == policy
