@@ -83,7 +83,7 @@ def compare_jobs(network: str, cores: int, rounds: int, seconds: float) -> dict[
 
 
 def rows_of(network: str, turns: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Return a row for each way: milliseconds, and how many times as fast the first one is."""
+    """Return a row for each way: milliseconds, and the time over that of the first one."""
     first = next(iter(turns.values()))
     rows = []
     for name, times in turns.items():
