@@ -119,6 +119,25 @@ def test_arms_run_at_once(tmp_path: Path, few_faces: Faces, recipe: Recipe) -> N
     assert "about 0 minutes left" in said[-1]
 
 
+def test_the_time_left_knows_of_larger_faces(
+    tmp_path: Path, few_faces: Faces, recipe: Recipe, made_up: Callable[..., Outcome]
+) -> None:
+    """Sizes are trained one after the other, and what waits is counted from the start."""
+    large = dataclasses.replace(recipe, input_size=(56, 48), epochs=10_000)
+    arms = [Arm("large", large), Arm("small", recipe)]
+    said: list[str] = []
+
+    def run(of: Recipe, faces: Faces, moved: object) -> Outcome:
+        return made_up(of, faces, 0)
+
+    run_arms(arms, tmp_path, lambda size: few_faces, say=said.append, run=run)
+    first, second = said
+    assert first.startswith("1 of 1 at 28x24  small: ")
+    # 30,000 updates of 16 faces, 1.8 units each in float32, at the first guess of 1.8 ms a unit
+    assert "about 26 minutes left" in first
+    assert second.startswith("1 of 1  large: ")
+
+
 def fail_or_die(recipe: Recipe, faces: Faces, moved: Callable[[int], None]) -> Outcome:
     """Fail in an arm of one seed, end the process in one of another, else wait."""
     moved(1)

@@ -47,7 +47,9 @@ def check_figures(page: Path, expected: set[str]) -> None:
 def test_page_of_everything(whole_folder: Path) -> None:
     found = bounds.measure(rays=72, points=7)
     (whole_folder / "bounds.json").write_text(json.dumps(found))
-    (whole_folder / "runs.json").write_text('[{"parts": ["margin"], "seconds": 90, "cores": 2}]')
+    runs = [["margin", "lambda"], ["margin"], ["full-size"]]  # two pieces and one on request
+    written = [{"parts": names, "seconds": 90, "cores": 2} for names in runs]
+    (whole_folder / "runs.json").write_text(json.dumps(written))
     said: list[str] = []
     page = document.write(whole_folder, whole_folder / "paper.md", quick=False, say=said.append)
     text = page.read_text(encoding="utf-8")
@@ -59,7 +61,11 @@ def test_page_of_everything(whole_folder: Path) -> None:
     for title, figure in published.BY_MARGIN.items():
         assert f"| {title} | {figure} |" in text  # published, in its own column and marked
     assert "† recalled, not checked against a source" in text
-    assert "34 arms 1.7 minutes, 7 arms on request 0.3" in text  # 3 seconds each
+    assert "34 arms 1.7 minutes, 22 arms on request 1.1" in text  # 3 seconds each
+    assert "the default parts 3.0 minutes, `--parts full-size` 1.5 minutes" in text
+    asked = document._commands(Kinds(Results(whole_folder)))  # of real faces
+    assert asked.endswith("--lfw LFW --parts margin-seeds cost-seeds full-size")
+    assert "is the mean over six seeds" in text
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):  # a table's rows are alike
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
     assert "Not run (`--parts embeddings`)" in text

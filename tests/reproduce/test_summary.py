@@ -46,5 +46,29 @@ def test_verdicts() -> None:
     assert verdict(None) == "not run"
     assert verdict(Difference(0.01, 0.006, 0.1, [0.01])) == "not told apart from noise"
     assert verdict(Difference(-0.02, 0.006, 0.01, [-0.02])) == "the opposite"
-    assert verdict(Difference(0.02, 0.006, 0.01, [0.05, -0.01])) == "the seeds disagree"
-    assert verdict(Difference(0.02, 0.006, 0.01, [0.03, 0.01])) == "holds"
+    assert verdict(Difference(0.02, 0.006, 0.01, [0.025, 0.02, 0.015])) == "holds"
+
+
+def test_verdicts_know_of_the_seeds() -> None:
+    """Three seeds of one sign are not enough where they are far apart; two that agree are."""
+    noise = "not told apart from the seeds' noise"
+    assert verdict(Difference(0.02, 0.006, 0.01, [0.05, -0.01])) == noise
+    assert verdict(Difference(0.02, 0.006, 0.01, [0.04, 0.015, 0.005])) == noise  # t = 1.9 < 4.3
+    six = [0.034, 0.018, 0.026, -0.001, 0.03, 0.013]  # t = 3.8 > 2.6, one sign apart
+    assert verdict(Difference(0.02, 0.006, 0.01, six)) == "holds"
+    assert verdict(Difference(-0.02, 0.006, 0.01, [-value for value in six])) == "the opposite"
+    one = Difference(0.02, 0.006, 0.01, [0.02])  # 2 points; 2.8 are two deviations of a difference
+    assert verdict(one, seed_spread=0.01) == noise
+    assert verdict(one, seed_spread=0.005) == "holds"
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    """As scipy's test of one sample has it, on either side of 5 %."""
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        found = rng.normal(0.01, 0.01, size=4)
+        difference = Difference(float(found.mean()), 0.001, 0.01, found.tolist())
+        assert difference.seed_error == pytest.approx(stats.sem(found))
+        assert difference.within_seeds is bool(stats.ttest_1samp(found, 0.0).pvalue >= 0.05)
+    assert Difference(0.01, 0.001, 0.01, [0.01]).within_seeds is False

@@ -29,10 +29,11 @@ Every arm is kept as JSON when it is done. The same command again goes on where 
 
 EXAMPLES = """\
   tf_sphereface-reproduce --out paper --quick                 # 3 minutes, synthetic faces
-  tf_sphereface-reproduce --out paper --data FACES --lfw LFW  # all, some 75 minutes on 2 cores
+  tf_sphereface-reproduce --out paper --data FACES --lfw LFW  # all, some 50 minutes on 2 cores
                                                               # that multiply bfloat16
   tf_sphereface-reproduce --out paper --parts embeddings bounds boundaries
   tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts full-size   # 112x96
+  tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts margin-seeds  # 3 more seeds
   tf_sphereface-reproduce --out paper --parts none            # write the page again
 
 FACES holds one folder a person, of faces aligned to 112x96. LFW holds images/NAME/NAME_0001.jpg,
@@ -63,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=(*NAMES, "none"),
         metavar="PART",
-        help=f"of {', '.join(NAMES)}; by default all but {' and '.join(ON_REQUEST)}. Without data: "
+        help=f"of {', '.join(NAMES)}; by default all but {', '.join(ON_REQUEST)}. Without data: "
         f"{', '.join(GEOMETRY)}",
     )
     parser.add_argument(

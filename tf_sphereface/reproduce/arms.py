@@ -10,6 +10,7 @@ from tf_sphereface import recipes
 from tf_sphereface.recipes import Recipe
 
 SEEDS = (0, 1, 2)
+MORE_SEEDS = (3, 4, 5)  # of the ablation on m, on request
 MARGINS = (1, 2, 3, 4)
 LAMBDA_MINIMA = (0.0, 2.0, 10.0)
 SAMPLE_RATE = 0.3
@@ -64,6 +65,11 @@ def margin_arms(base: Recipe, seeds: Sequence[int] = SEEDS) -> list[Arm]:
         arms.append(arm(f"softmax-seed{seed}", loss="softmax", margin=None, seed=seed))
         arms += [arm(f"m{m}-seed{seed}", margin=m, seed=seed) for m in MARGINS]
     return arms
+
+
+def margin_seed_arms(base: Recipe) -> list[Arm]:
+    """The arms of `margin_arms` with as many seeds again."""
+    return margin_arms(base, MORE_SEEDS)
 
 
 def lambda_arms(base: Recipe) -> list[Arm]:
@@ -127,6 +133,13 @@ def full_size_arms(base: Recipe) -> list[Arm]:
         arm("softmax-full-size", loss="softmax", margin=None),
         *[arm(f"m{m}-full-size", margin=m) for m in (1, 4)],
     ]
+
+
+ON_REQUEST: dict[str, Callable[[Recipe], list[Arm]]] = {
+    "margin-seeds": margin_seed_arms,
+    "cost-seeds": cost_seed_arms,
+    "full-size": full_size_arms,
+}
 
 
 def real_base() -> Recipe:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tf_sphereface._files import atomic_path, write_json
 from tf_sphereface.reproduce import drawing_arms, drawing_geometry, words
+from tf_sphereface.reproduce.arms import SEEDS
 from tf_sphereface.reproduce.kinds import Kinds, claims
 from tf_sphereface.reproduce.runner import Results, Say
 from tf_sphereface.reproduce.sections import (
@@ -79,11 +80,11 @@ def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
 
 def _commands(kinds: Kinds) -> str:
     """Return what made the results, the parts that run on request too where they are there."""
-    titles = {"cost-seeds": "float32", "full-size": "m = 4, 112x96"}
+    titles = {"margin-seeds": ("m = 4", len(SEEDS)), "cost-seeds": ("sampled head", 1)}
     on_request = [
         part
-        for part, title in titles.items()
-        if (found := kinds.average(title)) and (part == "full-size" or len(found.runs) > 1)
+        for part, (title, default) in {**titles, "full-size": ("m = 4, 112x96", 0)}.items()
+        if (found := kinds.average(title)) and len(found.runs) > default
     ]
     more = [f"{COMMAND} --parts {' '.join(on_request)}"] if on_request else []
     return "\n".join([COMMAND, *more])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
-from tf_sphereface.reproduce.arms import OTHER_LOSSES, SEEDS
+from tf_sphereface.reproduce.arms import MORE_SEEDS, OTHER_LOSSES, SEEDS
 from tf_sphereface.reproduce.runner import Results
 from tf_sphereface.reproduce.summary import Average, Difference, average, difference
-from tf_sphereface.reproduce.tables import points, table, verdict
+from tf_sphereface.reproduce.tables import over_seeds, points, table, verdict
 
 TWO = (("softmax", "softmax"), ("m = 4", "m4"))  # title and arm of what depth and size compare
 RECIPES = {
@@ -28,9 +29,10 @@ class Kinds:
 
     def __init__(self, results: Results) -> None:
         self.results = results
+        every = (*SEEDS, *MORE_SEEDS)
         self.of_margin = {
-            "softmax": [f"softmax-seed{seed}" for seed in SEEDS],
-            **{f"m = {m}": [f"m{m}-seed{seed}" for seed in SEEDS] for m in (1, 2, 3, 4)},
+            "softmax": [f"softmax-seed{seed}" for seed in every],
+            **{f"m = {m}": [f"m{m}-seed{seed}" for seed in every] for m in (1, 2, 3, 4)},
         }
         self.names: dict[str, list[str]] = {
             **self.of_margin,
@@ -44,9 +46,19 @@ class Kinds:
             **{f"{loss}, 112x96": [f"{arm}-full-size"] for loss, arm in (*TWO, ("m = 1", "m1"))},
         }
 
-    def average(self, title: str, key: str = "flip-plain") -> Average | None:
-        """Return the mean over the seeds that are there."""
-        return average(self.results, self.names[title], key)
+    def average(
+        self, title: str, key: str = "flip-plain", most: int | None = None
+    ) -> Average | None:
+        """Return the mean over the seeds that are there, or over the first `most` of them."""
+        return average(self.results, self.names[title][:most], key)
+
+    def seed_spread(self) -> float | None:
+        """Return the standard deviation over seeds, pooled over softmax and every m."""
+        found = [self.average(title) for title in self.of_margin]
+        spreads = [(len(a.runs) - 1, a.spread) for a in found if a and a.spread is not None]
+        if not spreads:
+            return None
+        return math.sqrt(sum(n * s**2 for n, s in spreads) / sum(n for n, _ in spreads))
 
     def one_seed(self, title: str, key: str = "flip-plain") -> Average | None:
         """Return what the first seed alone reached."""
@@ -96,11 +108,12 @@ def claims(kinds: Kinds) -> list[str]:
         ("ten layers beat four, softmax", "softmax, 10 layers", "softmax"),
         ("lambda's minimum of 5 beats 10", "m = 4", "lambda 10"),
     ]
-    cells = []
+    cells, spread = [], kinds.seed_spread()
     for claim, first, second in rows:
         found = kinds.paired(first, second)
         if found is not None:
-            cells.append([claim, points(found), verdict(found)])
+            judged = verdict(found, spread)
+            cells.append([claim, points(found), over_seeds(found), judged])
     for claim, better in (
         ("the gap between genuine and impostor angles grows with m", lambda a: a.gap),
         ("the angular Fisher score falls with m", lambda a: -(a.angular_fisher_score or 0.0)),
@@ -110,9 +123,11 @@ def claims(kinds: Kinds) -> list[str]:
         if len(values) == 4:
             rises = all(b > a for a, b in itertools.pairwise(values))
             ends = "holds from m = 1 to 4, not in each step" if values[-1] > values[0] else "fails"
-            cells.append([claim, "section 4", "holds" if rises else ends])
+            cells.append([claim, "section 4", "", "holds" if rises else ends])
     return [
         "**What survives on a small set** (*holds*, *the opposite*: by more than two paired "
-        "standard errors over the folds, and with the same sign for every seed):\n",
-        *table(["claim", "difference, points", "here"], cells),
+        "standard errors over the folds, and outside the 95 % interval of Student's t over the "
+        "seeds, or, with one seed, by more than two standard deviations of a difference between "
+        "two seeds):\n",
+        *table(["claim", "difference, points", "over seeds", "here"], cells),
     ]

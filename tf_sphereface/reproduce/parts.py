@@ -30,11 +30,10 @@ TRAINED: dict[str, Callable[[Recipe], list[Arm]]] = {
     "cost": arms_of.cost_arms,
     "depth": arms_of.depth_arms,
     "recipe": arms_of.recipe_arms,
-    "cost-seeds": arms_of.cost_seed_arms,
-    "full-size": arms_of.full_size_arms,
+    **arms_of.ON_REQUEST,
 }
 NAMES = (*GEOMETRY, *TRAINED)
-ON_REQUEST = ("cost-seeds", "full-size")
+ON_REQUEST = tuple(arms_of.ON_REQUEST)
 BY_DEFAULT = tuple(name for name in NAMES if name not in ON_REQUEST)
 QUICK_PEOPLE, QUICK_IMAGES = 40, 24
 

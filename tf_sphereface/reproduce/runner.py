@@ -150,13 +150,14 @@ def run_arms(
     """
     results = Results(folder)
     loaded: dict[Size, Faces] = {}
-    sizes = {arm.recipe.input_size for arm in arms}
-    for size in sorted(sizes):
+    for size in sorted({arm.recipe.input_size for arm in arms}):
         loaded = {size: faces_of(size)}  # one size in memory at a time
         faces = loaded[size]
         _keep_pairs(faces, folder)
         of_size = [arm for arm in arms if arm.recipe.input_size == size]
-        _run_size(of_size, faces, results, say, bar, jobs, run)
+        later = [arm for arm in arms if arm.recipe.input_size > size]
+        later = [arm for arm in later if results.load(arm.name) is None]
+        _run_size(of_size, later, faces, results, say, bar, jobs, run)
     return results
 
 
@@ -168,6 +169,7 @@ def _keep_pairs(faces: Faces, folder: Path) -> None:
 
 def _run_size(
     arms: Sequence[Arm],
+    later: Sequence[Arm],
     faces: Faces,
     results: Results,
     say: Say,
@@ -175,14 +177,15 @@ def _run_size(
     jobs: int,
     run: Callable[..., Outcome],
 ) -> None:
+    """Run the arms of one size; those of larger ones, later, count in the time left."""
     waiting = [arm for arm in arms if not results.done(arm, faces.about)]
     if len(waiting) < len(arms):
         say(f"{len(arms) - len(waiting)} of {len(arms)} arms were done before")
     if not waiting:
         return
     count, jobs = len(faces.labels), min(jobs, len(waiting))
-    cost = {arm.name: arm.work * arm.recipe.batch_size for arm in waiting}  # of an update
-    whole = {arm.name: cost[arm.name] * updates(arm, count) for arm in waiting}
+    cost = {arm.name: arm.work * arm.recipe.batch_size for arm in (*waiting, *later)}  # an update's
+    whole = {arm.name: cost[arm.name] * updates(arm, count) for arm in (*waiting, *later)}
     pace = Pace(sum(whole.values()), seconds_a_unit=0.0018)  # measured on two cores
     bars: dict[str, Any] = {}
     total = bar and bar.add_task("all arms", total=len(waiting))
@@ -199,6 +202,8 @@ def _run_size(
     else:
         waiting.sort(key=lambda arm: -whole[arm.name])
         outcomes = at_once(waiting, faces, moved, run, jobs)
+    height, width = waiting[0].recipe.input_size
+    known = f"{len(waiting)} at {height}x{width}" if later else f"{len(waiting)}"
     for number, (arm, outcome) in enumerate(outcomes, start=1):
         results.save(arm.name, outcome)
         if bar:
@@ -207,7 +212,7 @@ def _run_size(
             bar.update(total, advance=1)
         seconds = outcome.figures["seconds"]
         say(
-            f"{number} of {len(waiting)}  {arm.name}: {headline(outcome.figures)}, "
+            f"{number} of {known}  {arm.name}: {headline(outcome.figures)}, "
             f"{seconds['training'] + seconds['verification']:.0f} s; about "
             f"{pace.minutes_left:.0f} minutes left"
         )

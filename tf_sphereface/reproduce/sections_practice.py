@@ -5,22 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tf_sphereface.reproduce import words
-from tf_sphereface.reproduce.arms import (
-    SAMPLE_RATE,
-    cost_seed_arms,
-    full_size_arms,
-    real_base,
-)
+from tf_sphereface.reproduce.arms import ON_REQUEST, SAMPLE_RATE, SEEDS, real_base
 from tf_sphereface.reproduce.kinds import RECIPES, Kinds
 from tf_sphereface.reproduce.sections import CENTRED, MISSING, noise_again, training_cells
 from tf_sphereface.reproduce.summary import Difference, step_ratio
 from tf_sphereface.reproduce.tables import angles, percent, points, seeds, table
-
-ON_REQUEST = (cost_seed_arms, full_size_arms)
 
 
 def cost_section(kinds: Kinds) -> list[str]:
@@ -37,14 +31,14 @@ def cost_section(kinds: Kinds) -> list[str]:
         kept = kinds.first(title)
         if kept is None:
             continue
-        reached = kinds.average(title)
+        reached = kinds.average(title, most=len(SEEDS))
         found = None if title == "m = 4" else kinds.paired(title, "m = 4")
         cells.append(
             [
                 words_,
                 str(len(reached.runs)) if reached else "—",
                 percent(reached),
-                percent(kinds.average(title, CENTRED)),
+                percent(kinds.average(title, CENTRED, len(SEEDS))),
                 "" if found is None else points(found),
                 "" if found is None else seeds(found),
                 "" if found is None else ", ".join(_noise(kinds, found)),
@@ -97,7 +91,7 @@ def recipe_section(kinds: Kinds) -> list[str]:
 
 def _noise(kinds: Kinds, found: Difference) -> tuple[str, str]:
     """Say whether a difference is within the folds' noise, and within the seeds'."""
-    spread_ = getattr(kinds.average("m = 4"), "spread", None)
+    spread_ = kinds.seed_spread()
     folds = "yes" if found.within_noise else "no"
     if spread_ is None:
         return folds, "unknown"
@@ -147,7 +141,7 @@ def time_section(out: Path) -> list[str]:
     kept = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("arms/*.json"))]
     pieces = []
     base = dataclasses.replace(real_base(), precision="mixed_bfloat16")  # has all arms
-    extra = {arm.name for make in ON_REQUEST for arm in make(base)}
+    extra = {arm.name for make in ON_REQUEST.values() for arm in make(base)}
     for on_request, what in ((False, "arms"), (True, "arms on request")):
         spent = [a["seconds"]["processor"] / 60 for a in kept if (a["name"] in extra) == on_request]
         if spent:
@@ -171,7 +165,16 @@ def time_section(out: Path) -> list[str]:
     ]
     path = out / "runs.json"
     if path.is_file():
-        runs = json.loads(path.read_text(encoding="utf-8"))
-        minutes = sum(run["seconds"] for run in runs) / 60
-        lines.append(f"By the clock: {minutes:.1f} minutes on {runs[-1]['cores']} cores.\n")
+        lines.append(_by_the_clock(json.loads(path.read_text(encoding="utf-8"))))
     return lines
+
+
+def _by_the_clock(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Say how long each set of parts took, its pieces added up where it was resumed."""
+    spent: dict[str, float] = {}
+    for run in runs:
+        on_request = [part for part in run["parts"] if part in ON_REQUEST]
+        what = f"`--parts {' '.join(on_request)}`" if on_request else "the default parts"
+        spent[what] = spent.get(what, 0.0) + run["seconds"] / 60
+    times = ", ".join(f"{what} {minutes:.1f} minutes" for what, minutes in spent.items())
+    return f"By the clock, on {runs[-1]['cores']} cores: {times}.\n"

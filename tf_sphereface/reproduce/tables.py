@@ -46,20 +46,37 @@ def seeds(found: Difference | None) -> str:
     return "—" if found is None else ", ".join(f"{100 * value:+.2f}" for value in found.seeds)
 
 
-def verdict(found: Difference | None) -> str:
-    """Say whether the first is better, by more than two standard errors and for every seed.
+def over_seeds(found: Difference | None) -> str:
+    """Return the standard error over the seeds, in points, and how many they are."""
+    if found is None or len(found.seeds) < 2:
+        return "one seed"
+    return f"± {100 * found.seed_error:.2f} ({len(found.seeds)} seeds)"
+
+
+def verdict(found: Difference | None, seed_spread: float | None = None) -> str:
+    """Say whether the first is better, by the folds and by the seeds.
+
+    Args:
+        found: the difference.
+        seed_spread: standard deviation over seeds of such runs, by which a difference of one seed
+            is judged; None where it is not known.
 
     Example:
 
     >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]))
     'holds'
+    >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]), seed_spread=0.01)
+    "not told apart from the seeds' noise"
     """
     if found is None or math.isnan(found.std_error):
         return "not run"
     if found.within_noise:
         return "not told apart from noise"
-    if len({value > 0 for value in found.seeds}) > 1:
-        return "the seeds disagree"
+    one = len(found.seeds) == 1 and seed_spread is not None
+    if one and abs(found.accuracy) <= 2 * math.sqrt(2) * (seed_spread or 0.0):
+        return "not told apart from the seeds' noise"
+    if found.within_seeds:
+        return "not told apart from the seeds' noise"
     return "holds" if found.accuracy > 0 else "the opposite"
 
 

@@ -97,9 +97,11 @@ accuracy here (section 5).
 
 PAIRED = """\
 The same pairs, paired: difference in points ± its standard error over the folds (of the mean over
-the seeds), each seed's own difference, and p: the pairs' signs flipped at random. It is the
-chance of such a difference on other pairs if there were none; whether it repeats with other
-seeds, the seeds say.
+the seeds), and p: the pairs' signs flipped at random. It is the chance of such a difference on
+other pairs if there were none. Whether it repeats with other seeds, the standard error *over
+seeds* and each seed's own difference say. A seed is the order of the faces and the first weights;
+another machine, or another number of threads, adds in another order, and may end as far off as
+another seed ([real-faces.md](real-faces.md)).
 """
 
 LAMBDA = """\
@@ -133,6 +135,7 @@ The m = 4 run again, in float32 if the other arms are not, and with a head of wh
 {rate:.0%} of the class centres; the first seed by default, the others with `--parts cost-seeds`.
 They are paired with the same seeds of the first row. *Within* says whether the difference is
 below two standard errors over the folds, and below two standard errors of a difference of as many
-seeds each, by the spread of m = 4's seeds. *Faster* is the ratio of the first seed's median time of
-an update, so that other work on the machine, such as other arms, counts in it.
+seeds each, by the standard deviation over seeds of all rows of section 4. *Faster* is the ratio of
+the first seed's median time of an update, so that other work on the machine, such as other arms,
+counts in it.
 """
