@@ -173,8 +173,8 @@ def _by_the_clock(runs: Sequence[Mapping[str, Any]]) -> str:
     """Say how long each set of parts took, its pieces added up where it was resumed."""
     spent: dict[str, float] = {}
     for run in runs:
-        on_request = [part for part in run["parts"] if part in ON_REQUEST]
-        what = f"`--parts {' '.join(on_request)}`" if on_request else "the default parts"
+        asked = set(run["parts"]) & set(ON_REQUEST)
+        what = f"`--parts {' '.join(run['parts'])}`" if asked else "the default parts"
         spent[what] = spent.get(what, 0.0) + run["seconds"] / 60
     times = ", ".join(f"{what} {minutes:.1f} minutes" for what, minutes in spent.items())
     return f"By the clock, on {runs[-1]['cores']} cores: {times}.\n"

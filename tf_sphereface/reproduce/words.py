@@ -91,8 +91,8 @@ deviation over seeds. Angles are means over pairs; the angular Fisher score is o
 MARGIN_FELT = """\
 *Margin felt* is `angular.effective_margin` at the end of the run: lambda's minimum leaves little of
 m, and one step of m is a tenth of a margin. That is why neighbouring rows are hard to tell apart on
-a small set, while m = 4 and softmax are not; a smaller minimum makes the margin larger, and costs
-accuracy here (section 5).
+a small set, while m = 4 and softmax are not. A smaller minimum makes the margin larger; section 5
+has what becomes of accuracy then.
 """
 
 PAIRED = """\
@@ -100,8 +100,8 @@ The same pairs, paired: difference in points ± its standard error over the fold
 the seeds), and p: the pairs' signs flipped at random. It is the chance of such a difference on
 other pairs if there were none. Whether it repeats with other seeds, the standard error *over
 seeds* and each seed's own difference say. A seed is the order of the faces and the first weights;
-another machine, or another number of threads, adds in another order, and may end as far off as
-another seed ([real-faces.md](real-faces.md)).
+another machine, or another number of threads, adds in another order, and the same seed ends
+elsewhere, if not as far as another seed does ([real-faces.md](real-faces.md)).
 """
 
 LAMBDA = """\
