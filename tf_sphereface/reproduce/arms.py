@@ -108,10 +108,19 @@ def cost_arms(base: Recipe) -> list[Arm]:
 
 def cost_seed_arms(base: Recipe) -> list[Arm]:
     """The arms of `cost_arms` with the other seeds, so that each has as many as `margin_arms`."""
+    return _other_seeds(cost_arms(base))
+
+
+def loss_seed_arms(base: Recipe) -> list[Arm]:
+    """The arms of `loss_arms` with the other seeds, likewise."""
+    return _other_seeds(loss_arms(base))
+
+
+def _other_seeds(arms: Sequence[Arm]) -> list[Arm]:
     return [
         Arm(f"{arm.name}-seed{seed}", dataclasses.replace(arm.recipe, seed=seed))
         for seed in SEEDS[1:]
-        for arm in cost_arms(base)
+        for arm in arms
     ]
 
 
@@ -137,6 +146,7 @@ def full_size_arms(base: Recipe) -> list[Arm]:
 
 ON_REQUEST: dict[str, Callable[[Recipe], list[Arm]]] = {
     "margin-seeds": margin_seed_arms,
+    "loss-seeds": loss_seed_arms,
     "cost-seeds": cost_seed_arms,
     "full-size": full_size_arms,
 }

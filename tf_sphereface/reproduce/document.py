@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_sphereface._files import atomic_path, write_json
 from tf_sphereface.reproduce import drawing_arms, drawing_geometry, words
-from tf_sphereface.reproduce.arms import SEEDS
+from tf_sphereface.reproduce.arms import OTHER_LOSSES, SEEDS
 from tf_sphereface.reproduce.kinds import Kinds, claims
 from tf_sphereface.reproduce.runner import Results, Say
 from tf_sphereface.reproduce.sections import (
@@ -80,7 +80,11 @@ def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
 
 def _commands(kinds: Kinds) -> str:
     """Return what made the results, the parts that run on request too where they are there."""
-    titles = {"margin-seeds": ("m = 4", len(SEEDS)), "cost-seeds": ("sampled head", 1)}
+    titles = {
+        "margin-seeds": ("m = 4", len(SEEDS)),
+        "loss-seeds": (OTHER_LOSSES[0][0], 1),
+        "cost-seeds": ("sampled head", 1),
+    }
     on_request = [
         part
         for part, (title, default) in {**titles, "full-size": ("m = 4, 112x96", 0)}.items()
@@ -131,8 +135,9 @@ def _with_figures(lines: list[str], kinds: Kinds, images: Path, drawn: list[str]
         elif name == "training":
             drawing_arms.draw_training(kinds.results, single, images)
         else:
-            first = ((title, kinds.one_seed(title)) for title in kinds.one_seed_titles())
-            rows = [(title, found) for title, found in first if found is not None]
+            most = kinds.loss_seeds()
+            every = ((title, kinds.average(title, most=most)) for title in kinds.loss_titles())
+            rows = [(title, found) for title, found in every if found is not None]
             drawing_arms.draw_ranking(rows, "softmax", images)
         found.append(picture(name, drawn))
     return found

@@ -41,6 +41,7 @@ def draw_margins(kinds: Mapping[str, Average], folder: Path) -> str:
             right.text(place, middle, f"{found.gap:.1f}°", ha="center", va="center", fontsize=8)
         right.set_ylabel("mean angle, degrees")
         above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+        right.set_xlim(-0.45, len(kinds) - 0.55)  # the gaps are written beside the points
         right.legend(frameon=False, fontsize=8, ncols=2, **above)
         for panel in (left, right):
             panel.set_xticks(places, list(kinds))

@@ -36,7 +36,7 @@ class Kinds:
         }
         self.names: dict[str, list[str]] = {
             **self.of_margin,
-            **{f"{loss}": [loss] for loss, _ in OTHER_LOSSES},
+            **{loss: _seeds(loss) for loss, _ in OTHER_LOSSES},
             **{f"lambda {value}": [f"m4-lambda{value}"] for value in (0, 2, 10)},
             "caffe": ["m4-caffe"],
             "float32": _seeds("m4-float32"),
@@ -81,10 +81,19 @@ class Kinds:
         """Return what is kept of the first seed."""
         return self.results.load(self.names[title][0])
 
-    def one_seed_titles(self) -> list[str]:
-        """Return the titles of the losses that did not diverge."""
+    def loss_titles(self) -> list[str]:
+        """Return the titles of the losses of which the first seed is there."""
         titles = [*self.of_margin, *(loss for loss, _ in OTHER_LOSSES)]
-        return [title for title in titles if self.one_seed(title) is not None]
+        return [title for title in titles if self.first(title) is not None]
+
+    def loss_seeds(self) -> int:
+        """Return how many seeds losses are compared over: those that all of them have."""
+        names = [self.names[title][: len(SEEDS)] for title in self.loss_titles()]
+        there = [
+            all(self.results.load(name) is not None for name in of_seed)
+            for of_seed in zip(*names, strict=True)
+        ]
+        return sum(itertools.takewhile(bool, there))
 
 
 def _seeds(name: str) -> list[str]:

@@ -60,7 +60,7 @@ def margin_section(kinds: Kinds) -> list[str]:
             train=_capital(first["faces"]["train"]),
             test=first["faces"]["test"],
             recipe=describe_recipe(first["recipe"]),
-            seeds={1: "one", 2: "two", 3: "three", 6: "six"}.get(runs, str(runs)),
+            seeds=_count(runs),
         ),
         *table(head, cells),
         f"*Published*: SphereFace-64 on CASIA-WebFace; {published.legend('*', '†')}\n",
@@ -74,6 +74,10 @@ def margin_section(kinds: Kinds) -> list[str]:
         ),
         "figure: training",
     ]
+
+
+def _count(number: int) -> str:
+    return {1: "one", 2: "two", 3: "three", 6: "six"}.get(number, str(number))
 
 
 def _margin_felt(kept: Mapping[str, Any] | None) -> str:
@@ -204,17 +208,29 @@ def loss_section(kinds: Kinds) -> list[str]:
     """Every loss."""
     if all(kinds.first(loss) is None for loss, _ in OTHER_LOSSES):
         return ["## 7. Every loss of the library\n", MISSING]
-    return [words.LOSSES, *loss_table(kinds), *noise_again(kinds), "figure: losses"]
+    number = kinds.loss_seeds()
+    seeds_ = "One seed" if number == 1 else f"The mean over {_count(number)} seeds"
+    return [
+        words.LOSSES.format(seeds=seeds_),
+        *loss_table(kinds),
+        *noise_again(kinds),
+        "figure: losses",
+    ]
 
 
 def loss_table(kinds: Kinds) -> list[str]:
     """Return the table of all losses; `docs/losses.md` has it too."""
-    cells = []
-    for title in [*kinds.of_margin, *(loss for loss, _ in OTHER_LOSSES)]:
-        kept = kinds.first(title)
-        if kept is None:
-            continue
-        found, recipe = kinds.one_seed(title), kept["recipe"]
+    cells, most = [], kinds.loss_seeds()
+
+    def pair(first: str, second: str) -> Difference | None:
+        if first == second:
+            return None
+        return difference(kinds.results, kinds.names[first][:most], kinds.names[second][:most])
+
+    for title in kinds.loss_titles():
+        kept = kinds.first(title) or {}
+        found, recipe = kinds.average(title, most=most), kept["recipe"]
+        paired = [pair(title, other) for other in ("softmax", "m = 4")]
         margin, scale = recipe["margin"], recipe["scale"]
         cells.append(
             [
@@ -222,17 +238,18 @@ def loss_table(kinds: Kinds) -> list[str]:
                 "—" if margin is None else f"{margin:g}",
                 "—" if scale is None else f"{scale:g}",
                 percent(found) if found else "diverged",
-                percent(kinds.one_seed(title, CENTRED)),
+                percent(kinds.average(title, CENTRED, most)),
                 *angles(found),
                 *training_cells(kinds, title)[1:],
                 _length(kept),
-                "" if title == "softmax" else points(_first_pair(kinds, title, "softmax")),
-                "" if title == "m = 4" else points(_first_pair(kinds, title, "m = 4")),
+                *[points(one) if one else "" for one in paired],
+                *([seeds(paired[0]) if paired[0] else ""] if most > 1 else []),
             ]
         )
     head = ["loss", "m", "s", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
     head += ["Fisher score", "accuracy in training", "length of x"]
     head += ["paired with softmax", "paired with A-Softmax m = 4"]
+    head += ["with softmax, seed by seed"] if most > 1 else []
     return table(head, cells)
 
 
@@ -240,8 +257,3 @@ def _length(kept: Mapping[str, Any]) -> str:
     """Return the median length of the test images' embeddings."""
     row = kept["verification"].get("flip-plain", {})
     return f"{row['embedding_length']:.3g}" if "embedding_length" in row else "—"
-
-
-def _first_pair(kinds: Kinds, first: str, second: str) -> Difference | None:
-    """Return the paired difference of the first seed alone."""
-    return difference(kinds.results, kinds.names[first][:1], kinds.names[second][:1])
