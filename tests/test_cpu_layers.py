@@ -101,8 +101,15 @@ def test_bfloat16_is_as_near_to_float32_as_stock_is(name):
 
 @pytest.mark.slow
 def test_a_whole_network_is_as_exact_as_the_stock_one():
-    """Both are compared with float64: fifty normalised layers amplify any rounding."""
+    """Both are compared with float64: fifty normalised layers amplify any rounding.
+
+    With slopes of 1 a PReLU has no kink: else a value that rounding takes across 0, in either of
+    the two, changes gradients by a thousandth.
+    """
     network = MobileFaceNet(input_shape=(32, 32, 3), embedding_dim=16)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.PReLU):
+            layer.alpha.assign(tf.ones_like(layer.alpha.value))
     fast = _cpu_layers.for_training(network)
     kinds = [type(layer) for layer in fast.layers if isinstance(layer, _cpu_layers.StandIn)]
     counts = {kind.__name__: kinds.count(kind) for kind in _cpu_layers.STAND_INS.values()}
@@ -120,7 +127,7 @@ def test_a_whole_network_is_as_exact_as_the_stock_one():
     x, upstream = batch((32, 32, 3), 16, zeros=False), batch((16,), 16, zeros=False)
     truth = results(exact, tf.cast(x, tf.float64), upstream)
     stock, ours = (results(model, x, upstream) for model in (network, fast))
-    assert distance(truth, ours) < 3 * distance(truth, stock) + 1e-6
+    assert distance(truth, ours) < 2 * distance(truth, stock)
 
 
 @pytest.mark.parametrize(
