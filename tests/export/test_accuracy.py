@@ -48,8 +48,8 @@ def by_keras(network, table_of):
 
 # Pairs by which each of the four figures may differ from Keras', of 1,200, and how many may be lost
 # in their mean. Each fold's threshold is chosen anew, so that a cosine that moves by 0.01 can turn
-# over a pair next to it, in either direction. In int8, on two kinds of processor: ONNX +4, 0, -1 and
-# -4, then +1, -3, +1 and -4; TensorFlow Lite up to +3, then +2, +2, +3 and +1. With sums that
+# over a pair next to it, in either direction. In int8, on two kinds of processor: ONNX +4, 0, -1
+# and -4, then +1, -3, +1 and -4; TensorFlow Lite up to +3, then +2, +2, +3 and +1. With sums that
 # overflow ONNX was -3, -4, -2 and +2.
 @pytest.mark.slow
 @pytest.mark.parametrize(
