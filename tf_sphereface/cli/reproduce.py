@@ -33,7 +33,7 @@ EXAMPLES = """\
                                                               # that multiply bfloat16
   tf_sphereface-reproduce --out paper --parts embeddings bounds boundaries
   tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts full-size   # 112x96
-  tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts margin-seeds  # 3 more seeds
+  tf_sphereface-reproduce --out paper --data FACES --lfw LFW --parts margin-seeds loss-seeds
   tf_sphereface-reproduce --out paper --parts none            # write the page again
 
 FACES holds one folder a person, of faces aligned to 112x96. LFW holds images/NAME/NAME_0001.jpg,
