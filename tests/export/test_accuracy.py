@@ -47,22 +47,22 @@ def by_keras(network, table_of):
 
 
 # Pairs by which each of the four figures may differ from Keras', of 1,200, and how many may be lost
-# in their mean. Each fold's threshold is chosen anew, so that a cosine that moves by 0.01 can turn
-# over a pair next to it, in either direction. In int8, on two kinds of processor: ONNX +4, 0, -1
-# and -4, then +1, -3, +1 and -4; TensorFlow Lite up to +3, then +2, +2, +3 and +1. With sums that
-# overflow ONNX was -3, -4, -2 and +2.
+# and gained in their mean. Each fold's threshold is chosen anew, so that a cosine that moves by
+# 0.01 can turn over a pair next to it, in either direction. In int8, on two kinds of processor:
+# ONNX +4, 0, -1 and -4, then +1, -3, +1 and -4; TensorFlow Lite up to +3, then +2, +2, +3 and +1.
+# With sums that overflow ONNX was -3, -4, -2 and +2.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("file_format", "kind", "most", "lost"),
+    ("file_format", "kind", "most", "lost", "gained"),
     [
-        ("tflite", "none", 1, 1),
-        ("onnx", "none", 1, 1),
-        ("tflite", "int8", 3, 1.5),
-        ("onnx", "int8", 5, 1.5),
+        ("tflite", "none", 1, 1, 1),
+        ("onnx", "none", 1, 1, 1),
+        ("tflite", "int8", 3, 1.5, 2.5),
+        ("onnx", "int8", 5, 1.5, 1.5),
     ],
 )
 def test_accuracy_is_kept(
-    lfw_source, network, table_of, by_keras, tmp_path, file_format, kind, most, lost
+    lfw_source, network, table_of, by_keras, tmp_path, file_format, kind, most, lost, gained
 ):
     path = tmp_path / f"m.{file_format}"
     # Calibrated on other people: identities that look like LFW's are left out of that folder.
@@ -79,4 +79,4 @@ def test_accuracy_is_kept(
         for key, result in table.items()
     }
     assert max(map(abs, moved.values())) <= most, moved
-    assert sum(moved.values()) / len(moved) >= -lost, moved
+    assert -lost <= sum(moved.values()) / len(moved) <= gained, moved

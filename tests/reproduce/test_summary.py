@@ -50,7 +50,7 @@ def test_verdicts() -> None:
 
 
 def test_verdicts_know_of_the_seeds() -> None:
-    """Three seeds of one sign are not enough where they are far apart; two that agree are."""
+    """Three seeds of one sign are not enough where they are far apart."""
     noise = "not told apart from the seeds' noise"
     assert verdict(Difference(0.02, 0.006, 0.01, [0.05, -0.01])) == noise
     assert verdict(Difference(0.02, 0.006, 0.01, [0.04, 0.015, 0.005])) == noise  # t = 1.9 < 4.3

@@ -72,10 +72,9 @@ def verdict(found: Difference | None, seed_spread: float | None = None) -> str:
         return "not run"
     if found.within_noise:
         return "not told apart from noise"
-    one = len(found.seeds) == 1 and seed_spread is not None
-    if one and abs(found.accuracy) <= 2 * math.sqrt(2) * (seed_spread or 0.0):
-        return "not told apart from the seeds' noise"
-    if found.within_seeds:
+    between_two = 2 * math.sqrt(2) * (seed_spread or 0.0)
+    one = len(found.seeds) == 1
+    if found.within_seeds or (one and abs(found.accuracy) <= between_two):
         return "not told apart from the seeds' noise"
     return "holds" if found.accuracy > 0 else "the opposite"
 
