@@ -24,10 +24,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface._files import write_json
+from tf_sphereface.alignment.detector import FaceDetector
+from tf_sphereface.alignment.images import find_photos, read_photo
 from tf_sphereface.data import synthetic
-from tf_sphereface.data.photos import find_photos, read_photo
-from tf_sphereface.detect import FaceDetector
+from tf_sphereface.utils.files import write_json
 
 Images = Sequence[NDArray[np.uint8]]
 

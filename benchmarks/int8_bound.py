@@ -19,8 +19,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_sphereface._backbone import as_backbone, load_model
 from tf_sphereface.backbones import MobileFaceNet, SphereFaceNet
+from tf_sphereface.backbones.extraction import as_backbone, load_model
 from tf_sphereface.data import synthetic
 from tf_sphereface.embedder import load_embedder
 from tf_sphereface.export import ExportError, export_tflite

@@ -102,7 +102,7 @@ def rows_of(network: str, turns: dict[str, list[float]]) -> list[dict[str, Any]]
 
 def features() -> list[str]:
     """Return those of `FEATURES` that the processor has, as Linux tells."""
-    from tf_sphereface._hardware import processor_features
+    from tf_sphereface.utils.hardware import processor_features
 
     return [name for name in FEATURES if name in processor_features()]
 

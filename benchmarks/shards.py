@@ -28,7 +28,7 @@ import tensorflow as tf
 
 from tf_sphereface import data
 from tf_sphereface.data import synthetic
-from tf_sphereface.data._pack_listing import write_listing
+from tf_sphereface.data.pack.listing import write_listing
 
 BATCH, BATCHES, ROUNDS = 128, 60, 5
 

@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 import tf_sphereface as sf
+from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
 from tf_sphereface.losses import fuse_for_xla
-from tf_sphereface.sampling import SampledAngularDense
 
 LAMBDA = 5.0
 Step = Callable[[], object]

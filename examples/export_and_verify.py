@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 
 import tf_sphereface as sf
-from tf_sphereface.eval.embeddings import embed_verification
+from tf_sphereface.eval.scoring.score_pairs import embed_verification
 
 SIZE = (56, 48)
 

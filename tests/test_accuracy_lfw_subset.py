@@ -18,17 +18,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.embedder import load_embedder
 from tf_sphereface.eval import verification
-from tf_sphereface.eval.embeddings import (
+from tf_sphereface.eval.pairs import PAIRS_A_CLASS, Pairs, draw_subset, read_pairs
+from tf_sphereface.eval.scoring.score_pairs import (
     cosines,
     embed_files,
     mean_subtracted_cosines,
     verify_embeddings,
 )
-from tf_sphereface.eval.faces import FaceReader
-from tf_sphereface.eval.pairs import Pairs, read_pairs
-from tf_sphereface.eval.subset import PAIRS_A_CLASS, draw_subset
 from tf_sphereface.importers import load_mobilefacenet
 
 # PyTorch's accuracy and standard error in percent, with the threshold grid of the authors' script

@@ -10,11 +10,12 @@ import keras
 import pytest
 
 import tf_sphereface as sf
-from tf_sphereface import recipes, training
+from tf_sphereface import training
 from tf_sphereface.data import synthetic
 from tf_sphereface.eval import ytf
-from tf_sphereface.eval.embeddings import embed_verification
+from tf_sphereface.eval.scoring.score_pairs import embed_verification
 from tf_sphereface.eval.verification import VerificationResult, compare
+from tf_sphereface.training import recipes
 
 SIZE = (56, 48)
 

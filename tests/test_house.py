@@ -98,8 +98,10 @@ def test_every_pin_is_within_its_range():
 def test_linked_folders_are_links(name):
     if not (ROOT / name).exists():
         pytest.skip("an unpacked sdist holds plain folders")
-    assert (PACKAGE / name).is_symlink()
-    assert os.readlink(PACKAGE / name) == f"../{name}"
+    assert (ROOT / name).is_symlink()
+    assert os.readlink(ROOT / name) == f"tf_sphereface/{name}"
+    assert (PACKAGE / name).is_dir()
+    assert not (PACKAGE / name).is_symlink()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_curve
 
 import tf_sphereface as sf
 from tf_sphereface.eval import verification
-from tf_sphereface.head_outputs import join
+from tf_sphereface.losses.head_output import join
 from tf_sphereface.metrics import EqualErrorRate, MeanTargetAngle, TARAtFAR
 
 CLASSES = 7

@@ -5,22 +5,22 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from tf_sphereface.utils import startup  # noqa: F401 - before TensorFlow
+
+# isort: split
 from tf_sphereface import (
-    _startup,  # noqa: F401 - before TensorFlow
+    alignment,
     angular,
     backbones,
-    caffe,
     callbacks,
-    cards,
     classifier,
     data,
     embedder,
+    importers,
     layers,
     losses,
     metrics,
     optimizers,
-    recipe_losses,
-    recipes,
     schedules,
     training,
 )
@@ -31,30 +31,28 @@ from tf_sphereface.embedder import load_embedder
 __all__ = [
     "FaceClassifier",
     "__version__",
+    "alignment",
     "angular",
     "backbones",
-    "caffe",
     "callbacks",
-    "cards",
     "classifier",
     "data",
     "embedder",
+    "importers",
     "layers",
     "load_embedder",
     "losses",
     "metrics",
     "optimizers",
-    "recipe_losses",
-    "recipes",
     "schedules",
     "training",
 ]
 
-_LAZY = ("detect", "eval", "export")
+_LAZY = ("eval", "export")
 
 
 def __getattr__(name: str) -> Any:
-    """Import `tf_sphereface.detect`, `.eval` and `.export` on first use."""
+    """Import `tf_sphereface.eval` and `.export` on first use."""
     if name in _LAZY:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

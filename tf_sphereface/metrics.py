@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tf_sphereface.head_outputs import BIAS_MARK, NORM_FLOOR, cosines_of, norms_of
+from tf_sphereface.losses.head_output import BIAS_MARK, NORM_FLOOR, cosines_of, norms_of
 
 __all__ = ["EqualErrorRate", "MeanTargetAngle", "TARAtFAR", "hits", "without_copies"]
 

@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tf_sphereface import data
-from tf_sphereface.data import _pack, synthetic
+from tf_sphereface.data import synthetic
+from tf_sphereface.data.pack import format
 
 SIZE = (56, 48)
 Batches = list[tuple[np.ndarray, np.ndarray]]
@@ -345,7 +346,7 @@ def test_what_is_no_pack(root: Path, broken: Path) -> None:
 
 
 def test_threads_share_few_open_files(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pack, "_OPEN_SHARDS", 1)
+    monkeypatch.setattr(format, "_OPEN_SHARDS", 1)
     pack = data.open_pack(packed)
     expected = pack.read(np.arange(39)).tolist()
     orders = [np.random.default_rng(i).permutation(39) for i in range(40)]

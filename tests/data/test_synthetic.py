@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tf_sphereface.data import synthetic
-from tf_sphereface.data._identity import TRAITS, _spread, draw_identity
-from tf_sphereface.data._nuisance import MOVING, draw_nuisance, draw_path
-from tf_sphereface.data._render import render
+from tf_sphereface.data.synthetic.identity import TRAITS, _spread, draw_identity
+from tf_sphereface.data.synthetic.nuisance import MOVING, draw_nuisance, draw_path
+from tf_sphereface.data.synthetic.render import render
 
 SMALL = (56, 48)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_sphereface import FaceClassifier, _xla
+from tf_sphereface import FaceClassifier
+from tf_sphereface.classifier import xla
 from tf_sphereface.layers import AngularDense
 from tf_sphereface.losses import ASoftmaxLoss
 
@@ -56,18 +57,18 @@ def test_auto_follows_the_hardware_and_says_why(monkeypatch, caplog):
     assert model.xla_reason in caplog.text
     net = model.backbone
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    assert _xla.decide("auto", False, net, 1) == (
+    assert xla.decide("auto", False, net, 1) == (
         False,
         "off, no GPU (on a CPU it is slower than without)",
     )
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0", "GPU:1"])
-    assert _xla.decide("auto", False, net, 2) == (True, "on, 2 GPU(s)")
-    assert _xla.decide("auto", True, net, 2)[0] is False
+    assert xla.decide("auto", False, net, 2) == (True, "on, 2 GPU(s)")
+    assert xla.decide("auto", True, net, 2)[0] is False
     synchronised = keras.Sequential(
         [keras.Input((4,)), keras.layers.BatchNormalization(synchronized=True)]
     )
-    assert _xla.decide("auto", False, synchronised, 1)[0] is True
-    uses, why = _xla.decide("auto", False, synchronised, 2)
+    assert xla.decide("auto", False, synchronised, 1)[0] is True
+    uses, why = xla.decide("auto", False, synchronised, 2)
     assert not uses
     assert "1 synchronised" in why
 

@@ -11,12 +11,12 @@ from onnx import TensorProto
 
 import tf_sphereface as sf
 from tests.embedder.small import SIZE, add_onnx_metadata, write_onnx
-from tf_sphereface._tflite_metadata import add_tflite_metadata
 from tf_sphereface.embedder import (
     EmbedderMetadata,
     load_embedder,
     save_embedder,
 )
+from tf_sphereface.embedder.metadata import add_tflite_metadata
 
 
 def test_a_model_in_memory(network, faces, expected):

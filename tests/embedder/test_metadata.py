@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.embedder.small import SIZE, add_onnx_metadata, write_onnx
-from tf_sphereface._tflite_metadata import add_tflite_metadata, read_tflite_metadata
 from tf_sphereface.embedder import (
     EmbedderMetadata,
     load_embedder,
     read_metadata,
     save_embedder,
 )
+from tf_sphereface.embedder.metadata import add_tflite_metadata, read_tflite_metadata
 
 TEXT = st.none() | st.text(max_size=20)
 METADATA = st.builds(

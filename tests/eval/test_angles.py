@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tf_sphereface.eval.angles import angle_distribution, angular_fisher_score
+from tf_sphereface.eval.measures.angles import angle_distribution, angular_fisher_score
 
 CLOUD = hnp.arrays(np.float64, (12, 3), elements=st.integers(-9, 9).map(float))
 

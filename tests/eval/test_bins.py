@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tf_sphereface.commands.eval.main import main
 from tf_sphereface.embedder import load_embedder
-from tf_sphereface.eval import _safe_pickle, bins, lfw
+from tf_sphereface.eval import bins, lfw
 from tf_sphereface.eval.bins import BinSet, insightface_figures, read_bin, write_bin
-from tf_sphereface.eval.cli import main
-from tf_sphereface.eval.precomputed import StoredEmbeddings
+from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings
+from tf_sphereface.utils import safe_pickle
 
 IMAGES = [f"image {k}".encode() for k in range(40)]
 SAME = [True, False] * 10
@@ -142,7 +143,7 @@ INSTRUCTIONS = st.lists(st.sampled_from([op.code.encode("latin1") for op in pick
 @given(st.lists(st.one_of(INSTRUCTIONS.map(b"".join), st.binary(max_size=9)), max_size=6))
 def test_any_bytes_give_plain_values_or_a_value_error(parts):
     try:
-        found = _safe_pickle.loads(b"".join(parts) + b".")
+        found = safe_pickle.loads(b"".join(parts) + b".")
     except ValueError:
         return
     assert isinstance(
@@ -157,7 +158,7 @@ def test_a_damaged_set_is_read_as_bytes_or_refused(data):
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     try:
-        found = _safe_pickle.loads(bytes(whole))
+        found = safe_pickle.loads(bytes(whole))
     except ValueError:
         return
     assert not callable(found)
@@ -272,7 +273,8 @@ def test_a_list_of_pairs_becomes_a_set(lfw_folder, save_pixels, capsys, tmp_path
 
 
 def test_pictures_that_need_aligning_go_in_without_loss(lfw_folder, tmp_path):
-    from tf_sphereface.data.alignment import TEMPLATES, align, decode_image, read_image
+    from tf_sphereface.alignment.align import TEMPLATES, align
+    from tf_sphereface.alignment.images import decode_image, read_image
     from tf_sphereface.eval.pairs import read_pairs
 
     pairs = read_pairs(lfw_folder / "pairs.txt")

@@ -13,8 +13,8 @@ import pytest
 
 from tf_sphereface.embedder import load_embedder
 from tf_sphereface.eval import lfw, ytf
-from tf_sphereface.eval.cache import EmbeddingCache
 from tf_sphereface.eval.pairs import read_pairs
+from tf_sphereface.eval.scoring.cache import EmbeddingCache
 
 
 class Counting:
@@ -63,7 +63,7 @@ def test_each_image_is_embedded_once(run, model):
 
 
 def test_an_interrupted_run_goes_on(run, model, monkeypatch):
-    monkeypatch.setattr("tf_sphereface.eval.faces.CHUNK", 5)
+    monkeypatch.setattr("tf_sphereface.alignment.face_reader.CHUNK", 5)
     expected = run(load_embedder(model), cache=None).headline.scores
     stopped = Counting(load_embedder(model), stop_after=25)
     with pytest.raises(KeyboardInterrupt):
@@ -103,7 +103,7 @@ def test_a_changed_image_is_embedded_again_and_a_copy_is_not(
 
 
 def test_landmarks_are_part_of_the_key(run, model, lfw_folder):
-    from tf_sphereface.data.alignment import TEMPLATES
+    from tf_sphereface.alignment.align import TEMPLATES
 
     names = read_pairs(lfw_folder / "pairs.txt").images()[0]
     points = dict.fromkeys(names, TEMPLATES[112, 96])
@@ -212,7 +212,7 @@ def test_frames_of_videos_are_cached_and_streamed(
     tmp_path, model, make_face, write_image, monkeypatch
 ):
     monkeypatch.setattr("tf_sphereface.eval.ytf.open_model", lambda model: model)
-    monkeypatch.setattr("tf_sphereface.eval.faces.CHUNK", 4)
+    monkeypatch.setattr("tf_sphereface.alignment.face_reader.CHUNK", 4)
     lines = []
     for person in range(4):
         for video in range(2):

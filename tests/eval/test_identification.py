@@ -12,16 +12,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tf_sphereface.eval._blocks import highest, score_blocks
-from tf_sphereface.eval.cli import main
-from tf_sphereface.eval.identification import (
+from tf_sphereface.commands.eval.main import main
+from tf_sphereface.eval.identification.identify import (
     blufr,
     open_set,
     pool_templates,
     verify_all_pairs,
     with_distractors,
 )
-from tf_sphereface.eval.precomputed import write_embeddings
+from tf_sphereface.eval.identification.score_blocks import highest, score_blocks
+from tf_sphereface.eval.scoring.precomputed import write_embeddings
 
 LAWS = settings(max_examples=60, deadline=None)
 # Small integers: many exact ties, and vectors that point the same way at different lengths.
@@ -198,7 +198,7 @@ def test_the_highest_scores_are_those_of_sorting(numbers, step, ranks, collect):
     blocks = [scores[k : k + step] for k in range(0, len(scores), step)]
     ranks = [rank % len(scores) for rank in ranks]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tf_sphereface.eval._blocks.COLLECT", collect)
+        patch.setattr("tf_sphereface.eval.identification.score_blocks.COLLECT", collect)
         found = highest(lambda: blocks, ranks)
     expected = np.sort(scores)[::-1][ranks].tolist()
     # One score very often is found to within TIE, else exactly.

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tf_sphereface.eval import lfw, report, verification
-from tf_sphereface.eval.embeddings import embed_verification
-from tf_sphereface.eval.faces import FaceReader
+from tf_sphereface.alignment.face_reader import FaceReader
+from tf_sphereface.eval import lfw, verification
 from tf_sphereface.eval.pairs import read_pairs
+from tf_sphereface.eval.report import tables
+from tf_sphereface.eval.scoring.score_pairs import embed_verification
 
 
 def run(folder, embedder, **options):
@@ -77,7 +78,7 @@ def test_many_missing_files_are_all_listed(lfw_folder, embedder):
 def test_landmarks_align_the_images(tmp_path, lfw_folder, embedder):
     # The pictures are padded to 250x250, and the template's own points are moved along: aligning
     # by them must give the pictures back.
-    from tf_sphereface.data.alignment import TEMPLATES
+    from tf_sphereface.alignment.align import TEMPLATES
 
     expected = run(lfw_folder, embedder)
     lines = []
@@ -155,11 +156,11 @@ def test_view_1_takes_its_threshold_from_the_training_list(view1, embedder):
     assert len(found.pairs) == 8
     assert "8 pairs (4 genuine, 4 impostor)" in found.protocol
     assert "not for publication" in found.protocol
-    json.dumps(report.to_dict(found), allow_nan=False)
+    json.dumps(tables.to_dict(found), allow_nan=False)
 
 
 def test_view_1_by_the_command(view1, save_pixels, capsys):
-    from tf_sphereface.eval.cli import main
+    from tf_sphereface.commands.eval.main import main
 
     model, page = save_pixels(view1 / "pixels.keras"), view1 / "out.html"
     lists = ["--pairs", str(view1 / "test.txt"), "--train-pairs", str(view1 / "train.txt")]
@@ -225,7 +226,7 @@ def test_the_angular_fisher_score_is_that_of_the_images(lfw_folder, embedder, na
 
 def test_the_report_is_valid_json_with_the_headline(lfw_folder, embedder):
     result = run(lfw_folder, embedder)
-    text = json.dumps(report.to_dict(result), allow_nan=False)
+    text = json.dumps(tables.to_dict(result), allow_nan=False)
     values = json.loads(text)
     assert values["protocol"] == "lfw"
     assert values["data"] == {"pairs": 24, "genuine": 12, "impostor": 12, "folds": 3, "items": 30}

@@ -12,11 +12,11 @@ import pytest
 from sklearn.metrics import roc_curve
 
 import tf_sphereface as sf
+from tf_sphereface.commands.eval.main import main
 from tf_sphereface.embedder import EmbedderMetadata, save_embedder
-from tf_sphereface.eval import contents, page, published
-from tf_sphereface.eval._curve import clopper_pearson
-from tf_sphereface.eval.cli import main
-from tf_sphereface.eval.provenance import images_sha256
+from tf_sphereface.eval.measures.curve import clopper_pearson
+from tf_sphereface.eval.report import contents, page, provenance
+from tf_sphereface.eval.report.provenance import images_sha256
 
 SCHEMA = Path(page.__file__).with_name("report_schema.json")
 
@@ -170,7 +170,7 @@ def test_a_part_of_a_protocol_does_not_bear_its_name(protocol, pairs, title):
 def test_published_figures_stand_apart(reports, tmp_path):
     values = json.loads((reports / "out.json").read_text())
     assert values["published"] == {"pairs": None, "figures": []}
-    values["published"] = {"pairs": 6000, "figures": published.published_for("lfw")}
+    values["published"] = {"pairs": 6000, "figures": provenance.published_for("lfw")}
     page.write_page(values, tmp_path / "lfw.html")
     text = (tmp_path / "lfw.html").read_text()
     assert text.count('<span class="mark">published</span>') == 6

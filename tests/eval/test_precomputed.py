@@ -6,10 +6,15 @@ import pickle
 import numpy as np
 import pytest
 
-from tf_sphereface.eval import lfw, report, scores, ytf
-from tf_sphereface.eval.cli import main
+from tf_sphereface.commands.eval.main import main
+from tf_sphereface.eval import lfw, scores, ytf
 from tf_sphereface.eval.pairs import read_pairs
-from tf_sphereface.eval.precomputed import StoredEmbeddings, read_embeddings, write_embeddings
+from tf_sphereface.eval.report import tables
+from tf_sphereface.eval.scoring.precomputed import (
+    StoredEmbeddings,
+    read_embeddings,
+    write_embeddings,
+)
 from tf_sphereface.eval.verification import compare
 
 
@@ -39,7 +44,7 @@ def test_lfw_of_stored_embeddings_equals_lfw_of_the_model(lfw_folder, embedder, 
     assert found.table.keys() == expected.table.keys()
     for key, result in expected.table.items():
         assert found.table[key].scores == pytest.approx(result.scores, abs=1e-6)
-    values = json.loads(json.dumps(report.to_dict(found), allow_nan=False))
+    values = json.loads(json.dumps(tables.to_dict(found), allow_nan=False))
     assert values["model"]["format"] == "embeddings"
     assert values["model"]["metadata"] is None
     assert len(values["model"]["sha256"]) == 64

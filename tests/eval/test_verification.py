@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tf_sphereface.eval._curve import clopper_pearson
+from tf_sphereface.eval.measures.curve import clopper_pearson
 from tf_sphereface.eval.verification import bootstrap, compare, evaluate, evaluate_split
 
 # Scores are k / 8: many ties, and exact in floating point, so that results compare as equal.

@@ -9,7 +9,7 @@ import pytest
 from tf_sphereface.data import synthetic
 from tf_sphereface.eval import ytf
 from tf_sphereface.eval.pairs import Pairs
-from tf_sphereface.eval.precomputed import StoredEmbeddings
+from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings
 from tf_sphereface.eval.ytf import read_splits
 
 GOOD = "1, 1, A_B/1, A_B/5, 1\n1, 2, C/0, D/2, 0\n2, 3, E/1, E/2, 1\n2, 4, F/0, G/1, 0\n"
@@ -86,7 +86,7 @@ def archive(tmp_path, make_face, write_image):
 @pytest.mark.parametrize("pooling", ["mean", "mean_normalized"])
 def test_a_video_is_the_mean_of_its_frames(archive, embedder, pooling, monkeypatch):
     # Pieces of five frames: videos of up to twelve are streamed.
-    monkeypatch.setattr("tf_sphereface.eval.faces.CHUNK", 5)
+    monkeypatch.setattr("tf_sphereface.alignment.face_reader.CHUNK", 5)
     calls = []
     result = ytf.evaluate(
         embedder,
@@ -155,9 +155,9 @@ def test_the_best_frame_needs_lengths_that_differ():
 def test_random_frame_pairs_equal_the_naive_mean(archive, embedder, naive, flip, monkeypatch):
     import cv2
 
-    from tf_sphereface.eval._frame_pairs import draw_frame_pairs
+    from tf_sphereface.eval.frame_pairs import draw_frame_pairs
 
-    monkeypatch.setattr("tf_sphereface.eval._frame_pairs._BLOCK", 7)
+    monkeypatch.setattr("tf_sphereface.eval.frame_pairs._BLOCK", 7)
     result = ytf.evaluate(
         embedder,
         archive / "frames",

@@ -7,11 +7,10 @@ import functools
 import numpy as np
 import pytest
 
+from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.embedder import load_embedder
-from tf_sphereface.eval.embeddings import embed_verification
-from tf_sphereface.eval.faces import FaceReader
-from tf_sphereface.eval.pairs import read_pairs
-from tf_sphereface.eval.subset import draw_subset
+from tf_sphereface.eval.pairs import draw_subset, read_pairs
+from tf_sphereface.eval.scoring.score_pairs import embed_verification
 from tf_sphereface.export import export_onnx, export_tflite
 from tf_sphereface.importers import load_mobilefacenet
 

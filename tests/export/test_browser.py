@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface.embedder import EmbedderMetadata, load_embedder
-from tf_sphereface.eval.embeddings import verification_vectors
+from tf_sphereface.eval.scoring.score_pairs import verification_vectors
 from tf_sphereface.export import export_onnx
 
 PAGE = Path(__file__).parents[2] / "examples" / "browser"

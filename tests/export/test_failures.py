@@ -11,11 +11,10 @@ import keras
 import numpy as np
 import pytest
 
-from tf_sphereface._extras import require
-from tf_sphereface.export import ExportError, export_onnx, export_tflite
-from tf_sphereface.export import _pipeline as pipeline
-from tf_sphereface.export._job import KINDS
+from tf_sphereface.export import ExportError, export_onnx, export_tflite, pipeline
+from tf_sphereface.export.job import KINDS
 from tf_sphereface.export.options import Options
+from tf_sphereface.utils.optional import require
 
 
 def fresh_net(name="tiny"):
@@ -188,7 +187,7 @@ def test_importing_the_package_needs_no_extra():
         "for name in ('ai_edge_litert', 'litert_quantizer', 'tf2onnx', 'onnx', 'onnxruntime',"
         " 'onnxslim', 'sklearn', 'skimage', 'scipy', 'matplotlib', 'jinja2'):\n"
         "    sys.modules[name] = None\n"
-        "import tf_sphereface.export, tf_sphereface.export.cli\n"
+        "import tf_sphereface.export, tf_sphereface.commands.export.main\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

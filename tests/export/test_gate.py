@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface.data import synthetic
-from tf_sphereface.export import ExportError, Gate, compare, export_tflite
-from tf_sphereface.export import _pipeline as pipeline
+from tf_sphereface.export import ExportError, Gate, compare, export_tflite, pipeline
 from tf_sphereface.export.gate import GateFailed
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface.embedder import load_embedder, read_metadata
-from tf_sphereface.export import ExportError, export_onnx, export_tflite, parity_table
-from tf_sphereface.export import _pipeline as pipeline
+from tf_sphereface.export import ExportError, export_onnx, export_tflite, parity_table, pipeline
 
 WRITERS = {"tflite": export_tflite, "onnx": export_onnx}
 

@@ -13,7 +13,7 @@ import pytest
 from tf_sphereface.data import synthetic
 from tf_sphereface.embedder import EmbedderMetadata, load_embedder, read_metadata
 from tf_sphereface.eval import lfw
-from tf_sphereface.eval.embeddings import embed_verification, verification_vectors
+from tf_sphereface.eval.scoring.score_pairs import embed_verification, verification_vectors
 from tf_sphereface.export import export_onnx, export_tflite
 from tf_sphereface.export.options import Options
 from tf_sphereface.export.parity import keras_embedder

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from tf_sphereface.export._quiet import quiet
+from tf_sphereface.export.quiet import quiet
 
 
 def test_nothing_comes_through_and_everything_is_restored(capfd):

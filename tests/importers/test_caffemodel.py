@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface.importers import read_caffemodel
-from tf_sphereface.importers._protobuf import WireError, read_fields
+from tf_sphereface.importers.protobuf import WireError, read_fields
 
 
 def official_net():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface.backbones.sphereface import UNITS
-from tf_sphereface.cli import import_
+from tf_sphereface.commands import import_
 from tf_sphereface.data import align
 from tf_sphereface.embedder import load_embedder, read_metadata
 from tf_sphereface.importers import (

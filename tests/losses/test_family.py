@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_sphereface import head_outputs, losses
+from tf_sphereface import losses
 from tf_sphereface.layers import AngularDense
+from tf_sphereface.losses import head_output
 
 MAKE: dict[str, Callable[[], losses.MarginLoss]] = {
     "normface": lambda: losses.NormFaceLoss(30.0),
@@ -80,7 +81,7 @@ def angle_outputs(name: str, theta: np.ndarray, dtype: str = "float64") -> Any:
     """Three classes; the target is the first, and all angles are given."""
     bias = tf.constant(BIAS, dtype) if name.startswith("sphereface2") else None
     cosines = tf.cast(np.cos(theta), dtype)
-    return head_outputs.join(cosines, tf.ones((len(theta), 1), dtype), bias)
+    return head_output.join(cosines, tf.ones((len(theta), 1), dtype), bias)
 
 
 DETACHED = ("v0", "v1", "v2", "sphereface2")
@@ -96,7 +97,7 @@ def test_gradient_equals_finite_differences_in_float64(name):
     ones = tf.ones((40, 1), "float64")
 
     def value(c: Any) -> Any:
-        return loss.per_example(labels, head_outputs.join(c, ones, bias))
+        return loss.per_example(labels, head_output.join(c, ones, bias))
 
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(value(cosines))

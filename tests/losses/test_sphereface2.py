@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_sphereface import FaceClassifier, head_outputs, losses
+from tf_sphereface import FaceClassifier, losses
 from tf_sphereface.layers import AngularDense
+from tf_sphereface.losses import head_output
 
 
 @pytest.mark.parametrize(
@@ -40,15 +41,15 @@ def test_the_first_bias_is_the_best_one_at_right_angles(num_classes, options):
 def test_the_bias_travels_through_the_output(bias, norm):
     variable, norms = tf.Variable(bias), tf.Variable([[norm], [norm]], dtype=tf.float32)
     with tf.GradientTape() as tape:
-        outputs = head_outputs.join(tf.zeros((2, 3)) * norms, norms, variable)
-        found = tf.reduce_mean(head_outputs.shared_bias_of(outputs))
+        outputs = head_output.join(tf.zeros((2, 3)) * norms, norms, variable)
+        found = tf.reduce_mean(head_output.shared_bias_of(outputs))
     to_bias, to_norm = tape.gradient(found, [variable, norms])
     # float32 holds 1 + h to 1e-7; for b = -30 that is 1e-7 of h = 1 / 30, squared in b = h - 1 / h.
     assert float(found) == pytest.approx(bias, abs=5e-7 * (1 + bias**2) if bias < 0 else 2e-5)
     assert float(to_bias) == pytest.approx(1.0, rel=1e-4 if bias < 0 else 1e-5)
     assert to_norm is None or np.all(to_norm.numpy() == 0.0)
     assert (outputs.numpy().argmax(axis=1) < 3).all()
-    np.testing.assert_allclose(head_outputs.norms_of(outputs), norm)
+    np.testing.assert_allclose(head_output.norms_of(outputs), norm)
 
 
 def test_the_bias_is_trained():
@@ -92,7 +93,7 @@ def test_the_other_head_is_refused(cosine):
         losses.CosFaceLoss()(labels, outputs_of(True))
     compiled = tf.function(losses.SphereFace2Loss())
     assert np.isnan(compiled(labels, outputs_of(False)))  # no values while tracing: NaN
-    edge = head_outputs.join(tf.fill((6, 4), 3 * cosine), tf.fill((6, 1), 3.0))
+    edge = head_output.join(tf.fill((6, 4), 3 * cosine), tf.fill((6, 1), 3.0))
     assert np.isfinite(losses.CosFaceLoss()(labels, edge))  # an opposite centre is no bias
 
 
@@ -103,12 +104,12 @@ def test_values_that_are_not_finite_say_nothing_of_the_head(biased, value):
     other = losses.CosFaceLoss() if biased else losses.SphereFace2Loss()
     labels, outputs = np.zeros(6, "int32"), outputs_of(biased).numpy()
     outputs[1:] = value
-    assert head_outputs.has_shared_bias(tf.constant(outputs)) is biased
+    assert head_output.has_shared_bias(tf.constant(outputs)) is biased
     assert not np.isfinite(loss(labels, tf.constant(outputs)))
     with pytest.raises(ValueError, match="needs a head with"):
         other(labels, tf.constant(outputs))
     outputs[0] = value
-    assert head_outputs.has_shared_bias(tf.constant(outputs)) is None
+    assert head_output.has_shared_bias(tf.constant(outputs)) is None
     assert not np.isfinite(loss(labels, tf.constant(outputs)))
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_sphereface.recipes import Recipe
 from tf_sphereface.reproduce import faces as reproduced_faces
+from tf_sphereface.reproduce.arm_training import Outcome
 from tf_sphereface.reproduce.faces import Faces
-from tf_sphereface.reproduce.training import Outcome
+from tf_sphereface.training.recipes import Recipe
 
 
 @pytest.fixture(scope="session")
@@ -80,12 +80,12 @@ def made_up() -> Callable[[Recipe, Faces, int], Outcome]:
 @pytest.fixture
 def whole_folder(tmp_path: Path, few_faces: Faces, recipe: Recipe) -> Path:
     """A folder in which every arm of every part has been run, by `make_outcome`."""
-    from tf_sphereface.reproduce import parts
+    from tf_sphereface.reproduce import experiments
+    from tf_sphereface.reproduce.arm_runner import run_arms
     from tf_sphereface.reproduce.arms import Arm
-    from tf_sphereface.reproduce.runner import run_arms
 
     base = dataclasses.replace(recipe, precision="mixed_bfloat16")  # beside which float32 is an arm
-    every = {arm.name: arm for make in parts.TRAINED.values() for arm in make(base)}
+    every = {arm.name: arm for make in experiments.TRAINED.values() for arm in make(base)}
     small = []
     for arm in every.values():  # full-size arms as well, on the small faces
         changed = arm.recipe.__class__(**{**arm.recipe.__dict__, "input_size": (28, 24)})

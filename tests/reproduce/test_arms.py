@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 from tf_sphereface.eval import verification
-from tf_sphereface.recipes import Recipe
 from tf_sphereface.reproduce import arms as arms_of
+from tf_sphereface.reproduce import experiments
 from tf_sphereface.reproduce import faces as reproduced_faces
-from tf_sphereface.reproduce import parts
+from tf_sphereface.reproduce.arm_runner import Pace, Results, run_arms
+from tf_sphereface.reproduce.arm_training import Outcome, run_arm
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces
-from tf_sphereface.reproduce.runner import Pace, Results, run_arms
-from tf_sphereface.reproduce.training import Outcome, run_arm
 from tf_sphereface.training import build_annealing
+from tf_sphereface.training.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,9 +214,9 @@ def test_the_precision_of_a_folder_is_kept(
     run_arms(arms, tmp_path, lambda size: few_faces, run=run)
     kept = Results(tmp_path).precision()
     assert kept == "mixed_bfloat16"
-    chosen = parts._chosen_arms(["margin", "cost"], False, kept)
+    chosen = experiments._chosen_arms(["margin", "cost"], False, kept)
     assert {a.recipe.precision for a in chosen if a.name != "m4-float32"} == {"mixed_bfloat16"}
-    names = {arm.name for arm in parts._chosen_arms(["cost", "cost-seeds"], False, "float32")}
+    names = {arm.name for arm in experiments._chosen_arms(["cost", "cost-seeds"], False, "float32")}
     assert names == {"m4-sampled-head", "m4-sampled-head-seed1", "m4-sampled-head-seed2"}
 
 
@@ -241,15 +241,15 @@ def test_every_part_has_its_arms() -> None:
     base = dataclasses.replace(arms_of.real_base(), precision="mixed_bfloat16")
     arms = [
         arm
-        for name in parts.BY_DEFAULT
-        if name in parts.TRAINED
-        for arm in parts.TRAINED[name](base)
+        for name in experiments.BY_DEFAULT
+        if name in experiments.TRAINED
+        for arm in experiments.TRAINED[name](base)
     ]
     names = [arm.name for arm in arms]
     assert len(set(names)) == len(names) == 34
     assert sum("seed" in name for name in names) == 15
     losses = {arm.recipe.loss for arm in arms}
-    from tf_sphereface.recipes import LOSSES
+    from tf_sphereface.training.recipes import LOSSES
 
     assert losses == set(LOSSES)
     minima = {arm.recipe.lambda_minimum for arm in arms if arm.recipe.margin == 4}

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from tf_sphereface.reproduce import bounds, document, parts, published, toys
-from tf_sphereface.reproduce.kinds import Kinds
-from tf_sphereface.reproduce.runner import Results
-from tf_sphereface.reproduce.sections import loss_table
+from tf_sphereface.reproduce import bounds, experiments, page_text, small_networks
+from tf_sphereface.reproduce import page as document
+from tf_sphereface.reproduce.arm_runner import Results
+from tf_sphereface.reproduce.page_sections import loss_table
+from tf_sphereface.reproduce.statistics import Kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "tf_sphereface-reproduce"
@@ -58,7 +59,7 @@ def test_page_of_everything(whole_folder: Path) -> None:
     assert "nan" not in text.lower()
     for number in range(1, 11):
         assert f"\n## {number}. " in text
-    for title, figure in published.BY_MARGIN.items():
+    for title, figure in page_text.BY_MARGIN.items():
         assert f"| {title} | {figure} |" in text  # published, in its own column and marked
     assert "† recalled, not checked against a source" in text
     assert "34 arms 1.7 minutes, 36 arms on request 1.8" in text  # 3 seconds each
@@ -79,10 +80,10 @@ def test_page_of_everything(whole_folder: Path) -> None:
 def test_page_without_faces_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TF_SPHEREFACE_DATA", raising=False)
     said: list[str] = []
-    page = parts.reproduce(tmp_path, parts=["boundaries"], say=said.append)
+    page = experiments.reproduce(tmp_path, parts=["boundaries"], say=said.append)
     assert page.read_text("utf-8").count("Not run: this part needs faces") == 6
     with pytest.raises(ValueError, match="the parts lambda need real faces"):
-        parts.reproduce(tmp_path, parts=["lambda"])
+        experiments.reproduce(tmp_path, parts=["lambda"])
 
 
 def test_the_page_alone_needs_no_data(
@@ -90,7 +91,7 @@ def test_the_page_alone_needs_no_data(
 ) -> None:
     """And it says itself that it is of `--quick`: the arms' faces are drawn."""
     monkeypatch.setenv("TF_SPHEREFACE_DATA", str(tmp_path / "nowhere"))
-    page = parts.reproduce(whole_folder, parts=["none"])
+    page = experiments.reproduce(whole_folder, parts=["none"])
     assert "This page is of `--quick`" in page.read_text("utf-8")
 
 
@@ -100,13 +101,13 @@ def test_quick_and_real_results_are_not_mixed(whole_folder: Path, tmp_path: Path
     (lfw / "pairs.txt").touch()
     train.mkdir()
     with pytest.raises(ValueError, match=r"out must be another folder: .* results of --quick"):
-        parts.reproduce(whole_folder, parts=["margin"], data=train, lfw=lfw)
+        experiments.reproduce(whole_folder, parts=["margin"], data=train, lfw=lfw)
     for path in (whole_folder / "arms").glob("*.json"):
         path.write_text(path.read_text().replace('"real": false', '"real": true'))
     with pytest.raises(ValueError, match="holds results of real faces"):
-        parts.reproduce(whole_folder, quick=True)
+        experiments.reproduce(whole_folder, quick=True)
     with pytest.raises(ValueError, match="quick has no part depth"):
-        parts.reproduce(tmp_path / "other", parts=["depth"], quick=True)
+        experiments.reproduce(tmp_path / "other", parts=["depth"], quick=True)
 
 
 def test_the_ranking_is_of_the_seeds_of_its_table(
@@ -138,11 +139,11 @@ def test_the_ranking_is_of_the_seeds_of_its_table(
 
 def test_small_networks_pull_the_classes_apart() -> None:
     """Two classes of digits, few updates: both losses learn, pairs of two classes are far apart."""
-    few = toys.digits(classes=2)
-    rows, arrays = toys.measure([few], [2], [None, 4], epochs=8)
+    few = small_networks.digits(classes=2)
+    rows, arrays = small_networks.measure([few], [2], [None, 4], epochs=8)
     assert [row["name"] for row in rows] == ["digits 2 softmax", "digits 2 m4"]
     for row in rows:
-        for part in toys.MEASURED_ON:
+        for part in small_networks.MEASURED_ON:
             assert row[part]["impostor_angle"] > row[part]["genuine_angle"] + 45
         assert arrays[row["name"]].shape == (len(few.held_out), 2)
         assert arrays[f"{row['name']} centres"].shape == (2, 2)
@@ -152,7 +153,7 @@ def test_small_networks_pull_the_classes_apart() -> None:
 def test_quick_command(tmp_path: Path) -> None:
     """`--quick` from a shell: a page, its figures, its results; and again, without training."""
     out = tmp_path / "paper"
-    start = f"import sys; sys.argv[0] = {COMMAND!r}; from tf_sphereface.cli import reproduce; "
+    start = f"import sys; sys.argv[0] = {COMMAND!r}; from tf_sphereface.commands import reproduce; "
     start += "sys.exit(reproduce.main())"
     arguments = [sys.executable, "-c", start, "--out", str(out), "--quick"]
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
@@ -176,7 +177,7 @@ def test_quick_command(tmp_path: Path) -> None:
 
 
 def test_quick_takes_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tf_sphereface.cli import reproduce
+    from tf_sphereface.commands import reproduce
 
     assert reproduce.main(["--quick", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert "leave out --data and --lfw" in capsys.readouterr().err

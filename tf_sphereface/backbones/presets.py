@@ -66,7 +66,7 @@ def from_preset(preset: str | os.PathLike[str]) -> keras.Model:
             f"Argument `preset` must be one of {', '.join(PRESETS)}, or the path of a .keras file "
             f"or of a run folder. Received: preset={os.fspath(preset)!r}"
         )
-    from tf_sphereface._backbone import as_backbone, load_model
+    from tf_sphereface.backbones.extraction import as_backbone, load_model
 
     if path.suffix != ".keras":
         raise ValueError(f"Argument `preset` must be a .keras file. Received: {os.fspath(path)}")

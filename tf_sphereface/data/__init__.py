@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
+from tf_sphereface.alignment.align import TEMPLATES, align, read_landmarks
+from tf_sphereface.alignment.images import read_image
 from tf_sphereface.data import synthetic
-from tf_sphereface.data.alignment import TEMPLATES, align, read_image, read_landmarks
-from tf_sphereface.data.exclusions import (
-    Exclusions,
-    leave_out,
-    read_exclusions,
-    write_exclusions,
-)
-from tf_sphereface.data.folder import (
-    FolderIndex,
-    SkipReport,
-    batch_at,
-    batch_positions,
-    check_folder,
-    face_dataset,
-    load_folder,
-    normalize,
-    scan_folder,
-    steps_per_epoch,
-)
-from tf_sphereface.data.packing import PackResult, pack_folder
-from tf_sphereface.data.shards import (
-    Pack,
-    PackCheck,
-    check_pack,
-    is_pack,
-    open_pack,
-    shard_dataset,
-)
+from tf_sphereface.data.augmentation import normalize
+from tf_sphereface.data.batches import batch_at, batch_positions, steps_per_epoch
+from tf_sphereface.data.datasets import check_folder, face_dataset, load_folder, shard_dataset
+from tf_sphereface.data.exclusions import Exclusions, leave_out, read_exclusions, write_exclusions
+from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.pack.format import is_pack
+from tf_sphereface.data.pack.packing import PackResult, pack_folder
+from tf_sphereface.data.pack.reading import Pack, PackCheck, check_pack, open_pack
 
 __all__ = [
     "TEMPLATES",

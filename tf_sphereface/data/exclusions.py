@@ -12,10 +12,9 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface._files import atomic_path
-from tf_sphereface.data._index import FolderIndex
-from tf_sphereface.data._listing import PathList
-from tf_sphereface.data._pack import Pack
+from tf_sphereface.data.folder_index import FolderIndex, PathList
+from tf_sphereface.data.pack.reading import Pack
+from tf_sphereface.utils.files import atomic_path
 
 
 @dataclasses.dataclass(frozen=True)

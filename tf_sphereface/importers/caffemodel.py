@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_sphereface.importers._protobuf import (
+from tf_sphereface.importers.protobuf import (
     BYTES,
     FIXED32,
     FIXED64,

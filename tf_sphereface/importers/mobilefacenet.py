@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.mobilefacenet import BOTTLENECKS, MobileFaceNet
-from tf_sphereface.importers._assign import assign_tensors
+from tf_sphereface.importers.assign_weights import assign_tensors
 from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
 
 

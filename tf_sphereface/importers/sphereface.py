@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.sphereface import CHANNELS, UNITS, SphereFaceNet
-from tf_sphereface.importers._assign import assign_tensors
+from tf_sphereface.importers.assign_weights import assign_tensors
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
 

@@ -12,23 +12,8 @@
 `docs/losses.md` compares them.
 """
 
-from tf_sphereface.losses._base import MarginLoss, wrong_head
-from tf_sphereface.losses._fused import fuse_for_xla
-from tf_sphereface.losses._rows import (
-    check_labels,
-    target_cross_entropy,
-    target_entries,
-    target_mask,
-)
-from tf_sphereface.losses._step import (
-    bind_step,
-    check_step,
-    quiet_loading,
-    read_step,
-    scheduled_losses,
-)
-from tf_sphereface.losses.a_softmax_loss import ASoftmaxLoss, a_softmax
-from tf_sphereface.losses.normalised import (
+from tf_sphereface.losses.a_softmax import ASoftmaxLoss, a_softmax
+from tf_sphereface.losses.cosine_softmax import (
     ArcFaceLoss,
     CosFaceLoss,
     NormFaceLoss,
@@ -36,8 +21,23 @@ from tf_sphereface.losses.normalised import (
     cosface,
     normface,
 )
-from tf_sphereface.losses.sphereface2_loss import SphereFace2Loss, sphereface2, sphereface2_bias
-from tf_sphereface.losses.sphereface_r_loss import SphereFaceRLoss, sphereface_r
+from tf_sphereface.losses.cross_entropy import (
+    check_labels,
+    fuse_for_xla,
+    target_cross_entropy,
+    target_entries,
+    target_mask,
+)
+from tf_sphereface.losses.margin_loss import MarginLoss, wrong_head
+from tf_sphereface.losses.sphereface2 import SphereFace2Loss, sphereface2, sphereface2_bias
+from tf_sphereface.losses.sphereface_r import SphereFaceRLoss, sphereface_r
+from tf_sphereface.losses.update_count import (
+    bind_step,
+    check_step,
+    quiet_loading,
+    read_step,
+    scheduled_losses,
+)
 
 __all__ = [
     "ASoftmaxLoss",

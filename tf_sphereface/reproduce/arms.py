@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tf_sphereface import recipes
-from tf_sphereface.recipes import Recipe
+from tf_sphereface.training import recipes
+from tf_sphereface.training.recipes import Recipe
 
 SEEDS = (0, 1, 2)
 MORE_SEEDS = (3, 4, 5)  # of the ablation on m, on request

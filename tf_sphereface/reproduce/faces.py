@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface import data
+from tf_sphereface.data.synthetic.render import UNSEEN
 
 Size = tuple[int, int]
 ProgressCallback = Callable[[int, int], None]
@@ -129,7 +130,7 @@ def real_faces(
     Raises:
         ValueError: a protocol's image cannot be used, or there is no good training face.
     """
-    from tf_sphereface.eval.faces import FaceReader, Problems, iterate_faces
+    from tf_sphereface.alignment.face_reader import FaceReader, Problems, iterate_faces
     from tf_sphereface.eval.pairs import read_pairs
 
     images, labels, index = data.load_folder(train, image_size=size, resize=True, progress=progress)
@@ -184,7 +185,7 @@ def synthetic_faces(
         pairs_per_fold=pairs_per_fold,
         folds=folds,
         seed=seed,
-        first_identity=data.synthetic.UNSEEN,
+        first_identity=UNSEEN,
         size=size,
         progress=progress,
     )

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from tf_sphereface import _hardware, _startup
+from tf_sphereface.reproduce.arm_training import Outcome
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces
-from tf_sphereface.reproduce.training import Outcome
+from tf_sphereface.utils import hardware, startup
 
 MOST = 4  # processes by default: each holds TensorFlow and the faces, some 2 GB
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
@@ -30,7 +30,7 @@ RunArm = Callable[..., Outcome]
 
 def default_jobs() -> int:
     """Return how many arms run at a time: one with a GPU, else one a core, four at most."""
-    return 1 if _hardware.gpu_capabilities() else min(MOST, os.cpu_count() or 1)
+    return 1 if hardware.gpu_capabilities() else min(MOST, os.cpu_count() or 1)
 
 
 def in_turn(
@@ -114,11 +114,11 @@ def _receive(connection: Any, process: Any, arm: Arm) -> tuple[str, Any]:
 @contextlib.contextmanager
 def _environment(threads: int) -> Iterator[None]:
     """Start processes with so many threads, unless the user has said how many, and as quietly."""
-    before = {name: os.environ.get(name) for name in (*THREADS, _startup.VARIABLE)}
+    before = {name: os.environ.get(name) for name in (*THREADS, startup.VARIABLE)}
     for name in THREADS:
         os.environ.setdefault(name, str(threads))
-    if _startup.is_quiet:  # a process that finds the variable lets TensorFlow say what it likes
-        os.environ.pop(_startup.VARIABLE, None)
+    if startup.is_quiet:  # a process that finds the variable lets TensorFlow say what it likes
+        os.environ.pop(startup.VARIABLE, None)
     try:
         yield
     finally:

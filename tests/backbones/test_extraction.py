@@ -1,0 +1,114 @@
+"""Which part of a model is the backbone."""
+
+from __future__ import annotations
+
+import logging
+
+import keras
+import pytest
+
+import tf_sphereface as sf
+from tests.embedder.small import SIZE, make_network
+from tf_sphereface.embedder import load_embedder
+from tf_sphereface.embedder.embedder import as_backbone
+
+
+@pytest.mark.parametrize("head", ["angular", "softmax"])
+def test_a_face_classifier_gives_its_backbone(tmp_path, network, faces, expected, head):
+    classifier = sf.FaceClassifier(network, num_classes=5, head=head)
+    assert load_embedder(classifier)(faces) == pytest.approx(expected, abs=1e-5)
+    classifier.save(tmp_path / "classifier.keras")
+    embedder = load_embedder(tmp_path / "classifier.keras")
+    assert embedder(faces) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_model_that_ends_in_angular_dense_is_stripped(tmp_path, network, faces, expected, caplog):
+    model = keras.Model(network.input, sf.layers.AngularDense(5)(network.output))
+    model.save(tmp_path / "model.keras")
+    with caplog.at_level(logging.INFO, logger="tf_sphereface"):
+        embedder = load_embedder(tmp_path / "model.keras")
+    assert "ends in AngularDense" in caplog.text
+    assert embedder.embedding_dim == 10
+    assert embedder(faces) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        sf.backbones.SphereFaceNet(depth=4, input_shape=(16, 16, 3), embedding_dim=8),
+        sf.backbones.MobileFaceNet(embedding_dim=8),
+    ],
+    ids=["SphereFaceNet", "MobileFaceNet"],
+)
+def test_our_own_networks_are_backbones(network):
+    backbone = as_backbone(network)
+    assert backbone.output_shape == (None, 8)
+    assert as_backbone(backbone).output_shape == (None, 8)
+
+
+def test_a_compiled_backbone_is_returned_uncompiled():
+    network = make_network()
+    network.compile("sgd", loss="mse")
+    assert not as_backbone(network).compiled
+
+
+def classifiers():
+    layers = keras.layers
+    image = keras.Input((*SIZE, 3))
+    x = layers.Flatten()(image)
+    compiled = keras.Model(image, layers.Dense(5)(x))
+    compiled.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    named = keras.Model(image, layers.Dense(5)(x))
+    named.compile(loss="sparse_categorical_crossentropy")
+    return {
+        "softmax": keras.Model(image, layers.Dense(5, activation="softmax")(x)),
+        "Softmax": keras.Model(image, layers.Softmax()(layers.Dense(5)(x))),
+        "Activation": keras.Model(image, layers.Activation("softmax")(layers.Dense(5)(x))),
+        "sigmoid": keras.Model(image, layers.Dense(5, activation="sigmoid")(x)),
+        "compiled": compiled,
+        "named": named,
+    }
+
+
+@pytest.mark.parametrize("name", list(classifiers()))
+def test_other_classifiers_are_refused(name):
+    with pytest.raises(ValueError, match="a classifier that ends in"):
+        as_backbone(classifiers()[name])
+
+
+@pytest.mark.parametrize("name", ["compiled", "named"])
+def test_a_classifier_that_was_saved_is_refused(tmp_path, name):
+    """Its file is opened uncompiled, so that only the saved configuration tells what it is."""
+    classifiers()[name].save(tmp_path / "classifier.keras")
+    with pytest.raises(ValueError, match="a classifier that ends in"):
+        load_embedder(tmp_path / "classifier.keras")
+
+
+@pytest.mark.parametrize("inside", ["AngularDense", "FaceClassifier"])
+def test_a_head_inside_another_model_is_stripped(network, faces, expected, inside):
+    if inside == "AngularDense":
+        inner = keras.Model(network.input, sf.layers.AngularDense(5)(network.output))
+    else:
+        inner = sf.FaceClassifier(network, num_classes=5)
+    image = keras.Input((*SIZE, 3))
+    outer = keras.Model(image, inner(image))
+    assert as_backbone(outer).output_shape == (None, 10)
+    assert load_embedder(outer)(faces) == pytest.approx(expected, abs=1e-5)
+
+
+def test_models_of_another_shape_are_refused():
+    layers = keras.layers
+    image, vector = keras.Input((*SIZE, 3)), keras.Input((4,))
+    flat = layers.Flatten()(image)
+    cases = [
+        (keras.Model([image, vector], flat), "2 inputs and 1 outputs"),
+        (keras.Model(image, [flat, flat]), "1 inputs and 2 outputs"),
+        (keras.Model(vector, layers.Dense(3)(vector)), r"input shape \(None, 4\)"),
+        (keras.Model(image, layers.Conv2D(4, 3)(image)), r"output shape \(None, 14, 10, 4\)"),
+        (keras.Sequential([layers.Flatten()]), "0 inputs"),
+    ]
+    for model, message in cases:
+        with pytest.raises(ValueError, match=message):
+            as_backbone(model)
+    with pytest.raises(ValueError, match=r"must be a keras.Model. Received: str"):
+        as_backbone("model.keras")

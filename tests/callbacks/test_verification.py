@@ -1,0 +1,177 @@
+"""Verification while training: in stock `fit`, and what it keeps."""
+
+from __future__ import annotations
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_sphereface as sf
+from tf_sphereface.eval.scoring.score_pairs import embed_verification
+
+SIZE = (28, 24)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> sf.data.synthetic.VerificationSet:
+    return sf.data.synthetic.verification_set(
+        12, pairs_per_fold=12, folds=3, images_per_identity=4, first_identity=50, size=SIZE
+    )
+
+
+def stock(rate: float = 0.01) -> keras.Model:
+    image = keras.Input((*SIZE, 3))
+    embedding = keras.layers.Dense(8, name="embedding")(keras.layers.Flatten()(image))
+    model = keras.Model(image, sf.layers.AngularDense(4)(embedding))
+    optimizer = keras.optimizers.SGD(rate)
+    model.compile(optimizer, sf.losses.ASoftmaxLoss(4, step=optimizer))
+    return model
+
+
+def callback(pairs, **options) -> sf.callbacks.Verification:
+    return sf.callbacks.Verification(
+        pairs.images, pairs.left, pairs.right, pairs.is_same, pairs.folds, **options
+    )
+
+
+def dataset():
+    faces = sf.data.synthetic.training_set(4, 8, size=SIZE)
+    return sf.data.face_dataset(faces, image_size=SIZE, batch_size=16)
+
+
+def test_the_best_of_a_stock_run_is_kept_and_measures_what_was_logged(pairs, tmp_path):
+    best = tmp_path / "best.keras"
+    metadata = sf.embedder.EmbedderMetadata(channel_order="bgr")
+    verification = callback(pairs, best=best, metadata=metadata)
+    model = stock()
+    history = model.fit(dataset(), epochs=3, callbacks=[verification], verbose=0).history
+    figures = history["verification_accuracy"]
+    assert verification.best_so_far == max(figures)
+    assert len(history["verification_std_error"]) == 3
+    again = embed_verification(
+        sf.load_embedder(best), pairs.images, pairs.left, pairs.right, pairs.is_same, pairs.folds
+    )
+    assert again.headline.accuracy == max(figures)
+    assert keras.models.load_model(best, compile=False).output_shape == (None, 8)
+
+
+def test_it_changes_nothing_of_the_training(pairs):
+    weights = []
+    for callbacks in ([], [callback(pairs)]):
+        keras.utils.set_random_seed(7)
+        model = stock()
+        model.fit(dataset(), epochs=2, callbacks=callbacks, verbose=0)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_resumed_run_has_to_beat_its_best(pairs, tmp_path):
+    best = tmp_path / "best.keras"
+    verification = callback(pairs, best=best, best_so_far=1.0)
+    stock().fit(dataset(), callbacks=[verification], verbose=0)
+    assert verification.best_so_far == 1.0
+    assert not best.exists()
+
+
+def test_pairs_of_files(tmp_path):
+    sf.data.synthetic.write_folder(tmp_path / "faces", 20, 3, size=SIZE)
+    verification = sf.callbacks.Verification.from_files(tmp_path / "faces", input_size=SIZE)
+    assert verification.images.shape[1:] == (*SIZE, 3)
+    with pytest.raises(FileNotFoundError, match="images must be a folder"):
+        sf.callbacks.Verification.from_files(tmp_path / "nowhere")
+
+
+def test_every_third_epoch_and_the_last_reach_the_csv_file(pairs, tmp_path):
+    figures = ("accuracy", "auc", "eer", "genuine_angle", "tar_at_far_0.1", "tar_at_far_1e-06")
+    rng = np.random.default_rng(0)  # 100 impostor pairs state a rate of 0.1
+    left, right = rng.integers(0, len(pairs.images), (2, 200))
+    alternating = np.arange(200) % 2
+    verification = sf.callbacks.Verification(
+        *(pairs.images, left, right, alternating, np.repeat([1, 2], 100)),
+        every=3,
+        figures=figures,
+        best=tmp_path / "best.keras",
+    )
+    log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    model = stock()
+    history = model.fit(dataset(), epochs=5, callbacks=[verification, log], verbose=0).history
+    assert np.isnan(history["verification_accuracy"]).tolist() == [True, True, False, True, False]
+    with open(tmp_path / "log.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    for name in figures:
+        logged = [float(row[f"verification_{name}"]) for row in rows]
+        np.testing.assert_allclose(logged, history[f"verification_{name}"], rtol=1e-6)
+    assert np.isnan(history["verification_tar_at_far_1e-06"]).all()
+    assert 0 <= history["verification_tar_at_far_0.1"][-1] <= 1
+    assert 0 < history["verification_genuine_angle"][2] < 90
+    assert verification.best_so_far == np.nanmax(history["verification_accuracy"])
+
+
+class StopAfter(keras.callbacks.Callback):
+    """End the run after an epoch, as `EarlyStopping` does."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch + 1 == self.epochs
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_last_epoch_of_a_run_that_is_ended_early_is_verified(pairs, tmp_path, first):
+    best, log = tmp_path / "best.keras", keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    verification = callback(pairs, every=3, best=best)
+    order = [StopAfter(2), verification] if first else [verification, StopAfter(2)]
+    history = stock().fit(dataset(), epochs=9, callbacks=[*order, log], verbose=0).history
+    figures = history["verification_accuracy"]
+    assert np.isnan(figures).tolist() == [True, False]
+    assert verification.best_so_far == figures[-1]
+    again = embed_verification(
+        sf.load_embedder(best), pairs.images, pairs.left, pairs.right, pairs.is_same, pairs.folds
+    )
+    assert again.headline.accuracy == figures[-1]
+    with open(tmp_path / "log.csv", newline="") as handle:
+        rows = [float(row["verification_accuracy"]) for row in csv.DictReader(handle)]
+    assert np.isnan(rows).tolist() == [True, not first]  # the row was written before it was known
+
+
+def test_tensorboard_gets_the_figures(pairs, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing import event_accumulator
+
+    board = keras.callbacks.TensorBoard(str(tmp_path), write_graph=False)
+    verification = callback(pairs)
+    history = stock().fit(dataset(), epochs=2, callbacks=[verification, board], verbose=0).history
+    (folder,) = {path.parent for path in tmp_path.rglob("events.*")}
+    events = event_accumulator.EventAccumulator(str(folder)).Reload()
+    name = "epoch_verification_accuracy"
+    assert name in events.Tags()["tensors"]
+    found = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(name)]
+    assert found == pytest.approx(history["verification_accuracy"])
+
+
+def test_a_protocol_on_files_runs_inside_fit(tmp_path):
+    sf.data.synthetic.write_folder(tmp_path / "faces", 12, 3, size=SIZE)
+
+    def protocol(embedder):
+        return sf.eval.folder.evaluate(embedder, tmp_path / "faces", folds=3)
+
+    best = tmp_path / "best.keras"
+    verification = sf.callbacks.Verification.from_protocol(protocol, best=best)
+    history = stock().fit(dataset(), callbacks=[verification], verbose=0).history
+    assert protocol(best).headline.accuracy == history["verification_accuracy"][0]
+
+
+def test_wrong_arguments(pairs):
+    with pytest.raises(ValueError, match=r"every must be at least 1. Received: 0"):
+        callback(pairs, every=0)
+    for name in ("f1", "tar_at_far_0.5", "tar_at_far_"):
+        with pytest.raises(ValueError, match="figures must be of accuracy"):
+            callback(pairs, figures=(name,))
+    with pytest.raises(ValueError, match="flip is chosen in the protocol"):
+        sf.callbacks.Verification.from_protocol(lambda embedder: embedder, flip=False)

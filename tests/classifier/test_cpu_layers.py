@@ -1,0 +1,216 @@
+"""The stand-ins of a CPU step compute what the stock layers compute, forwards and backwards."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_sphereface import FaceClassifier, losses
+from tf_sphereface.backbones import MobileFaceNet, SphereFaceNet
+from tf_sphereface.classifier import cpu_layers
+
+SHAPE = (6, 5, 4)
+LAYERS = {
+    "prelu": lambda: keras.layers.PReLU("uniform", shared_axes=[1, 2]),
+    "batchnorm": lambda: keras.layers.BatchNormalization(momentum=0.8, epsilon=1e-3),
+    "batchnorm_bare": lambda: keras.layers.BatchNormalization(center=False, scale=False),
+    "pointwise": lambda: keras.layers.Conv2D(7, 1, activation="tanh", bias_initializer="normal"),
+    "whole_map": lambda: keras.layers.DepthwiseConv2D((6, 5), use_bias=False),
+}
+STAND_IN = {
+    "prelu": cpu_layers.PReLU,
+    "batchnorm": cpu_layers.BatchNormalization,
+    "batchnorm_bare": cpu_layers.BatchNormalization,
+    "pointwise": cpu_layers.PointwiseConvolution,
+    "whole_map": cpu_layers.WholeMapConvolution,
+}
+
+
+def network_of(layer):
+    image = keras.Input(SHAPE)
+    return keras.Model(image, layer(image))
+
+
+def results(network, x, upstream, graph=True):
+    """Return outputs, gradients to weights and input, and the new state, by name."""
+
+    def compute():
+        with keras.StatelessScope() as scope, tf.GradientTape() as tape:
+            tape.watch(x)
+            y = network(x, training=True)
+            total = tf.reduce_sum(y * tf.cast(upstream, y.dtype))
+        weights = [v.value for v in network.trainable_variables]
+        found = {"y": y}
+        found["x"], *gradients = tape.gradient(total, [x, *weights])
+        for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
+            found[variable.path] = gradient
+        for variable in network.non_trainable_variables:
+            new = scope.get_current_value(variable)
+            found[variable.path] = variable.value if new is None else new
+        return found
+
+    found = tf.function(compute, autograph=False)() if graph else compute()
+    return {name: np.asarray(tf.cast(value, tf.float64)) for name, value in found.items()}
+
+
+def batch(shape=SHAPE, count=8, seed=1, zeros=True):
+    x = np.random.default_rng(seed).normal(0.3, 2.0, (count, *shape)).astype("float32")
+    if zeros:
+        x[0, 0] = 0.0  # where the derivative of a PReLU is a convention
+    return tf.constant(x)
+
+
+def distance(a, b):
+    """Return the norm of the difference of two results over the first's norm."""
+    assert a.keys() == b.keys()
+    far = sum(np.sum((a[name] - b[name]) ** 2) for name in a)
+    return float(np.sqrt(far / sum(np.sum(value**2) for value in a.values())))
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "eager"])
+@pytest.mark.parametrize("name", sorted(LAYERS))
+def test_each_equals_its_stock_layer(name, graph):
+    network = network_of(LAYERS[name]())
+    fast = cpu_layers.for_training(network)
+    assert type(fast.layers[1]) is STAND_IN[name]
+    assert fast.output_shape == network.output_shape
+    x, upstream = batch(), batch(network.output_shape[1:], seed=2)
+    stock, ours = (results(model, x, upstream, graph) for model in (network, fast))
+    for key, value in stock.items():  # rounding of sums over 240 terms
+        np.testing.assert_allclose(ours[key], value, rtol=1e-5, atol=3e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS))
+def test_bfloat16_is_as_near_to_float32_as_stock_is(name):
+    keras.utils.set_random_seed(3)
+    exact = network_of(LAYERS[name]())
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    network = network_of(LAYERS[name]())
+    network.set_weights(exact.get_weights())
+    fast = cpu_layers.for_training(network)
+    assert type(fast.layers[1]) is STAND_IN[name]
+    x, upstream = batch(), batch(network.output_shape[1:], seed=2)
+    truth, stock, ours = (
+        list(results(model, x, upstream).values()) for model in (exact, network, fast)
+    )
+    for right, theirs, mine in zip(truth, stock, ours, strict=True):
+        scale = np.abs(right).max()
+        assert np.abs(mine - right).max() <= 2 * np.abs(theirs - right).max() + 2**-8 * scale
+
+
+@pytest.mark.slow
+def test_a_whole_network_is_as_exact_as_the_stock_one():
+    """Both are compared with float64: fifty normalised layers amplify any rounding.
+
+    With slopes of 1 a PReLU has no kink: else a value that rounding takes across 0, in either of
+    the two, changes gradients by a thousandth.
+    """
+    network = MobileFaceNet(input_shape=(32, 32, 3), embedding_dim=16)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.PReLU):
+            layer.alpha.assign(tf.ones_like(layer.alpha.value))
+    fast = cpu_layers.for_training(network)
+    kinds = [type(layer) for layer in fast.layers if isinstance(layer, cpu_layers.StandIn)]
+    counts = {kind.__name__: kinds.count(kind) for kind in cpu_layers.STAND_INS.values()}
+    assert counts == {
+        "PReLU": 33,
+        "BatchNormalization": 50,
+        "PointwiseConvolution": 32,
+        "WholeMapConvolution": 1,
+    }
+    keras.config.set_dtype_policy("float64")
+    exact = MobileFaceNet(input_shape=(32, 32, 3), embedding_dim=16)
+    exact.set_weights(network.get_weights())
+    assert cpu_layers.for_training(exact) is exact
+    keras.config.set_dtype_policy("float32")
+    x, upstream = batch((32, 32, 3), 16, zeros=False), batch((16,), 16, zeros=False)
+    truth = results(exact, tf.cast(x, tf.float64), upstream)
+    stock, ours = (results(model, x, upstream) for model in (network, fast))
+    assert distance(truth, ours) < 2 * distance(truth, stock)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: keras.layers.PReLU(),
+        lambda: keras.layers.PReLU(shared_axes=[1, 2, 3]),
+        lambda: keras.layers.PReLU(shared_axes=[1, 2, 0]),
+        lambda: keras.layers.BatchNormalization(axis=1),
+        lambda: keras.layers.Conv2D(4, 1, strides=2),
+        lambda: keras.layers.Conv2D(4, 1, groups=2),
+        lambda: keras.layers.Conv2D(4, 3),
+        lambda: keras.layers.DepthwiseConv2D(3),
+        lambda: keras.layers.DepthwiseConv2D((6, 5), depth_multiplier=2),
+        lambda: keras.layers.PReLU(shared_axes=[1, 2], dtype="float16"),
+        lambda: keras.layers.PReLU(shared_axes=[1, 2], activity_regularizer="l2"),
+        lambda: type("Mine", (keras.layers.PReLU,), {})(shared_axes=[1, 2]),
+    ],
+)
+def test_other_settings_keep_the_stock_layer(layer):
+    network = network_of(layer())
+    assert cpu_layers.for_training(network) is network
+
+
+def test_frozen_and_fixed_normalisation_stays_what_it_is():
+    image = keras.Input(SHAPE)
+    fixed = keras.layers.BatchNormalization(name="fixed")
+    frozen = keras.layers.BatchNormalization(name="frozen")
+    network = keras.Model(
+        image, keras.layers.PReLU(shared_axes=[1, 2])(frozen(fixed(image, training=False)))
+    )
+    frozen.trainable = False
+    fast = cpu_layers.for_training(network)
+    x = batch()
+    upstream = batch(seed=2)
+    stock, ours = results(network, x, upstream), results(fast, x, upstream)
+    assert distance(stock, ours) < 1e-6
+    np.testing.assert_array_equal(ours[frozen.moving_mean.path], np.zeros(4))
+
+
+def test_networks_inside_a_network_and_other_models():
+    inner = network_of(keras.layers.BatchNormalization())
+    image = keras.Input(SHAPE)
+    outer = keras.Model(image, inner(image))
+    fast = cpu_layers.for_training(outer)
+    assert distance(*(results(m, batch(), batch(seed=2)) for m in (outer, fast))) < 1e-6
+    assert isinstance(fast.layers[1].layers[1], cpu_layers.BatchNormalization)
+    sequential = keras.Sequential([keras.Input(SHAPE), keras.layers.BatchNormalization()])
+    assert cpu_layers.for_training(sequential) is sequential
+
+
+def test_classifier_trains_with_them_and_keeps_stock_layers(tmp_path):
+    backbone = SphereFaceNet(4, input_shape=(16, 16, 3), embedding_dim=8)
+    model = FaceClassifier(backbone, 3)
+    x, y = np.zeros((4, 16, 16, 3), "float32"), np.array([0, 1, 2, 0])
+    expected = [v.path for v in model.weights]
+    model.compile("sgd", loss=losses.ASoftmaxLoss(margin=4))
+    used = model._training_network.__self__
+    assert any(isinstance(layer, cpu_layers.PReLU) for layer in used.layers)
+    model.fit(x, y, verbose=0)
+    assert [v.path for v in model.weights] == expected
+    assert not any(isinstance(layer, cpu_layers.StandIn) for layer in model._flatten_layers())
+    backbone.save(tmp_path / "embedder.keras")
+    config = keras.models.load_model(tmp_path / "embedder.keras").get_config()
+    assert "tf_sphereface" not in str(config)
+    assert len(backbone.get_config()["layers"]) == len(config["layers"])
+
+
+def test_a_backbone_with_one_slope_for_all_channels_trains():
+    image = keras.Input((8, 8, 3))
+    slope = keras.layers.PReLU(shared_axes=[1, 2, 3])
+    features = slope(keras.layers.Conv2D(8, 3)(image))
+    model = FaceClassifier(keras.Model(image, keras.layers.Flatten()(features)), 3)
+    model.compile("sgd", loss=losses.ASoftmaxLoss(margin=4))
+    model.fit(np.ones((4, 8, 8, 3), "float32"), np.array([0, 1, 2, 0]), verbose=0)
+    assert np.isfinite(np.asarray(slope.alpha)).all()
+    assert np.any(np.asarray(slope.alpha) != 0)
+
+
+@pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}])
+def test_xla_and_eager_steps_take_the_stock_layers(options):
+    backbone = SphereFaceNet(4, input_shape=(16, 16, 3), embedding_dim=8)
+    model = FaceClassifier(backbone, 3)
+    model.compile("sgd", loss=losses.ASoftmaxLoss(margin=4), **options)
+    assert model._training_network is backbone

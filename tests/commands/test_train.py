@@ -1,0 +1,379 @@
+"""The train command on small synthetic faces: what it writes, how it resumes, what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+import tf_sphereface as sf
+from tf_sphereface.commands.train import main as command
+from tf_sphereface.commands.train import run_callbacks, run_folder
+from tf_sphereface.commands.train.main import main
+from tf_sphereface.data import synthetic
+from tf_sphereface.training.checkpoint import checkpoint_files
+
+SMALL = ["--preset", "quick", "--batch-size", "16", "--embedding-dim", "16"]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people, ten faces each, 56x48."""
+    root = tmp_path_factory.mktemp("faces")
+    synthetic.write_folder(root, 4, 10, size=(56, 48))
+    return root
+
+
+def run(faces: Path, out: Path, *options: str) -> int:
+    options = ("--precision", "float32", *options)
+    return main(["--data", str(faces), "--out", str(out), *SMALL, *options])
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open() as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_a_run_folder_is_complete(faces, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr(
+        run_callbacks, "CHECKPOINT_SECONDS", 0.0
+    )  # after each step: two minutes are over
+    assert run(faces, out, "--epochs", "2", "--json", str(tmp_path / "s.json")) == 0
+    names = {"config.json", "environment.json", "log.csv", "checkpoints", "summary.json"}
+    written = {"embedder.keras", "embedder.keras.card.md", "embedder.keras.card.json"}
+    assert {path.name for path in out.iterdir()} == names | written
+    config = json.loads((out / "config.json").read_text())
+    assert (config["recipe"]["margin"], config["recipe"]["epochs"]) == (4, 2)
+    assert "keras" in json.loads((out / "environment.json").read_text())
+    assert [row["epoch"] for row in rows(out)] == ["1", "2"]
+    assert {"loss", "accuracy", "lambda", "effective_margin", "learning_rate"} <= set(rows(out)[0])
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["faces"], summary["people"], summary["updates"]) == (40, 4, 4)
+    assert summary == json.loads((tmp_path / "s.json").read_text())
+    kept = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert kept == [f"step-0000000{step}.npz" for step in (2, 3, 4)]
+    embedder = sf.load_embedder(out / "embedder.keras")
+    assert embedder(np.zeros((3, 56, 48, 3), np.uint8)).shape == (3, 16)
+    assert (embedder.metadata.margin, embedder.metadata.flip) == (4, "concat")
+
+
+def test_the_embedder_is_stock_keras_in_float32_without_dropout(faces, tmp_path):
+    out = tmp_path / "run"
+    options = ("--epochs", "1", "--dropout", "0.3", "--precision", "mixed_bfloat16")
+    assert run(faces, out, *options) == 0
+    keras.config.set_dtype_policy("float32")
+    network = keras.models.load_model(out / "embedder.keras", compile=False)
+    assert {layer.__module__.split(".")[0] for layer in network.layers} == {"keras"}
+    assert {layer.dtype_policy.name for layer in network.layers} == {"float32"}
+    assert not any(isinstance(layer, keras.layers.Dropout) for layer in network.layers)
+
+
+def test_an_interrupt_finishes_the_step_and_resume_goes_on(faces, tmp_path, capsys, monkeypatch):
+    """A real SIGINT in the third of eight updates; the run then ends as an uninterrupted one."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken[bold]"
+    options = ("--epochs", "4", "--dropout", "0.2", "--augment", "strong")
+    assert run(faces, whole, *options) == 0
+
+    begin = command.ShowProgress.on_train_batch_begin
+
+    def interrupted(self, batch, logs=None):
+        begin(self, batch, logs)
+        if int(self.model.optimizer.iterations) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command.ShowProgress, "on_train_batch_begin", interrupted)
+        assert run(faces, broken, *options) == 130
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "stopped after step 3; the state of step 3 is kept" in said
+    assert "--resume" in said
+    names = [path.name for path in checkpoint_files(broken / "checkpoints")]
+    assert names == ["step-00000003.npz", "step-00000002.npz"]
+    assert not (broken / "embedder.keras").exists()
+    assert run(faces, broken, *options, "--resume") == 0
+    assert "resumed after step 3" in capsys.readouterr().err
+    for before, after in zip(rows(whole), rows(broken), strict=True):
+        del before["seconds"], after["seconds"]
+        assert after == before
+    first, second = (
+        keras.models.load_model(out / "embedder.keras", compile=False) for out in (whole, broken)
+    )
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # a finished run says so, and is left alone, with and without its checkpoints
+    before = (broken / "embedder.keras").stat().st_mtime_ns
+    assert run(faces, broken, *options, "--resume") == 0
+    shutil.rmtree(broken / "checkpoints")
+    assert run(faces, broken, *options, "--resume") == 0
+    said = capsys.readouterr().out
+    assert said.count("this run is finished") == said.count("broken[bold]/summary.json") == 2
+    assert (broken / "embedder.keras").stat().st_mtime_ns == before
+
+
+def test_a_sampled_run_in_float16_resumed_inside_an_epoch_logs_the_whole_epoch(tmp_path):
+    data = ["--data", "synthetic", "--identities", "8", "--images", "4", "--batch-size", "4"]
+    recipe = ["--preset", "quick", "--input-size", "28x24", "--embedding-dim", "8"]
+    kept = ["--precision", "mixed_float16", "--checkpoint-every", "1", "--keep", "9"]
+    options = [*data, *recipe, *kept, "--epochs", "1", "--sample-rate", "0.75", "--no-doctor"]
+    whole = tmp_path / "whole"
+    assert main([*options, "--out", str(whole)]) == 0
+    assert "sampled_accuracy" in rows(whole)[0]
+    for step in (5, 7):  # of 8: some batches are left, or one
+        broken = tmp_path / f"from-{step}"
+        shutil.copytree(whole, broken)
+        for name in ("summary.json", "embedder.keras", "log.csv"):
+            (broken / name).unlink()
+        for path in checkpoint_files(broken / "checkpoints")[: 8 - step]:
+            path.unlink()
+        assert main([*options, "--out", str(broken), "--resume"]) == 0
+        (before,), (after,) = rows(whole), rows(broken)
+        del before["seconds"], after["seconds"]
+        assert after == before
+        assert list(after) == list(before)
+
+
+def test_a_run_that_failed_at_its_first_step_may_be_corrected(faces, tmp_path, capsys):
+    out, other = tmp_path / "run", tmp_path / "other"
+    assert run(faces, out, "--epochs", "1", "--sample-rate", "0.25") == 2
+    assert "sample_rate >=" in capsys.readouterr().err.replace("\n", " ")
+    assert (out / "config.json").exists()
+    (out / "diverged.json").write_text("{}")
+    shutil.copytree(out, other)
+    assert run(faces, out, "--epochs", "1") == 0
+    assert run(faces, other, "--epochs", "1", "--resume") == 0
+    said = capsys.readouterr().err
+    assert said.count("no checkpoint yet: the run starts afresh") == 2
+    for folder in (out, other):
+        config = json.loads((folder / "config.json").read_text())
+        assert config["recipe"]["sample_rate"] == 1
+        assert not (folder / "diverged.json").exists()
+    assert run(faces, out, "--epochs", "1", "--margin", "3") == 2
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_with_another_recipe(faces, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(faces, out, "--epochs", "1") == 0
+    before = (out / "embedder.keras").read_bytes()
+    assert run(faces, out, "--epochs", "1") == 2
+    assert "--resume" in capsys.readouterr().err
+    assert run(faces, out, "--epochs", "1", "--margin", "3", "--resume") == 2
+    assert "margin was 4, now 3" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["--data", f"{faces}/", "--out", str(out), *SMALL, "--resume"]) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "epochs was 1, now 4" in said
+    assert "data was" not in said  # the same folder, with a slash
+    assert (out / "embedder.keras").read_bytes() == before
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(faces, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    real = np.savez
+
+    def full(handle, **arrays):
+        if int(arrays["optimizer/0"]) in (3, 4):
+            handle.write(b"PK what fitted")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    assert run(faces, out, "--epochs", "3", "--checkpoint-every", "1") == 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "no checkpoint at step 3: [Errno 28] No space left on device" in said
+    assert "the last good one is of step 2" in said
+    names = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert names == [f"step-0000000{step}.npz" for step in (2, 5, 6)]
+
+
+def test_damaged_checkpoints_are_passed_over(faces, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(faces, out, "--epochs", "2") == 0
+    (out / "summary.json").unlink()  # as if it had been killed before the end
+    newest, _ = checkpoint_files(out / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:-2000])
+    later = newest.with_name("step-00000009.npz")
+    later.write_bytes(b"PK")
+    assert run(faces, out, "--epochs", "2", "--keep", "1", "--resume") == 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"{newest.name} is not a whole checkpoint" in said
+    assert "resumed after step 2" in said
+    assert checkpoint_files(out / "checkpoints") == [later, newest]  # the damaged one counts not
+
+    (out / "summary.json").unlink()
+    for path in (newest, later):
+        path.write_bytes(b"PK")
+    assert run(faces, out, "--epochs", "2", "--resume") == 2
+    assert "none of the 2 checkpoints" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_run_is_not_resumed_with_other_faces(tmp_path, capsys):
+    root, out = tmp_path / "faces", tmp_path / "run"
+    synthetic.write_folder(root, 4, 10, size=(56, 48))
+    assert run(root, out, "--epochs", "1") == 0
+    (out / "summary.json").unlink()
+    sorted(root.rglob("*.jpg"))[0].unlink()
+    assert run(root, out, "--epochs", "1", "--resume") == 2
+    assert "the run had 40 faces, now 39" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_verification_chooses_the_best_embedder(faces, tmp_path):
+    held = tmp_path / "held"
+    synthetic.write_folder(held, 22, 3, size=(56, 48), first_identity=100)
+    out = tmp_path / "run"
+    options = ("--epochs", "3", "--keep", "1", "--verify-images", str(held))
+    assert run(faces, out, *options) == 0
+    figures = [float(row["verification_accuracy"]) for row in rows(out)]
+    best = figures.index(max(figures)) + 1
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["best"]["epoch"] == best
+    assert summary["best"]["verification_accuracy"] == max(figures)
+    result = sf.eval.folder.evaluate(out / "best.keras", held)
+    assert result.headline.accuracy == pytest.approx(max(figures))
+    kept = {path.name for path in (out / "checkpoints").iterdir()}
+    assert kept == {f"step-0000000{step}.npz" for step in {2 * best, 6}}
+
+
+def test_the_doctor_stops_a_diverging_run_and_names_files_and_layer(faces, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ("--epochs", "8", "--learning-rate", "1e20")
+    assert run(faces, out, *options) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    found = json.loads((out / "diverged.json").read_text())
+    assert f"the loss became nan at step {found['step']}: layer '{found['layer']}'" in said
+    assert f"error: training stopped at step {found['step']}" in said
+    assert len(found["files"]) == 16
+    assert all(Path(name).is_file() for name in found["files"])
+    assert not (out / "embedder.keras").exists()
+    assert run(faces, tmp_path / "alone", *options, "--no-doctor") == 2
+    assert "the loss became nan in epoch" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_share_of_the_run_after_which_lambda_stops(faces, tmp_path):
+    report = tmp_path / "plan.json"
+    options = ("--epochs", "40", "--dry-run", "--json", str(report), "--annealing", "fit")
+    assert run(faces, tmp_path / "run", *options, "--annealing-reach", "0.75") == 0
+    rows = json.loads(report.read_text())["schedule"]
+    assert next(row["step"] for row in rows if row["lambda"] == 5) == 60  # of 80
+
+
+def test_a_dry_run_in_float16_shows_the_rates_of_the_optimizer_inside(faces, tmp_path):
+    report = tmp_path / "plan.json"
+    options = ("--precision", "mixed_float16", "--dry-run", "--json", str(report))
+    assert run(faces, tmp_path / "run", *options) == 0
+    plan = json.loads(report.read_text())
+    assert plan["schedule"][0]["learning_rate"] == pytest.approx(0.05)
+    assert plan["schedule"][-1]["learning_rate"] == pytest.approx(0.0005)
+
+
+def test_the_summary_shows_brackets_as_they_are(capsys):
+    run_folder.show_summary({"embedder": "runs/[bold]a[/]/x"})
+    assert "runs/[bold]a[/]/x" in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(faces, tmp_path, capsys):
+    out, report = tmp_path / "run", tmp_path / "plan.json"
+    options = ("--epochs", "40", "--dry-run", "--json", str(report))
+    assert run(faces, out, *options, "--scale-learning-rate", "linear") == 0
+    assert not out.exists()
+    said = capsys.readouterr().out
+    assert "40 faces of 4 people; 2 steps an epoch, 40 epochs, 80 updates" in said
+    assert "learning rate 0.0125, scaled by 0.25 (batch 16 over quick's 64)" in said
+    plan = json.loads(report.read_text())
+    rows = {row["step"]: row for row in plan["schedule"]}
+    assert list(rows) == [1, 20, 40, 49, 60, 69, 80]
+    recipe = dataclasses.replace(sf.recipes.quick(), epochs=40, batch_size=16)
+    annealing = sf.training.build_annealing(recipe, 80)
+    for step, row in rows.items():
+        assert row["lambda"] == pytest.approx(annealing(step))
+        assert row["learning_rate"] == pytest.approx(0.0125 * 0.1 ** ((step > 48) + (step > 68)))
+    assert rows[80]["effective_margin"] == pytest.approx(1.37, abs=0.01)
+    assert "lambda at its minimum" in rows[80]["why"]
+    parts = plan["memory_per_replica"]
+    assert parts["weights"] == 4 * sum(plan["parameters"].values())
+    assert parts["gradients"] == parts["weights"]
+    assert parts["total"] == sum(parts.values()) - parts["total"]
+
+
+def test_a_dry_run_shows_the_replicas(faces, tmp_path, capsys, monkeypatch, two_replicas):
+    monkeypatch.setattr(command, "make_strategy", lambda *_: two_replicas)
+    options = ("--dry-run", "--strategy", "mirrored", "--json", str(tmp_path / "plan.json"))
+    assert run(faces, tmp_path / "run", *options) == 0
+    said = capsys.readouterr().out
+    assert "strategy mirrored: 2 replica(s), batch 16 (8 each); learning rate 0.05, not" in said
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["replicas"], plan["batch"], plan["batch_per_replica"]) == (2, 16, 8)
+
+
+def test_the_dry_run_s_learning_rates_are_those_of_the_run(faces, tmp_path):
+    out = tmp_path / "run"
+    assert run(faces, out, "--epochs", "4") == 0
+    assert run(faces, out, "--epochs", "4", "--dry-run", "--json", str(tmp_path / "p.json")) == 0
+    plan = json.loads((tmp_path / "p.json").read_text())
+    last = plan["schedule"][-1]
+    assert float(rows(out)[-1]["lambda"]) == pytest.approx(last["lambda"], rel=1e-5)
+    # the log's rate is the one that the next update would use
+    assert float(rows(out)[-1]["learning_rate"]) == pytest.approx(last["learning_rate"], rel=1e-5)
+
+
+def test_damaged_faces_are_named_and_skipped_or_fatal(tmp_path, capsys):
+    root = tmp_path / "faces"
+    synthetic.write_folder(root, 4, 10, size=(56, 48))
+    victim = sorted(root.rglob("*.jpg"))[5]
+    victim.write_bytes(victim.read_bytes()[:200])
+    assert run(root, tmp_path / "run", "--epochs", "1") == 0
+    assert victim.name in capsys.readouterr().err.replace("\n", "")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["skipped"] == 1
+    assert run(root, tmp_path / "strict", "--epochs", "1", "--strict") == 2
+    assert victim.name in capsys.readouterr().err.replace("\n", "")
+    assert not (tmp_path / "strict" / "embedder.keras").exists()
+
+
+def test_faces_of_another_size_are_an_error_unless_resized(faces, tmp_path, capsys):
+    name = next(path for path in sorted(faces.rglob("*.jpg")))
+    big = tmp_path / "big" / "someone"
+    big.mkdir(parents=True)
+    for i in range(20):
+        cv2.imwrite(str(big / f"{i}.png"), cv2.resize(cv2.imread(str(name)), (96, 112)))
+    assert run(big.parent, tmp_path / "a", "--epochs", "1") == 2
+    assert "112x96" in capsys.readouterr().err
+    assert run(big.parent, tmp_path / "b", "--epochs", "1", "--resize") == 0
+
+
+@pytest.mark.parametrize("loss", ["softmax", "a-softmax"])
+def test_both_losses_train_and_both_say_what_they_are(faces, tmp_path, loss):
+    out = tmp_path / loss
+    assert run(faces, out, "--epochs", "1", "--loss", loss) == 0
+    metadata = sf.load_embedder(out / "embedder.keras").metadata
+    assert (metadata.loss, metadata.margin) == (loss, 4 if loss == "a-softmax" else None)
+    assert ("lambda" in rows(out)[0]) is (loss == "a-softmax")
+
+
+@pytest.mark.parametrize(
+    ("options", "margin", "words"),
+    [
+        (["--loss", "sphereface2", "--margin", "0.3"], 0.3, "SphereFace2 with margin 0.3"),
+        (["--loss", "arcface", "--scale", "16"], 0.3, "scale 16"),
+        (["--gradient", "caffe"], 4, "the released Caffe layer's gradient"),
+    ],
+)
+def test_the_run_says_which_margin_it_really_used(faces, tmp_path, capsys, options, margin, words):
+    out = tmp_path / "run"
+    assert run(faces, out, "--epochs", "1", *options) == 0
+    assert words in capsys.readouterr().err.replace("\n", " ")
+    summary = json.loads((out / "summary.json").read_text())
+    config = json.loads((out / "config.json").read_text())
+    metadata = sf.load_embedder(out / "embedder.keras").metadata
+    assert summary["margin"] == config["recipe"]["margin"] == metadata.margin == margin
+    assert summary["scale"] == config["recipe"]["scale"]
+    assert words in summary["loss in words"]
+    assert words in metadata.extra["loss"]

@@ -1,0 +1,71 @@
+"""`tf_sphereface-train`: wrong usage is one clear line, and nothing is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from tf_sphereface.commands.train.main import main
+
+TINY = ["--identities", "2", "--images", "8", "--batch-size", "16"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "nowhere", "--out", "x"], "nowhere"),
+        (["--data", "synthetic", "--out", "x", "--epochs", "0"], "epochs must be positive"),
+        (["--data", "synthetic", "--out", "x", "--dropout", "1"], "dropout must be below 1"),
+        (
+            ["--data", "synthetic", "--out", "x", "--annealing-reach", "0"],
+            "annealing_reach must be",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--margin", "2.5"],
+            "margin of a-softmax must be one of 1, 2, 3, 4",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--loss", "normface", "--margin", "2"],
+            "normface has no margin",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--identities", "2", "--images", "2"],
+            "do not fill one batch",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", *TINY, "--verify-people", "3"],
+            "--verify-people must be at least 4. Received: 3",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", *TINY, "--verify-landmarks", __file__],
+            "--verify-landmarks needs --verify-images",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--verify-people", "4", "--verify-images", "."],
+            "--verify-people cannot go with --verify-images",
+        ),
+        (["--data", ".", "--out", "x", "--verify-people", "4"], "--verify-people is for --data"),
+        (["--data", ".", "--out", "x", "--identities", "300"], "--identities is for --data synth"),
+        (["--data", ".", "--out", "x", "--images", "40"], "--images is for --data synthetic"),
+        (["--data", "synthetic", "--out", "x", "--resize"], "--resize is for a folder of faces"),
+        (["--data", "synthetic", "--out", "x", "--strict"], "--strict is for a folder of faces"),
+        (
+            ["--data", "synthetic", "--out", "x", "--cache", "memory"],
+            "--cache is for a folder of faces, not for --data synthetic",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--annealing", "paper", "--annealing-reach", "1"],
+            "--annealing-reach needs --annealing fit",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--annealing", "paper", "--annealing-power", "2"],
+            "--annealing-power needs --annealing fit",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_line(options, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*options, "--preset", "quick"]) == 2
+    error = capsys.readouterr().err.replace("\n", " ")
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "x" / "config.json").exists()

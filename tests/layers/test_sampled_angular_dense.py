@@ -1,0 +1,153 @@
+"""The head that trains on a sample of its class centres."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_sphereface import FaceClassifier
+from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
+from tf_sphereface.losses import ASoftmaxLoss, CosFaceLoss
+
+CLASSES, WIDTH, BATCH = 20, 6, 8
+
+
+def batches(seed: int = 0, count: int = 40) -> tf.data.Dataset:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count)
+    images = rng.normal(size=(CLASSES, 10))[labels] + 0.3 * rng.normal(size=(count, 10))
+    pairs = tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels))
+    return pairs.batch(BATCH, drop_remainder=True)
+
+
+def classifier(
+    rate: float, jit_compile: bool = False, optimizer: keras.Optimizer | None = None, loss=None
+) -> FaceClassifier:
+    keras.utils.set_random_seed(4)
+    net = keras.Sequential([keras.Input((10,)), keras.layers.Dense(WIDTH)])
+    model = FaceClassifier(net, CLASSES, sample_rate=rate)
+    model.compile(
+        optimizer or keras.optimizers.SGD(0.1, momentum=0.9),
+        loss=loss or ASoftmaxLoss(margin=4, annealing=5.0),
+        metrics=["accuracy"],
+        jit_compile=jit_compile,
+    )
+    return model
+
+
+def centres(model: FaceClassifier) -> np.ndarray:
+    return np.array(keras.ops.convert_to_numpy(model.head_layer.kernel))
+
+
+def test_a_sample_holds_the_batch_and_differs_from_step_to_step():
+    head = SampledAngularDense(1000, sample_rate=0.05)
+    labels = tf.constant([3, 999, 0, 3], tf.int32)
+    samples = []
+    for step in range(3):
+        chosen, places = head.choose(labels, step)
+        again, _ = head.choose(labels, step)
+        np.testing.assert_array_equal(chosen, again)
+        assert chosen.shape == (50,)
+        assert (np.diff(chosen) > 0).all()  # ascending, none twice
+        np.testing.assert_array_equal(tf.gather(chosen, places), labels)
+        samples.append(set(chosen.numpy().tolist()) - {0, 3, 999})
+    assert samples[0] != samples[1] != samples[2]
+
+
+def test_the_rest_is_drawn_evenly():
+    head = SampledAngularDense(40, sample_rate=0.5)
+    counts = np.zeros(40)
+    for step in range(400):
+        counts[head.choose(tf.constant([0, 1], tf.int32), step)[0].numpy()] += 1
+    assert counts[:2].tolist() == [400, 400]
+    # 18 of 38 places: 189.5 of 400 expected, standard deviation 10; five of them either side.
+    assert counts[2:].min() > 139
+    assert counts[2:].max() < 240
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_sample_of_all_is_the_full_head(jit_compile):
+    full, sampled = classifier(1.0, jit_compile), classifier(0.99, jit_compile)
+    assert sampled.head_layer.sample_size == CLASSES
+    sampled.backbone.set_weights(full.backbone.get_weights())
+    sampled.head_layer.centres.assign(centres(full).T)
+    expected = full.fit(batches(), epochs=3, verbose=0, shuffle=False).history
+    found = sampled.fit(batches(), epochs=3, verbose=0, shuffle=False).history
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)  # float32 sums
+    np.testing.assert_allclose(found["sampled_accuracy"], expected["accuracy"])
+    np.testing.assert_allclose(centres(sampled), centres(full), atol=1e-6)
+    np.testing.assert_allclose(
+        sampled.evaluate(batches(), verbose=0), full.evaluate(batches(), verbose=0), rtol=1e-5
+    )
+
+
+def test_what_was_not_drawn_stays_as_it_was():
+    model = classifier(0.4, optimizer=keras.optimizers.Adam(0.05, weight_decay=0.1))
+    head = model.head_layer
+    stores = head.stores
+    assert len(stores) == 3  # the centres and Adam's two moments
+    for step, batch in enumerate(batches()):
+        before = [store.numpy().copy() for store in stores]
+        chosen, _ = head.choose(tf.cast(batch[1], tf.int32), step)
+        model.fit(*batch, batch_size=BATCH, verbose=0)
+        rest = np.setdiff1d(np.arange(CLASSES), chosen.numpy())
+        assert len(rest) == 12
+        for store, old in zip(stores, before, strict=True):
+            np.testing.assert_array_equal(store.numpy()[rest], old[rest])
+            assert (store.numpy()[chosen.numpy()] != old[chosen.numpy()]).any(axis=1).all()
+
+
+def test_the_sampled_loss_by_hand():
+    """One step's loss is the full head's over the chosen columns."""
+    model = classifier(0.5)
+    images, labels = next(iter(batches()))
+    chosen, places = model.head_layer.choose(tf.cast(labels, tf.int32), 0)
+    table = model.head_layer(model(images)).numpy()
+    columns = np.append(chosen.numpy(), CLASSES)
+    expected = ASoftmaxLoss(margin=4, annealing=5.0)(places, table[:, columns])
+    found = model.fit(images, labels, batch_size=BATCH, verbose=0).history["loss"][0]
+    assert found == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_it_learns_and_goes_on_after_loading(policy, jit_compile, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    model = classifier(0.5, jit_compile, loss=ASoftmaxLoss(margin=2))
+    history = model.fit(batches(), epochs=12, verbose=0, validation_data=batches()).history
+    assert "accuracy" not in history
+    assert history["loss"][-1] < history["loss"][0]
+    assert history["val_accuracy"][-1] > 0.5  # over all 20 classes
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    for each in (model, loaded):
+        each.fit(batches(1), epochs=2, verbose=0, shuffle=False)
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)  # momentum of every centre came back
+    alone = keras.models.load_model(tmp_path / "m.keras", compile=False)
+    assert alone.head_layer.centres.shape == (CLASSES, WIDTH)
+
+
+def test_another_loss_and_no_slots():
+    model = classifier(0.5, optimizer=keras.optimizers.SGD(0.1), loss=CosFaceLoss(scale=16.0))
+    assert model.head_layer.stores == [model.head_layer.centres]
+    before = centres(model)
+    model.fit(batches(), verbose=0)
+    assert np.isfinite(centres(model)).all()
+    assert np.abs(centres(model) - before).max() > 0
+
+
+def test_what_cannot_work_says_so():
+    for rate in (0, 1.5, "half", True):
+        with pytest.raises(ValueError, match="`sample_rate`"):
+            classifier(rate)
+    net = keras.Sequential([keras.Input((10,)), keras.layers.Dense(WIDTH)])
+    with pytest.raises(ValueError, match='head="angular"'):
+        FaceClassifier(net, CLASSES, head="softmax", sample_rate=0.5)
+    for options in ({"gradient_accumulation_steps": 2}, {"use_ema": True}):
+        with pytest.raises(ValueError, match="each step draws other centres"):
+            classifier(0.5, optimizer=keras.optimizers.SGD(0.1, **options))
+    with pytest.raises(ValueError, match=r"sample_rate >= 0\.4"):
+        classifier(0.1).fit(batches(), verbose=0)

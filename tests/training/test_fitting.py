@@ -1,0 +1,52 @@
+"""Models as recipes describe them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from tf_sphereface import training
+from tf_sphereface.training import recipes
+
+TINY = dataclasses.replace(
+    recipes.quick(), input_size=(28, 24), embedding_dim=16, precision="float32"
+)
+
+
+@pytest.mark.parametrize(
+    ("updates", "drops"), [(1, []), (2, [1]), (3, [2]), (50_000, [30_000, 42_500])]
+)
+def test_a_run_of_any_length_has_its_drops(updates, drops):
+    recipe = dataclasses.replace(TINY, epochs=1)
+    optimizer = training.build_classifier(recipe, 4, steps_per_epoch=updates).optimizer
+    assert training.rate_drops(recipe, updates) == drops
+    schedule = optimizer._learning_rate
+    for update in {0, updates - 1, *(d - 1 for d in drops), *drops}:
+        rate = float(schedule(update)) if drops else float(optimizer.learning_rate)
+        expected = 0.05 * 0.1 ** sum(drop <= update for drop in drops)
+        assert rate == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "tail"),
+    [
+        ("sphereface4", ["flatten", "dropout", "fc5"]),
+        ("mobilefacenet", ["linear7_bn", "dropout", "linear1_conv", "linear1_bn", "embedding"]),
+    ],
+)
+def test_dropout_is_of_the_embedding_layer_s_inputs(backbone, tail):
+    recipe = dataclasses.replace(TINY, backbone=backbone, dropout=0.4)
+    model = training.build_classifier(recipe, 4, steps_per_epoch=2)
+    assert [layer.name for layer in model.backbone.layers[-len(tail) :]] == tail
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 28, 24, 3)).astype("float32")
+    dropped = keras.ops.convert_to_numpy(model(images, training=True))
+    assert np.count_nonzero(dropped) == dropped.size
+    again = keras.ops.convert_to_numpy(model(images, training=True))
+    assert np.abs(again - dropped).max() > 0
+    network = training.embedder_of(model, recipe)
+    np.testing.assert_allclose(
+        network.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-6
+    )

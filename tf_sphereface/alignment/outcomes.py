@@ -1,0 +1,136 @@
+"""What `tf_sphereface-align` says about the photographs that it looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tf_sphereface.alignment.detector import Face, choose
+from tf_sphereface.alignment.journal import Found
+from tf_sphereface.utils.files import atomic_path, write_json
+
+UNREADABLE, NO_FACE, TOO_SMALL, SEVERAL, REFUSED = (
+    "unreadable",
+    "no face",
+    "too small",
+    "several faces",
+    "not written",
+)
+FAILURES = (UNREADABLE, NO_FACE, TOO_SMALL, REFUSED)  # no crop came of it
+
+
+@dataclass
+class Outcome:
+    """What became of one image.
+
+    Args:
+        found: the image and its faces.
+        taken: the faces that were cut out.
+        problem: one of the constants above, or None.
+        detail: more about it, in words.
+        written: how many crops were written now.
+        kept: how many were there already.
+    """
+
+    found: Found
+    taken: list[Face] = field(default_factory=list)
+    problem: str | None = None
+    detail: str = ""
+    written: int = 0
+    kept: int = 0
+
+
+def judge(found: Found, select: str, min_face: float) -> Outcome:
+    """Choose the faces to cut out, and say what is wrong or needs a look."""
+    if found.broken is not None or found.size is None:
+        return Outcome(found, problem=UNREADABLE, detail=found.broken or "")
+    large = [face for face in found.faces if face.side >= min_face]
+    taken = choose(large, found.size, select)
+    if not taken:
+        if found.faces:
+            side = max(face.side for face in found.faces)
+            detail = f"the largest face has {side:.0f} pixels, --min-face is {min_face:g}"
+            return Outcome(found, problem=TOO_SMALL, detail=detail)
+        if min(found.size) < min_face:
+            detail = f"the image has {found.size[0]}x{found.size[1]} pixels"
+            return Outcome(found, problem=TOO_SMALL, detail=detail)
+        return Outcome(found, problem=NO_FACE)
+    if len(large) > 1:
+        which = {"center": "nearest the centre", "largest": "the largest", "all": "all"}[select]
+        return Outcome(found, taken, SEVERAL, f"{len(large)} faces; taken: {which}")
+    return Outcome(found, taken)
+
+
+def write_landmarks(path: Path, outcomes: Sequence[Outcome]) -> int:
+    """Write the points of the photographs' faces as a landmark file; return how many.
+
+    Of several that were cut out of one photograph it has the one nearest the centre. Frames of
+    videos have no line: a landmark file names files. A name that would read as a comment gets
+    `./` before it; one that would break the line is left out, and a comment says so.
+    """
+    count = 0
+    lines = ["# image, x and y of left eye, right eye, nose, left and right mouth corner"]
+    for outcome in outcomes:
+        size = outcome.found.size
+        if outcome.taken and size is not None and not outcome.found.of_video:
+            (face,) = choose(outcome.taken, size, "center")
+            numbers = [f"{value:.2f}" for value in face.points.ravel()]
+            name = outcome.found.name
+            if any(mark in name for mark in "\t\r\n"):
+                lines.append(f"# left out, for a tab or line break in the name: {name!r}")
+                continue
+            lines.append("\t".join([f"./{name}" if name.startswith("#") else name, *numbers]))
+            count += 1
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return count
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write what needs a look, a line an image; or, to a .json file, everything about all images.
+
+    Args:
+        path: ending in .tsv or .json.
+        outcomes: of all images, in order.
+    """
+    if path.suffix.lower() == ".json":
+        write_json(path, {"images": [_describe(outcome) for outcome in outcomes]})
+        return
+    lines = ["image\tproblem\tfaces\tdetail"]
+    for outcome in outcomes:
+        if outcome.problem is not None:
+            detail = " ".join(outcome.detail.split())
+            count = str(len(outcome.found.faces))
+            lines.append("\t".join([outcome.found.name, outcome.problem, count, detail]))
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Return how many images have each problem."""
+    return {
+        problem: sum(outcome.problem == problem for outcome in outcomes)
+        for problem in (NO_FACE, SEVERAL, TOO_SMALL, UNREADABLE, REFUSED)
+    }
+
+
+def _describe(outcome: Outcome) -> dict[str, Any]:
+    found = outcome.found
+    return {
+        "image": found.name,
+        "size": found.size,
+        "problem": outcome.problem,
+        "detail": outcome.detail,
+        "files": found.files,
+        "faces": [
+            {
+                "box": face.box.tolist(),
+                "score": face.score,
+                "points": face.points.tolist(),
+                "taken": any(face is taken for taken in outcome.taken),
+            }
+            for face in found.faces
+        ],
+    }

@@ -1,0 +1,149 @@
+"""From a classifier to the backbone that computes its embedding."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import zipfile
+from typing import Any
+
+import keras
+
+from tf_sphereface.classifier.face_classifier import FaceClassifier
+from tf_sphereface.layers.angular_dense import AngularDense
+
+logger = logging.getLogger(__name__)
+
+
+def as_backbone(model: keras.Model) -> keras.Model:
+    """Return the part of a model that computes the embedding.
+
+    Args:
+        model: a `FaceClassifier` (gives its backbone), a model that ends in `AngularDense` (the
+            head is stripped, and that is logged), or a backbone.
+
+    Returns:
+        An uncompiled model that shares the given one's weights: images in, embeddings
+        (n, embedding_dim) out.
+
+    Raises:
+        ValueError: not one image input and one rank-2 output, or another kind of classifier.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a keras.Model. Received: {type(model).__name__}")
+    if isinstance(model, FaceClassifier):
+        model = model.backbone
+    outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            "model must have one image input and one output (a functional model that is built). "
+            f"Received: {model.name!r} with {len(inputs)} inputs and {len(outputs)} outputs"
+        )
+    if len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
+        raise ValueError(
+            "model must take images of the shape (n, height, width, 3). "
+            f"Received: {model.name!r} with the input shape {tuple(inputs[0].shape)}"
+        )
+    output = _without_head(model)
+    if len(output.shape) != 2 or output.shape[-1] is None:
+        raise ValueError(
+            "model must return embeddings of the shape (n, embedding_dim). "
+            f"Received: {model.name!r} with the output shape {tuple(output.shape)}"
+        )
+    return keras.Model(inputs[0], output, name=model.name)
+
+
+def load_model(path: str | os.PathLike[str]) -> keras.Model:
+    """Load a model without compiling it; `as_backbone` still knows the loss it was saved with."""
+    model = keras.models.load_model(path, compile=False)
+    model._saved_loss = _loss_in_file(path)
+    return model
+
+
+def _loss_in_file(path: str | os.PathLike[str]) -> str:
+    """Return what a `.keras` file says of the loss that the model was compiled with."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    return json.dumps((config.get("compile_config") or {}).get("loss"))
+
+
+def _without_head(model: keras.Model) -> Any:
+    """Return the output of a model up to its embedding, also where the head is in a model inside.
+
+    Raises:
+        ValueError: the model is another kind of classifier.
+    """
+    output = keras.tree.flatten(model.outputs)[0]
+    history = getattr(output, "_keras_history", None)
+    last = history.operation if history is not None else None
+    if isinstance(last, AngularDense):
+        logger.info("%s ends in AngularDense: the head is left out", model.name)
+        return _input_of(history)
+    if _classifies(model, last):
+        raise ValueError(
+            "model must be a FaceClassifier, a backbone, or a model that ends in AngularDense. "
+            f"Received: {model.name!r}, a classifier that ends in {type(last).__name__} "
+            f"({getattr(last, 'name', '')!r}); pass the model up to its embedding instead"
+        )
+    if isinstance(last, FaceClassifier):
+        return last.backbone(_input_of(history))
+    if isinstance(last, keras.Model) and len(keras.tree.flatten(last.outputs or [])) == 1:
+        inner = _without_head(last)
+        if inner is not keras.tree.flatten(last.outputs)[0]:
+            return keras.Model(last.inputs, inner, name=last.name)(_input_of(history))
+    return output
+
+
+def _input_of(history: Any) -> Any:
+    """Return what an operation was called on, for the call that made an output."""
+    return history.operation._inbound_nodes[history.node_index].input_tensors[0]
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """Return a functional model that computes in float32, with the same weights.
+
+    A model trained with `mixed_bfloat16` or `mixed_float16` keeps float32 weights; this copy uses
+    them at full precision. A model that is float32 already is returned as it is.
+
+    Args:
+        model: a functional model of Keras' own layers.
+    """
+    policies = {getattr(layer.dtype_policy, "name", "") for layer in all_layers(model)}
+    if policies <= {"float32"}:
+        return model
+
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.Model):
+            return in_float32(layer)
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    clone = keras.models.clone_model(model, clone_function=copy)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
+def _classifies(model: keras.Model, last: Any) -> bool:
+    """Whether the output is a probability, or the model was compiled with a cross-entropy."""
+    activation = getattr(last, "activation", None)
+    if isinstance(last, keras.layers.Softmax) or activation in (
+        keras.activations.softmax,
+        keras.activations.sigmoid,
+    ):
+        return True
+    loss = getattr(model, "loss", None)
+    name = loss if isinstance(loss, str) else getattr(loss, "name", "") or ""
+    return "crossentropy" in f"{name} {getattr(model, '_saved_loss', '')}".lower()
+
+
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a model and of the models inside it."""
+    return list(model._flatten_layers(include_self=False))
+
+
+def is_foreign(layer: keras.layers.Layer) -> bool:
+    """Whether plain Keras could not load the layer."""
+    return not type(layer).__module__.startswith("keras.")

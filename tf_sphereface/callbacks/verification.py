@@ -1,0 +1,243 @@
+"""Callbacks for training with an angular margin."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tf_sphereface.backbones.extraction import as_backbone, in_float32
+from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, save_embedder
+from tf_sphereface.embedder.model_card import with_measured, write_card
+from tf_sphereface.embedder.runtimes import KerasRunner
+
+logger = logging.getLogger("tf_sphereface")
+FIGURES = ("accuracy", "std_error", "auc", "eer", "genuine_angle", "impostor_angle")
+_TAR = "tar_at_far_"
+
+
+class Verification(keras.callbacks.Callback):
+    """Verify on held-out pairs every few epochs, and keep the best embedder.
+
+    The epoch's logs get `verification_accuracy` and `verification_std_error` (fractions): k-fold
+    accuracy of the cosine of the embeddings, the protocol of `eval.verification`. It is what
+    chooses an epoch. `val_loss` cannot: it changes with lambda at the same weights. Put it before
+    callbacks that write logs (`CSVLogger`, `TensorBoard`). It costs one pass over the faces (two
+    with `flip`), draws no random number and changes no weight. Use people who are not trained on.
+
+    Args:
+        images: uint8 RGB aligned faces, (n, height, width, 3).
+        left: (pairs,) index of each pair's first image.
+        right: (pairs,) index of its second image.
+        is_same: (pairs,) bool.
+        folds: (pairs,) int, two folds at least.
+        flip: whether mirror images are embedded as well (concatenated, as on LFW).
+        best: a `.keras` file for the embedder with the highest accuracy so far (the earliest of
+            equals); None keeps none.
+        metadata: for that file: how the network is fed.
+        best_so_far: the accuracy that `best` has to beat, of a run that is resumed.
+        embedder: from the model in training to the network to verify and keep; default: the
+            backbone of a `FaceClassifier`, or the model without its `AngularDense`, in float32.
+        every: verify after each so many epochs, and after the last one. In between the logs hold
+            NaN, so that a CSV file has its columns from the first epoch on. A callback that ends
+            the run early (`EarlyStopping`) belongs before this one: from behind it, its last epoch
+            is verified too, for `best` and the history, but other logs are written by then.
+        figures: which figures to log, as `verification_...`: `"accuracy"`, `"std_error"`,
+            `"auc"`, `"eer"` (fractions), `"genuine_angle"`, `"impostor_angle"` (degrees), or a
+            true accept rate such as `"tar_at_far_0.001"` (NaN where the pairs cannot state it).
+
+    Raises:
+        ValueError: `every` is below 1, or a figure is not known; what
+            `eval.verification.evaluate` refuses, or an embedding that is not finite.
+        ImportError: the `eval` extra is not installed.
+
+    Example:
+
+    >>> import tf_sphereface as sf
+    >>> faces = sf.data.synthetic.training_set(4, 8, size=(56, 48))
+    >>> dataset = sf.data.face_dataset(faces, image_size=(56, 48), batch_size=16)
+    >>> held = sf.data.synthetic.verification_set(
+    ...     4, pairs_per_fold=4, folds=2, first_identity=4, size=(56, 48))
+    >>> model = sf.FaceClassifier(sf.backbones.SphereFaceNet(4, (56, 48, 3), 16), num_classes=4)
+    >>> model.compile("sgd")
+    >>> verification = Verification(held.images, held.left, held.right, held.is_same, held.folds)
+    >>> history = model.fit(dataset, callbacks=[verification], verbose=0).history
+    >>> 0 <= history["verification_accuracy"][0] <= 1
+    True
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        left: ArrayLike,
+        right: ArrayLike,
+        is_same: ArrayLike,
+        folds: ArrayLike,
+        *,
+        flip: bool = True,
+        best: str | os.PathLike[str] | None = None,
+        metadata: EmbedderMetadata | None = None,
+        best_so_far: float | None = None,
+        embedder: Callable[[keras.Model], keras.Model] | None = None,
+        every: int = 1,
+        figures: Sequence[str] = ("accuracy", "std_error"),
+    ) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every must be at least 1. Received: {every}")
+        for name in figures:
+            if name not in FIGURES and _far_of(name) is None:
+                raise ValueError(
+                    f"figures must be of {', '.join(FIGURES)}, tar_at_far_0.1, tar_at_far_0.01, "
+                    f"... tar_at_far_1e-06. Received: {name!r}"
+                )
+        self.every = every
+        self.figures = tuple(figures)
+        self.images = np.asarray(images)
+        self.pairs = [np.asarray(part) for part in (left, right, is_same, folds)]
+        self.flip = flip
+        self.best = None if best is None else Path(best)
+        self.metadata = metadata
+        self.best_so_far = best_so_far
+        self._embedder = embedder or (lambda model: in_float32(as_backbone(model)))
+        self._protocol: Callable[[Embedder], Any] | None = None
+        self._passed_over: int | None = None  # the latest epoch, if it was not its turn
+
+    @classmethod
+    def from_files(
+        cls,
+        images: str | os.PathLike[str],
+        pairs: str | os.PathLike[str] | None = None,
+        landmarks: str | os.PathLike[str] | None = None,
+        *,
+        input_size: tuple[int, int] = (112, 96),
+        **options: Any,
+    ) -> Verification:
+        """Read the faces of a list of pairs into memory, once.
+
+        Args:
+            images: a folder of identity folders.
+            pairs: a file in LFW's format; None draws pairs from the folder by seed 0.
+            landmarks: a landmark file by which the images are aligned; None: they are aligned.
+            input_size: (height, width) that the network takes.
+            **options: the constructor's keyword arguments.
+
+        Raises:
+            FileNotFoundError: a file or the folder does not exist.
+            ValueError: images cannot be used (all are listed), or the pairs file is malformed.
+        """
+        from tf_sphereface.alignment import face_reader
+        from tf_sphereface.eval.folder import random_pairs
+        from tf_sphereface.eval.pairs import read_pairs
+        from tf_sphereface.eval.protocol import existing_folder
+
+        root = existing_folder("images", images)
+        listed = random_pairs(root) if pairs is None else read_pairs(pairs)
+        names, left, right = listed.images()
+        reader, problems = face_reader.FaceReader(input_size, landmarks), face_reader.Problems()
+        pieces = list(face_reader.iterate_faces(root, names, reader, problems))
+        problems.raise_if_any(len(names), root, reader.hint)
+        return cls(np.concatenate(pieces), left, right, listed.is_same, listed.folds, **options)
+
+    @classmethod
+    def from_protocol(cls, protocol: Callable[[Embedder], Any], **options: Any) -> Verification:
+        """Run any protocol of `eval`: its headline is logged, and chooses the best.
+
+        Args:
+            protocol: from an `Embedder` to the protocol's result, such as
+                `lambda embedder: sf.eval.ytf.evaluate(embedder, "frames", "splits.txt")`.
+            **options: the constructor's keyword arguments, without `flip`, which is the protocol's.
+
+        Raises:
+            ValueError: as the constructor.
+        """
+        if "flip" in options:
+            raise ValueError("flip is chosen in the protocol's own call. Received: flip=...")
+        callback = cls(np.zeros((0, 1, 1, 3), np.uint8), [], [], [], [], **options)
+        callback._protocol = protocol
+        return callback
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Verify when it is time, add the figures to the logs, and keep the best."""
+        self._passed_over = None
+        if logs is not None and not np.isfinite(logs.get("loss", 0.0)):
+            return  # it diverged: nothing to verify
+        last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
+        if (epoch + 1) % self.every and not last:
+            self._log(logs, None)
+            self._passed_over = epoch
+        else:
+            self._verify_epoch(epoch, logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Verify the last epoch if a later callback ended the run there; mend the history."""
+        if self._passed_over is None:
+            return
+        found: dict[str, Any] = {}
+        self._verify_epoch(self._passed_over, found)
+        self._passed_over = None
+        history = getattr(getattr(self.model, "history", None), "history", {})
+        for name, value in found.items():
+            if history.get(name):
+                history[name][-1] = value
+
+    def _verify_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
+        """Verify the network as it is, add the figures to the logs, and keep the best."""
+        network = self._embedder(self.model)
+        metadata = self.metadata or EmbedderMetadata()
+        embed = Embedder(KerasRunner(network, metadata), metadata, "keras", None, batch_size=64)
+        result = self._verify(embed).headline
+        self._log(logs, result)
+        if self.best_so_far is None or result.accuracy > self.best_so_far:
+            self.best_so_far = result.accuracy
+            if self.best is not None and self.model.distribute_strategy.extended.should_checkpoint:
+                self._keep(network, self.best, epoch, result)
+
+    def _verify(self, embed: Embedder) -> Any:
+        """Return the protocol's result for the network as it is."""
+        from tf_sphereface.eval.scoring.score_pairs import embed_verification
+
+        if self._protocol is not None:
+            return self._protocol(embed)
+        left, right, is_same, folds = self.pairs
+        return embed_verification(embed, self.images, left, right, is_same, folds, flip=self.flip)
+
+    def _log(self, logs: dict[str, Any] | None, result: Any) -> None:
+        """Add the figures; NaN for what is not known."""
+        if logs is None:
+            return
+        for name in self.figures:
+            value = None
+            if result is not None:
+                far = _far_of(name)
+                value = getattr(result, name) if far is None else result.tar_at_far.get(far)
+            logs[f"verification_{name}"] = math.nan if value is None else value
+
+    def _keep(self, network: keras.Model, path: Path, epoch: int, result: Any) -> None:
+        """Write the best embedder and its card; a full disk is no reason to stop training."""
+        metadata = self.metadata
+        if metadata is not None:
+            figures = {"epoch": epoch + 1, "accuracy": float(result.accuracy)}
+            if getattr(result, "std_error", None) is not None:
+                figures["standard error"] = float(result.std_error)
+            metadata = with_measured(metadata, {"verification while training": figures})
+        try:
+            save_embedder(network, path, metadata)
+            write_card(path)
+        except OSError as error:
+            logger.warning("%s could not be written: %s", path, error)
+
+
+def _far_of(figure: str) -> float | None:
+    """Return the false accept rate that a figure's name holds: a power of ten from 0.1 to 1e-6."""
+    if not figure.startswith(_TAR):
+        return None
+    fars = [float(f"1e-{power}") for power in range(1, 7)]
+    return next((far for far in fars if figure == f"{_TAR}{far:g}"), None)

@@ -1,0 +1,233 @@
+"""Faster stand-ins for four stock layers, for training steps on a CPU without XLA.
+
+Such a step is bound by memory as much as by arithmetic. Keras computes batch normalisation and
+PReLU, and their gradients, by a dozen elementwise operations, each of which reads and writes a
+whole map; in a MobileFaceNet they took longer than the convolutions. The stand-ins compute the
+same:
+
+- batch normalisation by TensorFlow's fused operation and its gradient;
+- PReLU by one small XLA function forwards and one backwards, a single pass each;
+- a 1x1 convolution as the matrix product that it is, in the layout that it finds;
+- a depthwise convolution as large as its map as a product and a sum.
+
+The model keeps its stock layers: they hold the weights, and they are what is saved and exported.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_sphereface.classifier.replicas import replica_count
+
+DTYPES = ("float32", "bfloat16")
+
+
+def for_training(network: keras.Model) -> keras.Model:
+    """Return a network over the same weights that trains faster on a CPU.
+
+    Args:
+        network: a built model. In a functional one, and in functional models inside it, layers of
+            exactly Keras' own classes are replaced, where channels are last and the dtype is
+            float32 or bfloat16.
+
+    Returns:
+        A model that shares the layers and the weights of `network`; `network` itself if nothing in
+        it can be replaced, as in a Sequential or a subclassed model.
+
+    Example:
+
+    >>> image = keras.Input((8, 8, 3))
+    >>> network = keras.Model(image, keras.layers.PReLU(shared_axes=[1, 2])(image))
+    >>> for_training(network).weights[0] is network.weights[0]
+    True
+    """
+    if not _is_functional(network):
+        return network
+    replaced = False
+
+    def call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
+        nonlocal replaced
+        given = {name: value for name, value in keywords.items() if value is not None}
+        # A mask, or a layer that the network itself keeps from training, is the layer's business.
+        substitute = layer if given else _substitute(layer)
+        replaced |= substitute is not layer
+        return layer(*arguments, **keywords) if substitute is layer else substitute(*arguments)
+
+    fast = keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
+    return fast if replaced else network
+
+
+def _substitute(layer: Any) -> Any:
+    """Return what stands in for a layer: often the layer itself."""
+    if _is_functional(layer):
+        return for_training(layer)
+    kind = STAND_INS.get(type(layer))
+    if (
+        kind is None
+        or layer.compute_dtype not in DTYPES
+        or layer.variable_dtype != "float32"
+        or layer.activity_regularizer is not None
+        or getattr(layer, "quantization_mode", None) is not None
+        or not kind.fits(layer)
+    ):
+        return layer
+    return kind(layer)
+
+
+def _is_functional(model: Any) -> bool:
+    """Tell a plain functional model from a Sequential or subclassed one, and from a layer."""
+    return isinstance(model, keras.Model) and type(model).__name__ == "Functional"
+
+
+class StandIn(keras.layers.Layer):
+    """A layer that computes what `layer` does, from its weights, and has none of its own."""
+
+    def __init__(self, layer: keras.layers.Layer) -> None:
+        super().__init__(name=layer.name, dtype=layer.dtype_policy)
+        self.layer = layer
+        self.built = True
+
+    @staticmethod
+    def fits(layer: keras.layers.Layer) -> bool:
+        """Whether the layer's settings are among those that the stand-in knows."""
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the layer's."""
+        return tuple(self.layer.compute_output_shape(input_shape))
+
+
+class PReLU(StandIn):
+    """`max(0, x) + alpha min(0, x)` with a slope for each channel; at 0 the gradient is 0."""
+
+    @staticmethod
+    def fits(layer: keras.layers.Layer) -> bool:
+        rank = len(layer.alpha.shape)
+        last_is_shared = {0, rank} & set(layer.shared_axes or ())  # Keras takes 0 for the last
+        return layer.alpha.shape[:-1] == (1,) * (rank - 1) and not last_is_shared
+
+    def call(self, inputs: Any) -> Any:
+        slopes = tf.cast(tf.convert_to_tensor(self.layer.alpha), inputs.dtype)
+        return _prelu(inputs, tf.reshape(slopes, [-1]))
+
+
+@tf.custom_gradient
+def _prelu(x: Any, slopes: Any) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
+    forward, backward = _prelu_functions(x.shape[1:], x.dtype)
+
+    def gradient(upstream: Any) -> tuple[Any, Any]:
+        to_x, to_slope = backward(x, slopes, upstream)
+        # XLA's sum over rows takes one thread on a CPU, TensorFlow's all of them.
+        return to_x, tf.reduce_sum(to_slope, axis=list(range(len(x.shape) - 1)))
+
+    return forward(x, slopes), gradient
+
+
+@functools.cache
+def _prelu_functions(shape: tf.TensorShape, dtype: tf.DType) -> tuple[Any, Any]:
+    """Return forward and backward pass for one shape, which all layers of the shape share.
+
+    One function for all shapes would warn that it is traced too often.
+    """
+
+    @tf.function(jit_compile=True, autograph=False)
+    def forward(x: Any, slopes: Any) -> Any:
+        return tf.where(x > 0, x, x * slopes)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def backward(x: Any, slopes: Any, upstream: Any) -> tuple[Any, Any]:
+        nothing = tf.zeros([], dtype)
+        below = tf.where(x < 0, upstream, nothing)
+        return tf.where(x > 0, upstream, below * slopes), below * x
+
+    return forward, backward
+
+
+class BatchNormalization(StandIn):
+    """Normalisation by the batch's own mean and variance, which move the averages.
+
+    Frozen layers, synchronised ones under several replicas, and evaluation take the stock layer.
+    """
+
+    @staticmethod
+    def fits(layer: keras.layers.Layer) -> bool:
+        last = layer.axis in (3, -1) and layer.input_spec.ndim == 4
+        return last and not getattr(layer, "renorm", False)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        layer = self.layer
+        if not training or not layer.trainable or (layer.synchronized and replica_count() > 1):
+            return layer(inputs, training=training)
+        channels = tuple(layer.moving_mean.shape)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones(channels),
+            offset=tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros(channels),
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=layer.epsilon,
+            is_training=True,
+        )
+        count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), "float32")
+        # The operation divides by count - 1 for the average (not for the outputs), Keras by count.
+        variance *= tf.maximum(count - 1.0, 1.0) / count
+        for average, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+            new = tf.stop_gradient(value)
+            average.assign(average * layer.momentum + new * (1.0 - layer.momentum))
+        return outputs
+
+
+class PointwiseConvolution(StandIn):
+    """A 1x1 convolution of stride 1: each pixel's channels times one matrix."""
+
+    @staticmethod
+    def fits(layer: keras.layers.Layer) -> bool:
+        one = (1, 1)
+        return (
+            (layer.kernel_size, layer.strides, layer.groups) == (one, one, 1)
+            and layer.data_format == "channels_last"
+            and not getattr(layer, "lora_enabled", False)
+        )
+
+    def call(self, inputs: Any) -> Any:
+        kernel = tf.cast(tf.convert_to_tensor(self.layer.kernel), inputs.dtype)[0, 0]
+        rows = tf.matmul(tf.reshape(inputs, [-1, kernel.shape[0]]), kernel)
+        outputs = tf.reshape(rows, tf.concat([tf.shape(inputs)[:-1], kernel.shape[1:]], 0))
+        return _finish(self.layer, outputs)
+
+
+class WholeMapConvolution(StandIn):
+    """A depthwise convolution whose kernel covers the map: one weighted sum a channel."""
+
+    @staticmethod
+    def fits(layer: keras.layers.Layer) -> bool:
+        return (
+            layer.data_format == "channels_last"
+            and (layer.padding, layer.depth_multiplier) == ("valid", 1)
+            and tuple(layer.dilation_rate) == (1, 1)
+            and tuple(layer.input.shape[1:3]) == tuple(layer.kernel_size)
+        )
+
+    def call(self, inputs: Any) -> Any:
+        kernel = tf.cast(tf.convert_to_tensor(self.layer.kernel), inputs.dtype)[..., 0]
+        return _finish(self.layer, tf.reduce_sum(inputs * kernel, axis=[1, 2], keepdims=True))
+
+
+def _finish(layer: keras.layers.Layer, outputs: Any) -> Any:
+    """Add the bias and apply the activation."""
+    if layer.use_bias:
+        outputs += tf.cast(tf.convert_to_tensor(layer.bias), outputs.dtype)
+    return outputs if layer.activation is None else layer.activation(outputs)
+
+
+STAND_INS: dict[type, type[StandIn]] = {
+    keras.layers.PReLU: PReLU,
+    keras.layers.BatchNormalization: BatchNormalization,
+    keras.layers.Conv2D: PointwiseConvolution,
+    keras.layers.DepthwiseConv2D: WholeMapConvolution,
+}

@@ -1,0 +1,138 @@
+"""Apply gradients under a strategy as one device would: sum first, then clip, check and update.
+
+Keras clips each replica's gradients, looks for overflow in the first replica's, and sums them only
+afterwards; its gradient accumulation fails under a strategy altogether (`merge_call` inside a
+condition). Here the sum comes first, and the condition stands where all replicas meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tf_sphereface import angular, losses
+from tf_sphereface.classifier.replicas import replica_count
+
+
+def apply_gradients(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+    """Apply one update, or accumulate, in a replica's context.
+
+    Args:
+        optimizer: a built Keras optimizer that `prepare` has seen if there are several replicas.
+        gradients: of this replica's share of the loss.
+        variables: the model's trainable variables.
+    """
+    if replica_count() == 1:
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return
+    context = tf.distribute.get_replica_context()
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
+    if optimizer.gradient_accumulation_steps:
+        context.merge_call(_accumulate, args=(optimizer, total, list(variables)))
+    else:
+        optimizer.apply(total, variables)
+
+
+def prepare(optimizer: Any) -> None:
+    """Let an optimizer take gradients that are summed over the replicas already.
+
+    Raises:
+        ValueError: gradient accumulation with loss scaling under several replicas.
+    """
+    if replica_count() == 1:
+        return
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if inner is not optimizer and inner.gradient_accumulation_steps:
+        raise ValueError(
+            "gradient_accumulation_steps and mixed_float16's loss scaling do not go together under "
+            "a strategy with several replicas. Use mixed_bfloat16, which needs no loss scaling, or "
+            f"no accumulation. Received: {inner.gradient_accumulation_steps} steps"
+        )
+    inner._all_reduce_sum_gradients = list
+
+
+def _accumulate(
+    strategy: tf.distribute.Strategy, optimizer: Any, gradients: list[Any], variables: list[Any]
+) -> None:
+    """Add to the accumulators; every so many steps update with their mean. Cross-replica."""
+    steps = optimizer.gradient_accumulation_steps
+    accumulators = [
+        optimizer._accumulated_gradients[optimizer._get_variable_index(v)] for v in variables
+    ]
+
+    def update(gradients: list[Any]) -> None:
+        mean = [(g + a) / steps for g, a in zip(gradients, accumulators, strict=True)]
+        optimizer.gradient_accumulation_steps = None  # only while this branch is traced
+        try:
+            optimizer.apply(mean, variables)
+        finally:
+            optimizer.gradient_accumulation_steps = steps
+        for accumulator in accumulators:
+            accumulator.assign(keras.ops.zeros_like(accumulator))
+
+    def add(gradients: list[Any]) -> None:
+        for gradient, accumulator in zip(gradients, accumulators, strict=True):
+            accumulator.assign(accumulator + gradient)
+        optimizer._iterations.assign_add(1)
+
+    def everywhere(function: Any) -> Any:
+        return lambda: strategy.extended.call_for_each_replica(function, args=(gradients,))
+
+    due = tf.equal((optimizer._iterations.value + 1) % steps, 0)
+    tf.cond(due, everywhere(update), everywhere(add))
+
+
+class StepSlot:
+    """The count of updates, as seen by the loss: a tensor inside a step, else the optimizer's.
+
+    Under a strategy the replicas are traced in threads of their own, hence the thread-local.
+    """
+
+    def __init__(self) -> None:
+        self.source: Any = 0
+        self._local = threading.local()
+
+    def read(self) -> Any:
+        """Return the number of applied updates as an int32 tensor."""
+        return ops.cast(losses.read_step(self.source), "int32")
+
+    @contextlib.contextmanager
+    def held(self, value: Any) -> Iterator[None]:
+        """Let the loss see `value`."""
+        self._local.value = value
+        try:
+            yield
+        finally:
+            self._local.value = None
+
+    def __call__(self) -> Any:
+        """Return what the loss reads."""
+        held = getattr(self._local, "value", None)
+        return self.read() if held is None else held
+
+    def __deepcopy__(self, _: Any) -> StepSlot:
+        """Copy without the thread's state, which cannot be copied."""
+        slot = StepSlot()
+        slot.source = self.source
+        return slot
+
+
+def angular_logs(loss: Any) -> dict[str, Any]:
+    """Return lambda and the margin that it makes, for the logs of a step.
+
+    Args:
+        loss: a compiled loss, whose step is held at the one that is logged.
+
+    Returns:
+        `"lambda"` and `"effective_margin"`, float32 scalars; nothing where lambda plays no part.
+    """
+    if not getattr(loss, "needs_step", False):
+        return {}
+    lambda_ = ops.convert_to_tensor(loss.current_lambda())
+    return {"lambda": lambda_, "effective_margin": angular.effective_margin(loss.margin, lambda_)}

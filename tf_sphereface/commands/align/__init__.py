@@ -1,0 +1,3 @@
+"""`tf_sphereface-align`."""
+
+from __future__ import annotations

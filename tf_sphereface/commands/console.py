@@ -1,0 +1,234 @@
+"""What every command shares: errors and exit codes, tables, progress, JSON output."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tf_sphereface.utils.files import write_json
+from tf_sphereface.utils.messages import ProgressCallback
+
+STACK = ("Graph execution error", "Detected at node", "<stack traces")
+EXIT_OK = 0
+EXIT_CHECK_FAILED = 1
+EXIT_USAGE = 2
+
+console = Console()
+error_console = Console(stderr=True)
+
+
+class Main(Protocol):
+    """The `main` of a command: arguments (the process's own by default) to exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int:
+        """Run the command."""
+
+
+class CommandError(Exception):
+    """Wrong usage or bad input: one clear message on stderr, exit code 2."""
+
+
+class CheckFailed(Exception):
+    """The command ran, but what it checked did not hold: exit code 1."""
+
+
+def command(main: Main) -> Main:
+    """Turn the errors that a user can mend into one message and an exit code.
+
+    `CommandError`, `ValueError`, `OSError` and `ImportError` end with code 2, as does an error
+    inside a TensorFlow graph (what was raised is shown, not the stacks around it), `CheckFailed`
+    with 1, an interrupt with 130. Set `TF_SPHEREFACE_DEBUG=1` to see the traceback instead.
+    """
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        if os.environ.get("TF_SPHEREFACE_DEBUG"):
+            return main(argv)
+        try:
+            return main(argv)
+        except CheckFailed as error:
+            _complain("check failed", error)
+            return EXIT_CHECK_FAILED
+        except (CommandError, ValueError, OSError, ImportError) as error:
+            _complain("error", error)
+            return EXIT_USAGE
+        except tf.errors.OpError as error:
+            _complain("error", _in_the_graph(error))
+            return EXIT_USAGE
+        except KeyboardInterrupt:
+            error_console.print("interrupted", highlight=False)
+            return 130
+
+    return wrapped
+
+
+def _in_the_graph(error: tf.errors.OpError) -> CommandError:
+    """Return what went wrong inside a graph, without the stacks that TensorFlow adds."""
+    message = error.message or type(error).__name__
+    if isinstance(error, tf.errors.UnavailableError) and os.environ.get("TF_CONFIG"):
+        return CommandError(
+            "another worker has stopped or cannot be reached: start all of them again with "
+            "--resume (TF_SPHEREFACE_DEBUG=1 shows the traceback)"
+        )
+    raised = re.search(r"\w*Error: (.+)", message)  # by Python code in the input pipeline
+    lines = [line for line in message.splitlines() if line and not line.startswith(STACK)]
+    first = raised[1] if raised else re.sub(r"^{{.*?}}", "", lines[0] if lines else message)
+    return CommandError(f"{first.strip()} (TF_SPHEREFACE_DEBUG=1 shows the traceback)")
+
+
+def _complain(kind: str, error: Exception) -> None:
+    """Print an error; its text may hold brackets, which are no markup."""
+    error_console.print(f"[bold red]{kind}:[/]", end=" ")
+    text = str(error) or type(error).__name__
+    error_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Return a parser whose help has a description and an example block."""
+    return argparse.ArgumentParser(
+        prog=f"tf_sphereface-{name}",
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=HelpFormatter,
+    )
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keep the layout of description and examples, and show every default that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def progress(description: str = "") -> Progress:
+    """Return a progress bar on stderr (stdout stays clean for tables and pipes)."""
+    return Progress(
+        TextColumn(description + "{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=error_console,
+        transient=not sys.stderr.isatty(),
+    )
+
+
+@contextlib.contextmanager
+def progress_bar(description: str) -> Iterator[ProgressCallback]:
+    """Show one bar on stderr; yields what long work calls with (done, in all).
+
+    Example:
+
+    >>> with progress_bar("reading faces") as show:
+    ...     show(1, 2)
+    """
+    with progress() as bars:
+        task = bars.add_task(description, total=None)
+
+        def show(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        yield show
+
+
+def existing_file(text: str) -> Path:
+    """An argparse type: the path of a file that exists."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"no such file: {text}")
+    return path
+
+
+def existing_dir(text: str) -> Path:
+    """An argparse type: the path of a folder that exists."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {text}")
+    return path
+
+
+def output_file(text: str) -> Path:
+    """An argparse type: a file to write. What cannot be one is said before the work, not after."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"a file to write is expected, this is a folder: {text!r}")
+    _require_writable(text, path.absolute().parent)
+    return path
+
+
+def output_dir(text: str) -> Path:
+    """An argparse type: a folder to write into, there or not."""
+    path = Path(text)
+    _require_writable(text, path.absolute())
+    return path
+
+
+def _require_writable(text: str, path: Path) -> None:
+    """Raise argparse's error if a folder cannot be made or written into."""
+    folder = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {folder} is read-only")
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """An argparse type: "112x96" as (112, 96), height and width in pixels."""
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, such as 112x96: {text}") from None
+    return height, width
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on: {text}")
+    return int(text)
+
+
+def cosine_value(text: str) -> float:
+    """An argparse type: a cosine."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -1.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"a cosine from -1 to 1 is expected, not {text!r}")
+    return value
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--json FILE`."""
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the result as JSON"
+    )
+
+
+def write_json_option(path: Path | None, value: Any) -> None:
+    """Write what `--json` asked for, when it asked."""
+    if path is not None:
+        write_json(path, value)
+        error_console.print(f"wrote {path}", highlight=False, markup=False)

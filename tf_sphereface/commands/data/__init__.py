@@ -1,0 +1,3 @@
+"""`tf_sphereface-data`."""
+
+from __future__ import annotations

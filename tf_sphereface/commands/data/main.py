@@ -1,0 +1,219 @@
+"""`tf_sphereface-data`: pack faces into shards, check a pack, audit a training set."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tf_sphereface.commands.console import (
+    EXIT_OK,
+    CheckFailed,
+    HelpFormatter,
+    add_json_option,
+    command,
+    console,
+    existing_dir,
+    image_size,
+    make_parser,
+    progress,
+    write_json_option,
+)
+from tf_sphereface.commands.data import audit
+
+DESCRIPTION = """\
+Pack a folder of identity folders into a few large TFRecord files with an index, for data sets of
+millions of faces: training then reads any image in one access, in a random order that is exact.
+
+  pack DIR OUT   write OUT; stopped at any moment, the same command goes on where it was
+  check OUT      compare every file and every record with its checksum, and list the damaged ones
+  info OUT       say what is in OUT
+
+and find what a training set has in common with a test set (docs/audit.md):
+
+  audit TRAIN TEST --model M
+
+exit code: 0 all well, 1 check found damage (or audit --strict an overlap), 2 bad input or a full
+disk"""
+EXAMPLES = """\
+  tf_sphereface-data pack faces/ packed/
+  tf_sphereface-data pack photos/ packed/ --resize 112x96 --shards 64
+  tf_sphereface-data check packed/ --json damage.json
+  tf_sphereface-train --data packed/ --preset small --out runs/first
+  tf_sphereface-data audit faces/ lfw/ --model embedder.keras --test-landmarks lfw.tsv --out audit/
+  tf_sphereface-train --data faces/ --exclude audit/exclude.txt --out runs/clean"""
+SHOWN = 10  # damaged files that are printed; --json holds them all
+
+Progress = Callable[[int, int], None]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = make_parser("data", DESCRIPTION, EXAMPLES)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="pack|check|info|audit")
+
+    def add(name: str, help: str, run: Callable[[argparse.Namespace], int]) -> Any:
+        sub = commands.add_parser(name, help=help, description=help, formatter_class=HelpFormatter)
+        sub.set_defaults(run=run)
+        return sub
+
+    pack = add("pack", "write the faces of a folder into TFRecord shards", run_pack)
+    pack.add_argument("source", type=existing_dir, metavar="DIR", help="a folder a person")
+    pack.add_argument("out", type=Path, metavar="OUT", help="where to write; empty or missing")
+    count = pack.add_mutually_exclusive_group()
+    count.add_argument("--shards", type=int, metavar="N", help="number of files")
+    count.add_argument(
+        "--shard-size", type=float, default=256.0, metavar="MB", help="of images in a file"
+    )
+    pack.add_argument("--resize", type=image_size, metavar="HxW", help="encode other sizes anew")
+    pack.add_argument("--encoding", choices=("jpg", "png"), default="jpg", help="of resized images")
+    pack.add_argument("--seed", type=int, default=0, metavar="S", help="of the order on disk")
+    pack.add_argument("--strict", action="store_true", help="stop at a damaged file")
+    pack.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="threads")
+    add_json_option(pack)
+    for name, help, run in (
+        ("check", "compare a pack with its checksums, and list what is damaged", run_check),
+        ("info", "say what is in a pack", run_info),
+    ):
+        sub = add(name, help, run)
+        sub.add_argument("out", type=existing_dir, metavar="OUT", help="a packed folder")
+        add_json_option(sub)
+    sub = add("audit", "find people and images of a test set in a training set", audit.run)
+    audit.add_arguments(sub)
+    add_json_option(sub)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    code: int = args.run(args)
+    return code
+
+
+def run_pack(args: argparse.Namespace) -> int:
+    """Pack a folder."""
+    from tf_sphereface.data import pack_folder
+
+    with _bar("packing ") as show:
+        result = pack_folder(
+            args.source,
+            args.out,
+            shards=args.shards,
+            shard_size=args.shard_size,
+            resize=args.resize,
+            encoding=args.encoding,
+            seed=args.seed,
+            strict=args.strict,
+            progress=show,
+            workers=args.jobs,
+        )
+    _print(
+        f"{args.out}: {result.images:,} faces of {result.classes:,} people in {result.shards:,} "
+        f"shards, {result.bytes / 1e6:,.1f} MB; shards that were there: {result.kept_shards:,}; "
+        f"damaged files left out: {len(result.skipped):,}"
+    )
+    _list(result.skipped, "info OUT --json FILE lists them all")
+    write_json_option(
+        args.json,
+        {
+            "path": str(args.out),
+            "images": result.images,
+            "classes": result.classes,
+            "shards": result.shards,
+            "kept_shards": result.kept_shards,
+            "bytes": result.bytes,
+            "skipped": result.skipped,
+        },
+    )
+    return EXIT_OK
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Check a pack."""
+    from tf_sphereface.data import check_pack
+
+    with _bar("checking ") as show:
+        found = check_pack(args.out, progress=show)
+    write_json_option(
+        args.json,
+        {"ok": found.ok, "images": found.images, "files": found.files, "records": found.records},
+    )
+    if not found.ok:
+        lines = [
+            f"{args.out}: damaged files: {len(found.files):,}; damaged records: "
+            f"{len(found.records):,} of {found.images:,}"
+        ]
+        for damaged in (found.files, found.records):
+            lines += [f"  {name}: {why}" for name, why in list(damaged.items())[:SHOWN]]
+            if len(damaged) > SHOWN:
+                lines.append(f"  and {len(damaged) - SHOWN:,} more (--json FILE lists them all)")
+        lines.append("To mend it, pack the same folder again: whole shards are kept")
+        raise CheckFailed("\n".join(lines))
+    _print(f"{args.out}: {found.images:,} records, every checksum holds")
+    return EXIT_OK
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Say what is in a pack."""
+    import numpy as np
+
+    from tf_sphereface.data import open_pack
+
+    pack = open_pack(args.out)
+    counts = np.diff(pack.ends, prepend=0)
+    shards = pack.manifest["shards"]
+    size = pack.image_size
+    info = {
+        "path": str(args.out),
+        "version": pack.manifest["version"],
+        "images": len(pack),
+        "classes": pack.num_classes,
+        "images_per_class": {
+            "least": int(counts.min()),
+            "median": float(np.median(counts)),
+            "most": int(counts.max()),
+        },
+        "image_size": size and list(size),
+        "shards": len(shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "plan": pack.manifest["plan"],
+        "skipped": pack.manifest["skipped"],
+    }
+    _print(
+        f"{args.out}: {len(pack):,} faces of {pack.num_classes:,} people, from {counts.min():,} to "
+        f"{counts.max():,} each, {np.median(counts):g} in the median\n"
+        f"size: {f'{size[0]}x{size[1]}' if size else 'several'}; {len(shards):,} shards, "
+        f"{info['bytes'] / 1e6:,.1f} MB; format version {info['version']}\n"
+        f"damaged files left out when it was packed: {len(info['skipped']):,}"
+    )
+    _list({e["file"]: e["reason"] for e in info["skipped"]}, "--json FILE lists them all")
+    write_json_option(args.json, info)
+    return EXIT_OK
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Progress]:
+    """Show a progress bar; yield what moves it."""
+    with progress(title) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _list(reasons: dict[str, str], where: str) -> None:
+    for name, why in list(reasons.items())[:SHOWN]:
+        _print(f"  {name}: {why}")
+    if len(reasons) > SHOWN:
+        _print(f"  and {len(reasons) - SHOWN:,} more ({where})")
+
+
+def _print(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

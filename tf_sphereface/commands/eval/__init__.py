@@ -1,0 +1,3 @@
+"""`tf_sphereface-eval`."""
+
+from __future__ import annotations

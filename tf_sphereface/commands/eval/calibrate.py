@@ -1,0 +1,95 @@
+"""`tf_sphereface-eval calibrate`: write a threshold into a model."""
+
+from __future__ import annotations
+
+import argparse
+
+from tf_sphereface.commands.console import (
+    HelpFormatter,
+    add_json_option,
+    console,
+    existing_dir,
+    existing_file,
+    write_json_option,
+)
+from tf_sphereface.commands.eval.shared import (
+    Subparsers,
+    add_batch_size_option,
+    add_landmarks_option,
+    shown_progress,
+)
+
+SUMMARY = "choose the threshold for a false accept rate, and write it into the model"
+DESCRIPTION = """\
+Choose the cosine from which two faces count as one person, so that the share of accepted impostor
+pairs is at most --far, and write it into MODEL, with its confidence interval and what it was
+measured on. tf_sphereface-verify then uses it. The network itself is not touched.
+
+Take people whom the model was not trained on, and others than those it is tested on.
+"""
+
+
+def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = protocols.add_parser(
+        "calibrate", help=SUMMARY, description=DESCRIPTION, formatter_class=HelpFormatter
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "model", type=existing_file, metavar="MODEL", help="a .keras, .tflite or .onnx file"
+    )
+    parser.add_argument("images", type=existing_dir, metavar="DIR", help="one folder a person")
+    parser.add_argument(
+        "--far", type=float, default=1e-2, metavar="RATE", help="false accept rate, a fraction"
+    )
+    parser.add_argument(
+        "--pairs", type=existing_file, metavar="FILE", help="as LFW's; else any two images"
+    )
+    add_landmarks_option(parser)
+    parser.add_argument(
+        "--flip",
+        choices=("none", "concat", "sum"),
+        help="what is done with the mirror image, here and by verify (else as the model says)",
+    )
+    parser.add_argument(
+        "--max-pairs", type=int, default=200_000, metavar="N", help="of each class, without --pairs"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
+    add_batch_size_option(parser)
+    parser.add_argument("--dry-run", action="store_true", help="leave the model as it is")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from tf_sphereface.embedder.embedder import load_embedder
+    from tf_sphereface.eval.calibration import calibrate, store
+
+    with shown_progress("images") as show:
+        found = calibrate(
+            load_embedder(args.model, batch_size=args.batch_size),
+            args.images,
+            args.far,
+            pairs=args.pairs,
+            landmarks=args.landmarks,
+            flip=args.flip,
+            max_pairs=args.max_pairs,
+            seed=args.seed,
+            progress=show,
+        )
+    write_json_option(args.json, found.to_dict())
+    if not args.dry_run:
+        store(found, args.model)
+    low, high = found.threshold_interval
+    accepted = f"{100 * found.measured_far:.4g} % of {found.impostor_pairs:,} impostor pairs"
+    if found.tar is not None:
+        accepted += f" and {100 * found.tar:.2f} % of {found.genuine_pairs:,} genuine pairs"
+    console.print(
+        f"[bold]threshold {found.threshold:.4f}[/] for a false accept rate of {found.far:g} "
+        f"(95 % interval {low:.4f} to {high:.4f})\n"
+        f"measured: {accepted} accepted; {found.images:,} images of {found.people:,} people, "
+        f"flip {found.flip}\n"
+        + (f"{args.model} is left as it was" if args.dry_run else f"written into {args.model}"),
+        highlight=False,
+    )
+    return 0

@@ -1,0 +1,253 @@
+"""`tf_sphereface-eval identify`: who is it, among distractors and on a watch list?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_sphereface.alignment.images import find_photos
+from tf_sphereface.commands.console import (
+    CommandError,
+    console,
+    existing_dir,
+    existing_file,
+    write_json_option,
+)
+from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, open_model, shown_progress
+
+
+def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = add_protocol(
+        protocols,
+        "identify",
+        "who is it: ranks among distractors, and a watch list",
+        run,
+        verifies=False,
+    )
+    parser.add_argument("root", type=existing_dir, metavar="DIR", help="holds one folder a person")
+    parser.add_argument(
+        "--distractors",
+        type=Path,
+        metavar="DIR|FILE",
+        help="faces of other people, in one folder or in folders; or a .npz of their embeddings",
+    )
+    parser.add_argument(
+        "--distractor-landmarks",
+        type=existing_file,
+        metavar="FILE",
+        help="as --landmarks, for the images of --distractors; without it they must be aligned",
+    )
+    parser.add_argument(
+        "--trials", type=int, default=10, metavar="N", help="in BLUFR's manner; 0 leaves them out"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of people, distractors")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from tf_sphereface.eval import folder, identification
+    from tf_sphereface.eval.report.tables import describe_model
+
+    if args.distractors is None and args.trials < 1:
+        raise CommandError("nothing to do: give --distractors, or a positive number of --trials")
+    if args.distractor_landmarks is not None:
+        _check_aligned(args.distractors)
+    model = open_model(args)
+    people = folder.scan(args.root)
+    names = [file for files in people.values() for file in files]
+    if not names:
+        raise CommandError(
+            f"DIR must hold one folder of images a person. Received: {args.root}, which holds none"
+        )
+    labels = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
+    vectors = _embed(args, model, args.root, names, args.landmarks)
+    one_image = getattr(model, "image_dim", model.embedding_dim)  # the mirror may be built in
+    flipped = vectors.shape[1] > one_image
+    what = "image and mirror image, concatenated" if flipped else "the image alone"
+    text = (
+        f"{len(names):,} images of {len(people):,} people; cosine of the embeddings of {what}; "
+        "every comparison made, ties counted against the model."
+    )
+    values: dict[str, Any] = {
+        "schema": 1,
+        "protocol": "identify",
+        "description": text,
+        "model": describe_model(model),
+        "data": {"images": len(names), "people": len(people)},
+    }
+    tables = []
+    if args.distractors is not None:
+        others = _distractors(args, model)
+        found = identification.with_distractors(vectors, labels, others, seed=args.seed)
+        values["distractors"] = distractors_to_dict(found)
+        tables.append(_rank_table(found))
+    if args.trials > 0:
+        trials = identification.blufr(vectors, labels, trials=args.trials, seed=args.seed)
+        values["blufr"] = blufr_to_dict(trials)
+        tables.append(_blufr_table(trials))
+    try:
+        write_json_option(args.json, values)
+    finally:
+        console.print(text, highlight=False)
+        for table in tables:
+            console.print(table)
+    return 0
+
+
+def _check_aligned(distractors: Path | None) -> None:
+    """Refuse landmarks where there are no images to align by them."""
+    if distractors is None or distractors.is_file():
+        given = "no --distractors" if distractors is None else f"--distractors {distractors}"
+        raise CommandError(
+            "--distractor-landmarks must come with --distractors DIR, a folder of images. "
+            f"Received: {given}"
+        )
+
+
+def _embed(
+    args: argparse.Namespace, model: Any, root: Path, names: list[str], landmarks: Path | None
+) -> Any:
+    from tf_sphereface.eval.scoring.score_pairs import check_embeddings
+    from tf_sphereface.eval.scoring.sources import embed_all, open_source
+
+    source = open_source(model, root, landmarks, not args.no_flip, args.cache)
+    with shown_progress("images") as show:
+        plain, mirrored = embed_all(source, names, show)
+    vectors = plain if mirrored is None else np.concatenate([plain, mirrored], axis=1)
+    check_embeddings(vectors, names)
+    return vectors
+
+
+def _distractors(args: argparse.Namespace, model: Any) -> Any:
+    """Return the distractors' embeddings, from a file or embedded."""
+    from tf_sphereface.eval.folder import SUFFIXES
+    from tf_sphereface.eval.scoring.precomputed import read_embeddings
+
+    root = args.distractors
+    if root.is_file():
+        stored = read_embeddings(root)
+        if args.no_flip:
+            return stored.embeddings
+        if stored.mirrored is None:
+            raise CommandError(f"{root} has no mirrored embeddings: say --no-flip")
+        return np.concatenate([stored.embeddings, stored.mirrored], axis=1)
+    if not root.is_dir():
+        raise CommandError(f"no such file or folder: {root}")
+    names = find_photos(root, SUFFIXES)
+    if not names:
+        raise CommandError(f"{root} holds no images")
+    return _embed(args, model, root, names, args.distractor_landmarks)
+
+
+def rates_to_list(rates: Any) -> list[dict[str, Any]]:
+    """Return rates at false accept rates as plain values."""
+    return [
+        {
+            "far": far,
+            "rate": rate,
+            "interval": rates.intervals[far],
+            "threshold_best_on_test": rates.thresholds[far],
+            "reason": rates.reasons.get(far),
+        }
+        for far, rate in rates.rates.items()
+    ]
+
+
+def distractors_to_dict(found: Any) -> dict[str, Any]:
+    """Return a `DistractorResult` as plain values."""
+    return {
+        "searches": found.num_searches,
+        "people": found.num_people,
+        "rates": [
+            {"distractors": size, **{f"rank_{rank}": rate for rank, rate in ranks.items()}}
+            for size, ranks in found.rates.items()
+        ],
+        "genuine": found.verification.num_genuine,
+        "impostor": found.verification.num_impostor,
+        "tar_at_far": rates_to_list(found.verification),
+    }
+
+
+def blufr_to_dict(found: Any) -> dict[str, Any]:
+    """Return a `BLUFRResult` as plain values."""
+
+    def summed(rates: dict[float, Any], reasons: dict[float, str]) -> list[dict[str, Any]]:
+        return [
+            {
+                "far": far,
+                "mean": pair[0] if pair else None,
+                "std": pair[1] if pair else None,
+                "mean_minus_std": pair[0] - pair[1] if pair else None,
+                "reason": None if pair else reasons.get(far),
+            }
+            for far, pair in rates.items()
+        ]
+
+    first = found.open_set[0]
+    return {
+        "vr_at_far": summed(found.vr_at_far, found.verification[0].reasons),
+        "dir_at_far": [
+            {"rank": rank, "rates": summed(rates, first.dir_at_far[rank].reasons)}
+            for rank, rates in found.dir_at_far.items()
+        ],
+        "trials": [
+            {
+                "gallery": trial.num_gallery,
+                "genuine_probes": trial.num_genuine,
+                "impostor_probes": trial.num_impostor,
+                "rates": {f"rank_{rank}": rate for rank, rate in trial.rates.items()},
+            }
+            for trial in found.open_set
+        ],
+    }
+
+
+def _rank_table(found: Any) -> Any:
+    from rich.table import Table
+
+    size = max(found.rates)
+    table = Table(
+        title=f"{found.num_searches:,} searches among up to {size:,} distractors, %",
+        title_justify="left",
+    )
+    table.add_column("distractors", justify="right")
+    for rank in found.rates[size]:
+        table.add_column(f"rank {rank}", justify="right")
+    for count, ranks in found.rates.items():
+        table.add_row(f"{count:,}", *(f"{100 * rate:.2f}" for rate in ranks.values()))
+    for far, rate in found.verification.rates.items():
+        text = found.verification.reasons[far] if rate is None else f"{100 * rate:.2f}"
+        table.add_row(f"TAR at FAR {far:g}", text)
+    return table
+
+
+def _blufr_table(found: Any) -> Any:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{len(found.open_set)} trials in BLUFR's manner: mean ± standard deviation, %",
+        title_justify="left",
+    )
+    table.add_column("FAR", justify="right")
+    table.add_column("VR, all pairs", justify="right")
+    ranks = list(found.dir_at_far)
+    for rank in ranks:
+        table.add_column(f"DIR at rank {rank}", justify="right")
+    for far, verified in found.vr_at_far.items():
+        cells = [(verified, found.verification[0].reasons)]
+        cells += [
+            (found.dir_at_far[rank][far], found.open_set[0].dir_at_far[rank].reasons)
+            for rank in ranks
+        ]
+        table.add_row(
+            f"{far:g}",
+            *(
+                f"{100 * pair[0]:.2f} ± {100 * pair[1]:.2f}" if pair else reasons.get(far, "")
+                for pair, reasons in cells
+            ),
+        )
+    return table

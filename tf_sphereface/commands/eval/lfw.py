@@ -1,0 +1,74 @@
+"""`tf_sphereface-eval lfw`: Labeled Faces in the Wild."""
+
+from __future__ import annotations
+
+import argparse
+
+from tf_sphereface.commands.console import CommandError, existing_dir, existing_file
+from tf_sphereface.commands.eval.shared import (
+    Subparsers,
+    add_protocol,
+    add_search_option,
+    finish,
+    open_model,
+    shown_progress,
+)
+from tf_sphereface.eval.lfw import CATEGORIES
+
+
+def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = add_protocol(protocols, "lfw", "LFW's View 2, or any list of pairs in its format", run)
+    parser.add_argument(
+        "--images",
+        type=existing_dir,
+        metavar="DIR",
+        help="holds NAME/NAME_0001.jpg (not needed with a .npz of embeddings)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=existing_file,
+        required=True,
+        metavar="FILE",
+        help="LFW's pairs.txt; with --train-pairs, pairsDevTest.txt",
+    )
+    parser.add_argument(
+        "--train-pairs",
+        type=existing_file,
+        metavar="FILE",
+        help="run View 1: these pairs (pairsDevTrain.txt) choose the threshold for --pairs",
+    )
+    parser.add_argument(
+        "--category",
+        choices=(*CATEGORIES, "none"),
+        default="unrestricted-labeled",
+        help="LFW's result category, by what the network was trained on",
+    )
+    add_search_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from tf_sphereface.eval import lfw
+
+    if args.train_pairs is not None and args.write_scores is not None:
+        raise CommandError(
+            "--write-scores must be of folds, which scores and compare choose their thresholds on; "
+            f"View 1 has one. Received: {args.write_scores} with --train-pairs"
+        )
+    model = open_model(args)
+    options = {
+        "landmarks": args.landmarks,
+        "flip": not args.no_flip,
+        "cache": args.cache,
+        "search": args.search,
+        "category": None if args.category == "none" else args.category,
+    }
+    with shown_progress("images") as show:
+        if args.train_pairs is None:
+            result = lfw.evaluate(model, args.images, args.pairs, progress=show, **options)
+        else:
+            result = lfw.evaluate_view1(
+                model, args.images, args.train_pairs, args.pairs, progress=show, **options
+            )
+    return finish(args, result)

@@ -1,0 +1,113 @@
+"""`tf_sphereface-eval scores` and `compare`: figures of scores that were computed before."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from rich.table import Table
+
+from tf_sphereface.commands.console import (
+    CommandError,
+    HelpFormatter,
+    add_json_option,
+    console,
+    existing_file,
+    write_json_option,
+)
+from tf_sphereface.commands.eval.shared import (
+    Subparsers,
+    add_result_options,
+    add_search_option,
+    finish,
+)
+
+
+def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
+    """Declare the subcommands."""
+    summary = "a file of scores: a line a pair, with its label and fold, or in a list's order"
+    parser = protocols.add_parser(
+        "scores", help=summary, description=summary, formatter_class=HelpFormatter
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "scores",
+        type=existing_file,
+        metavar="FILE",
+        help="lines of: score, label (0 or 1), fold, and perhaps what is compared; with --pairs "
+        "or --splits, of the score alone",
+    )
+    _add_lists(parser)
+    add_search_option(parser)
+    add_result_options(parser)
+
+    summary = "two files of scores of the same pairs: is the difference more than chance?"
+    parser = protocols.add_parser(
+        "compare", help=summary, description=summary, formatter_class=HelpFormatter
+    )
+    parser.set_defaults(run=compare)
+    for name in ("first", "second"):
+        parser.add_argument(name, type=existing_file, metavar=name.upper(), help="as for scores")
+    _add_lists(parser)
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate a file of scores."""
+    from tf_sphereface.eval import scores
+
+    return finish(args, scores.evaluate(args.scores, _pairs(args), search=args.search))
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compare two files of scores."""
+    from tf_sphereface.eval import scores, verification
+
+    pairs = _pairs(args)
+    first, second = (scores.evaluate(path, pairs) for path in (args.first, args.second))
+    if pairs is None and (first.pairs.left, first.pairs.right) != (
+        second.pairs.left,
+        second.pairs.right,
+    ):
+        raise CommandError(f"{args.first} and {args.second} name other pairs")
+    found = verification.compare(first.headline, second.headline)
+    table = Table(title="accuracy, first and second, and their difference", title_justify="left")
+    for name in ("first, %", "second, %", "difference, points", "won / lost", "both / neither"):
+        table.add_column(name, justify="right")
+    table.add_column("McNemar's exact p", justify="right")
+    table.add_row(
+        *(
+            f"{100 * result.headline.accuracy:.2f} ± {100 * result.headline.std_error:.2f}"
+            for result in (first, second)
+        ),
+        f"{100 * found.difference:+.2f} ± {100 * found.std_error:.2f}",
+        f"{found.only_first:,} / {found.only_second:,}",
+        f"{found.both:,} / {found.neither:,}",
+        f"{found.p_value:.2g}",
+    )
+    try:
+        values = {"schema": 1, "protocol": "compare", **dataclasses.asdict(found)}
+        write_json_option(args.json, values)
+    finally:
+        console.print(table)
+    return 0
+
+
+def _add_lists(parser: argparse.ArgumentParser) -> None:
+    lists = parser.add_mutually_exclusive_group()
+    lists.add_argument(
+        "--pairs", type=existing_file, metavar="FILE", help="the pairs are LFW's pairs.txt"
+    )
+    lists.add_argument(
+        "--splits", type=existing_file, metavar="FILE", help="the pairs are YTF's splits.txt"
+    )
+
+
+def _pairs(args: argparse.Namespace) -> Any:
+    from tf_sphereface.eval.pairs import read_pairs
+    from tf_sphereface.eval.ytf import read_splits
+
+    if args.pairs is not None:
+        return read_pairs(args.pairs)
+    return None if args.splits is None else read_splits(args.splits)

@@ -1,0 +1,190 @@
+"""What the subcommands share: options, the progress bar, and what is done with a result."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tf_sphereface.alignment.face_reader import ProgressCallback
+from tf_sphereface.commands.console import (
+    HelpFormatter,
+    add_json_option,
+    console,
+    error_console,
+    existing_file,
+    output_file,
+    progress,
+)
+from tf_sphereface.commands.eval.report_options import add_report_option, write_report_options
+
+Subparsers = argparse._SubParsersAction
+
+
+def add_protocol(
+    protocols: Subparsers[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], int],
+    alignable: bool = True,
+    verifies: bool = True,
+) -> argparse.ArgumentParser:
+    """Add a protocol with MODEL and the options that all protocols share.
+
+    Args:
+        protocols: what `add_subparsers` returned.
+        name: of the subcommand.
+        summary: one line for the help.
+        run: called with the parsed arguments; returns the exit code.
+        alignable: whether images may come with landmarks.
+        verifies: whether the result is of pairs.
+
+    Returns:
+        The subcommand's parser.
+    """
+    parser = protocols.add_parser(
+        name, help=summary, description=summary, formatter_class=HelpFormatter
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "model",
+        type=existing_file,
+        metavar="MODEL",
+        help="a .keras, .tflite or .onnx file, or a .npz of embeddings by name",
+    )
+    if alignable:
+        add_landmarks_option(parser)
+    parser.add_argument(
+        "--no-flip", action="store_true", help="leave the mirror images out (half the time)"
+    )
+    add_batch_size_option(parser)
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of a .tflite or .onnx model"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="keep embeddings there, by the content of image and model: a killed run goes on",
+    )
+    if not verifies:
+        add_json_option(parser)
+        return parser
+    parser.add_argument(
+        "--write-scores",
+        type=output_file,
+        metavar="FILE",
+        help="the headline's scores, a line a pair, for the commands scores and compare",
+    )
+    add_result_options(parser)
+    return parser
+
+
+def add_landmarks_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--landmarks`."""
+    parser.add_argument(
+        "--landmarks",
+        type=existing_file,
+        metavar="FILE",
+        help="a path and five x,y pairs a line, separated by tabs: images are aligned by them",
+    )
+
+
+def add_batch_size_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--batch-size`."""
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="faces at once")
+
+
+def add_search_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--search`."""
+    parser.add_argument(
+        "--search",
+        choices=("exact", "grid"),
+        default="exact",
+        help="thresholds are midpoints of scores, or the SphereFace authors' grid of 1e-4",
+    )
+
+
+def add_result_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every verification result can be asked for."""
+    parser.add_argument(
+        "--bootstrap",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="draw the pairs again N times for intervals of AUC, EER and TAR at FAR",
+    )
+    add_json_option(parser)
+    add_report_option(parser)
+
+
+def _count(text: str) -> int:
+    """An argparse type: how many, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a number, 0 or more, is expected, not {text!r}")
+    return int(text)
+
+
+def open_model(args: argparse.Namespace) -> Any:
+    """Open MODEL as the options say: an embedder, or stored embeddings."""
+    from tf_sphereface.eval.scoring.precomputed import open_model as open_any
+
+    return open_any(args.model, batch_size=args.batch_size, threads=args.threads)
+
+
+@contextlib.contextmanager
+def shown_progress(unit: str) -> Iterator[ProgressCallback]:
+    """Show a bar on stderr; yields what a protocol takes as `progress`."""
+    with progress() as bars:
+        task = bars.add_task(f"embedding {unit}", total=None)
+
+        def show(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        yield show
+
+
+def finish(args: argparse.Namespace, result: Any) -> int:
+    """Write and print a verification result as the options say; returns the exit code."""
+    from tf_sphereface.eval import scores, verification
+    from tf_sphereface.eval.report import tables
+
+    values = tables.to_dict(result)
+    intervals = None
+    if args.bootstrap:
+        found = result.headline
+        intervals = verification.bootstrap(found.scores, found.is_same, repeats=args.bootstrap)
+        values["headline"]["bootstrap"] = {
+            **dataclasses.asdict(intervals),
+            "tar_at_far": [
+                {"far": far, "interval": pair} for far, pair in intervals.tar_at_far.items()
+            ],
+        }
+    try:  # first: a closed pipe must not lose it
+        write_report_options(args, result, values)
+        if getattr(args, "write_scores", None) is not None:
+            scores.write_scores(args.write_scores, result)
+            error_console.print(f"wrote {args.write_scores}", highlight=False)
+    finally:  # nor a file that cannot be written the table
+        tables.print_result(result, console)
+        if intervals is not None:
+            console.print(bootstrap_table(intervals))
+    return 0
+
+
+def bootstrap_table(intervals: Any) -> Table:
+    """Show bootstrap intervals, in percent."""
+    title = f"{100 * intervals.confidence:g} % intervals, pairs drawn {intervals.repeats:,} times"
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    rows = {"AUC": intervals.auc, "EER": intervals.eer}
+    rows |= {f"TAR at FAR {far:g}": pair for far, pair in intervals.tar_at_far.items() if pair}
+    for name, (low, high) in rows.items():
+        table.add_row(name, f"{100 * low:.2f} to {100 * high:.2f}")
+    return table

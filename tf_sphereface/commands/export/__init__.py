@@ -1,0 +1,3 @@
+"""`tf_sphereface-export`."""
+
+from __future__ import annotations

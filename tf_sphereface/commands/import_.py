@@ -1,0 +1,163 @@
+"""`tf_sphereface-import`: a public checkpoint becomes an embedder."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from tf_sphereface.alignment.align import TEMPLATES
+from tf_sphereface.commands.console import (
+    EXIT_OK,
+    CommandError,
+    add_json_option,
+    command,
+    console,
+    existing_file,
+    image_size,
+    make_parser,
+    write_json_option,
+)
+from tf_sphereface.embedder import model_card
+from tf_sphereface.embedder.embedder import EmbedderMetadata, save_embedder
+from tf_sphereface.importers import ARCHITECTURES, Imported, import_checkpoint
+from tf_sphereface.utils.files import sha256_file
+
+_LISTED = "\n".join(f"  {kind.name:19} {kind.summary}" for kind in ARCHITECTURES.values())
+
+DESCRIPTION = f"""\
+Read the weights of a checkpoint made elsewhere and write an embedder (.keras) that every other
+command takes, and a model card beside it. The framework that made the checkpoint is not needed, and
+nothing in the file is run: one that holds more than tensors and plain values is refused.
+
+Architectures:
+{_LISTED}
+
+All take (x - 127.5) / 128 and faces aligned to the 112x96 or 112x112 template: the weights tell
+which. The order of channels goes into the file, so that every command here takes RGB images. The
+head (the class centres of the training set) is left out.
+
+The licence of the weights stays that of their author; the file records it as unknown unless you
+state it.
+
+exit code: 0 written, 2 bad input
+"""
+EXAMPLES = """\
+  tf_sphereface-import mobilefacenet.ckpt --arch mobilefacenet --out model.keras
+  tf_sphereface-import sphere20a.pth --arch sphere20a --out sphere20a.keras
+  tf_sphereface-import sphereface.caffemodel --arch sphereface20-caffe --out sphereface20.keras
+  tf_sphereface-eval lfw model.keras --images lfw/ --pairs pairs.txt --landmarks landmarks.tsv"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = make_parser("import", DESCRIPTION, EXAMPLES)
+    parser.add_argument(
+        "checkpoint",
+        type=existing_file,
+        metavar="CHECKPOINT",
+        help="a .pt, .pth, .ckpt or .caffemodel file",
+    )
+    parser.add_argument(
+        "--arch", required=True, choices=list(ARCHITECTURES), help="what the weights are of"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="where to write, ending in .keras"
+    )
+    parser.add_argument(
+        "--key", help="the checkpoint's entry that holds the weights; only needed among several"
+    )
+    parser.add_argument(
+        "--input-size",
+        type=image_size,
+        metavar="HxW",
+        help="of the faces, where it is neither 112x96 nor 112x112",
+    )
+    parser.add_argument(
+        "--channel-order",
+        choices=("rgb", "bgr"),
+        help="what the network was trained on; by default as the list above says",
+    )
+    parser.add_argument(
+        "--license", metavar="TEXT", help="of the weights, if you know it, such as MIT"
+    )
+    add_json_option(parser)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    args = build_parser().parse_args(argv)
+    if args.out.suffix != ".keras":
+        raise CommandError(f"--out must end in .keras. Received: {args.out}")
+    imported = import_checkpoint(
+        args.checkpoint, args.arch, key=args.key, input_size=args.input_size
+    )
+    metadata = describe(args, imported)
+    save_embedder(imported.model, args.out, metadata)
+    card, _ = model_card.write_card(args.out)
+    height, width = metadata.input_size
+    network = metadata.extra[model_card.NETWORK]
+    lines = [
+        f"{args.out}: {metadata.architecture}, {height}x{width} {metadata.channel_order.upper()} "
+        f"to {metadata.embedding_dim} numbers, {network['parameters'] / 1e6:.2f} M parameters, "
+        f"{network['macs'] / 1e9:.3f} GMAC an image"
+    ]
+    lines += [f"left out: {text}" for text in imported.left_out]
+    lines += [f"note: {text}" for text in metadata.extra.get(model_card.NOTES, ())]
+    lines.append(f"card: {card}; licence of the weights: {metadata.extra[model_card.LICENCE]}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    write_json_option(
+        args.json,
+        {
+            "checkpoint": str(args.checkpoint),
+            "out": str(args.out),
+            "card": str(card),
+            "architecture": metadata.architecture,
+            "input_size": [height, width],
+            "channel_order": metadata.channel_order,
+            "embedding_dim": metadata.embedding_dim,
+            **network,
+            "left_out": imported.left_out,
+            "source_hash": metadata.source_hash,
+        },
+    )
+    return EXIT_OK
+
+
+def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
+    """Return what the written file says of itself."""
+    height, width, _ = imported.model.input_shape[1:]
+    kind = imported.architecture
+    extra = {
+        model_card.LICENCE: args.license or model_card.UNKNOWN,
+        model_card.SOURCE: args.checkpoint.name,
+        model_card.NETWORK: model_card.network_facts(imported.model),
+    }
+    if imported.left_out:
+        extra[model_card.LEFT_OUT] = imported.left_out
+    notes = list(kind.notes)
+    if args.channel_order not in (None, kind.channel_order):
+        order = args.channel_order.upper()
+        notes = [note for note in notes if not note.startswith("Channels")]
+        notes.append(f"Channels are {order}, as was said when the file was imported.")
+    if notes:
+        extra[model_card.NOTES] = notes
+    return EmbedderMetadata(
+        input_size=(height, width),
+        embedding_dim=imported.model.output_shape[1],
+        channel_order=args.channel_order or kind.channel_order,
+        pixel_mean=127.5,
+        pixel_scale=128.0,
+        template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
+        normalized=False,
+        flip=kind.flip,
+        architecture=kind.network,
+        source_hash=sha256_file(args.checkpoint),
+        extra=extra,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(None))

@@ -1,0 +1,3 @@
+"""`tf_sphereface-train`."""
+
+from __future__ import annotations

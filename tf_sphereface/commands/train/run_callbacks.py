@@ -1,0 +1,229 @@
+"""What `tf_sphereface-train` does while `fit` runs: show it, log it, keep its state."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_sphereface.commands.console import error_console
+from tf_sphereface.training.checkpoint import checkpoint_path, prune, save_checkpoint
+from tf_sphereface.training.fitting import is_chief
+from tf_sphereface.utils.files import atomic_path
+
+CHECKPOINT_STEPS = 500
+CHECKPOINT_SECONDS = 120.0
+BEST = "verification_accuracy"
+
+
+def warn(text: str) -> None:
+    """Print a line that may hold brackets, which are no markup."""
+    error_console.print("[bold yellow]warning:[/]", end=" ")
+    error_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """A progress bar over the whole run, and a line for each epoch."""
+
+    def __init__(self, bar: Any, total: int, done: int) -> None:
+        super().__init__()
+        self.bar = bar
+        self.task = bar.add_task("training", total=total, completed=done)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, advance=1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Print the epoch's figures."""
+        figures = "  ".join(f"{key} {float(value):.4g}" for key, value in (logs or {}).items())
+        self.bar.console.print(f"epoch {epoch + 1:3d}  {figures}", highlight=False)
+
+
+class RunLog(keras.callbacks.Callback):
+    """Write log.csv after each epoch, atomically; a full disk costs a warning.
+
+    Attributes:
+        rows: a dict an epoch.
+        diverged: whether the last epoch's loss is not finite.
+    """
+
+    def __init__(self, path: Path, rows: list[dict[str, Any]], seconds: float) -> None:
+        super().__init__()
+        self.path = path
+        self.rows = list(rows)
+        self.diverged = False
+        self._before = seconds
+        self._begun = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the run was begun, without the time between a stop and its resume."""
+        return self._before + time.monotonic() - self._begun
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the epoch's row."""
+        values = {key: float(value) for key, value in (logs or {}).items()}
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row = {"epoch": epoch + 1, **values, "learning_rate": rate}
+        self.rows.append({**row, "seconds": round(self.seconds, 1)})
+        self.diverged = not np.isfinite(values.get("loss", 0.0))
+        if not is_chief(self.model):
+            return
+        try:
+            with atomic_path(self.path) as temporary, temporary.open("w", newline="") as handle:
+                names = dict.fromkeys(name for row in self.rows for name in row)
+                writer = csv.DictWriter(handle, fieldnames=list(names))
+                writer.writeheader()
+                writer.writerows(self.rows)
+        except OSError as error:
+            warn(f"{self.path} could not be written: {error}")
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keep the state of the run: at each epoch's end, between, and when it is asked to stop.
+
+    It comes last in the list of callbacks, so that the epoch's row is in the state.
+
+    Args:
+        folder: of the checkpoints.
+        log: whose rows go into the state.
+        step: updates that were done before.
+        steps_per_epoch: updates in an epoch.
+        every: updates between two checkpoints inside an epoch; None: 500, or two minutes where
+            that comes first (several processes must agree, so there 500).
+        keep: how many of the newest are kept. The one after the epoch of the best verification
+            accuracy is kept beside them.
+        facts: goes into each checkpoint's info.
+        stop: when it answers True, the state is kept and `KeyboardInterrupt` is raised.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        log: RunLog,
+        *,
+        step: int,
+        steps_per_epoch: int,
+        every: int | None,
+        keep: int,
+        facts: dict[str, Any],
+        stop: Callable[[], bool],
+    ) -> None:
+        super().__init__()
+        self.folder = folder
+        self.log = log
+        self.step = step
+        self.saved: int | None = step or None
+        self._steps_per_epoch = steps_per_epoch
+        self._every = every
+        self._keep = keep
+        self._facts = facts
+        self._stop = stop
+        self._last = (step, time.monotonic())
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save where it is time; the epoch's last batch waits for the epoch's end.
+
+        Saving sums the metrics over all workers. One that is asked to stop must not begin it: the
+        others go on with their step, and both would wait for ever.
+        """
+        self.step += 1
+        if not self.step % self._steps_per_epoch:
+            return
+        if self._due() or (self._stop() and self._alone()):
+            self._save(logs)
+        self._leave()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save."""
+        self._save(logs)
+        self._leave()
+
+    def _due(self) -> bool:
+        step, moment = self._last
+        if self._every is not None:
+            return self.step - step >= self._every
+        long_ago = self._alone() and time.monotonic() - moment >= CHECKPOINT_SECONDS
+        return long_ago or self.step - step >= CHECKPOINT_STEPS
+
+    def _alone(self) -> bool:
+        """Whether no other process must do as this one does."""
+        strategy = self.model.distribute_strategy
+        return not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+    def _save(self, logs: dict[str, Any] | None) -> None:
+        """Write the state, or warn and let the training go on with the older ones."""
+        self._last = (self.step, time.monotonic())
+        if not np.isfinite((logs or {}).get("loss", 0.0)):
+            return
+        rows = self.log.rows
+        info = {
+            "step": self.step,
+            "history": rows,
+            "seconds": self.log.seconds,
+            **self._facts,
+        }
+        chief = is_chief(self.model)
+        try:
+            save_checkpoint(checkpoint_path(self.folder, self.step), self.model, info, write=chief)
+        except (OSError, ValueError) as error:
+            kept = "none so far" if self.saved is None else f"of step {self.saved}"
+            warn(f"no checkpoint at step {self.step}: {error}; the last good one is {kept}")
+            return
+        self.saved = self.step
+        if chief:
+            scored = [row for row in rows if BEST in row]
+            best = max(scored, key=lambda row: float(row[BEST]), default=None)
+            also = [] if best is None else [best["epoch"] * self._steps_per_epoch]
+            prune(self.folder, self._keep, also, newest=self.step)
+
+    def _leave(self) -> None:
+        if self._stop():
+            where = "no state could be kept"
+            if self.saved is not None:
+                where = f"the state of step {self.saved} is kept"
+            error_console.print(
+                f"stopped after step {self.step}; {where}: the same command with --resume goes on",
+                highlight=False,
+            )
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def deferred_stop() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C, or SIGTERM, into a flag that is read between two steps.
+
+    The second one interrupts at once. Outside the main thread nothing is changed.
+
+    Yields:
+        A function that tells whether the process was asked to stop.
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        error_console.print("finishing the step; once more to stop at once", highlight=False)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

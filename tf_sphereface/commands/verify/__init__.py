@@ -1,0 +1,3 @@
+"""`tf_sphereface-verify`."""
+
+from __future__ import annotations

@@ -1,0 +1,321 @@
+"""From numbered images to batches: the order, the augmentation, and a worker's share of both."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tf_sphereface.data.augmentation import AUGMENTATIONS, Part, augment_batch
+from tf_sphereface.data.folder_index import FolderIndex
+from tf_sphereface.data.pack.reading import Pack
+from tf_sphereface.data.sources import Images, Size, checked_size, open_source
+
+_ORDER, _AUGMENT = 1, 2  # keep the random streams of order and augmentation apart
+
+
+def steps_per_epoch(source_len: int, batch_size: int, *, drop_remainder: bool = True) -> int:
+    """Return the number of batches of an epoch.
+
+    Example:
+
+    >>> steps_per_epoch(300, 128), steps_per_epoch(300, 128, drop_remainder=False)
+    (2, 3)
+    """
+    return source_len // batch_size if drop_remainder else -(-source_len // batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The arguments that `face_dataset` and `shard_dataset` share, checked.
+
+    Raises:
+        ValueError: one of them is wrong.
+    """
+
+    image_size: Size
+    batch_size: int
+    channel_order: str
+    augment: str
+    shuffle: bool
+    seed: int
+    drop_remainder: bool
+    repeat: bool
+    start_step: int
+    shard_index: int = 0
+    num_shards: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", checked_size(self.image_size))
+        _choice("channel_order", self.channel_order, ("rgb", "bgr"))
+        _choice("augment", self.augment, AUGMENTATIONS)
+        for name, least in (("batch_size", 1), ("seed", 0), ("start_step", 0), ("num_shards", 1)):
+            value = getattr(self, name)
+            if int(value) != value or value < least:
+                raise ValueError(f"{name} must be an integer >= {least}. Received: {value!r}")
+            object.__setattr__(self, name, int(value))
+        if self.shard_index not in range(self.num_shards):
+            raise ValueError(
+                f"shard_index must be an integer from 0 to num_shards - 1 = {self.num_shards - 1}. "
+                f"Received: {self.shard_index!r}"
+            )
+        if self.drop_remainder and self.batch_size % self.num_shards:
+            raise ValueError(
+                f"batch_size must be a multiple of num_shards, {self.num_shards}, while "
+                f"drop_remainder is set. Received: {self.batch_size}"
+            )
+
+    def steps(self, count: int) -> int:
+        """Return the steps of an epoch of `count` images.
+
+        Raises:
+            ValueError: there is none, or `start_step` is past the one epoch there is.
+        """
+        steps = steps_per_epoch(count, self.batch_size, drop_remainder=self.drop_remainder)
+        if steps == 0:
+            raise ValueError(
+                f"batch_size must not exceed the number of images, {count}, while drop_remainder "
+                f"is set. Received: {self.batch_size}"
+            )
+        if not self.repeat and self.start_step >= steps:
+            raise ValueError(
+                f"start_step must be below the {steps} steps of the one epoch unless repeat is "
+                f"set. Received: {self.start_step}"
+            )
+        return steps
+
+
+def make_dataset(images: Images, options: Options) -> tf.data.Dataset:
+    """Make batches of normalised faces and labels, as `face_dataset` describes them."""
+    with tf.device("/cpu:0"):
+        steps = options.steps(images.count)
+
+        @tf.autograph.experimental.do_not_convert
+        def make_batch(step: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            positions, part = _share(positions, options)
+            pixels = images.fetch(positions)
+            return prepare(pixels, step, options, part), images.labels(positions)
+
+        first = options.start_step // steps
+        epochs = tf.data.Dataset.counter(first) if options.repeat else tf.data.Dataset.range(1)
+        length = tf.data.INFINITE_CARDINALITY if options.repeat else steps - options.start_step
+        dataset = (
+            epochs.flat_map(_epoch(images.count, steps, options))
+            .enumerate(options.start_step)
+            .apply(tf.data.experimental.assert_cardinality(length))
+            .map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        )
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def prepare(
+    pixels: tf.Tensor, step: tf.Tensor, options: Options, part: Part | None = None
+) -> tf.Tensor:
+    """Return uint8 RGB faces as batch `step` has them: channel order, augmentation, range."""
+    if options.channel_order == "bgr":
+        pixels = tf.reverse(pixels, [3])
+    return augment_batch(pixels, _key(options.seed, _AUGMENT, step), options.augment, part)
+
+
+def single_order(count: int, options: Options, epoch: tf.Tensor) -> tf.Tensor:
+    """Return the order of an epoch's images, int32 (count,)."""
+    return permutation(count, options.seed, epoch) if options.shuffle else tf.range(count)
+
+
+def _key(seed: int, stream: int, number: tf.Tensor) -> tf.Tensor:
+    """Return a seed, int64 (2,), for epoch or step `number` of one random stream."""
+    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(number, tf.int64)])
+    return tf.random.experimental.stateless_fold_in(key, stream)
+
+
+def permutation(count: int, seed: int, number: tf.Tensor, stream: int = _ORDER) -> tf.Tensor:
+    """Draw a uniform permutation of `count` images, int32: 63 random bits an image, sorted."""
+    key = _key(seed, stream, number)
+    draws = tf.random.stateless_uniform([count], key, 0, tf.int64.max, tf.int64)
+    return tf.argsort(draws, stable=True)
+
+
+def _epoch(count: int, steps: int, options: Options) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Return a function from an epoch to its batches of positions, int64 (batch,).
+
+    The first epoch begins where `start_step` lies in it; the batches before are not even made.
+    """
+    size = options.batch_size
+
+    @tf.autograph.experimental.do_not_convert
+    def batches(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = single_order(count, options, epoch)
+        begin = tf.maximum(options.start_step - epoch * steps, 0)
+
+        @tf.autograph.experimental.do_not_convert
+        def positions(step: tf.Tensor) -> tf.Tensor:
+            batch = tf.cast(order[step * size : (step + 1) * size], tf.int64)
+            return tf.ensure_shape(batch, [size if options.drop_remainder else None])
+
+        return tf.data.Dataset.range(begin, steps).map(positions)
+
+    return batches
+
+
+def _share(positions: tf.Tensor, options: Options) -> tuple[tf.Tensor, Part]:
+    """Cut this worker's run of images out of a global batch."""
+    total = tf.shape(positions)[0]
+    first = options.shard_index * total // options.num_shards
+    count = (options.shard_index + 1) * total // options.num_shards - first
+    share = positions[first : first + count]
+    if options.drop_remainder:
+        share = tf.ensure_shape(share, [options.batch_size // options.num_shards])
+    return share, Part(first, count, total)
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}. Received: {value!r}")
+
+
+def worker_part(
+    context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
+) -> dict[str, int]:
+    """Return the options that make this worker's part of each global batch.
+
+    Raises:
+        ValueError: the replicas cannot share a batch.
+    """
+    if context is None:
+        return {}
+    replicas = context.num_replicas_in_sync
+    if not drop_remainder or batch_size % replicas:
+        raise ValueError(
+            f"batch_size must be a multiple of the {replicas} replicas, and drop_remainder "
+            f"set. Received: {batch_size}, {drop_remainder}"
+        )
+    return {"shard_index": context.input_pipeline_id, "num_shards": context.num_input_pipelines}
+
+
+def for_replicas(
+    dataset: tf.data.Dataset, options: Options, context: tf.distribute.InputContext | None
+) -> tf.data.Dataset:
+    """Cut a worker's part of each global batch into the batches of its replicas."""
+    if context is None:
+        return dataset
+    size = options.batch_size // context.num_replicas_in_sync
+    with tf.device("/cpu:0"):
+        return dataset.rebatch(size, drop_remainder=True)
+
+
+def batch_positions(
+    count: int,
+    batch_size: int,
+    step: int,
+    *,
+    seed: int = 0,
+    shuffle: bool = True,
+    drop_remainder: bool = True,
+) -> NDArray[np.int64]:
+    """Return which images batch `step` of `face_dataset` holds, without making the batch.
+
+    Args:
+        count: number of images of the source.
+        batch_size: as in `face_dataset`.
+        step: index of the batch, from 0, over all epochs.
+        seed: as in `face_dataset`.
+        shuffle: likewise.
+        drop_remainder: likewise.
+
+    Returns:
+        Positions in the source, int64 (batch,).
+
+    Raises:
+        ValueError: the source fills no batch.
+
+    Example:
+
+    >>> batch_positions(10, 4, step=1, shuffle=False).tolist()
+    [4, 5, 6, 7]
+    """
+    options = Options(
+        image_size=(1, 1),
+        batch_size=batch_size,
+        channel_order="rgb",
+        augment="none",
+        shuffle=shuffle,
+        seed=seed,
+        drop_remainder=drop_remainder,
+        repeat=True,
+        start_step=step,
+    )
+    epoch, within = divmod(step, options.steps(count))
+    with tf.device("/cpu:0"):
+        order = single_order(count, options, tf.constant(epoch, tf.int64)).numpy()
+    return np.asarray(order[within * batch_size : (within + 1) * batch_size], np.int64)
+
+
+def batch_at(
+    source: FolderIndex | Pack | tuple[np.ndarray, np.ndarray],
+    step: int,
+    *,
+    image_size: Size = (112, 96),
+    batch_size: int = 128,
+    channel_order: str = "rgb",
+    augment: str = "mirror",
+    seed: int = 0,
+    resize: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Make batch `step` of a shuffled `face_dataset` alone, to look at it or to run it again.
+
+    Args:
+        source: an index of good files (as `check_folder` returns), a packed folder, or arrays.
+        step: index of the batch, from 0, over all epochs.
+        image_size: as in `face_dataset`, like all that follow.
+        batch_size: of a step.
+        channel_order: `"rgb"` or `"bgr"`.
+        augment: `"none"`, `"mirror"` or `"strong"`.
+        seed: of order and augmentation.
+        resize: average images of another size down.
+
+    Returns:
+        float32 (batch, height, width, 3) and int32 (batch,), as the dataset's.
+
+    Raises:
+        ValueError: the source fills no batch, or a file has become unreadable.
+
+    Example:
+
+    >>> from tf_sphereface.data import synthetic
+    >>> faces = synthetic.training_set(4, 8, size=(56, 48))
+    >>> batch_at(faces, 3, image_size=(56, 48), batch_size=16)[0].shape
+    (16, 56, 48, 3)
+    """
+    options = Options(
+        image_size=image_size,
+        batch_size=batch_size,
+        channel_order=channel_order,
+        augment=augment,
+        shuffle=True,
+        seed=seed,
+        drop_remainder=True,
+        repeat=True,
+        start_step=step,
+    )
+    count = len(source[1]) if isinstance(source, tuple) else len(source)
+    positions = batch_positions(count, batch_size, step, seed=seed)
+    if isinstance(source, tuple):  # only these images, not a copy of all
+        source = (source[0][positions], np.asarray(source[1])[positions])
+        positions = np.arange(batch_size)
+    with tf.device("/cpu:0"):
+        images = open_source(
+            source,
+            options.image_size,
+            "none",
+            strict=True,
+            report=None,
+            resize=resize,
+            progress=None,
+        )
+        chosen = tf.constant(positions, tf.int64)
+        batch = prepare(images.fetch(chosen), tf.constant(step, tf.int64), options)
+        labels = images.labels(chosen)
+    return np.asarray(batch), np.asarray(labels, np.int32)

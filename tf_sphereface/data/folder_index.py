@@ -1,0 +1,272 @@
+"""A folder of identity folders, listed; and what was found unreadable in it."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderIndex:
+    """The images of a folder of identity folders.
+
+    Attributes:
+        root: the folder.
+        paths: image files, sorted by identity, then by name; `scan_folder` keeps the names as
+            bytes, and makes a path when it is asked for.
+        labels: int32 (n,), index into `names`.
+        names: the identities' folder names, sorted.
+        checked: whether every file is known to decode, at `image_size`.
+        image_size: (height, width) that the files were checked for; None before.
+    """
+
+    root: Path
+    paths: Sequence[Path]
+    labels: NDArray[np.int32]
+    names: list[str]
+    checked: bool = False
+    image_size: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of identities."""
+        return len(self.names)
+
+
+class SkipReport:
+    """Files that were left out, and why.
+
+    Attributes:
+        reasons: path -> one line.
+
+    Example:
+
+    >>> report = SkipReport()
+    >>> report.add(Path("a/b.jpg"), "truncated")
+    >>> print(report.summary())
+    1 file was skipped:
+      a/b.jpg: truncated
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[Path, str] = {}
+
+    @property
+    def count(self) -> int:
+        """Number of files left out."""
+        return len(self.reasons)
+
+    def add(self, path: Path, reason: str) -> None:
+        """Note that `path` was left out."""
+        self.reasons[path] = reason
+
+    def summary(self, limit: int = 20) -> str:
+        """Return the count and the files, at most `limit` of them, one a line."""
+        if not self.reasons:
+            return "no file was skipped"
+        count = self.count
+        lines = [f"{count:,} file{'s were' if count > 1 else ' was'} skipped:"]
+        lines += [f"  {path}: {reason}" for path, reason in list(self.reasons.items())[:limit]]
+        if count > limit:
+            lines.append(f"  and {count - limit:,} more")
+        return "\n".join(lines)
+
+
+def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) -> FolderIndex:
+    """List a folder `root/IDENTITY/image` without opening an image.
+
+    Hidden names, other suffixes than .jpg, .jpeg, .png and .bmp, files in `root` itself, and
+    folders without images are passed over. Labels depend on the sorted folder names alone. The list
+    takes the bytes of a file's name and twelve more for each image, so millions are no trouble.
+
+    Args:
+        root: the folder.
+        exclude: identity names to leave out, such as those that are in a test set too.
+
+    Returns:
+        The index.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no image, or `exclude` names an identity that is not there.
+
+    Example:
+
+    >>> import tempfile
+    >>> from tf_sphereface.data import synthetic
+    >>> index = scan_folder(synthetic.write_folder(tempfile.mkdtemp(), 3, 2))
+    >>> len(index), index.names
+    (6, ['Person_000000', 'Person_000001', 'Person_000002'])
+    """
+    root = Path(root)
+    paths, labels, names = list_folder(root, exclude)
+    return FolderIndex(root, paths, labels, names)
+
+
+def keep(index: FolderIndex, good: NDArray[np.bool_], image_size: tuple[int, int]) -> FolderIndex:
+    """Leave out the files that are not `good`, and mark the rest as checked.
+
+    Labels and names stay as they were, so that a class keeps its number whatever is damaged; an
+    identity whose every file is bad stays as a class without images.
+
+    Raises:
+        ValueError: no file is left.
+    """
+    if not good.any():
+        raise ValueError(f"none of the {len(index):,} files in {index.root} can be decoded")
+    paths: Sequence[Path]
+    if isinstance(index.paths, PathList):
+        paths = index.paths.select(good)
+    else:
+        paths = [path for path, fine in zip(index.paths, good, strict=True) if fine]
+    return dataclasses.replace(
+        index, paths=paths, labels=index.labels[good], checked=True, image_size=image_size
+    )
+
+
+def images_per_identity(index: FolderIndex) -> collections.Counter[str]:
+    """Count the images of each identity, for tables."""
+    return collections.Counter(index.names[label] for label in index.labels)
+
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+
+
+def identity_folders(root: Path, exclude: Iterable[str] = ()) -> list[str]:
+    """Return the sorted names of the folders in `root` that are neither hidden nor excluded.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: `exclude` names a folder that is not there.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"root must be a folder of identity folders. Received: {root}")
+    excluded = {exclude} if isinstance(exclude, str) else set(exclude)
+    with os.scandir(root) as entries:
+        folders = sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
+    unknown = sorted(excluded.difference(folders))
+    if unknown:
+        raise ValueError(
+            f"exclude must name identity folders of {root}. Received: {', '.join(unknown[:20])}"
+        )
+    return [folder for folder in folders if folder not in excluded]
+
+
+def images_in(folder: str | os.PathLike[str]) -> list[tuple[str, os.DirEntry[str]]]:
+    """Return the sorted (name, entry) of the images in one folder."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            (
+                (entry.name, entry)
+                for entry in entries
+                if entry.name[0] != "."
+                and entry.name.lower().endswith(SUFFIXES)
+                and entry.is_file()
+            ),
+            key=lambda pair: pair[0],
+        )
+
+
+def no_images(root: Path, folders: int) -> ValueError:
+    """Return the error for a folder without images."""
+    return ValueError(
+        f"root must hold one folder an identity, with images ({', '.join(SUFFIXES)}) in it. "
+        f"Received: {root}, with {folders} folders and no such image"
+    )
+
+
+class PathList(Sequence[Path]):
+    """Paths `root/names[label]/file`, kept as one run of bytes: the file's name and 8 bytes each.
+
+    Ten million `Path` objects take several gigabytes. A path is made when it is asked for.
+
+    Args:
+        root: the folder.
+        names: the identities' folder names.
+        labels: int32 (n,), index into `names` for each file.
+        files: the files' names, encoded and joined.
+        ends: uint64 (n,), where each name ends in `files`.
+        rows: which of them belong to this list, in order; all by default.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: list[str],
+        labels: NDArray[np.int32],
+        files: bytes | bytearray,
+        ends: NDArray[np.uint64],
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        self._root, self._names, self._labels = root, names, labels
+        self._files, self._ends, self._rows = files, ends, rows
+
+    def __len__(self) -> int:
+        return len(self._ends if self._rows is None else self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Path]: ...
+
+    def __getitem__(self, place: int | slice) -> Path | list[Path]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        place = range(len(self))[place]  # negative and out of range, as a list has it
+        row = place if self._rows is None else int(self._rows[place])
+        begin = int(self._ends[row - 1]) if row else 0
+        name = os.fsdecode(bytes(self._files[begin : int(self._ends[row])]))
+        return self._root / self._names[self._labels[row]] / name
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self[place] for place in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def select(self, good: NDArray[np.bool_]) -> PathList:
+        """Return the paths where `good`, bool (n,), is set; the names are shared, not copied."""
+        rows = np.flatnonzero(good) if self._rows is None else self._rows[good]
+        return PathList(self._root, self._names, self._labels, self._files, self._ends, rows)
+
+
+def list_folder(
+    root: Path, exclude: Iterable[str] = ()
+) -> tuple[PathList, NDArray[np.int32], list[str]]:
+    """Return the paths, labels and identity names of a folder, holding one folder's list at a time.
+
+    Raises:
+        FileNotFoundError, ValueError: as `identity_folders`; or there is no image.
+    """
+    folders = identity_folders(root, exclude)
+    files = bytearray()
+    lengths: list[NDArray[np.uint32]] = []
+    names: list[str] = []
+    counts: list[int] = []
+    for folder in folders:
+        images = [os.fsencode(name) for name, _ in images_in(root / folder)]
+        if images:
+            files += b"".join(images)
+            lengths.append(np.fromiter(map(len, images), np.uint32, len(images)))
+            names.append(folder)
+            counts.append(len(images))
+    if not names:
+        raise no_images(root, len(folders))
+    ends = np.cumsum(np.concatenate(lengths), dtype=np.uint64)
+    labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
+    return PathList(root, names, labels, files, ends), labels, names

@@ -1,0 +1,1 @@
+"""Packed folders: a set of faces in a few large files that are read at random."""

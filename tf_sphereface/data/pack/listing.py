@@ -1,0 +1,103 @@
+"""List a folder into files, so that packing holds one identity's file names at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.data.folder_index import identity_folders, images_in, no_images
+from tf_sphereface.utils.files import atomic_path
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Listing:
+    """The images of a folder of identity folders, listed on disk.
+
+    Attributes:
+        root: the folder.
+        path: a text file with a line an image: its path inside `root`.
+        line_ends: uint64 (n,), where each line ends in that file; mapped, not read.
+        names: the identities.
+        ends: int64 (classes,), where each identity's images end.
+        size: bytes of all images together.
+        fingerprint: SHA-256 of the paths and sizes.
+    """
+
+    root: Path
+    path: Path
+    line_ends: NDArray[np.uint64]
+    names: list[str]
+    ends: NDArray[np.int64]
+    size: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.line_ends)
+
+    def files(self, positions: NDArray[np.integer]) -> Iterator[str]:
+        """Return the paths of some images, in the order of `positions`."""
+        with self.path.open("rb") as handle:
+            for place in positions.tolist():
+                begin = int(self.line_ends[place - 1]) if place else 0
+                handle.seek(begin)
+                yield os.fsdecode(handle.read(int(self.line_ends[place]) - begin - 1))
+
+    def label(self, position: int) -> int:
+        """Return the identity of an image, index into `names`."""
+        return int(np.searchsorted(self.ends, position, side="right"))
+
+
+def write_listing(root: Path, target: Path) -> Listing:
+    """List `root`, in sorted order, into `target` and `target` + ".ends".
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no image, or a name with a line break in it.
+        OSError: a folder cannot be listed, or the list not be written.
+    """
+    folders = identity_folders(root)
+    names: list[str] = []
+    counts: list[int] = []
+    digest = hashlib.sha256()
+    total = written = 0
+    ends_path = target.with_name(target.name + ".ends")
+    with (
+        atomic_path(target) as lines_path,
+        atomic_path(ends_path) as offsets_path,
+        lines_path.open("wb") as lines,
+        offsets_path.open("wb") as offsets,
+    ):
+        for folder in folders:
+            images = images_in(root / folder)
+            if not images:
+                continue
+            sizes = np.array([entry.stat().st_size for _, entry in images], "<u8")
+            paths = [os.fsencode(f"{folder}/{name}") for name, _ in images]
+            text = b"".join(path + b"\n" for path in paths)
+            if text.count(b"\n") != len(paths):
+                raise ValueError(f"a file name in {root / folder} has a line break: rename it")
+            lengths = np.fromiter((len(path) + 1 for path in paths), np.uint64, len(paths))
+            lines.write(text)
+            offsets.write((written + np.cumsum(lengths, dtype="<u8")).astype("<u8").tobytes())
+            digest.update(text + sizes.tobytes())
+            written += len(text)
+            total += int(sizes.sum())
+            names.append(folder)
+            counts.append(len(paths))
+        if not names:
+            raise no_images(root, len(folders))
+    return Listing(
+        root,
+        target,
+        np.memmap(ends_path, "<u8", "r"),
+        names,
+        np.cumsum(counts, dtype=np.int64),
+        total,
+        digest.hexdigest(),
+    )

@@ -1,0 +1,296 @@
+"""Pack a folder of faces into TFRecord shards: the same bytes for the same folder and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tf_sphereface.data.batches import permutation
+from tf_sphereface.data.decoding import ProgressCallback
+from tf_sphereface.data.pack.format import (
+    FORMAT,
+    MANIFEST,
+    PARTIAL,
+    VERSION,
+    read_manifest,
+    shard_name,
+)
+from tf_sphereface.data.pack.listing import Listing, write_listing
+from tf_sphereface.data.pack.shard_writer import Encoder, kept_shard, write_index, write_shard
+from tf_sphereface.data.sources import Size, checked_size
+from tf_sphereface.utils.files import sha256_file, write_json
+
+__all__ = ["PackResult", "pack_folder"]
+
+_PACK = 3  # the random stream of the order on disk
+ENCODINGS = ("jpg", "png")
+
+
+@dataclasses.dataclass(frozen=True)
+class PackResult:
+    """What `pack_folder` did.
+
+    Attributes:
+        path: the packed folder.
+        images: images in it.
+        classes: identities.
+        shards: shards.
+        kept_shards: how many of them were there already, and whole.
+        bytes: size of all shards.
+        skipped: path -> why, of the files that could not be decoded.
+    """
+
+    path: Path
+    images: int
+    classes: int
+    shards: int
+    kept_shards: int
+    bytes: int
+    skipped: dict[str, str]
+
+
+def pack_folder(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    shards: int | None = None,
+    shard_size: float = 256.0,
+    resize: Size | None = None,
+    encoding: str = "jpg",
+    seed: int = 0,
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
+    workers: int | None = None,
+) -> PackResult:
+    """Pack a folder of identity folders into TFRecord shards.
+
+    Images go in as the bytes of their files, in one random order over the whole folder. Every file
+    is decoded once, so that a pack holds none that cannot be. The result depends on the folder's
+    names and contents and on the arguments alone, to the byte. Stopped at any moment, the same call
+    goes on: finished shards are checked and kept. On a finished pack it repairs damaged shards.
+
+    Args:
+        source: the folder; its file names and sizes must not change until the pack is complete.
+        target: an empty or missing folder, or one that the same call has begun.
+        shards: number of files; by default as many as `shard_size` asks for.
+        shard_size: bytes of images in a shard, in units of 10^6, from one byte to 4,000.
+        resize: (height, width): resize and encode anew the images of another size.
+        encoding: of those: `"jpg"` (quality 95, colours at full resolution) or `"png"` (exact, and
+            three times the size).
+        seed: of the order in the shards. It has no influence on the batches.
+        strict: raise at the first file that cannot be decoded, rather than leave it out.
+        progress: called with (done, total) files.
+        workers: decoding threads; the machine's cores by default.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: an argument is wrong; `target` holds something else, or a pack of another folder
+            or with other arguments; a file is damaged (with `strict`), or all are.
+        OSError: `target` cannot be written, or the disk is full. The same call goes on later.
+
+    Example:
+
+    >>> import tempfile
+    >>> from tf_sphereface.data import synthetic
+    >>> faces, packed = tempfile.mkdtemp(), tempfile.mkdtemp()
+    >>> _ = synthetic.write_folder(faces, 3, 4)
+    >>> result = pack_folder(faces, packed, shards=2)
+    >>> result.images, result.classes, result.shards
+    (12, 3, 2)
+    """
+    root, out = Path(source), Path(target)
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}. Received: {encoding!r}")
+    if seed != int(seed) or seed < 0:
+        raise ValueError(f"seed must be an integer >= 0. Received: {seed!r}")
+    if not 1e-6 <= shard_size <= 4000.0:
+        raise ValueError(
+            "shard_size must be at least 0.000001, which is one byte, and at most 4,000. "
+            f"Received: {shard_size!r}"
+        )
+    size = None if resize is None else checked_size(resize, "resize")
+    if not root.is_dir():
+        raise FileNotFoundError(f"source must be a folder of identity folders. Received: {root}")
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"target must lie outside of source, {root}. Received: {out}")
+    manifest = _begin(out)
+    listing = write_listing(root, out / PARTIAL / "listing.txt")
+    number = _shard_count(shards, shard_size, listing)
+    plan = {
+        "source": listing.fingerprint,
+        "files": len(listing),
+        "shards": number,
+        "seed": int(seed),
+        "resize": size and list(size),
+        "encoding": encoding if size else None,
+    }
+    _check_plan(out, plan, manifest)
+    if manifest and not _index_is_whole(out, manifest):  # where the records lie is lost: write all
+        write_json(out / PARTIAL / "plan.json", plan)
+        (out / MANIFEST).unlink()
+        manifest = None
+    order = permutation(len(listing), int(seed), tf.constant(0), _PACK).numpy().astype(np.uint32)
+    encoder = Encoder(root, size, encoding, strict)
+    facts, kept = _write_shards(out, listing, order, number, encoder, manifest, progress, workers)
+    if manifest is None:
+        manifest = _finish(out, listing, plan, facts)
+    shutil.rmtree(out / PARTIAL)
+    return PackResult(
+        path=out,
+        images=manifest["images"],
+        classes=manifest["classes"],
+        shards=number,
+        kept_shards=kept,
+        bytes=sum(shard["bytes"] for shard in manifest["shards"]),
+        skipped={entry["file"]: entry["reason"] for entry in manifest["skipped"]},
+    )
+
+
+def _begin(out: Path) -> dict[str, Any] | None:
+    """Make `out` ready to be written, and return its manifest when it is complete."""
+    out.mkdir(parents=True, exist_ok=True)
+    for folder in (out, out / PARTIAL):  # what a killed process was writing
+        for left in folder.glob(".*.*") if folder.is_dir() else ():
+            if left.is_dir() and left.name.startswith((".faces-", ".shard-", *_TEMPORARY)):
+                shutil.rmtree(left, ignore_errors=True)
+    names = {entry.name for entry in out.iterdir()}
+    if MANIFEST in names:
+        return read_manifest(out)
+    if names and PARTIAL not in names:
+        raise ValueError(
+            f"target must be empty, or a pack that was begun. Received: {out}, which holds "
+            f"{', '.join(sorted(names)[:5])}"
+        )
+    (out / PARTIAL).mkdir(exist_ok=True)
+    return None
+
+
+_TEMPORARY = (".manifest.", ".index.", ".files.", ".classes.", ".listing.", ".plan.")
+
+
+def _shard_count(shards: int | None, shard_size: float, listing: Listing) -> int:
+    """Return the number of shards, or raise `ValueError` when it makes no sense."""
+    if shards is None:
+        shards = min(-(-listing.size // max(1, int(shard_size * 1e6))), len(listing), 65535)
+        shards = max(shards, 1)
+    if shards != int(shards) or not 1 <= shards <= min(len(listing), 65535):
+        raise ValueError(
+            f"shards must be an integer from 1 to the number of images, {len(listing):,}, and at "
+            f"most 65,535. Received: {shards!r}"
+        )
+    return int(shards)
+
+
+def _check_plan(out: Path, plan: dict[str, Any], manifest: dict[str, Any] | None) -> None:
+    """Note what this pack is to become, or refuse to go on with another one."""
+    path = out / PARTIAL / "plan.json"
+    before = manifest["plan"] if manifest else None
+    if before is None and path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+    if before is None:
+        write_json(path, plan)
+    elif before != plan:
+        if manifest:
+            shutil.rmtree(out / PARTIAL)
+        same_folder = before.get("source") == plan["source"]
+        changed = [
+            f"{key} was {before.get(key)}, now {plan[key]}"
+            for key in plan
+            if key != "source" and before.get(key) != plan[key]
+        ]
+        if not same_folder:
+            changed.insert(0, "the file names or sizes in the source are not the same")
+        raise ValueError(
+            f"{out} holds a pack of another folder or with other options: {'; '.join(changed)}. "
+            "Choose another target, or remove it first"
+        )
+
+
+def _index_is_whole(out: Path, manifest: dict[str, Any]) -> bool:
+    """Tell whether the files beside the shards hold what they should."""
+    return all(
+        (out / name).is_file() and sha256_file(out / name) == facts["sha256"]
+        for name, facts in manifest["files"].items()
+    )
+
+
+def _write_shards(
+    out: Path,
+    listing: Listing,
+    order: NDArray[np.uint32],
+    number: int,
+    encoder: Encoder,
+    manifest: dict[str, Any] | None,
+    progress: ProgressCallback | None,
+    workers: int | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Write the shards that are not there; return the facts of all, and how many were there."""
+    facts: list[dict[str, Any]] = []
+    kept = done = 0
+
+    def tell(step: int) -> None:
+        nonlocal done
+        done += step
+        if progress is not None:
+            progress(done, len(listing))
+
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        for shard in range(number):
+            begin, end = (len(order) * (shard + i) // number for i in (0, 1))
+            path = out / shard_name(shard, number)
+            found = kept_shard(path, out / PARTIAL, shard, manifest)
+            if found is None:
+                found = write_shard(
+                    path, out / PARTIAL, shard, listing, order[begin:end], encoder, pool, tell
+                )
+                if manifest and found["sha256"] != manifest["shards"][shard]["sha256"]:
+                    raise ValueError(
+                        f"{path} was damaged and has been written anew, but to other bytes: files "
+                        f"in {listing.root} have changed. Remove {out} and pack again"
+                    )
+            else:
+                kept += 1
+                tell(end - begin)
+            facts.append(found)
+    return facts, kept
+
+
+def _finish(
+    out: Path, listing: Listing, plan: dict[str, Any], facts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Write the index, then the manifest that makes the pack complete."""
+    skipped = sorted((int(place), why) for shard in facts for place, why in shard["skipped"])
+    if len(skipped) == len(listing):
+        raise ValueError(f"none of the {len(listing):,} files in {listing.root} can be decoded")
+    places = np.array([place for place, _ in skipped], np.int64)
+    names = write_index(out, listing, len(facts), places)
+    sizes = {tuple(size) for shard in facts for size in shard["sizes"]}
+    fields = ("file", "records", "bytes", "sha256")
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "images": len(listing) - len(skipped),
+        "classes": len(listing.names),
+        "image_size": list(sizes.pop()) if len(sizes) == 1 else None,
+        "plan": plan,
+        "skipped": [
+            {"file": file, "reason": why}
+            for file, (_, why) in zip(listing.files(places), skipped, strict=True)
+        ],
+        "files": {name: {"sha256": sha256_file(out / name)} for name in names},
+        "shards": [{key: shard[key] for key in fields} for shard in facts],
+    }
+    write_json(out / MANIFEST, manifest)
+    return manifest

@@ -1,0 +1,246 @@
+"""Where the faces of a pipeline lie: an array, a file of decoded faces, or image files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tf_sphereface.data.decoding import (
+    ProgressCallback,
+    make_fitter,
+    make_reader,
+    path_size,
+    read_all,
+)
+from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.pack.format import is_pack
+from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.utils.files import atomic_path, write_json
+
+Source = FolderIndex | Pack | str | os.PathLike[str] | tuple[np.ndarray, np.ndarray]
+Size = tuple[int, int]
+Fetch = Callable[[tf.Tensor], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Numbered images.
+
+    Attributes:
+        count: how many.
+        fetch: a graph function from positions, int64 (batch,), to uint8 RGB images (batch, height,
+            width, 3).
+        labels: a graph function from positions to int32 (batch,).
+    """
+
+    count: int
+    fetch: Fetch
+    labels: Fetch
+
+
+def checked_size(size: Size, name: str = "image_size") -> Size:
+    """Return (height, width) as integers, or raise `ValueError` that names the argument."""
+    if len(size) != 2 or any(int(side) != side or side < 1 for side in size):
+        raise ValueError(f"{name} must be (height, width), positive. Received: {size!r}")
+    return int(size[0]), int(size[1])
+
+
+def open_source(
+    source: Source,
+    size: Size,
+    cache: str | os.PathLike[str],
+    *,
+    strict: bool,
+    report: SkipReport | None,
+    resize: bool,
+    progress: ProgressCallback | None,
+) -> Images:
+    """Open a source; the arguments are those of `face_dataset`."""
+    if isinstance(source, tuple):
+        images, labels = _check_arrays(source, size)
+        return _images(_gather(images), labels)
+    if isinstance(source, Pack) or (not isinstance(source, FolderIndex) and is_pack(source)):
+        errors = "raise" if strict else "skip"
+        pack = open_pack(source, errors=errors, report=report, progress=progress)
+        return open_images(pack, size, resize)
+    index = source if isinstance(source, FolderIndex) else scan_folder(source)
+
+    def read(
+        store: Callable[[int, NDArray[np.uint8]], None] | None, into: SkipReport | None
+    ) -> FolderIndex:
+        return read_all(
+            index,
+            size,
+            allow_resize=resize,
+            strict=strict,
+            report=into,
+            progress=progress,
+            store=store,
+        )
+
+    if cache == "memory":
+        images = np.empty((len(index), *size, 3), np.uint8)
+        index = read(images.__setitem__, report)
+        return _images(_gather(images[: len(index)]), index.labels)
+    if cache == "none":
+        if not (index.checked and index.image_size == size):
+            index = read(None, report)
+        return _images(_stream(index, size, resize), index.labels)
+    key = _fingerprint(index, size, resize)
+    mapped, labels, skipped = _disk_cache(Path(cache), key, strict, (len(index), *size, 3), read)
+    if report is not None:
+        report.reasons.update(skipped)
+    return _images(_gather_mapped(mapped, size), labels)
+
+
+def open_images(pack: Pack, size: Size, resize: bool) -> Images:
+    """Return the images of a packed folder.
+
+    Raises:
+        ValueError: they are known to have another size, and `resize` is not set.
+    """
+    if not resize and pack.image_size != size:
+        held = path_size(pack.image_size) + " pixels" if pack.image_size else "several sizes"
+        raise ValueError(
+            f"{pack.root} holds images of {held}, expected {path_size(size)} (height x width). "
+            "Pack them with --resize, or pass resize=True (to train: --resize)"
+        )
+    fit, spec = make_fitter(size, resize), tf.TensorSpec((*size, 3), tf.uint8)
+    ends = tf.constant(pack.label_ends())
+
+    def fetch(positions: tf.Tensor) -> tf.Tensor:
+        contents = tf.numpy_function(pack.read, [positions], tf.string)
+        contents = tf.ensure_shape(contents, positions.shape)
+        return tf.map_fn(lambda one: fit(one, str(pack.root)), contents, fn_output_signature=spec)
+
+    return Images(len(pack), fetch, lambda p: tf.searchsorted(ends, p, side="right"))
+
+
+def _images(fetch: Fetch, labels: NDArray[np.int32]) -> Images:
+    table = tf.constant(labels)
+    return Images(len(labels), fetch, lambda positions: tf.gather(table, positions))
+
+
+def _stream(index: FolderIndex, size: Size, resize: bool) -> Fetch:
+    paths = tf.constant([os.fspath(path) for path in index.paths])
+    reader, spec = make_reader(size, resize), tf.TensorSpec((*size, 3), tf.uint8)
+    return lambda positions: tf.map_fn(
+        reader, tf.gather(paths, positions), fn_output_signature=spec
+    )
+
+
+def _gather(images: NDArray[np.uint8]) -> Fetch:
+    table = tf.constant(images)
+    return lambda positions: tf.gather(table, positions)
+
+
+def _gather_mapped(images: NDArray[np.uint8], size: Size) -> Fetch:
+    def fetch(positions: tf.Tensor) -> tf.Tensor:
+        batch = tf.numpy_function(lambda rows: np.asarray(images[rows]), [positions], tf.uint8)
+        return tf.ensure_shape(batch, (positions.shape[0], *size, 3))
+
+    return fetch
+
+
+def _fingerprint(index: FolderIndex, size: Size, resize: bool) -> str:
+    """Return a hash that changes when a file, its label, or what is made of it changes."""
+    stats = [path.stat() for path in index.paths]
+    files = [[str(p), s.st_size, s.st_mtime_ns] for p, s in zip(index.paths, stats, strict=True)]
+    facts = [files, index.labels.tolist(), size, resize]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _disk_cache(
+    path: Path,
+    key: str,
+    strict: bool,
+    shape: tuple[int, ...],
+    read: Callable[[Callable[[int, NDArray[np.uint8]], None], SkipReport], FolderIndex],
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], dict[Path, str]]:
+    """Open decoded faces, `path`.npy, and what belongs to them, `path`.json; make both if stale.
+
+    Raises:
+        ValueError: one of the two names is taken by a file that is no part of a cache.
+    """
+    name = path.name.removesuffix(".npy")
+    path, side = path.with_name(name + ".npy"), path.with_name(name + ".json")
+    stored = _stored_facts(path, side)
+    if path.exists() and stored["key"] == key and not (strict and stored["skipped"]):
+        skipped = {Path(name): reason for name, reason in stored["skipped"].items()}
+        labels = np.array(stored["labels"], np.int32)
+        return _open_faces(path, (len(labels), *shape[1:])), labels, skipped
+    found = SkipReport()
+    with atomic_path(path) as temporary:
+        raw = np.memmap(temporary.with_suffix(".raw"), np.uint8, "w+", shape=shape)
+        good = read(raw.__setitem__, found)
+        np.save(temporary, raw[: len(good)])
+        del raw
+        write_json(side, _NO_FACTS)  # until the facts are there, the pair fits no source
+    skipped_names = {str(name): reason for name, reason in found.reasons.items()}
+    write_json(side, {"key": key, "labels": good.labels.tolist(), "skipped": skipped_names})
+    return np.load(path, mmap_mode="r"), good.labels, found.reasons
+
+
+_NO_FACTS: dict[str, Any] = {"key": None, "labels": [], "skipped": {}}
+
+
+def _stored_facts(path: Path, side: Path) -> dict[str, Any]:
+    """Return what a cache's .json holds, `_NO_FACTS` where there is no cache yet."""
+    if not side.exists():
+        if path.exists():
+            raise _not_a_cache(path)
+        return _NO_FACTS
+    try:
+        stored = json.loads(side.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        stored = None
+    if not isinstance(stored, dict) or set(stored) != set(_NO_FACTS):
+        raise _not_a_cache(side)
+    return stored
+
+
+def _open_faces(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a cache's decoded faces, mapped, or raise where the file holds something else."""
+    try:
+        faces: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        raise _not_a_cache(path) from None
+    if getattr(faces, "shape", None) != shape or faces.dtype != np.uint8:
+        raise _not_a_cache(path)
+    return faces
+
+
+def _not_a_cache(path: Path) -> ValueError:
+    return ValueError(
+        "cache must be a path beside which the names with .npy and .json are free, or are those of "
+        f"a whole cache. Received: {path}, which is something else, or damaged: choose another "
+        "path, or remove that file"
+    )
+
+
+def _check_arrays(
+    source: tuple[np.ndarray, np.ndarray], size: Size
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    if len(source) != 2:
+        raise ValueError(f"source must be (images, labels). Received: {len(source)} items")
+    images, labels = np.asarray(source[0]), np.asarray(source[1])
+    if images.dtype != np.uint8 or images.shape[1:] != (*size, 3):
+        raise ValueError(
+            f"source images must be uint8 (n, {size[0]}, {size[1]}, 3). "
+            f"Received: {images.dtype} {images.shape}"
+        )
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"source labels must be integers of shape ({len(images)},). "
+            f"Received: {labels.dtype} {labels.shape}"
+        )
+    return images, labels.astype(np.int32)

@@ -1,0 +1,309 @@
+"""Synthetic faces: labelled data for everything here, drawn on demand, the same on every machine.
+
+A picture is a pure function of `(seed, identity, sample)`. An identity is some sixty numbers: the
+shape of face, eyes, brows, nose, mouth and hair, and colours. A sample is its nuisance: pose,
+light, expression, glasses or an object in front, hair style, blur, noise, background. Any index is
+an identity, so faces that were never trained on are always to be had: choose another range.
+
+The faces are cartoons. What is measured on them compares methods; it says nothing about people.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tf_sphereface.data.synthetic.geometry import HEIGHT, WIDTH
+from tf_sphereface.data.synthetic.identity import draw_identity
+from tf_sphereface.data.synthetic.nuisance import draw_nuisance, draw_path
+from tf_sphereface.data.synthetic.pairs import VerificationSet, draw_pairs
+from tf_sphereface.data.synthetic.render import UNSEEN, render, resized, write_jpeg
+from tf_sphereface.utils.files import atomic_path
+
+Images = NDArray[np.uint8]
+Size = tuple[int, int]
+ProgressCallback = Callable[[int, int], None]
+
+
+def faces(
+    identities: ArrayLike,
+    samples: ArrayLike,
+    *,
+    seed: int = 0,
+    size: Size = (HEIGHT, WIDTH),
+    progress: ProgressCallback | None = None,
+) -> Images:
+    """Render pictures of given identities.
+
+    Args:
+        identities: integers >= 0; broadcast against `samples`.
+        samples: integers >= 0, which picture of that identity.
+        seed: population, >= 0; another seed is another set of people.
+        size: (height, width) in pixels. Faces are rendered at 112 x 96 and averaged down to a
+            smaller size; another aspect ratio stretches them.
+        progress: called with (rendered, total) now and then.
+
+    Returns:
+        uint8 RGB (n, height, width, 3), n the number of identities after broadcasting. Each image
+        depends on its own identity, sample, seed and size alone.
+
+    Raises:
+        ValueError: an index or the seed is negative or no integer, the arguments do not broadcast,
+            or the size is no pair of positive integers.
+
+    Example:
+
+    >>> faces([0, 0, 1], [0, 1, 0], size=(56, 48)).shape
+    (3, 56, 48, 3)
+    """
+    who, which = _indices("identities", identities), _indices("samples", samples)
+    try:
+        who, which = (np.atleast_1d(array) for array in np.broadcast_arrays(who, which))
+    except ValueError as error:
+        raise ValueError(
+            "identities and samples must have shapes that broadcast. "
+            f"Received: {who.shape} and {which.shape}"
+        ) from error
+    if who.ndim != 1:
+        raise ValueError(f"identities and samples must be one-dimensional. Received: {who.shape}")
+    seed, size = _seed(seed), _size(size)
+    images = np.empty((len(who), *size, 3), np.uint8)
+    for i, (identity, sample) in enumerate(zip(who.tolist(), which.tolist(), strict=True)):
+        picture = render(draw_identity(seed, identity), draw_nuisance(seed, identity, sample))
+        images[i] = resized(picture, size)
+        if progress is not None and ((i + 1) % 100 == 0 or i + 1 == len(who)):
+            progress(i + 1, len(who))
+    return images
+
+
+def training_set(
+    num_identities: int,
+    images_per_identity: int,
+    *,
+    seed: int = 0,
+    first_identity: int = 0,
+    size: Size = (HEIGHT, WIDTH),
+    progress: ProgressCallback | None = None,
+) -> tuple[Images, NDArray[np.int32]]:
+    """Render the same number of pictures of consecutive identities.
+
+    Args:
+        num_identities: how many people.
+        images_per_identity: how many pictures of each.
+        seed: population.
+        first_identity: index of the first person.
+        size: (height, width) in pixels.
+        progress: called with (rendered, total) now and then.
+
+    Returns:
+        Images, uint8 RGB (n, height, width, 3), and labels, int32 (n,) from 0 to
+        `num_identities - 1`; `n = num_identities * images_per_identity`, ordered by label.
+
+    Raises:
+        ValueError: a count is not positive, or an argument of `faces` is wrong.
+
+    Example:
+
+    >>> images, labels = training_set(3, 2, size=(56, 48))
+    >>> labels.tolist()
+    [0, 0, 1, 1, 2, 2]
+    """
+    num_identities = _positive("num_identities", num_identities)
+    images_per_identity = _positive("images_per_identity", images_per_identity)
+    labels = np.repeat(np.arange(num_identities, dtype=np.int32), images_per_identity)
+    samples = np.tile(np.arange(images_per_identity), num_identities)
+    first = int(_indices("first_identity", first_identity))
+    images = faces(
+        labels.astype(np.int64) + first, samples, seed=seed, size=size, progress=progress
+    )
+    return images, labels
+
+
+def verification_set(
+    num_identities: int,
+    *,
+    pairs_per_fold: int = 200,
+    folds: int = 10,
+    images_per_identity: int = 8,
+    seed: int = 0,
+    first_identity: int = UNSEEN,
+    size: Size = (HEIGHT, WIDTH),
+    progress: ProgressCallback | None = None,
+) -> VerificationSet:
+    """Draw genuine and impostor pairs in folds, as LFW's View 2 does.
+
+    Each fold has its own people, so no person is in two folds. Half of a fold's pairs are two
+    pictures of one person, half are pictures of two people drawn at random; no pair comes twice.
+    Open-set: keep `[first_identity, first_identity + num_identities)` apart from the identities
+    that were trained on.
+
+    Args:
+        num_identities: how many people; at least two a fold.
+        pairs_per_fold: genuine and impostor pairs of a fold together; even.
+        folds: number of folds.
+        images_per_identity: how many pictures of each person there are to draw from.
+        seed: population, and draw of the pairs.
+        first_identity: index of the first person; far from those of `training_set` by default.
+        size: (height, width) in pixels.
+        progress: called with (rendered, total) now and then.
+
+    Returns:
+        The images and pairs; fold by fold, genuine pairs first.
+
+    Raises:
+        ValueError: `pairs_per_fold` is odd, there are too few people for the folds, or too few
+            distinct pairs.
+
+    Example:
+
+    >>> pairs = verification_set(20, pairs_per_fold=4, folds=5, first_identity=1000, size=(56, 48))
+    >>> pairs.left.shape, int(pairs.is_same.sum())
+    ((20,), 10)
+    """
+    num_identities = _positive("num_identities", num_identities)
+    count, folds = _positive("images_per_identity", images_per_identity), _positive("folds", folds)
+    left, right, is_same, fold = draw_pairs(
+        num_identities, _positive("pairs_per_fold", pairs_per_fold), folds, count, _seed(seed)
+    )
+    images, labels = training_set(
+        num_identities,
+        count,
+        seed=seed,
+        first_identity=first_identity,
+        size=size,
+        progress=progress,
+    )
+    return VerificationSet(
+        images, left, right, is_same, fold, labels.astype(np.int64) + int(first_identity)
+    )
+
+
+def video(
+    identity: int, frames: int, *, seed: int = 0, size: Size = (HEIGHT, WIDTH), clip: int = 0
+) -> Images:
+    """Render a video: one identity, while pose, light and expression move smoothly.
+
+    Background, clothes, hair style and what is worn stay; sensor noise is new in each frame.
+
+    Args:
+        identity: who, >= 0.
+        frames: how many, >= 1; a shorter video is the beginning of a longer one.
+        seed: population.
+        size: (height, width) in pixels.
+        clip: which video of this identity, >= 0.
+
+    Returns:
+        uint8 RGB (frames, height, width, 3).
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example:
+
+    >>> video(3, 5, size=(56, 48)).shape
+    (5, 56, 48, 3)
+    """
+    who, which = int(_indices("identity", identity)), int(_indices("clip", clip))
+    frames, seed, size = _positive("frames", frames), _seed(seed), _size(size)
+    person = draw_identity(seed, who)
+    path = draw_path(seed, who, which, frames)
+    return np.stack([resized(render(person, nuisance), size) for nuisance in path])
+
+
+def write_folder(
+    root: str | os.PathLike[str],
+    num_identities: int,
+    images_per_identity: int,
+    *,
+    seed: int = 0,
+    first_identity: int = 0,
+    size: Size = (HEIGHT, WIDTH),
+    pairs_per_fold: int | None = None,
+    folds: int = 10,
+    quality: int = 95,
+    progress: ProgressCallback | None = None,
+) -> Path:
+    """Write faces as `root/NAME/NAME_0001.jpg`, the layout that every command reads.
+
+    Args:
+        root: the folder; created when missing, files in it with these names are replaced.
+        num_identities: how many people; their names are `Person_<identity, six digits>`.
+        images_per_identity: how many pictures of each.
+        seed: population.
+        first_identity: index of the first person.
+        size: (height, width) in pixels.
+        pairs_per_fold: with it, `root/pairs.txt` is written in LFW's format; genuine and impostor
+            pairs of a fold together, even.
+        folds: number of folds of `pairs.txt`, each with its own people.
+        quality: of JPEG, 1 to 100.
+        progress: called with (written, total) now and then.
+
+    Returns:
+        The root.
+
+    Raises:
+        ValueError: an argument is out of range.
+        OSError: a file cannot be written.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = write_folder(tempfile.mkdtemp(), 2, 3, size=(56, 48))
+    >>> sorted(path.name for path in folder.glob("*/*"))[:2]
+    ['Person_000000_0001.jpg', 'Person_000000_0002.jpg']
+    """
+    root, seed = Path(root), _seed(seed)
+    count = _positive("images_per_identity", images_per_identity)
+    first, people = int(first_identity), _positive("num_identities", num_identities)
+    pairs = None
+    if pairs_per_fold is not None:
+        pairs = draw_pairs(people, pairs_per_fold, _positive("folds", folds), count, seed)
+    for index in range(people):
+        name = f"Person_{first + index:06d}"
+        (root / name).mkdir(parents=True, exist_ok=True)
+        pictures = faces(first + index, np.arange(count), seed=seed, size=size)
+        for number, picture in enumerate(pictures, start=1):
+            write_jpeg(root / name / f"{name}_{number:04d}.jpg", picture, quality)
+        if progress is not None:
+            progress((index + 1) * count, people * count)
+    if pairs is not None and pairs_per_fold is not None:
+        lines = [f"{folds}\t{pairs_per_fold // 2}"]
+        for a, b, same in zip(*pairs[:3], strict=True):
+            one, two = f"Person_{first + a // count:06d}", f"Person_{first + b // count:06d}"
+            numbers = (a % count + 1, b % count + 1)
+            middle = "" if same else f"\t{two}"
+            lines.append(f"{one}\t{numbers[0]}{middle}\t{numbers[1]}")
+        with atomic_path(root / "pairs.txt") as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def _indices(name: str, value: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(value)
+    if array.size == 0:
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu" or array.min() < 0:
+        raise ValueError(f"{name} must be integers >= 0. Received: {value!r}")
+    return array.astype(np.int64)
+
+
+def _positive(name: str, value: int) -> int:
+    if int(value) != value or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1. Received: {value!r}")
+    return int(value)
+
+
+def _seed(seed: int) -> int:
+    if int(seed) != seed or seed < 0:
+        raise ValueError(f"seed must be an integer >= 0. Received: {seed!r}")
+    return int(seed)
+
+
+def _size(size: Size) -> Size:
+    if len(size) != 2 or any(int(s) != s or s < 1 for s in size):
+        raise ValueError(f"size must be (height, width), positive. Received: {size!r}")
+    return int(size[0]), int(size[1])

@@ -1,0 +1,18 @@
+"""One callable from aligned faces to embeddings, whatever format the network is stored in."""
+
+from __future__ import annotations
+
+from tf_sphereface.embedder.embedder import Embedder, load_embedder, save_embedder
+from tf_sphereface.embedder.metadata import EmbedderMetadata, library_versions, read_metadata
+from tf_sphereface.embedder.model_card import card_of, write_card
+
+__all__ = [
+    "Embedder",
+    "EmbedderMetadata",
+    "card_of",
+    "library_versions",
+    "load_embedder",
+    "read_metadata",
+    "save_embedder",
+    "write_card",
+]

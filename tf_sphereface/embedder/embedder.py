@@ -1,0 +1,259 @@
+"""Open any saved face embedding model as one callable, and save one that explains itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_sphereface.backbones.extraction import (
+    all_layers,
+    as_backbone,
+    in_float32,
+    is_foreign,
+    load_model,
+)
+from tf_sphereface.embedder.metadata import (
+    KERAS_MEMBER,
+    EmbedderMetadata,
+    artifact_format,
+    library_versions,
+    read_metadata,
+)
+from tf_sphereface.embedder.runtimes import KerasRunner, OnnxRunner, TFLiteRunner
+from tf_sphereface.utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+class Embedder:
+    """A face embedding model: uint8 RGB aligned faces in, float32 embeddings out.
+
+    Made by `load_embedder`. Not safe for calls from several threads at once.
+
+    Attributes:
+        metadata: how the network is fed and where it comes from.
+        embedding_dim: length of the embedding.
+        input_size: (height, width) of the faces, in pixels.
+        format: `"keras"`, `"tflite"` or `"onnx"`.
+        path: the file, or None for a model in memory.
+        batch_size: the most faces that go through the network at once.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        metadata: EmbedderMetadata,
+        format: str,
+        path: Path | None,
+        batch_size: int,
+    ) -> None:
+        self._runner = runner
+        self.metadata = metadata
+        self.format = format
+        self.path = path
+        self.batch_size = batch_size
+        self.input_size: tuple[int, int] = runner.input_size
+        self.embedding_dim: int = runner.embedding_dim
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Embed faces.
+
+        Args:
+            images: uint8 RGB, (n, height, width, 3), aligned to `metadata.template`; n may be 0.
+
+        Returns:
+            float32, (n, embedding_dim), not normalised (unless the network itself does it).
+
+        Raises:
+            ValueError: another dtype, rank or size.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8:
+            raise ValueError(
+                "images must be uint8 pixels of 0 to 255 (they are normalised here). "
+                f"Received: dtype {images.dtype}"
+            )
+        if images.ndim != 4 or images.shape[1:] != (*self.input_size, 3):
+            height, width = self.input_size
+            raise ValueError(
+                f"images must have the shape (n, {height}, {width}, 3). Received: {images.shape}"
+            )
+        if len(images) == 0:
+            return np.zeros((0, self.embedding_dim), np.float32)
+        size = self.batch_size
+        parts = [self._runner(images[i : i + size]) for i in range(0, len(images), size)]
+        return np.concatenate(parts)
+
+    @property
+    def image_dim(self) -> int:
+        """Length of one image's embedding: half the output where the mirror image is built in."""
+        return self.embedding_dim // 2 if self.metadata.flip_built_in else self.embedding_dim
+
+    def __repr__(self) -> str:
+        height, width = self.input_size
+        where = self.path if self.path else self.metadata.architecture or "a model in memory"
+        return f"<Embedder {where}: {height}x{width} -> {self.embedding_dim}>"
+
+
+def embed_sides(
+    embedder: Any, images: np.ndarray, flip: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Embed images and their mirror images, each once.
+
+    A file that has the mirror image built in returns both in one pass; it is not mirrored again.
+
+    Args:
+        embedder: an `Embedder`, or any callable from uint8 faces to embeddings.
+        images: uint8 RGB, (n, height, width, 3).
+        flip: whether the mirror images' embeddings are wanted.
+
+    Returns:
+        The images' embeddings and those of the mirror images (None without `flip`), (n, d) each.
+
+    Example:
+
+    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> plain, mirrored = embed_sides(load_embedder(network), np.zeros((2, 8, 8, 3), np.uint8))
+    >>> plain.shape, mirrored.shape
+    ((2, 192), (2, 192))
+    """
+    vectors = embedder(images)
+    if getattr(getattr(embedder, "metadata", None), "flip_built_in", False):
+        half = vectors.shape[1] // 2
+        return vectors[:, :half], vectors[:, half:] if flip else None
+    return vectors, embedder(np.ascontiguousarray(images[:, :, ::-1])) if flip else None
+
+
+def load_embedder(
+    model: str | os.PathLike[str] | keras.Model | Embedder,
+    batch_size: int = 64,
+    threads: int | None = None,
+) -> Embedder:
+    """Open a saved model, or wrap one in memory, as an `Embedder`.
+
+    Args:
+        model: a `.keras`, `.tflite` or `.onnx` file, a Keras model, or an `Embedder` (returned as
+            it is). A `FaceClassifier` gives its backbone, a model that ends in `AngularDense` is
+            stripped of it.
+        batch_size: the most faces that go through the network at once.
+        threads: CPU threads for TensorFlow Lite and ONNX Runtime; None leaves it to them. Keras
+            takes TensorFlow's own setting.
+
+    Returns:
+        The embedder. Where the model carries no metadata, the project's defaults hold (RGB,
+        `(x - 127.5) / 128`), and that is logged.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be opened as what its suffix says, or is no embedder.
+        ImportError: `.tflite` and `.onnx` need the `export` extra.
+
+    Example:
+
+    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> load_embedder(network)(np.zeros((2, 8, 8, 3), np.uint8)).shape
+    (2, 192)
+    """
+    if isinstance(model, Embedder):
+        return model
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
+    if isinstance(model, keras.Model):
+        backbone = as_backbone(model)
+        metadata = _describe(backbone, None)
+        return Embedder(KerasRunner(backbone, metadata), metadata, "keras", None, batch_size)
+    path = Path(model)
+    suffix = artifact_format(path)
+    stored = read_metadata(path)
+    if stored is None:
+        logger.info("%s carries no metadata: taking RGB and (x - 127.5) / 128", path)
+    metadata = stored or EmbedderMetadata()
+    runner: Any
+    if suffix == ".keras":
+        backbone = as_backbone(_load_keras(path))
+        metadata = _describe(backbone, stored)
+        runner = KerasRunner(backbone, metadata)
+    elif suffix == ".tflite":
+        runner = TFLiteRunner(path, metadata, threads)
+    else:
+        runner = OnnxRunner(path, metadata, threads)
+    template = metadata.template if stored else _template_name(runner.input_size)
+    metadata = dataclasses.replace(
+        metadata,
+        input_size=runner.input_size,
+        embedding_dim=runner.embedding_dim,
+        template=template,
+    )
+    return Embedder(runner, metadata, suffix[1:], path, batch_size)
+
+
+def save_embedder(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    metadata: EmbedderMetadata | None = None,
+) -> None:
+    """Write a `.keras` file that plain Keras opens, with the metadata inside it.
+
+    Only the backbone is kept, uncompiled and computing in float32 whatever policy it was trained
+    with. The file appears whole or not at all.
+
+    Args:
+        model: what `as_backbone` takes; its layers must be Keras' own.
+        path: where to write; must end in `.keras`.
+        metadata: how to feed it. Input size and embedding length are taken from the model, the
+            library versions are filled in when empty. None: the project's defaults.
+
+    Raises:
+        ValueError: another suffix, a model that is no backbone, or layers that Keras alone could
+            not load.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"path must end in .keras. Received: {str(path)!r}")
+    backbone = as_backbone(model)
+    foreign = sorted({type(layer).__name__ for layer in all_layers(backbone) if is_foreign(layer)})
+    if foreign:
+        raise ValueError(
+            "an embedder must consist of Keras' own layers, or plain Keras could not load it. "
+            f"Received: {', '.join(foreign)}"
+        )
+    backbone = in_float32(backbone)
+    metadata = _describe(backbone, metadata)
+    if not metadata.versions:
+        metadata = dataclasses.replace(metadata, versions=library_versions())
+    with atomic_path(path) as temporary:
+        backbone.save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(KERAS_MEMBER, metadata.to_json())
+
+
+def _load_keras(path: Path) -> keras.Model:
+    try:
+        return load_model(path)
+    except Exception as error:  # Keras raises many kinds for a broken archive
+        raise ValueError(f"{path} cannot be loaded by Keras: {error}") from error
+
+
+def _describe(model: keras.Model, metadata: EmbedderMetadata | None) -> EmbedderMetadata:
+    """Return the metadata with input size and embedding length taken from the model."""
+    base = metadata or EmbedderMetadata(architecture=model.name, template=None)
+    height, width, _ = model.inputs[0].shape[1:]
+    size = (height or base.input_size[0], width or base.input_size[1])
+    return dataclasses.replace(
+        base,
+        input_size=size,
+        embedding_dim=int(model.outputs[0].shape[-1]),
+        template=base.template if metadata else _template_name(size),
+    )
+
+
+def _template_name(size: tuple[int, int]) -> str:
+    """Faces of half the height and width are made from the 112x96 or the 112x112 crop."""
+    return "112x112" if size[0] == size[1] else "112x96"

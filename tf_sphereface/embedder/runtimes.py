@@ -1,0 +1,205 @@
+"""One network, three engines: each runner takes uint8 RGB faces and returns float32 embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_sphereface.embedder.metadata import EmbedderMetadata
+from tf_sphereface.utils.optional import require
+
+
+def to_network(images: np.ndarray, metadata: EmbedderMetadata) -> np.ndarray:
+    """Return uint8 RGB faces as the network takes them: its channel order, mean and scale.
+
+    A network that takes pixels gets them as they are. The axes stay (n, height, width, channel).
+    """
+    if metadata.channel_order == "bgr":
+        images = images[..., ::-1]
+    if metadata.input_dtype == "uint8":
+        return np.ascontiguousarray(images)
+    mean = np.asarray(metadata.pixel_mean, np.float32)
+    return (images.astype(np.float32) - mean) / np.asarray(metadata.pixel_scale, np.float32)
+
+
+class KerasRunner:
+    """A Keras model as one traced function; batches of any length share the trace."""
+
+    def __init__(self, model: keras.Model, metadata: EmbedderMetadata) -> None:
+        height, width, _ = model.inputs[0].shape[1:]
+        mean = np.asarray(metadata.pixel_mean, np.float32)
+        scale = np.asarray(metadata.pixel_scale, np.float32)
+        reverse = metadata.channel_order == "bgr"
+        size = (height or metadata.input_size[0], width or metadata.input_size[1])
+        self.input_size = (int(size[0]), int(size[1]))
+        self.embedding_dim = int(model.outputs[0].shape[-1])
+
+        # A batch of unknown length in the signature: an odd last batch does not trace again.
+        @tf.function(input_signature=[tf.TensorSpec((None, *self.input_size, 3), tf.uint8)])
+        def embed(images: tf.Tensor) -> tf.Tensor:
+            if reverse:
+                images = images[..., ::-1]
+            outputs = model((tf.cast(images, tf.float32) - mean) / scale, training=False)
+            return tf.cast(tf.nest.flatten(outputs)[0], tf.float32)
+
+        self._embed = embed
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the embeddings of one batch."""
+        return np.asarray(self._embed(tf.constant(images)).numpy())
+
+
+class TFLiteRunner:
+    """A TensorFlow Lite file, float or quantized, with a fixed or a free batch size."""
+
+    def __init__(self, path: Path, metadata: EmbedderMetadata, threads: int | None) -> None:
+        interpreter = require("ai_edge_litert.interpreter", extra="export")
+        try:
+            self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{path} cannot be run as TensorFlow Lite: {error}") from error
+        self._metadata = metadata
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        _check_single(path, len(inputs), len(outputs))
+        self._input, self._output = inputs[0], outputs[0]
+        shape, self._channels_first = _image_shape(path, self._input["shape_signature"])
+        self.input_size = (shape[1] or metadata.input_size[0], shape[2] or metadata.input_size[1])
+        self.embedding_dim = int(self._output["shape"][-1])
+        self._fixed_batch = shape[0]
+        self._batch = int(self._input["shape"][0])
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the embeddings of one batch."""
+        return _in_batches(self._run, images, self._fixed_batch)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        if len(images) != self._batch or self._fixed_batch is None:
+            self._resize(len(images))
+        values = _quantize(images, self._metadata, self._input)
+        if self._channels_first:
+            values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        self._interpreter.set_tensor(self._input["index"], values)
+        self._interpreter.invoke()
+        return _dequantize(self._interpreter.get_tensor(self._output["index"]), self._output)
+
+    def _resize(self, batch: int) -> None:
+        shape = [batch, *self.input_size, 3]
+        if self._channels_first:
+            shape = [batch, 3, *self.input_size]
+        current = self._interpreter.get_input_details()[0]["shape"]
+        if list(current) != shape:
+            self._interpreter.resize_tensor_input(self._input["index"], shape)
+            self._interpreter.allocate_tensors()
+        self._batch = batch
+
+
+class OnnxRunner:
+    """An ONNX file on ONNX Runtime's CPU engine, NHWC or NCHW, float or uint8 input."""
+
+    def __init__(self, path: Path, metadata: EmbedderMetadata, threads: int | None) -> None:
+        runtime = require("onnxruntime", extra="export")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # errors only
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+        try:
+            self._session = runtime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises its own kinds
+            raise ValueError(f"{path} cannot be run as ONNX: {error}") from error
+        self._metadata = metadata
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        _check_single(path, len(inputs), len(outputs))
+        self._name, self._type = inputs[0].name, inputs[0].type
+        if self._type not in ("tensor(float)", "tensor(float16)", "tensor(uint8)"):
+            raise ValueError(f"{path}: its input must be float or uint8. Received: {self._type}")
+        shape, self._channels_first = _image_shape(path, inputs[0].shape)
+        self.input_size = (shape[1] or metadata.input_size[0], shape[2] or metadata.input_size[1])
+        self._fixed_batch = shape[0]
+        width = outputs[0].shape[-1] if outputs[0].shape else None
+        self.embedding_dim = width if isinstance(width, int) else self._measure()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the embeddings of one batch."""
+        return _in_batches(self._run, images, self._fixed_batch)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        if self._type == "tensor(uint8)":
+            values = images if self._metadata.channel_order == "rgb" else images[..., ::-1]
+        else:
+            values = to_network(images, self._metadata)
+            if self._type == "tensor(float16)":
+                values = values.astype(np.float16)
+        if self._channels_first:
+            values = values.transpose(0, 3, 1, 2)
+        outputs = self._session.run(None, {self._name: np.ascontiguousarray(values)})
+        return np.asarray(outputs[0], np.float32)
+
+    def _measure(self) -> int:
+        return int(self(np.zeros((1, *self.input_size, 3), np.uint8)).shape[-1])
+
+
+def _in_batches(run: Any, images: np.ndarray, fixed: int | None) -> np.ndarray:
+    """Run in pieces of the batch size that the file is fixed to, the last one padded."""
+    if fixed is None:
+        return np.asarray(run(images))
+    pieces = []
+    for start in range(0, len(images), fixed):
+        piece = images[start : start + fixed]
+        missing = fixed - len(piece)
+        if missing:
+            piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
+        pieces.append(run(piece)[: fixed - missing])
+    return np.concatenate(pieces)
+
+
+def _quantize(images: np.ndarray, metadata: EmbedderMetadata, detail: Any) -> np.ndarray:
+    """Return the input tensor's values: floats, or integers by its scale and zero point."""
+    dtype = np.dtype(detail["dtype"])
+    if dtype.kind == "f":
+        return to_network(images, metadata).astype(dtype)
+    scale, zero_point = detail["quantization"]
+    if scale == 0:  # integers without a scale: the graph takes the pixels themselves
+        pixels = images[..., ::-1] if metadata.channel_order == "bgr" else images
+        if dtype != np.uint8:
+            raise ValueError(f"an input of {dtype} without a scale cannot be fed with pixels")
+        return np.ascontiguousarray(pixels)
+    steps = np.rint(to_network(images, metadata) / scale) + zero_point
+    limits = np.iinfo(dtype)
+    return np.clip(steps, limits.min, limits.max).astype(dtype)
+
+
+def _dequantize(values: np.ndarray, detail: Any) -> np.ndarray:
+    if np.dtype(detail["dtype"]).kind == "f":
+        return np.asarray(values, np.float32)
+    scale, zero_point = detail["quantization"]
+    return (values.astype(np.float32) - zero_point) * np.float32(scale or 1.0)
+
+
+def _image_shape(path: Path, shape: Any) -> tuple[tuple[int | None, int | None, int | None], bool]:
+    """Return (batch, height, width), None where free, and whether channels come first."""
+    sides = [int(s) if isinstance(s, (int, np.integer)) and s > 0 else None for s in shape]
+    if len(sides) == 4 and sides[3] == 3:
+        return (sides[0], sides[1], sides[2]), False
+    if len(sides) == 4 and sides[1] == 3:
+        return (sides[0], sides[2], sides[3]), True
+    raise ValueError(
+        f"{path}: its input must be a batch of images with three channels. "
+        f"Received: shape {[side if side else 'any' for side in sides]}"
+    )
+
+
+def _check_single(path: Path, inputs: int, outputs: int) -> None:
+    if (inputs, outputs) != (1, 1):
+        raise ValueError(
+            f"{path}: an embedder has one input and one output. "
+            f"Received: {inputs} inputs and {outputs} outputs"
+        )

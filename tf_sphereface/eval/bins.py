@@ -1,0 +1,310 @@
+"""insightface's `.bin` sets (lfw, cfp_fp, agedb_30 ...): read, write, and their protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tf_sphereface.alignment.face_reader import FaceReader, Landmarks, Problems, ProgressCallback
+from tf_sphereface.alignment.images import decode_image
+from tf_sphereface.eval.measures.thresholds import check_pairs
+from tf_sphereface.eval.pairs import Pairs, read_pairs
+from tf_sphereface.eval.protocol import ProtocolResult, existing_folder, over_folds
+from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, open_model
+from tf_sphereface.eval.scoring.score_pairs import cosines, verify_embeddings
+from tf_sphereface.eval.scoring.sources import ImageSource, Source, StoredSource, embed_all
+from tf_sphereface.utils import safe_pickle
+from tf_sphereface.utils.files import atomic_path
+
+FOLDS = 10
+SIZE = (112, 112)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BinSet:
+    """What a `.bin` file holds.
+
+    Attributes:
+        images: encoded images (JPEG or PNG), two a pair: 2 k and 2 k + 1 are pair k.
+        is_same: bool (pairs,).
+    """
+
+    images: list[bytes]
+    is_same: NDArray[np.bool_]
+
+    def pairs(self) -> Pairs:
+        """Return the pairs, images named by their number, in ten folds in the file's order."""
+        count = len(self.is_same)
+        sizes = [len(part) for part in np.array_split(np.arange(count), FOLDS)]
+        return Pairs(
+            [str(2 * k) for k in range(count)],
+            [str(2 * k + 1) for k in range(count)],
+            self.is_same,
+            np.repeat(np.arange(1, FOLDS + 1), sizes),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BinResult(ProtocolResult):
+    """A `.bin` set's outcome.
+
+    Attributes:
+        insightface_accuracy: mean over the folds by insightface's own search of the threshold.
+        insightface_std: standard deviation over the folds (n), as it prints it; no standard error.
+    """
+
+    insightface_accuracy: float
+    insightface_std: float
+
+
+def read_bin(path: str | os.PathLike[str]) -> BinSet:
+    """Read a `.bin` file: a pickle of a list of encoded images and a list of bools.
+
+    It is unpickled by a reader that knows lists, bytes, bools and arrays and nothing else.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Images and labels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such pickle, or asks for anything else (nothing of it is run), or
+            images and labels do not fit; the file is named.
+    """
+    try:
+        content = safe_pickle.loads(Path(path).read_bytes())
+        if not isinstance(content, list | tuple) or len(content) != 2:
+            raise ValueError("it is not a list of images and a list of labels")
+        if not isinstance(content[0], list | tuple | np.ndarray):
+            raise ValueError(f"images must be a list. Received: {type(content[0]).__name__}")
+        images = [_encoded(item) for item in content[0]]
+        same = _labels(content[1])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no .bin set: {error}") from error
+    if len(images) != 2 * len(same) or len(same) < FOLDS:
+        raise ValueError(
+            f"{path} must hold two images a label, and {FOLDS} labels at least. "
+            f"Received: {len(images)} images and {len(same)} labels"
+        )
+    return BinSet(images, same)
+
+
+def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], is_same: ArrayLike) -> None:
+    """Write a `.bin` file, whole or not at all.
+
+    Args:
+        path: where.
+        images: encoded images, two a pair.
+        is_same: (pairs,) bool.
+
+    Raises:
+        ValueError: not two images a pair.
+
+    Example:
+
+    >>> write_bin("two.bin", [b"jpeg"] * 20, [True, False] * 5)
+    >>> read_bin("two.bin").is_same.sum()
+    np.int64(5)
+    """
+    same = np.asarray(is_same, bool)
+    if same.ndim != 1 or len(images) != 2 * len(same):
+        raise ValueError(
+            f"images must be two a pair. Received: {len(images)} images and {same.shape} labels"
+        )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(pickle.dumps(([bytes(i) for i in images], same.tolist()), protocol=4))
+
+
+def write_bin_of_pairs(
+    path: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    pairs: str | os.PathLike[str] | Pairs,
+    landmarks: Landmarks | None = None,
+    size: tuple[int, int] = SIZE,
+) -> int:
+    """Make a `.bin` file of a list of pairs.
+
+    A file that has the size already goes in as it is; another is aligned and stored as PNG, which
+    loses nothing. The pairs keep their order; a `.bin` set's folds are ten equal parts of it.
+
+    Args:
+        path: where; written whole or not at all.
+        images: the folder of the images.
+        pairs: a list in LFW's format, or what `read_pairs` returned.
+        landmarks: as for `lfw.evaluate`; None when the images are aligned.
+        size: (height, width) of the faces; insightface's are 112x112.
+
+    Returns:
+        How many distinct images there are.
+
+    Raises:
+        FileNotFoundError: a file or the folder does not exist.
+        ValueError: images cannot be used; all are listed.
+    """
+    root = existing_folder("images", images)
+    listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
+    names, left, right = listed.images()
+    reader = FaceReader(size, landmarks)
+    problems = Problems()
+    encoded: list[bytes] = []
+    with reader.pool() as pool:
+        for name, face in reader.each(pool, reader, root, names, problems):
+            data = (root / name).read_bytes()
+            if landmarks is not None or decode_image(data, name).shape[:2] != size:
+                data = cv2.imencode(".png", np.ascontiguousarray(face[..., ::-1]))[1].tobytes()
+            encoded.append(data)
+    problems.raise_if_any(len(names), root, reader.hint)
+    both = np.stack([left, right], axis=1).ravel()
+    write_bin(path, [encoded[i] for i in both], listed.is_same)
+    return len(names)
+
+
+def evaluate(
+    embedder: Any,
+    path: str | os.PathLike[str] | BinSet,
+    flip: bool = True,
+    progress: ProgressCallback | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+) -> BinResult:
+    """Run insightface's verification protocol on a `.bin` set.
+
+    The embeddings of image and mirror image are added, and the sum is compared. The ten folds are
+    equal parts in the file's order. The headline's thresholds are exact, as everywhere here; what
+    insightface's own coarser search gives is in the result too.
+
+    Args:
+        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (see `precomputed`),
+            named by the image's number in the file, `"0"` and on.
+        path: the `.bin` file, or what `read_bin` returned.
+        flip: whether mirror images are embedded and added.
+        progress: called with (images done, images in all).
+        cache: as for `lfw.evaluate`.
+
+    Returns:
+        The 2x2 table of flip (`"none"`, `"sum"`) and mean subtraction, and insightface's figure.
+        112x112 faces are cut to the middle 112x96 for a network that takes those (or a whole
+        fraction): the two templates differ by these 8 columns alone.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no `.bin` set, or its images cannot be used; all are listed.
+    """
+    bins = path if isinstance(path, BinSet) else read_bin(path)
+    pairs = bins.pairs()
+    check_pairs(pairs.is_same, pairs.folds, "exact")
+    model = open_model(embedder)
+    names = [str(k) for k in range(len(bins.images))]
+    source: Source
+    if isinstance(model, StoredEmbeddings):
+        source = StoredSource(model, flip)
+    else:
+        where = Path("a .bin set" if isinstance(path, BinSet) else path)
+        source = ImageSource(model, where, _BinReader(model.input_size, bins), flip, cache)
+    plain, mirrored = embed_all(source, names, progress)
+    left, right = np.arange(0, len(names), 2), np.arange(1, len(names), 2)
+    table = verify_embeddings(
+        plain, mirrored, left, right, pairs.is_same, pairs.folds, names, combine="sum"
+    ).table
+    vectors = np.asarray(plain, np.float64) if mirrored is None else plain + np.float64(mirrored)
+    accuracy, std = insightface_figures(cosines(vectors, left, right), pairs.is_same, pairs.folds)
+    what = "the image alone" if mirrored is None else "image and mirror image, summed"
+    genuine = int(pairs.is_same.sum())
+    return BinResult(
+        table=table,
+        name="bin",
+        protocol=(
+            f"{len(pairs):,} pairs ({genuine:,} genuine, {len(pairs) - genuine:,} impostor) of "
+            f"{len(names):,} images in {FOLDS} folds in the file's order; cosine of the embeddings "
+            f"of {what}; {over_folds(FOLDS)} By insightface's search (squared distances from 0 "
+            f"by 0.01, the first best): {100 * accuracy:.2f} with a standard deviation of "
+            f"{100 * std:.2f}."
+        ),
+        embedder=model,
+        pairs=pairs,
+        num_items=len(names),
+        insightface_accuracy=accuracy,
+        insightface_std=std,
+    )
+
+
+def insightface_figures(
+    scores: NDArray[np.float64], is_same: NDArray[np.bool_], folds: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return mean and standard deviation (n) of the fold accuracies by insightface's search.
+
+    Thresholds are squared distances of unit vectors, 0, 0.01, ... 3.99; below it a pair is called
+    one person. Each fold gets the first that is best on the others.
+
+    Args:
+        scores: (pairs,) cosines.
+        is_same: (pairs,) bool.
+        folds: (pairs,) int.
+    """
+    distances = 2.0 - 2.0 * scores
+    grid = np.arange(0, 4, 0.01)
+    accuracies = []
+    for fold in np.unique(folds):
+        tested = folds == fold
+        genuine = np.sort(distances[~tested & is_same])
+        impostor = np.sort(distances[~tested & ~is_same])
+        right = np.searchsorted(genuine, grid) + len(impostor) - np.searchsorted(impostor, grid)
+        called = distances[tested] < grid[np.argmax(right)]
+        accuracies.append(np.mean(called == is_same[tested]))
+    return float(np.mean(accuracies)), float(np.std(accuracies))
+
+
+class _BinReader(FaceReader):
+    """Reads faces out of a set; a name is the image's number."""
+
+    def __init__(self, input_size: tuple[int, int], bins: BinSet) -> None:
+        super().__init__(input_size)
+        self._images = bins.images
+
+    def __call__(self, path: Path, name: str) -> np.ndarray:
+        try:
+            image = decode_image(self._images[int(name)], name)
+        except ValueError as error:
+            raise ValueError("cannot be decoded as an image") from error
+        if image.shape[:2] == SIZE != self.input_size and self.template_size == (112, 96):
+            image = np.ascontiguousarray(image[:, 8:104])  # the templates differ by these columns
+        return self.fit(image)
+
+    def key(self, path: Path, name: str) -> str:
+        how = f"{self.input_size} bin".encode()
+        return hashlib.sha256(hashlib.sha256(self._images[int(name)]).digest() + how).hexdigest()
+
+    @property
+    def hint(self) -> str:
+        return "The faces of a .bin set cannot be aligned here: take a network of their size."
+
+
+def _encoded(item: Any) -> bytes:
+    """Return an encoded image, which may be bytes or an array of bytes."""
+    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 1:
+        return item.tobytes()
+    if isinstance(item, bytes | bytearray):
+        return bytes(item)
+    kind = type(item).__name__
+    if isinstance(item, np.ndarray):
+        kind = f"an array of {item.dtype} {item.shape}"
+    raise ValueError(f"an image must be bytes. Received: {kind}")
+
+
+def _labels(values: Any) -> NDArray[np.bool_]:
+    labels = np.asarray(values)
+    if labels.ndim != 1 or not np.all((labels == 0) | (labels == 1)):
+        shown = np.unique(labels)[:5] if labels.ndim == 1 else f"the shape {labels.shape}"
+        raise ValueError(f"labels must be True or False. Received: {shown}")
+    return labels.astype(bool)

@@ -1,0 +1,315 @@
+"""The cosine from which a model calls two faces one person: chosen for a false accept rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.alignment.face_reader import Landmarks, ProgressCallback
+from tf_sphereface.embedder.embedder import Embedder, load_embedder
+from tf_sphereface.embedder.metadata import library_versions
+from tf_sphereface.embedder.metadata_rewriting import replace_metadata
+from tf_sphereface.eval.folder import scan
+from tf_sphereface.eval.measures.curve import unsupported
+from tf_sphereface.eval.pairs import Pairs, read_pairs
+from tf_sphereface.eval.protocol import existing_folder
+from tf_sphereface.eval.report.provenance import images_sha256
+from tf_sphereface.eval.scoring.score_pairs import check_embeddings, cosines
+from tf_sphereface.eval.scoring.sources import embed_all, open_source
+from tf_sphereface.utils.files import sha256_file
+
+CONFIDENCE = 0.95
+RESAMPLES = 200
+FEWEST_PEOPLE = 20  # below, resampling them says nothing
+Interval = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """A threshold and where it comes from. Rates are fractions; intervals cover 95 %.
+
+    The intervals come from drawing the people anew, with replacement: pairs that share a person
+    are not independent, and counting pairs alone would make the intervals too narrow.
+
+    Attributes:
+        threshold: the cosine from which two faces count as one person.
+        threshold_interval: of the threshold that has exactly this rate in the population.
+        far: the false accept rate that was asked for.
+        measured_far: its share of the impostor pairs, at most `far`.
+        far_interval: of the false accept rate at `threshold`.
+        tar: share of the genuine pairs that are accepted; None without such pairs.
+        tar_interval: of it.
+        impostor_pairs: how many.
+        genuine_pairs: how many.
+        people: how many, by the images' folders.
+        images: how many.
+        flip: how the vectors were made, as in `EmbedderMetadata`.
+        confidence: of the intervals.
+        resamples: of the bootstrap.
+        seed: of the bootstrap, and of the choice of pairs.
+        images_sha256: see `provenance.images_sha256`.
+        model_sha256: of the file before the threshold was written; None for a model in memory.
+        model_format: `"keras"`, `"tflite"` or `"onnx"`.
+        date: of the measurement, UTC.
+        versions: of the libraries.
+    """
+
+    threshold: float
+    threshold_interval: Interval
+    far: float
+    measured_far: float
+    far_interval: Interval
+    tar: float | None
+    tar_interval: Interval | None
+    impostor_pairs: int
+    genuine_pairs: int
+    people: int
+    images: int
+    flip: str
+    confidence: float
+    resamples: int
+    seed: int
+    images_sha256: str
+    model_sha256: str | None
+    model_format: str
+    date: str
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def calibrate(
+    embedder: Any,
+    images: str | os.PathLike[str],
+    far: float = 1e-2,
+    pairs: str | os.PathLike[str] | Pairs | None = None,
+    landmarks: Landmarks | None = None,
+    flip: str | None = None,
+    max_pairs: int = 200_000,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> Calibration:
+    """Choose the threshold for a false accept rate.
+
+    It is the middle between two neighbouring impostor scores, the lowest with which the share of
+    accepted impostor pairs is at most `far`. Take people whom the model was not trained on, and do
+    not evaluate the threshold on them again.
+
+    Args:
+        embedder: what `load_embedder` takes.
+        images: a folder of one folder a person.
+        far: the false accept rate, in (0, 1).
+        pairs: a file in LFW's format, or what `read_pairs` returned; None: all pairs of the folder,
+            or `max_pairs` of each class drawn from them.
+        landmarks: as for `lfw.evaluate`.
+        flip: `"none"`, `"concat"` or `"sum"`: what is done with mirror images; None: what the
+            model's metadata says.
+        max_pairs: genuine pairs, and impostor pairs, at most.
+        seed: of the choice of pairs and of the bootstrap.
+        progress: called with (images done, images in all).
+
+    Returns:
+        The threshold, its interval and provenance. Nothing is written: see `store`.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: fewer than `10 / far` impostor pairs or 20 people; images that cannot be used;
+            an argument out of range; scores so equal that no threshold keeps to the rate.
+    """
+    if not 0.0 < far < 1.0:
+        raise ValueError(f"far must be in (0, 1). Received: {far}")
+    root = existing_folder("images", images)
+    model = load_embedder(embedder)
+    flip = model.metadata.flip if flip is None else flip
+    if flip not in ("none", "concat", "sum"):
+        raise ValueError(f'flip must be "none", "concat" or "sum". Received: {flip!r}')
+    if model.metadata.flip_built_in and flip != "concat":
+        raise ValueError(
+            'flip must be "concat" for a file that embeds the mirror image itself: an app compares '
+            f"its whole output. Received: {flip!r}"
+        )
+    rng = np.random.default_rng(seed)
+    names, left, right, same = _choose(root, pairs, max_pairs, rng)
+    people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
+    _check(int(np.sum(~same)), len(people), far, max_pairs)
+    digest = sha256_file(model.path) if model.path else None
+    scores = cosines(_vectors(model, root, names, landmarks, flip, progress), left, right)
+
+    impostor = np.flatnonzero(~same)
+    impostor = impostor[np.argsort(-scores[impostor], kind="stable")]
+    falling, genuine = scores[impostor], np.flatnonzero(same)
+    threshold, measured = _threshold(falling, far)
+    resampled = _bootstrap(
+        falling,
+        (person[left[impostor]], person[right[impostor]]),
+        scores[genuine] >= threshold,
+        person[left[genuine]],
+        (far, threshold, len(people)),
+        rng,
+    )
+    accepted = float(np.mean(scores[genuine] >= threshold)) if len(genuine) else None
+    return Calibration(
+        threshold=threshold,
+        threshold_interval=_interval(resampled[0]),
+        far=far,
+        measured_far=measured,
+        far_interval=_interval(resampled[1]),
+        tar=accepted,
+        tar_interval=None if accepted is None else _interval(resampled[2]),
+        impostor_pairs=len(impostor),
+        genuine_pairs=len(genuine),
+        people=len(people),
+        images=len(names),
+        flip=flip,
+        confidence=CONFIDENCE,
+        resamples=RESAMPLES,
+        seed=seed,
+        images_sha256=images_sha256(root, names),
+        model_sha256=digest,
+        model_format=model.format,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=library_versions(),
+    )
+
+
+def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:
+    """Write the threshold and its provenance into the metadata of the model that it is for.
+
+    `threshold`, `threshold_far` and `flip` are set, and `extra["calibration"]` holds the rest. The
+    network is not touched, and the file is whole at every moment.
+
+    Args:
+        calibration: what `calibrate` returned for this file.
+        path: the model.
+
+    Raises:
+        ValueError: the file is another than the calibrated one.
+        OSError: it could not be written; it is left as it was.
+    """
+    known = load_embedder(path).metadata
+    updated = dataclasses.replace(
+        known,
+        threshold=calibration.threshold,
+        threshold_far=calibration.far,
+        flip=calibration.flip,
+        extra={**known.extra, "calibration": calibration.to_dict()},
+    )
+    if calibration.model_sha256 is None:
+        raise ValueError("calibration must be of a file. Received: one of a model in memory")
+    replace_metadata(path, updated, expected_sha256=calibration.model_sha256)
+
+
+def _choose(
+    root: Path, pairs: Any, max_pairs: int, rng: np.random.Generator
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the images and the pairs of them: those listed, or any two of the folder."""
+    if pairs is not None:
+        listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
+        return *listed.images(), listed.is_same
+    names = sorted(name for files in scan(root).values() for name in files)
+    owner = np.unique([name.split("/")[0] for name in names], return_inverse=True)[1]
+    count = len(names)
+    if count * (count - 1) // 2 <= 4 * max_pairs:
+        left, right = np.triu_indices(count, 1)
+    else:
+        drawn = np.sort(rng.integers(0, count, (3 * max_pairs, 2)), axis=1)
+        drawn = np.unique(drawn[owner[drawn[:, 0]] != owner[drawn[:, 1]]], axis=0)
+        inside = [np.flatnonzero(owner == k) for k in range(owner.max() + 1)]
+        genuine = [members[np.column_stack(np.triu_indices(len(members), 1))] for members in inside]
+        left, right = np.concatenate([drawn, *genuine]).T
+    same = owner[left] == owner[right]
+    kept = [rng.permutation(np.flatnonzero(same == kind))[:max_pairs] for kind in (True, False)]
+    chosen = np.sort(np.concatenate(kept))
+    return names, left[chosen], right[chosen], same[chosen]
+
+
+def _check(impostors: int, people: int, far: float, max_pairs: int) -> None:
+    reason = unsupported(far, impostors)
+    if reason:
+        more = f"; max_pairs is {max_pairs:,}" if impostors == max_pairs else ""
+        raise ValueError(
+            f"far must be one that the pairs support. Received: {far:g}: {reason}{more}"
+        )
+    if people < FEWEST_PEOPLE:
+        raise ValueError(
+            f"images must show {FEWEST_PEOPLE} people at least, one folder each. Received: {people}"
+        )
+
+
+def _vectors(
+    model: Embedder,
+    root: Path,
+    names: list[str],
+    landmarks: Landmarks | None,
+    flip: str,
+    progress: ProgressCallback | None,
+) -> NDArray[np.float64]:
+    """Embed files as `tf_sphereface-verify` embeds two faces."""
+    source = open_source(model, root, landmarks, flip != "none", None)
+    plain, mirrored = embed_all(source, names, progress)
+    vectors = plain.astype(np.float64)
+    if mirrored is not None and flip == "concat":
+        vectors = np.concatenate([vectors, mirrored], axis=1)
+    elif mirrored is not None:
+        vectors = vectors + mirrored
+    check_embeddings(vectors, names)
+    return vectors
+
+
+def _threshold(falling: NDArray[np.float64], far: float) -> tuple[float, float]:
+    """Return the threshold and its share of accepted scores; the scores fall."""
+    allowed = int(far * len(falling) * (1 + 1e-12))
+    accepted = int(np.searchsorted(-falling, -falling[allowed], side="left"))  # ties are rejected
+    if accepted == 0:
+        raise ValueError(
+            f"scores must differ: {np.sum(falling == falling[0]):,} impostor pairs share the "
+            f"highest, so no threshold keeps to far={far:g}. Received: {falling[0]:.6f}"
+        )
+    middle = (falling[accepted - 1] + falling[accepted]) / 2
+    return float(middle), accepted / len(falling)
+
+
+def _bootstrap(
+    falling: NDArray[np.float64],
+    impostors: tuple[NDArray[np.int64], NDArray[np.int64]],
+    accepted: NDArray[np.bool_],
+    owners: NDArray[np.int64],
+    settings: tuple[float, float, int],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Return threshold, FAR and TAR (3, resamples) with the people drawn anew.
+
+    A person drawn k times counts k times, an impostor pair of people drawn k and l times k l times:
+    the vertex bootstrap of Snijders and Borgatti, "Non-parametric standard errors and tests for
+    network statistics" (Connections, 1999).
+    """
+    far, threshold, people = settings
+    first_below = int(np.searchsorted(-falling, -threshold, side="right"))
+    found = np.full((3, RESAMPLES), np.nan)
+    for k in range(RESAMPLES):
+        times = np.bincount(rng.integers(0, people, people), minlength=people)
+        sums = np.cumsum(times[impostors[0]] * times[impostors[1]])
+        if sums[-1]:
+            at = int(np.searchsorted(sums, far * sums[-1] * (1 + 1e-12), side="right"))
+            at = min(max(at, 1), len(falling) - 1)
+            found[0, k] = (falling[at - 1] + falling[at]) / 2
+            found[1, k] = sums[first_below - 1] / sums[-1]
+        weights = times[owners]
+        if weights.sum():
+            found[2, k] = np.sum(weights * accepted) / weights.sum()
+    return found
+
+
+def _interval(values: NDArray[np.float64]) -> Interval:
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    return float(low), float(high)

@@ -1,0 +1,196 @@
+"""A folder of identity folders as a verification protocol: random pairs by a seed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_sphereface.alignment.face_reader import Landmarks, ProgressCallback
+from tf_sphereface.eval.pairs import Pairs
+from tf_sphereface.eval.protocol import ProtocolResult, evaluate_pairs, existing_folder
+from tf_sphereface.eval.scoring.precomputed import open_model
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+def evaluate(
+    embedder: Any,
+    root: str | os.PathLike[str],
+    pairs_per_fold: int = 300,
+    folds: int = 10,
+    seed: int = 0,
+    landmarks: Landmarks | None = None,
+    flip: bool = True,
+    progress: ProgressCallback | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    search: str = "exact",
+) -> ProtocolResult:
+    """Verify on random pairs of a folder that holds one folder an identity.
+
+    Use identities that the model was not trained on, or the figure says nothing.
+
+    Args:
+        embedder: what `load_embedder` takes, or a `.npz` file of embeddings, named by their paths
+            relative to `root`.
+        root: the folder.
+        pairs_per_fold: genuine pairs of each fold, and as many impostor pairs; fewer where the
+            folder does not hold so many.
+        folds: how many; each identity's images are in one fold only.
+        seed: of the choice of folds and pairs.
+        landmarks: as for `lfw.evaluate`; names are relative to `root`.
+        flip: whether mirror images are embedded as well.
+        progress: called with (images done, images in all).
+        cache: as for `lfw.evaluate`.
+        search: as for `lfw.evaluate`.
+
+    Returns:
+        The same table as `lfw.evaluate` gives; `.pairs` holds the pairs that were drawn.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: too few identities or images for the folds; images that cannot be used.
+    """
+    folder = existing_folder("root", root)
+    pairs = random_pairs(folder, pairs_per_fold, folds, seed)
+    return evaluate_pairs(
+        "folder",
+        open_model(embedder),
+        folder,
+        pairs,
+        landmarks,
+        flip,
+        progress,
+        f"that seed {seed} draws, with identities disjoint between folds",
+        cache=cache,
+        search=search,
+    )
+
+
+def random_pairs(
+    root: str | os.PathLike[str], pairs_per_fold: int = 300, folds: int = 10, seed: int = 0
+) -> Pairs:
+    """Draw verification pairs from a folder of identity folders.
+
+    The identities are dealt to the folds; within a fold distinct genuine pairs are drawn uniformly
+    from all its genuine pairs, and distinct impostor pairs likewise. Every fold gets the same
+    number of both: `pairs_per_fold`, or what the poorest fold holds.
+
+    Args:
+        root: the folder.
+        pairs_per_fold: pairs of each class in a fold, at most.
+        folds: how many, two at least.
+        seed: the same seed and files give the same pairs.
+
+    Returns:
+        The pairs, with paths relative to `root`.
+
+    Raises:
+        ValueError: the folder is too small for the folds.
+    """
+    if folds < 2 or pairs_per_fold < 1:
+        raise ValueError(
+            "folds must be at least 2 and pairs_per_fold at least 1. "
+            f"Received: {folds} and {pairs_per_fold}"
+        )
+    identities = scan(Path(root))
+    rng = np.random.default_rng(seed)
+    members = _deal(identities, folds, rng)
+    if not all(_num_genuine(fold) and _num_impostor(fold) for fold in members):
+        several = sum(len(files) > 1 for files in identities.values())
+        raise ValueError(
+            f"root must hold, for each of {folds} folds, two identities, one of them with two "
+            f"images. Received: {root} with {len(identities)} identities, {several} of them with "
+            "two images or more; ask for fewer folds"
+        )
+    count = min(pairs_per_fold, *(min(_num_genuine(fold), _num_impostor(fold)) for fold in members))
+    left: list[str] = []
+    right: list[str] = []
+    for fold in members:
+        for first, second in [*_genuine(fold, count, rng), *_impostor(fold, count, rng)]:
+            left.append(first)
+            right.append(second)
+    is_same = np.tile(np.repeat([True, False], count), folds)
+    return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * count))
+
+
+def scan(root: Path) -> dict[str, list[str]]:
+    """Return identity -> sorted relative paths of the images in a folder of identity folders.
+
+    Hidden files and folders are passed over, as in training.
+    """
+    found = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        files = [] if folder.name.startswith(".") else image_names(folder)
+        if files:
+            found[folder.name] = [f"{folder.name}/{file}" for file in files]
+    return found
+
+
+def image_names(folder: Path) -> list[str]:
+    """Return the sorted names of the images in a folder; hidden ones are passed over."""
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def _deal(
+    identities: dict[str, list[str]], folds: int, rng: np.random.Generator
+) -> list[list[list[str]]]:
+    """Deal the identities in random order, those with several images first, fold by fold."""
+    lists = list(identities.values())
+    shuffled = [lists[i] for i in rng.permutation(len(lists))]
+    ordered = sorted(shuffled, key=lambda files: len(files) < 2)
+    return [ordered[k::folds] for k in range(folds)]
+
+
+def _num_genuine(fold: list[list[str]]) -> int:
+    return sum(len(files) * (len(files) - 1) // 2 for files in fold)
+
+
+def _num_impostor(fold: list[list[str]]) -> int:
+    total = sum(len(files) for files in fold)
+    return (total * total - sum(len(files) ** 2 for files in fold)) // 2
+
+
+def _genuine(fold: list[list[str]], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Number all genuine pairs, draw numbers, and turn each back into a pair."""
+    sizes = np.array([len(files) * (len(files) - 1) // 2 for files in fold])
+    ends = np.cumsum(sizes)
+    pairs = []
+    for number in rng.choice(int(ends[-1]), count, replace=False):
+        identity = int(np.searchsorted(ends, number, side="right"))
+        rank = int(number - (ends[identity] - sizes[identity]))
+        second = int((1 + np.sqrt(1 + 8 * rank)) // 2)  # the pairs (i, j), i < j, ordered by j
+        second += rank >= second * (second + 1) // 2
+        second -= rank < second * (second - 1) // 2
+        first = rank - second * (second - 1) // 2
+        pairs.append((fold[identity][first], fold[identity][second]))
+    return pairs
+
+
+def _impostor(fold: list[list[str]], count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Draw pairs of images until enough are of two identities and distinct."""
+    files = [file for members in fold for file in members]
+    owner = np.repeat(np.arange(len(fold)), [len(members) for members in fold])
+    chosen: dict[tuple[int, int], None] = {}
+    if _num_impostor(fold) < 4 * count:  # few pairs: list them all
+        every = [
+            (i, j)
+            for i in range(len(files))
+            for j in range(i + 1, len(files))
+            if owner[i] != owner[j]
+        ]
+        picked = rng.choice(len(every), count, replace=False)
+        return [(files[every[k][0]], files[every[k][1]]) for k in picked]
+    while len(chosen) < count:
+        draws = rng.integers(0, len(files), (count, 2))
+        for i, j in np.sort(draws, axis=1):
+            if owner[i] != owner[j] and len(chosen) < count:
+                chosen[int(i), int(j)] = None
+    return [(files[i], files[j]) for i, j in chosen]

@@ -1,0 +1,196 @@
+"""Labeled Faces in the Wild: verification on the pairs and folds of `pairs.txt`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from tf_sphereface.alignment.face_reader import Landmarks, ProgressCallback
+from tf_sphereface.eval.measures.thresholds import check_classes, search_named
+from tf_sphereface.eval.pairs import Pairs, read_pairs
+from tf_sphereface.eval.protocol import (
+    ProtocolResult,
+    _aligned,
+    _count,
+    _vector,
+    evaluate_pairs,
+    existing_folder,
+    on_grid,
+    people,
+)
+from tf_sphereface.eval.scoring.precomputed import open_model
+from tf_sphereface.eval.scoring.score_pairs import verify_embeddings
+from tf_sphereface.eval.scoring.sources import embed_all, open_source
+
+CATEGORIES = {
+    "unsupervised": "unsupervised",
+    "restricted": "image-restricted with no outside data",
+    "unrestricted": "unrestricted with no outside data",
+    "restricted-label-free": "image-restricted with label-free outside data",
+    "unrestricted-label-free": "unrestricted with label-free outside data",
+    "unrestricted-labeled": "unrestricted with labeled outside data",
+}
+"""LFW's six result categories, in its own words. A network trained on the identities of other
+images is in the last one, and so is anything that such a network aligns."""
+
+
+LFWResult = ProtocolResult
+
+
+def evaluate(
+    embedder: Any,
+    images: str | os.PathLike[str] | None,
+    pairs: str | os.PathLike[str] | Pairs,
+    landmarks: Landmarks | None = None,
+    flip: bool = True,
+    progress: ProgressCallback | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    category: str | None = "unrestricted-labeled",
+    search: str = "exact",
+) -> LFWResult:
+    """Run LFW's View 2, or any list of pairs in its format.
+
+    The folds are those of the file. For each fold the threshold is chosen on the others. Every
+    image counts: if any is missing, unreadable or of the wrong size, nothing is evaluated.
+
+    Args:
+        embedder: what `load_embedder` takes: a file, a Keras model, or an `Embedder`. Or a `.npz`
+            file of embeddings (see `precomputed`), named as in the pairs: `NAME/NAME_0001.jpg`.
+        images: the folder that holds `NAME/NAME_0001.jpg`; None with stored embeddings.
+        pairs: LFW's `pairs.txt`, or what `read_pairs` returned.
+        landmarks: a landmark file, or relative path -> (5, 2) points, by which the images are
+            aligned; None when they are aligned already.
+        flip: whether mirror images are embedded as well.
+        progress: called with (images done, images in all).
+        cache: a folder where embeddings are kept, and taken from when model and image are the same
+            as before: an evaluation that was killed goes on where it was.
+        category: LFW's result category, a key of `CATEGORIES`; None leaves it out of the text.
+        search: how thresholds are chosen, as for `verification.evaluate`: `"exact"`, or `"grid"`
+            for the SphereFace authors' steps of 1e-4.
+
+    Returns:
+        The 2x2 table of flip and mean subtraction. The headline is the plain cosine of image and
+        mirror image, concatenated.
+
+    Raises:
+        FileNotFoundError: a file or the folder does not exist.
+        ValueError: images cannot be used (all are listed), the pairs file is malformed, or the
+            category is unknown.
+    """
+    root = None if images is None else existing_folder("images", images)
+    words = _category(category)
+    listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
+    if len(set(listed.folds.tolist())) == 1:
+        raise ValueError(
+            "pairs must be in two folds at least: a threshold is chosen on the others. Received: "
+            "one fold. A list of one fold, such as View 1's pairsDevTest.txt, needs another to "
+            "choose its threshold on: --train-pairs pairsDevTrain.txt (in Python: evaluate_view1)"
+        )
+    return evaluate_pairs(
+        "lfw",
+        open_model(embedder),
+        root,
+        listed,
+        landmarks,
+        flip,
+        progress,
+        "of the list",
+        cache=cache,
+        note=words,
+        search=search,
+    )
+
+
+def evaluate_view1(
+    embedder: Any,
+    images: str | os.PathLike[str] | None,
+    train_pairs: str | os.PathLike[str] | Pairs,
+    test_pairs: str | os.PathLike[str] | Pairs,
+    landmarks: Landmarks | None = None,
+    flip: bool = True,
+    progress: ProgressCallback | None = None,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    category: str | None = "unrestricted-labeled",
+    search: str = "exact",
+) -> LFWResult:
+    """Run LFW's View 1: the threshold from `pairsDevTrain.txt`, tested on `pairsDevTest.txt`.
+
+    View 1 is for choosing between models, so that View 2 stays unseen until the end. Its figure is
+    not LFW's accuracy.
+
+    Args:
+        embedder: as for `evaluate`.
+        images: as for `evaluate`.
+        train_pairs: the list that chooses the threshold, or what `read_pairs` returned.
+        test_pairs: the list that is tested.
+        landmarks: as for `evaluate`.
+        flip: as for `evaluate`.
+        progress: as for `evaluate`.
+        cache: as for `evaluate`.
+        category: as for `evaluate`.
+        search: as for `evaluate`.
+
+    Returns:
+        The 2x2 table, of the tested pairs; mean subtraction takes the mean over the training pairs.
+        The standard error is the binomial one.
+
+    Raises:
+        FileNotFoundError: a file or the folder does not exist.
+        ValueError: as for `evaluate`.
+    """
+    root = None if images is None else existing_folder("images", images)
+    words = _category(category)
+    model = open_model(embedder)
+    train, test = (p if isinstance(p, Pairs) else read_pairs(p) for p in (train_pairs, test_pairs))
+    for argument, part in (("train_pairs", train), ("test_pairs", test)):
+        check_classes(part.is_same, argument)
+    search_named(search)
+    both = Pairs(
+        train.left + test.left,
+        train.right + test.right,
+        np.concatenate([train.is_same, test.is_same]),
+        np.repeat(np.array([1, 2]), [len(train), len(test)]),
+    )
+    names, left, right = both.images()
+    plain, mirrored = embed_all(open_source(model, root, landmarks, flip, cache), names, progress)
+    table = verify_embeddings(
+        plain,
+        mirrored,
+        left,
+        right,
+        both.is_same,
+        both.folds,
+        names,
+        labels=people(names),
+        test_fold=2,
+        search=search,
+    ).table
+    vector = _vector(mirrored is not None)
+    return ProtocolResult(
+        table=table,
+        name="lfw-view1",
+        protocol=(
+            f"View 1, for choosing between models and not for publication: {_count(test)} of "
+            f"{len(names):,} images (with the training pairs'); cosine of the embeddings of "
+            f"{vector}; threshold chosen on {len(train):,} training pairs{on_grid(search)}; "
+            f"accuracy and its binomial standard error.{_aligned(landmarks)}{words}"
+        ),
+        embedder=model,
+        pairs=test,
+        num_items=len(names),
+    )
+
+
+def _category(category: str | None) -> str:
+    """Return LFW's words for a result category as a sentence, with a space before it."""
+    if category is None:
+        return ""
+    if category not in CATEGORIES:
+        raise ValueError(
+            f"category must be None or one of {', '.join(CATEGORIES)}. Received: {category!r}"
+        )
+    return f" LFW's result category: {CATEGORIES[category]}."

@@ -1,0 +1,3 @@
+"""Measures over scores and angles: curves, thresholds, distributions."""
+
+from __future__ import annotations

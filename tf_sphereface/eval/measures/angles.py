@@ -1,0 +1,142 @@
+"""How angles are spread: between pairs, and around the centres of classes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AngleDistribution:
+    """The angles of some pairs, in degrees.
+
+    Attributes:
+        mean: their mean.
+        std: their standard deviation (n - 1), 0 for a single pair.
+        minimum: the smallest.
+        maximum: the largest.
+        quantiles: share -> the angle that this share of the pairs does not exceed, interpolated.
+        counts: int64 (180,), pairs in each bin of one degree, `[k, k + 1)`; 180 is in the last.
+    """
+
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    quantiles: dict[float, float]
+    counts: NDArray[np.int64]
+
+
+def angle_distribution(cosines: ArrayLike) -> AngleDistribution:
+    """Summarise the angles whose cosines are given.
+
+    Args:
+        cosines: (n,) from -1 to 1; rounding errors beyond are cut off. One at least.
+
+    Returns:
+        The distribution of `arccos(cosines)` in degrees.
+
+    Raises:
+        ValueError: there is none, or one lies outside [-1, 1] by more than 1e-6.
+
+    Example:
+
+    >>> found = angle_distribution([1.0, 0.5])
+    >>> round(found.mean, 6), round(found.quantiles[0.5], 6)
+    (30.0, 30.0)
+    """
+    values = np.asarray(cosines, np.float64).ravel()
+    if values.size == 0 or not is_cosine(values):
+        raise ValueError(
+            "cosines must be numbers from -1 to 1, one at least. Received: "
+            + (f"a range of {values.min()} to {values.max()}" if values.size else "none")
+        )
+    angles = degrees(values)
+    bins = np.minimum(angles.astype(np.int64), 179)
+    return AngleDistribution(
+        mean=float(np.mean(angles)),
+        std=float(np.std(angles, ddof=1)) if len(angles) > 1 else 0.0,
+        minimum=float(np.min(angles)),
+        maximum=float(np.max(angles)),
+        quantiles=dict(zip(QUANTILES, np.quantile(angles, QUANTILES).tolist(), strict=True)),
+        counts=np.bincount(bins, minlength=180),
+    )
+
+
+def degrees(cosines: ArrayLike) -> NDArray[np.float64]:
+    """Return the angles of cosines in degrees; rounding errors past -1 and 1 are cut off.
+
+    Example:
+
+    >>> degrees([1.0, 0.0, -1.5]).tolist()
+    [0.0, 90.0, 180.0]
+    """
+    return np.degrees(np.arccos(np.clip(np.asarray(cosines, np.float64), -1.0, 1.0)))
+
+
+def is_cosine(values: NDArray[np.float64]) -> bool:
+    """Tell whether scores can be cosines: all of them within [-1, 1], up to 1e-6."""
+    return bool(np.max(np.abs(values), initial=0.0) <= 1 + 1e-6)
+
+
+def angular_fisher_score(embeddings: ArrayLike, labels: ArrayLike) -> float:
+    """Return the angular Fisher score: spread within the classes over spread between them.
+
+    `S_w / S_b` with `S_w = sum_i sum_{x in class i} (1 - cos(x, mean_i))` and
+    `S_b = sum_i n_i (1 - cos(mean_i, mean))`, means of the embeddings as they are (not scaled to
+    unit length). Lower is better, 0 is a point a class. It depends on which images there are, so
+    compare it on the same images only.
+
+    Args:
+        embeddings: (n, d).
+        labels: (n,) who each embedding shows; integers or strings, two classes at least.
+
+    Returns:
+        The score, from 0; infinite where the classes' means all point one way.
+
+    Raises:
+        ValueError: shapes do not fit, there is one class only, or an embedding or a mean is zero or
+            not finite (it has no angle).
+
+    Example:
+
+    >>> angular_fisher_score([[1, 0], [1, 0], [0, 1], [0, 1]], [0, 0, 1, 1])
+    0.0
+
+    Source: Liu et al., "SphereFace", CVPR 2017, the definition of the angular Fisher score.
+    """
+    vectors = np.asarray(embeddings, np.float64)
+    names = np.asarray(labels)
+    if vectors.ndim != 2 or names.shape != vectors.shape[:1]:
+        raise ValueError(
+            "embeddings must have the shape (n, d) and labels (n,). "
+            f"Received: {vectors.shape} and {names.shape}"
+        )
+    classes, index = np.unique(names, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"labels must name two classes at least. Received: {len(classes)}")
+    counts = np.bincount(index)
+    order = np.argsort(index, kind="stable")
+    starts = np.cumsum(counts) - counts
+    means = np.add.reduceat(vectors[order], starts, axis=0) / counts[:, None]
+    units = _unit(vectors, "an embedding")
+    centres = _unit(means, "the mean of a class")
+    overall = _unit(vectors.mean(axis=0, keepdims=True), "the mean of all embeddings")
+    within = float(np.sum(np.maximum(1 - np.einsum("ij,ij->i", units, centres[index]), 0.0)))
+    between = float(np.sum(counts * np.maximum(1 - centres @ overall[0], 0.0)))
+    # A point a class leaves nothing but rounding: 1e-15 an embedding.
+    within = within if within > 1e-14 * len(vectors) else 0.0
+    return within / between if between > 1e-14 * len(vectors) else float("inf")
+
+
+def _unit(vectors: NDArray[np.float64], what: str) -> NDArray[np.float64]:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.all(np.isfinite(norms) & (norms > 0)):
+        raise ValueError(
+            f"embeddings must give means with an angle. Received: {what} is zero or nan"
+        )
+    return np.asarray(vectors / norms)

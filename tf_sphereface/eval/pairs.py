@@ -1,0 +1,181 @@
+"""LFW's pairs file: which images are compared, and in which fold."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of images in folds.
+
+    Attributes:
+        left: relative path of each pair's first image, such as `"NAME/NAME_0001.jpg"`.
+        right: relative path of its second image.
+        is_same: bool (n,), genuine or impostor.
+        folds: int (n,), from 1.
+    """
+
+    left: list[str]
+    right: list[str]
+    is_same: NDArray[np.bool_]
+    folds: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def images(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the distinct images, sorted, and each pair's two positions among them."""
+        names = sorted({*self.left, *self.right})
+        position = {name: i for i, name in enumerate(names)}
+        left = np.array([position[name] for name in self.left], np.int64)
+        right = np.array([position[name] for name in self.right], np.int64)
+        return names, left, right
+
+
+def read_pairs(path: str | os.PathLike[str]) -> Pairs:
+    """Read a file in the format of LFW's `pairs.txt`.
+
+    The first line is `folds<TAB>pairs of each class in a fold`. For each fold follow its genuine
+    pairs, `name<TAB>number<TAB>number`, then its impostor pairs,
+    `name<TAB>number<TAB>name<TAB>number`. View 1's `pairsDevTest.txt`, whose first line is one
+    count, is read as one fold.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The pairs in the file's order, which is the official order of the folds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not of that form, a pair comes twice, or the counts do not match the
+            first line; the file and the line are named.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in LFW's pairs format: {error}") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    folds, per_class = _header(path, lines)
+    expected = 2 * folds * per_class
+    if len(lines) - 1 != expected:
+        raise ValueError(
+            f"{path}, line 1: {folds} folds of {per_class} genuine and {per_class} impostor pairs "
+            f"need {expected} lines. Received: {len(lines) - 1}"
+        )
+    seen: dict[tuple[str, str], int] = {}
+    left, right = [], []
+    is_same = np.tile(np.repeat([True, False], per_class), folds)
+    for number, line in enumerate(lines[1:], start=2):
+        pair = _pair(path, number, line, genuine=bool(is_same[number - 2]))
+        key = (min(pair), max(pair))
+        if key in seen:
+            raise ValueError(
+                f"{path}, line {number}: the pair of line {seen[key]} again. Received: {line!r}"
+            )
+        seen[key] = number
+        left.append(pair[0])
+        right.append(pair[1])
+    return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * per_class))
+
+
+def _header(path: Path, lines: list[str]) -> tuple[int, int]:
+    fields = lines[0].split() if lines else []
+    if len(fields) not in (1, 2) or not all(f.isdecimal() and int(f) > 0 for f in fields):
+        raise ValueError(
+            f"{path}, line 1: expected the number of folds, a tab, and the pairs of each class in "
+            f"a fold, such as '10\\t300'. Received: {lines[0][:80] if lines else ''!r}"
+        )
+    return (int(fields[0]), int(fields[1])) if len(fields) == 2 else (1, int(fields[0]))
+
+
+def _pair(path: Path, number: int, line: str, genuine: bool) -> tuple[str, str]:
+    fields = line.split("\t") if "\t" in line else line.split()
+    fields = [field.strip() for field in fields]
+    form = "name, number, number" if genuine else "name, number, name, number"
+    wanted = 3 if genuine else 4
+    numbers = fields[1:] if genuine else fields[1::2]
+    names = fields[:1] if genuine else fields[::2]
+    if len(fields) != wanted or not all(f.isdecimal() for f in numbers) or not all(names):
+        kind = "a genuine" if genuine else "an impostor"
+        raise ValueError(
+            f"{path}, line {number}: expected {kind} pair, {form}, separated by tabs. "
+            f"Received: {line[:120]!r}"
+        )
+    if any(part in (".", "..") or "/" in part or "\\" in part for part in names):
+        raise ValueError(f"{path}, line {number}: a name must not be a path. Received: {line!r}")
+    if genuine:
+        pair = (image_path(names[0], int(numbers[0])), image_path(names[0], int(numbers[1])))
+    else:
+        pair = (image_path(names[0], int(numbers[0])), image_path(names[1], int(numbers[1])))
+        if names[0] == names[1]:
+            raise ValueError(
+                f"{path}, line {number}: an impostor pair needs two people. Received: {line!r}"
+            )
+    if pair[0] == pair[1]:
+        raise ValueError(
+            f"{path}, line {number}: an image is paired with itself. Received: {line!r}"
+        )
+    return pair
+
+
+def image_path(name: str, number: int) -> str:
+    """Return LFW's relative path of a person's image: `NAME/NAME_0001.jpg`."""
+    return f"{name}/{name}_{number:04d}.jpg"
+
+
+SEED = 20170712
+PAIRS_A_CLASS = 60
+
+
+def draw_subset(pairs: Pairs, pairs_a_class: int = PAIRS_A_CLASS, seed: int = SEED) -> Pairs:
+    """Draw the same part of every fold, at random but always the same.
+
+    Fold by fold, `sorted(rng.choice(n, pairs_a_class, replace=False))` is taken of the n genuine
+    pairs, then of the impostor pairs. With the defaults and LFW's official `pairs.txt` (10 folds of
+    300 + 300) this gives the 1,200 pairs that the accuracy regression is pinned on.
+
+    Args:
+        pairs: what `read_pairs` returned.
+        pairs_a_class: genuine pairs, and impostor pairs, to keep in a fold.
+        seed: of `numpy.random.default_rng`.
+
+    Returns:
+        The chosen pairs, in the order of `pairs`.
+
+    Raises:
+        ValueError: a fold holds fewer pairs of a class than are to be kept.
+
+    Example:
+
+    >>> listed = Pairs(["a"] * 8, ["b"] * 8, np.arange(8) % 2 == 0, np.repeat([1, 2], 4))
+    >>> draw_subset(listed, pairs_a_class=1).folds.tolist()
+    [1, 1, 2, 2]
+    """
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for fold in np.unique(pairs.folds):
+        for same in (True, False):
+            lines = np.flatnonzero((pairs.folds == fold) & (pairs.is_same == same))
+            if not 0 < pairs_a_class <= len(lines):
+                kind = "genuine" if same else "impostor"
+                raise ValueError(
+                    f"pairs_a_class must be from 1 to {len(lines)}, the {kind} pairs of fold "
+                    f"{fold}. Received: {pairs_a_class}"
+                )
+            chosen += lines[rng.choice(len(lines), pairs_a_class, replace=False)].tolist()
+    kept = np.array(sorted(chosen))
+    return Pairs(
+        [pairs.left[i] for i in kept],
+        [pairs.right[i] for i in kept],
+        pairs.is_same[kept],
+        pairs.folds[kept],
+    )

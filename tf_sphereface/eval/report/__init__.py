@@ -1,0 +1,3 @@
+"""Reports of a result: tables, JSON, a page, figures."""
+
+from __future__ import annotations

@@ -1,0 +1,138 @@
+"""Everything that a report says about a result, as plain values; the page shows no others."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.eval.measures.angles import is_cosine
+from tf_sphereface.eval.measures.curve import CONFIDENCE, clopper_pearson
+from tf_sphereface.eval.protocol import ProtocolResult
+from tf_sphereface.eval.report import tables
+from tf_sphereface.eval.report.provenance import (
+    FULL_SIZE,
+    images_sha256,
+    pairs_sha256,
+    published_for,
+)
+from tf_sphereface.eval.verification import VerificationResult
+from tf_sphereface.utils.optional import require
+
+WORST = 20
+_FLIPS = {"none": "none", "flip": "concat", "sum": "sum"}  # a row of the table -> metadata's flip
+
+
+def contents(
+    result: ProtocolResult, root: Path | None = None, values: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a result as `--json` holds it and as the page shows it.
+
+    Args:
+        result: what a protocol's `evaluate` returned.
+        root: the folder of the images or videos; None where there is none to be hashed.
+        values: what `report.to_dict` gave for the result, perhaps with more; None: that.
+
+    Returns:
+        Plain values, as `report_schema.json` (beside this file) describes them. Rates are
+        fractions, angles degrees; None stands for what cannot be stated.
+
+    Raises:
+        OSError: an image can no longer be read.
+        ImportError: the `eval` extra is not installed.
+    """
+    values = tables.to_dict(result) if values is None else dict(values)
+    headline, pairs = result.headline, result.pairs
+    names = {*pairs.left, *pairs.right}
+    values["data"] = {
+        **values["data"],
+        "pairs_sha256": pairs_sha256(pairs),
+        "images_sha256": None if root is None else images_sha256(root, names),
+    }
+    values["curve"] = {
+        "confidence": CONFIDENCE,
+        "points": _curve_points(headline.scores, headline.is_same),
+    }
+    values["errors"] = {
+        "false_accepts": _worst(result, headline, same=False),
+        "false_rejects": _worst(result, headline, same=True),
+    }
+    values["operating_point"] = _operating_point(values, headline)
+    values["published"] = {
+        "pairs": FULL_SIZE.get(result.name),
+        "figures": published_for(result.name),
+    }
+    return values
+
+
+def _curve_points(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Return points of the ROC curve, dense where FAR or FRR is small, at most some 250."""
+    roc_curve = require("sklearn.metrics", extra="eval").roc_curve
+    fpr, tpr, cuts = roc_curve(same, scores, drop_intermediate=True)
+    genuine = int(np.sum(same))
+    impostors = len(same) - genuine
+    chosen = {0, len(fpr) - 1}
+    for far in np.geomspace(1 / impostors, 1, 120):
+        chosen.add(int(np.searchsorted(fpr, far * (1 + 1e-9), side="right")) - 1)
+    for frr in np.geomspace(1 / genuine, 1, 120):
+        chosen.add(min(int(np.searchsorted(tpr, 1 - frr - 1e-9)), len(fpr) - 1))
+    points = []
+    for i in sorted(chosen):
+        low, high = clopper_pearson(round(tpr[i] * genuine), genuine)
+        points.append(
+            {
+                "far": float(fpr[i]),
+                "tar": float(tpr[i]),
+                "tar_interval": [low, high],
+                "threshold": float(cuts[i]) if math.isfinite(cuts[i]) else None,
+            }
+        )
+    return points
+
+
+def _worst(result: ProtocolResult, headline: VerificationResult, same: bool) -> dict[str, Any]:
+    """Return the wrongly decided pairs of one class, the most wrong first."""
+    wrong = np.flatnonzero((headline.is_same == same) & ~headline.correct)
+    if len(headline.scores) != len(result.pairs):
+        return {"count": len(wrong), "worst": []}
+    order = headline.scores[wrong] if same else -headline.scores[wrong]
+    threshold_of = dict(zip(headline.fold_ids.tolist(), headline.thresholds.tolist(), strict=True))
+    cosine = is_cosine(headline.scores)
+    worst = []
+    for i in wrong[np.argsort(order, kind="stable")][:WORST].tolist():
+        score = float(headline.scores[i])
+        threshold = threshold_of[int(headline.folds[i])]
+        worst.append(
+            {
+                "left": result.pairs.left[i],
+                "right": result.pairs.right[i],
+                "score": score,
+                "angle_degrees": _degrees(score) if cosine else None,
+                "fold": int(headline.folds[i]),
+                "threshold": threshold if math.isfinite(threshold) else None,
+            }
+        )
+    return {"count": len(wrong), "worst": worst}
+
+
+def _operating_point(values: dict[str, Any], headline: VerificationResult) -> dict[str, Any] | None:
+    """Return what the model's own threshold, chosen elsewhere, does on these pairs."""
+    metadata, chosen = values["model"]["metadata"] or {}, values["headline"]
+    threshold = metadata.get("threshold")
+    alike = _FLIPS.get(chosen["flip"]) == metadata.get("flip") and chosen["mean"] == "plain"
+    if threshold is None or not alike:
+        return None
+    found = {"threshold": threshold, "calibrated_far": metadata.get("threshold_far")}
+    for name, same in (("far", False), ("tar", True)):
+        scores = headline.scores[headline.is_same == same]
+        accepted = int(np.sum(scores >= threshold))
+        found[name] = accepted / len(scores)
+        found[f"{name}_interval"] = list(clopper_pearson(accepted, len(scores)))
+    return found
+
+
+def _degrees(cosine: float) -> float:
+    return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))

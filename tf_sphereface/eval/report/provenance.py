@@ -1,0 +1,106 @@
+"""Which data a figure was measured on, as hashes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tf_sphereface.eval.pairs import Pairs
+from tf_sphereface.utils.files import sha256_file
+
+
+def images_sha256(root: Path, names: Iterable[str]) -> str:
+    """Return one hash of the contents of files.
+
+    It is the SHA-256 of what `sha256sum` prints for them, sorted by name, so that
+    `cd ROOT && sha256sum NAMES | sha256sum` gives it too. A name that is a folder (a video) counts
+    as all files in it.
+
+    Args:
+        root: the folder.
+        names: paths relative to it, `/` between the parts.
+
+    Raises:
+        OSError: a file cannot be read.
+
+    Example:
+
+    >>> with open("a.txt", "w") as file:
+    ...     _ = file.write("a")
+    >>> images_sha256(Path("."), ["a.txt"])[:16]
+    '29ef94e5c0fea664'
+    """
+    files: list[str] = []
+    for name in sorted(set(names)):
+        path = root / name
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        files += [f"{name}/{file.name}" for file in inside if file.is_file()] or [name]
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for name, found in zip(
+            files, pool.map(lambda name: sha256_file(root / name), files), strict=True
+        ):
+            digest.update(f"{found}  {name}\n".encode())
+    return digest.hexdigest()
+
+
+def pairs_sha256(pairs: Pairs) -> str:
+    """Return a hash of which pairs are compared, in which order, and in which folds.
+
+    It is the SHA-256 of one line a pair, `fold<TAB>left<TAB>right<TAB>1 or 0`.
+    """
+    digest = hashlib.sha256()
+    for fold, left, right, same in zip(
+        pairs.folds.tolist(), pairs.left, pairs.right, pairs.is_same.tolist(), strict=True
+    ):
+        digest.update(f"{fold}\t{left}\t{right}\t{int(same)}\n".encode())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A figure somebody else has published.
+
+    Attributes:
+        protocol: `"lfw"` or `"ytf"`.
+        what: network, loss and training data.
+        accuracy: the figure, or the lowest of several; a fraction.
+        highest: the highest of several, else None.
+        source: where it stands.
+    """
+
+    protocol: str
+    what: str
+    accuracy: float
+    highest: float | None
+    source: str
+
+
+_TABLE = "the table in the CosFace paper"
+_PAPER = "the SphereFace paper, by a translation"
+FIGURES = (
+    Published("lfw", "SphereFace-64, A-Softmax, CASIA-WebFace", 0.9942, None, _TABLE),
+    Published("lfw", "the same network, softmax", 0.9788, None, _TABLE),
+    Published("lfw", "SphereFace-20, A-Softmax, five runs", 0.9913, 0.9930, "the authors' README"),
+    Published("lfw", "SphereFace-20, reproductions", 0.9897, 0.9922, "independent repositories"),
+    Published("lfw", "SphereFace-4, A-Softmax", 0.9820, None, _PAPER),
+    Published("lfw", "the same network, softmax", 0.9660, None, _PAPER),
+    Published("ytf", "SphereFace-64, A-Softmax, CASIA-WebFace", 0.950, None, _TABLE),
+    Published("ytf", "the same network, softmax", 0.931, None, _TABLE),
+)
+FULL_SIZE = {"lfw": 6000, "ytf": 5000}  # pairs of the protocol that they were measured on
+
+
+def published_for(protocol: str) -> list[dict[str, Any]]:
+    """Return the figures of a protocol as plain values; none for one that nobody has published on.
+
+    Example:
+
+    >>> [figure["accuracy"] for figure in published_for("ytf")]
+    [0.95, 0.931]
+    """
+    return [dataclasses.asdict(figure) for figure in FIGURES if figure.protocol == protocol]

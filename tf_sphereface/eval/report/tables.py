@@ -1,0 +1,205 @@
+"""A protocol's result as terminal tables and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tf_sphereface.embedder.embedder import Embedder
+from tf_sphereface.embedder.metadata import library_versions
+from tf_sphereface.eval.measures.angles import AngleDistribution
+from tf_sphereface.eval.protocol import ProtocolResult
+from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, StoredScores
+from tf_sphereface.eval.verification import VerificationResult
+from tf_sphereface.utils.files import sha256_file
+
+SCHEMA = 1
+FLIPS = {
+    "none": "image",
+    "flip": "image + mirror",
+    "sum": "image + mirror, summed",
+    "scores": "given scores",
+}
+MEANS = {"plain": "plain", "mean_subtracted": "mean subtracted"}
+
+
+def to_dict(result: ProtocolResult) -> dict[str, Any]:
+    """Return a result as plain values for JSON; the keys are described in `docs/evaluation.md`.
+
+    Args:
+        result: what a protocol's `evaluate` returned.
+
+    Returns:
+        Numbers, strings, lists and dicts only; None stands for what cannot be stated and for an
+        infinite threshold.
+    """
+    pairs = result.pairs
+    genuine = int(pairs.is_same.sum())
+    flip, mean = result.headline_key
+    return {
+        "schema": SCHEMA,
+        "protocol": result.name,
+        "description": result.protocol,
+        "model": describe_model(result.embedder),
+        "data": {
+            "pairs": len(pairs),
+            "genuine": genuine,
+            "impostor": len(pairs) - genuine,
+            "folds": len(result.headline.fold_ids),
+            "items": result.num_items,
+        },
+        "headline": {"flip": flip, "mean": mean, **result_to_dict(result.headline)},
+        "table": [
+            {"flip": key[0], "mean": key[1], **result_to_dict(entry)}
+            for key, entry in result.table.items()
+        ],
+        "versions": library_versions(),
+    }
+
+
+def result_to_dict(result: VerificationResult) -> dict[str, Any]:
+    """Return one result's figures as plain values (fractions and degrees), without the pairs."""
+    return {
+        "accuracy": result.accuracy,
+        "std_error": result.std_error,
+        "auc": result.auc,
+        "eer": result.eer,
+        "genuine_angle_degrees": result.genuine_angle,
+        "impostor_angle_degrees": result.impostor_angle,
+        "genuine_angles": _spread(result.genuine_angles),
+        "impostor_angles": _spread(result.impostor_angles),
+        "angular_fisher_score": _finite(result.angular_fisher_score),
+        "best_on_test": {
+            "accuracy": result.best_on_test.accuracy,
+            "threshold": _finite(result.best_on_test.threshold),
+        },
+        "tar_at_far": [
+            {
+                "far": far,
+                "tar": tar,
+                "interval": result.tar_interval_at_far[far],
+                "threshold_best_on_test": result.threshold_at_far[far],
+                "reason": result.tar_at_far_reasons.get(far),
+            }
+            for far, tar in result.tar_at_far.items()
+        ],
+        "folds": [
+            {
+                "fold": int(fold),
+                "accuracy": float(accuracy),
+                "threshold": float(threshold) if math.isfinite(threshold) else None,
+            }
+            for fold, accuracy, threshold in zip(
+                result.fold_ids, result.fold_accuracies, result.thresholds, strict=True
+            )
+        ],
+    }
+
+
+def _spread(angles: AngleDistribution | None) -> dict[str, Any] | None:
+    """Return how angles are spread, in degrees, as plain values."""
+    if angles is None:
+        return None
+    return {
+        "mean": angles.mean,
+        "std": angles.std,
+        "minimum": angles.minimum,
+        "maximum": angles.maximum,
+        "quantiles": {f"{share:g}": angle for share, angle in angles.quantiles.items()},
+        "counts": angles.counts.tolist(),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def describe_model(embedder: Embedder | StoredEmbeddings | StoredScores) -> dict[str, Any]:
+    """Return which model was evaluated: path, hash, shapes and its own metadata."""
+    return {
+        "path": str(embedder.path) if embedder.path else None,
+        "sha256": sha256_file(embedder.path) if embedder.path else None,
+        "format": embedder.format,
+        "input_size": list(embedder.input_size) if embedder.input_size else None,
+        "embedding_dim": embedder.embedding_dim,
+        "metadata": dataclasses.asdict(embedder.metadata) if embedder.metadata else None,
+    }
+
+
+def print_result(result: ProtocolResult, console: Console) -> None:
+    """Print the headline and its protocol, the 2x2 table, the curve's figures and the folds."""
+    headline = result.headline
+    console.print(
+        f"[bold]{_percent(headline.accuracy)} ± {_percent(headline.std_error)} %[/]  "
+        f"{result.protocol}",
+        highlight=False,
+    )
+    console.print(accuracy_table(result))
+    console.print(figures_table(headline))
+    console.print(folds_table(headline))
+
+
+def accuracy_table(result: ProtocolResult) -> Table:
+    """Accuracy ± standard error: flip by mean subtraction, in percent."""
+    table = Table(title="accuracy ± standard error, %", title_justify="left")
+    table.add_column("embedding of")
+    for label in MEANS.values():
+        table.add_column(label, justify="right")
+    for flip, label in FLIPS.items():
+        cells = []
+        for mean in MEANS:
+            entry = result.table.get((flip, mean))
+            if entry is not None:
+                text = f"{_percent(entry.accuracy)} ± {_percent(entry.std_error)}"
+                headline = (flip, mean) == result.headline_key
+                cells.append(f"[bold]{text}[/]" if headline else text)
+        if cells:
+            table.add_row(label, *cells)
+    return table
+
+
+def figures_table(result: VerificationResult) -> Table:
+    """Figures of the headline: mean angles, AUC, EER, TAR at FAR or why there is none."""
+    table = Table(title="headline in figures", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    if result.genuine_angle is not None and result.impostor_angle is not None:
+        table.add_row("mean genuine angle", f"{result.genuine_angle:.2f}°")
+        table.add_row("mean impostor angle", f"{result.impostor_angle:.2f}°")
+        table.add_row("gap", f"{result.impostor_angle - result.genuine_angle:.2f}°")
+    table.add_row("AUC", f"{result.auc:.5f}")
+    table.add_row("EER", f"{_percent(result.eer)} %")
+    for far, tar in result.tar_at_far.items():
+        text = f"{_percent(tar)} %" if tar is not None else result.tar_at_far_reasons[far]
+        interval = result.tar_interval_at_far[far]
+        if interval is not None:
+            text += f"  [{_percent(interval[0])}, {_percent(interval[1])}]"
+        table.add_row(f"TAR at FAR {far:g}", escape(text))
+    if result.angular_fisher_score is not None:
+        table.add_row("angular Fisher score", f"{result.angular_fisher_score:.4f}")
+    best = result.best_on_test
+    table.add_row(
+        "best on test (no result)", f"{_percent(best.accuracy)} % at {best.threshold:.4f}"
+    )
+    return table
+
+
+def folds_table(result: VerificationResult) -> Table:
+    """Accuracy of each fold and the threshold that the other folds chose for it."""
+    table = Table(title="folds", title_justify="left")
+    for name in ("fold", "accuracy, %", "threshold"):
+        table.add_column(name, justify="right")
+    for fold, accuracy, threshold in zip(
+        result.fold_ids, result.fold_accuracies, result.thresholds, strict=True
+    ):
+        table.add_row(str(fold), _percent(float(accuracy)), f"{threshold:.4f}")
+    return table
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"

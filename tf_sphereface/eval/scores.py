@@ -1,0 +1,129 @@
+"""A file of scores as a verification protocol."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tf_sphereface.eval import verification
+from tf_sphereface.eval.pairs import Pairs
+from tf_sphereface.eval.protocol import ProtocolResult, over_folds
+from tf_sphereface.eval.scoring.precomputed import StoredScores
+from tf_sphereface.utils.files import atomic_path
+
+_LABELS = {"0": False, "false": False, "1": True, "true": True}
+_MOST = 2**63 - 1  # a fold is an int64
+
+
+def evaluate(
+    path: str | os.PathLike[str], pairs: Pairs | None = None, *, search: str = "exact"
+) -> ProtocolResult:
+    r"""Evaluate scores that were computed elsewhere.
+
+    Args:
+        path: a text file, a line a pair, fields separated by tabs, else commas, else spaces; empty
+            lines and those that begin with `#` are skipped. With `pairs` a line is the score alone,
+            in the order of the pairs. Without, it is `score, label, fold`, the label 1 (or true)
+            for one person and 0 (or false) for two, and what else follows names what is compared.
+        pairs: what `read_pairs` or `read_splits` returned.
+        search: as for `verification.evaluate`.
+
+    Returns:
+        A result whose table has one entry, `("scores", "plain")`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not of that form (file and line are named), the number of scores is
+            not that of the pairs, or what `verification.evaluate` refuses: a score that is NaN is
+            refused with its pair's name.
+
+    Example:
+
+    >>> text = "0.9 1 1 Ann/1 Ann/2\n0.1 0 1 Ann/1 Bob/1\n0.8 1 2\n0.2 0 2\n"
+    >>> _ = Path("scores.txt").write_text(text)
+    >>> evaluate("scores.txt").headline.accuracy
+    1.0
+    """
+    values, listed = _read(Path(path), pairs)
+    names = [f"{a} and {b}" for a, b in zip(listed.left, listed.right, strict=True)]
+    result = verification.evaluate(values, listed.is_same, listed.folds, search=search, names=names)
+    genuine = int(listed.is_same.sum())
+    folds = len(result.fold_ids)
+    return ProtocolResult(
+        table={("scores", "plain"): result},
+        name="scores",
+        protocol=(
+            f"{len(listed):,} pairs ({genuine:,} genuine, {len(listed) - genuine:,} impostor) in "
+            f"{folds} folds; scores as given; {over_folds(folds, search)}"
+        ),
+        embedder=StoredScores(Path(path)),
+        pairs=listed,
+        num_items=len({*listed.left, *listed.right}),
+    )
+
+
+def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
+    """Write the headline's scores as `evaluate` reads them, a line a pair.
+
+    Args:
+        path: where; written whole or not at all.
+        result: what a protocol's `evaluate` returned.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    found, pairs = result.headline, result.pairs
+    lines = ["# score\tlabel\tfold\tleft\tright"]
+    for score, same, fold, left, right in zip(
+        found.scores.tolist(),
+        found.is_same.tolist(),
+        found.folds.tolist(),
+        pairs.left,
+        pairs.right,
+        strict=True,
+    ):
+        lines.append(f"{score!r}\t{int(same)}\t{fold}\t{left}\t{right}")
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs]:
+    values: list[float] = []
+    same: list[bool] = []
+    folds: list[int] = []
+    left: list[str] = []
+    right: list[str] = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file of scores: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        sign = next((sign for sign in "\t," if sign in line), None)
+        fields = [field.strip() for field in line.split(sign)]
+        try:
+            values.append(float(fields[0]))
+            if pairs is None:
+                same.append(_LABELS[fields[1].lower()])
+                folds.append(int(fields[2]))
+                if abs(folds[-1]) > _MOST:
+                    raise ValueError("a fold of more than 63 bits")
+            elif len(fields) != 1:
+                raise ValueError("more than a score")
+        except (ValueError, KeyError, IndexError) as error:
+            form = "score, label (0 or 1), fold" if pairs is None else "a score alone"
+            raise ValueError(
+                f"{path}, line {number}: expected {form}. Received: {line[:120]!r}"
+            ) from error
+        left.append(fields[3] if len(fields) > 3 else f"line {number}")
+        right.append(fields[4] if len(fields) > 4 else f"line {number}")
+    if pairs is None:
+        pairs = Pairs(left, right, np.array(same, bool), np.array(folds, np.int64))
+    elif len(values) != len(pairs):
+        raise ValueError(
+            f"{path} must hold a score for each of {len(pairs)} pairs. Received: {len(values)}"
+        )
+    return np.array(values), pairs

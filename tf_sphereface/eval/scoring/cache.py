@@ -1,0 +1,137 @@
+"""Embeddings that were computed before, found again by what they are of: image and model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.embedder.embedder import Embedder
+from tf_sphereface.utils.files import sha256_file
+
+_CREATE = (
+    "CREATE TABLE IF NOT EXISTS embeddings "
+    "(key TEXT NOT NULL, mirrored INTEGER NOT NULL, vector BLOB NOT NULL, "
+    "PRIMARY KEY (key, mirrored)) WITHOUT ROWID"
+)
+_PIECE = 500  # keys in one query: SQLite takes 999 at least
+
+
+class EmbeddingCache:
+    """Embeddings on disk, one SQLite file a model, so that a killed evaluation goes on.
+
+    The file is named after the SHA-256 of the model's file: another model, or the same one saved
+    with other metadata, is another file. Within it a row is found by the key of the face
+    (`FaceReader.key`: the image's bytes and how it is aligned) and by whether it is mirrored. Each
+    `put` is a transaction: after a crash, what was put is there and whole.
+
+    Args:
+        folder: where the files are; created when missing.
+        embedder: opened from a file.
+
+    Raises:
+        ValueError: the embedder is a model in memory, which has no content hash.
+        OSError: the folder cannot be written, or the file in it is no such cache.
+
+    Example:
+
+    >>> with EmbeddingCache("cache", embedder) as cache:          # doctest: +SKIP
+    ...     cache.get(["9f86d081"], mirrored=False)
+    [None]
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], embedder: Embedder) -> None:
+        if embedder.path is None:
+            raise ValueError(
+                "a cache needs a model in a file, whose content names it. "
+                "Received: a model in memory; save it first, or leave the cache out"
+            )
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"cache must be a folder that can be made. Received: {str(folder)!r} ({error})"
+            ) from error
+        self.path = Path(folder) / f"{sha256_file(embedder.path)}.sqlite"
+        self._size = embedder.image_dim
+        with self._as_os_error("is no cache of embeddings"):
+            self._database = sqlite3.connect(self.path, timeout=60)
+            with self._database:
+                self._database.execute(_CREATE)
+
+    def get(self, keys: Sequence[str], mirrored: bool) -> list[NDArray[np.float32] | None]:
+        """Return the embedding of each key, None where it is not there.
+
+        Args:
+            keys: keys of faces.
+            mirrored: whether the embeddings of the mirror images are meant.
+
+        Returns:
+            float32 (embedding_dim,) or None, a key each.
+
+        Raises:
+            OSError: the file is damaged.
+        """
+        found: dict[str, NDArray[np.float32]] = {}
+        for start in range(0, len(keys), _PIECE):
+            piece = keys[start : start + _PIECE]
+            marks = ",".join("?" * len(piece))
+            with self._as_os_error("cannot be read"):
+                rows = self._database.execute(
+                    f"SELECT key, vector FROM embeddings WHERE mirrored = ? AND key IN ({marks})",
+                    (int(mirrored), *piece),
+                ).fetchall()
+            for key, blob in rows:
+                vector = np.frombuffer(blob, "<f4").astype(np.float32)
+                if len(vector) == self._size:
+                    found[key] = vector
+        return [found.get(key) for key in keys]
+
+    def put(self, keys: Sequence[str], mirrored: bool, vectors: NDArray[np.float32]) -> None:
+        """Keep embeddings; on return they are on disk.
+
+        Args:
+            keys: keys of faces.
+            mirrored: whether these are the embeddings of the mirror images.
+            vectors: float32 (len(keys), embedding_dim).
+
+        Raises:
+            OSError: the disk is full, or the file read-only.
+        """
+        with self._as_os_error("cannot be written"), self._database:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
+                [
+                    (key, int(mirrored), np.asarray(vector, "<f4").tobytes())
+                    for key, vector in zip(keys, vectors, strict=True)
+                ],
+            )
+
+    @contextlib.contextmanager
+    def _as_os_error(self, what: str) -> Iterator[None]:
+        """Raise what SQLite raises as an OSError that names the file."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(f"{self.path} {what}: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> EmbeddingCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,360 @@
+"""Are two faces one person? K-fold accuracy and the curves of a list of scored pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tf_sphereface.eval.measures.angles import AngleDistribution, angle_distribution, is_cosine
+from tf_sphereface.eval.measures.curve import (
+    FARS,
+    IMPOSTORS_PER_FALSE_ACCEPT,
+    BootstrapIntervals,
+    bootstrap,
+    curve_figures,
+)
+from tf_sphereface.eval.measures.thresholds import (
+    best_midpoints,
+    check_classes,
+    check_folds,
+    check_labels,
+    check_scores,
+    decided_rightly,
+    search_named,
+)
+from tf_sphereface.utils.optional import require
+
+__all__ = [
+    "FARS",
+    "IMPOSTORS_PER_FALSE_ACCEPT",
+    "BestOnTest",
+    "BootstrapIntervals",
+    "PairedComparison",
+    "VerificationResult",
+    "bootstrap",
+    "compare",
+    "evaluate",
+    "evaluate_split",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class BestOnTest:
+    """What the best threshold for these very pairs reaches: tuned on the test set, no result.
+
+    Attributes:
+        accuracy: correct / total, a fraction; no single threshold reaches more.
+        threshold: the middle one of those that reach it; infinite where one answer for all pairs
+            is best.
+    """
+
+    accuracy: float
+    threshold: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VerificationResult:
+    """What `evaluate` measured. Rates are fractions in [0, 1], not percent.
+
+    Attributes:
+        accuracy: mean of `fold_accuracies`.
+        std_error: standard error of that mean, sd with n - 1 over the square root of the folds;
+            of a single test part (`evaluate_split`) the binomial one, `sqrt(p (1 - p) / n)`.
+        fold_accuracies: correct / total of each fold, in the order of `fold_ids`.
+        thresholds: the score from which each fold's pairs were called one person, chosen on the
+            other folds alone. Infinite where calling all pairs one person (or none) was best.
+        fold_ids: the distinct fold numbers, ascending.
+        auc: area under the ROC curve.
+        eer: the rate at which false accepts equal false rejects, interpolated on the ROC curve.
+        tar_at_far: false accept rate -> true accept rate, None where the impostor pairs are too
+            few to state it.
+        tar_interval_at_far: false accept rate -> exact 95 % interval (Clopper-Pearson) of that
+            true accept rate over the genuine pairs, at the threshold as it is; None likewise. What
+            the choice of the threshold adds, `bootstrap` tells.
+        tar_at_far_reasons: false accept rate -> why its entry is None.
+        threshold_at_far: false accept rate -> the lowest score that keeps to it on these very
+            pairs (a pair is accepted from this score on), hence best on test; None likewise.
+        best_on_test: accuracy and threshold tuned on these very pairs. Never a headline.
+        genuine_angles: how the angles of the genuine pairs are spread, None if the scores are no
+            cosines.
+        impostor_angles: those of the impostor pairs, likewise.
+        angular_fisher_score: of the embeddings behind the scores, None where only scores were
+            given, or where it is not defined. Lower is better.
+        scores: float64 (n,), each pair's score as its own fold was tested.
+        is_same: bool (n,).
+        folds: int (n,).
+        correct: bool (n,), whether the pair was decided rightly under its fold's threshold.
+    """
+
+    accuracy: float
+    std_error: float
+    fold_accuracies: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+    fold_ids: NDArray[np.int64]
+    auc: float
+    eer: float
+    tar_at_far: dict[float, float | None]
+    tar_interval_at_far: dict[float, tuple[float, float] | None]
+    tar_at_far_reasons: dict[float, str]
+    threshold_at_far: dict[float, float | None]
+    best_on_test: BestOnTest
+    genuine_angles: AngleDistribution | None
+    impostor_angles: AngleDistribution | None
+    angular_fisher_score: float | None
+    scores: NDArray[np.float64]
+    is_same: NDArray[np.bool_]
+    folds: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+
+    @property
+    def genuine_angle(self) -> float | None:
+        """Mean angle of the genuine pairs in degrees, None if the scores are no cosines."""
+        return None if self.genuine_angles is None else self.genuine_angles.mean
+
+    @property
+    def impostor_angle(self) -> float | None:
+        """Mean angle of the impostor pairs in degrees, likewise."""
+        return None if self.impostor_angles is None else self.impostor_angles.mean
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedComparison:
+    """Two results on the same pairs, first minus second.
+
+    Attributes:
+        difference: mean over the folds of the difference in accuracy (a fraction).
+        std_error: paired standard error of that mean over the folds.
+        only_first: pairs that the first alone decided rightly.
+        only_second: pairs that the second alone decided rightly.
+        p_value: McNemar's exact two-sided p of that split.
+        both: pairs that both decided rightly.
+        neither: pairs that neither did.
+    """
+
+    difference: float
+    std_error: float
+    only_first: int
+    only_second: int
+    p_value: float
+    both: int
+    neither: int
+
+
+def evaluate(
+    scores: ArrayLike,
+    is_same: ArrayLike,
+    folds: ArrayLike,
+    *,
+    search: str = "exact",
+    names: Sequence[str] | None = None,
+    angular_fisher_score: float | None = None,
+) -> VerificationResult:
+    """Evaluate scored pairs by K-fold cross-validation of the threshold, and their ROC curve.
+
+    For each fold the threshold that decides the other folds best is applied to it. Candidates are
+    the midpoints between neighbouring distinct scores; where several are equally good, their mean
+    is taken (which need not be one of them). Calling all pairs one person, or none, is considered
+    where it is strictly better than every midpoint. A score that equals the threshold counts as
+    wrong, whichever the pair, as in the SphereFace authors' script.
+
+    Args:
+        scores: (n,) one number a pair, the higher the more alike: a cosine. Or (number of folds,
+            n): row k holds all scores as they are when the k-th fold is tested, for protocols that
+            learn something from the other folds (mean subtraction).
+        is_same: (n,) bool, genuine or impostor.
+        folds: (n,) an integer a pair; two folds at least.
+        search: `"exact"`, or `"grid"` for the candidates -1, -0.9999, ... 1 of the authors' script.
+        names: (n,) what to call each pair in an error.
+        angular_fisher_score: kept in the result: what `angles.angular_fisher_score` gave for the
+            embeddings, which are not seen here.
+
+    Returns:
+        The result.
+
+    Raises:
+        ValueError: lengths differ; a score is NaN or infinite (the pair is named); there is one
+            fold only; a class is missing, at all or outside some fold.
+        ImportError: the `eval` extra is not installed.
+
+    Example:
+
+    >>> result = evaluate([0.9, 0.1, 0.8, 0.2], [True, False, True, False], [1, 1, 2, 2])
+    >>> result.accuracy, result.thresholds.tolist()
+    (1.0, [0.5, 0.5])
+    """
+    same, fold_of = check_labels(is_same, folds)
+    fold_ids = np.unique(fold_of)
+    check_folds(same, fold_of, fold_ids)
+    rows = check_scores(scores, len(same), len(fold_ids), names)
+    best = search_named(search)
+
+    thresholds = np.empty(len(fold_ids))
+    accuracies = np.empty(len(fold_ids))
+    own = np.empty(len(same))
+    correct = np.empty(len(same), bool)
+    order = np.argsort(rows[0], kind="stable")
+    for k, fold in enumerate(fold_ids):
+        if k and len(rows) > 1:
+            order = np.argsort(rows[k], kind="stable")
+        row = rows[k % len(rows)]
+        others = order[fold_of[order] != fold]
+        thresholds[k] = best(row[others], same[others])
+        tested = np.flatnonzero(fold_of == fold)
+        own[tested] = row[tested]
+        correct[tested] = decided_rightly(row[tested], same[tested], thresholds[k])
+        accuracies[k] = np.mean(correct[tested])
+    return _result(
+        own,
+        same,
+        fold_of,
+        correct,
+        thresholds,
+        accuracies,
+        _standard_error(accuracies),
+        angular_fisher_score,
+    )
+
+
+def evaluate_split(
+    train_scores: ArrayLike,
+    train_is_same: ArrayLike,
+    scores: ArrayLike,
+    is_same: ArrayLike,
+    *,
+    search: str = "exact",
+    names: Sequence[str] | None = None,
+    angular_fisher_score: float | None = None,
+) -> VerificationResult:
+    """Evaluate scored pairs with a threshold that was chosen on others: LFW's View 1.
+
+    Args:
+        train_scores: (m,) scores of the pairs that choose the threshold.
+        train_is_same: (m,) bool.
+        scores: (n,) scores of the pairs that are tested.
+        is_same: (n,) bool.
+        search: as for `evaluate`.
+        names: (n,) what to call each tested pair in an error.
+        angular_fisher_score: as for `evaluate`.
+
+    Returns:
+        A result with one fold, 1, and its threshold; all figures are of the tested pairs.
+
+    Raises:
+        ValueError: as for `evaluate`, of either part.
+        ImportError: the `eval` extra is not installed.
+
+    Example:
+
+    >>> evaluate_split([0.9, 0.1], [True, False], [0.8, 0.6], [True, False]).accuracy
+    0.5
+    """
+    train_same, ones = check_labels(train_is_same, np.ones(np.shape(train_is_same), np.int64))
+    check_classes(train_same, "train_is_same")
+    train = check_scores(train_scores, len(ones), 1)[0]
+    same, fold_of = check_labels(is_same, np.ones(np.shape(is_same), np.int64))
+    check_classes(same)
+    tested = check_scores(scores, len(same), 1, names)[0]
+    order = np.argsort(train, kind="stable")
+    threshold = search_named(search)(train[order], train_same[order])
+    correct = decided_rightly(tested, same, threshold)
+    accuracy = float(np.mean(correct))
+    return _result(
+        tested,
+        same,
+        fold_of,
+        correct,
+        np.array([threshold]),
+        np.array([accuracy]),
+        float(np.sqrt(accuracy * (1 - accuracy) / len(same))),
+        angular_fisher_score,
+    )
+
+
+def compare(first: VerificationResult, second: VerificationResult) -> PairedComparison:
+    """Compare two results on the same pairs, each under its own fold thresholds.
+
+    Args:
+        first: a result.
+        second: a result on the same pairs, in the same order and folds.
+
+    Returns:
+        The paired difference `first - second`, its standard error over the folds (NaN with one
+        fold), and McNemar's exact test on the pairs that only one of them decided rightly.
+
+    Raises:
+        ValueError: the pairs differ.
+        ImportError: the `eval` extra is not installed.
+
+    Example:
+
+    >>> same, folds = [True, False, True, False], [1, 1, 2, 2]
+    >>> good = evaluate([0.9, 0.1, 0.8, 0.2], same, folds)
+    >>> compare(good, good).p_value
+    1.0
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 1947.
+    """
+    if not (
+        np.array_equal(first.is_same, second.is_same) and np.array_equal(first.folds, second.folds)
+    ):
+        raise ValueError(
+            "first and second must come from the same pairs in the same order and folds. "
+            f"Received: {len(first.is_same)} and {len(second.is_same)} pairs with different labels "
+            "or folds"
+        )
+    differences = first.fold_accuracies - second.fold_accuracies
+    only_first = int(np.sum(first.correct & ~second.correct))
+    only_second = int(np.sum(second.correct & ~first.correct))
+    discordant = only_first + only_second
+    binomial = require("scipy.stats", extra="eval").binomtest
+    return PairedComparison(
+        difference=float(np.mean(differences)),
+        std_error=_standard_error(differences),
+        only_first=only_first,
+        only_second=only_second,
+        p_value=float(binomial(only_first, discordant).pvalue) if discordant else 1.0,
+        both=int(np.sum(first.correct & second.correct)),
+        neither=int(np.sum(~first.correct & ~second.correct)),
+    )
+
+
+def _result(
+    scores: NDArray[np.float64],
+    same: NDArray[np.bool_],
+    folds: NDArray[np.int64],
+    correct: NDArray[np.bool_],
+    thresholds: NDArray[np.float64],
+    accuracies: NDArray[np.float64],
+    std_error: float,
+    angular_fisher_score: float | None,
+) -> VerificationResult:
+    """Add the figures that need no folds."""
+    order = np.argsort(scores, kind="stable")
+    tied, right = best_midpoints(scores[order], same[order])
+    angles = is_cosine(scores)
+    return VerificationResult(
+        accuracy=float(np.mean(accuracies)),
+        std_error=std_error,
+        fold_accuracies=accuracies,
+        thresholds=thresholds,
+        fold_ids=np.unique(folds),
+        best_on_test=BestOnTest(right / len(scores), float(tied[len(tied) // 2])),
+        genuine_angles=angle_distribution(scores[same]) if angles else None,
+        impostor_angles=angle_distribution(scores[~same]) if angles else None,
+        angular_fisher_score=angular_fisher_score,
+        scores=scores,
+        is_same=same,
+        folds=folds,
+        correct=correct,
+        **curve_figures(scores, same),
+    )
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    if len(values) < 2:
+        return float("nan")
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))

@@ -1,0 +1,303 @@
+"""YouTube Faces: verification of pairs of videos, one pooled embedding a video."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.alignment.face_reader import Landmarks, Problems, ProgressCallback
+from tf_sphereface.eval.folder import image_names
+from tf_sphereface.eval.frame_pairs import verify_frame_pairs
+from tf_sphereface.eval.measures.thresholds import check_pairs
+from tf_sphereface.eval.pairs import Pairs
+from tf_sphereface.eval.protocol import ProtocolResult, describe, existing_folder, people
+from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, open_model
+from tf_sphereface.eval.scoring.score_pairs import check_embeddings, verify_embeddings
+from tf_sphereface.eval.scoring.sources import Source, open_source
+
+POOLINGS = {
+    "mean": "A video's embedding is the mean over its frames.",
+    "mean_normalized": "A video's embedding is the mean over its frames, each scaled to unit "
+    "length.",
+    "best_frame": "A video's embedding is that of its best frame, the one with the longest "
+    "embedding.",
+    "frame_pairs": "Instead, the mean cosine of random frame pairs.",
+}
+
+
+def read_splits(path: str | os.PathLike[str]) -> Pairs:
+    """Read the YouTube Faces protocol, `splits.txt`.
+
+    Each line is `fold, number, person/video, person/video, 1 if the person is the same`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The pairs of videos (`"person/video"`), in the file's order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not of that form, contradicts its own names, or repeats a pair; the
+            file and the line are named.
+    """
+    path = Path(path)
+    left: list[str] = []
+    right: list[str] = []
+    is_same: list[bool] = []
+    folds: list[int] = []
+    seen: dict[tuple[str, str], int] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in the form of splits.txt: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        fold, first, second, same = _split(path, number, line)
+        key = (min(first, second), max(first, second))
+        if key in seen:
+            raise ValueError(
+                f"{path}, line {number}: the pair of line {seen[key]} again. Received: {line!r}"
+            )
+        seen[key] = number
+        folds.append(fold)
+        left.append(first)
+        right.append(second)
+        is_same.append(same)
+    if not left:
+        raise ValueError(f"{path} must hold pairs of videos. Received: no line at all")
+    return Pairs(left, right, np.array(is_same, bool), np.array(folds, np.int64))
+
+
+def evaluate(
+    embedder: Any,
+    frames: str | os.PathLike[str] | None,
+    splits: str | os.PathLike[str] | Pairs,
+    pooling: str = "mean",
+    landmarks: Landmarks | None = None,
+    max_frames: int | None = None,
+    flip: bool = True,
+    progress: ProgressCallback | None = None,
+    *,
+    frame_pairs: int = 100,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+    search: str = "exact",
+) -> ProtocolResult:
+    """Run the YouTube Faces protocol, video by video.
+
+    At most 256 frames are in memory at a time, whatever the length of the videos.
+
+    Args:
+        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (see `precomputed`),
+            named `person/video/frame.jpg`, or `person/video` where they are pooled already.
+        frames: the folder that holds `person/video/frame.jpg`; None with stored embeddings.
+        splits: `splits.txt`, or what `read_splits` returned.
+        pooling: `"mean"` of the frames' embeddings, or `"mean_normalized"`: each embedding (of
+            the frame and of its mirror image) is scaled to unit length first; `"best_frame"`: the
+            frame whose embedding is longest, which tends to be the clearest one where the network
+            does not scale its output; `"frame_pairs"`: no pooling, a score is the mean cosine of
+            random pairs of frames.
+        landmarks: a landmark file with `person/video/frame.jpg` names, or such a mapping; None
+            when the frames are aligned.
+        max_frames: take at most so many frames of a video, evenly spaced; None takes all.
+        flip: whether mirror images are embedded as well.
+        progress: called with (videos done, videos in all).
+        frame_pairs: how many pairs of frames `"frame_pairs"` draws for a pair of videos.
+        seed: of that draw.
+        cache: as for `lfw.evaluate`.
+        search: as for `lfw.evaluate`.
+
+    Returns:
+        The 2x2 table of flip and mean subtraction; the headline says the pooling.
+
+    Raises:
+        FileNotFoundError: a file or the folder does not exist.
+        ValueError: videos are missing or empty, frames cannot be used (all are listed), or
+            `splits` is malformed.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}. Received: {pooling!r}")
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f"max_frames must be at least 1. Received: {max_frames}")
+    if frame_pairs < 1:
+        raise ValueError(f"frame_pairs must be at least 1. Received: {frame_pairs}")
+    root = None if frames is None else existing_folder("frames", frames)
+    pairs = splits if isinstance(splits, Pairs) else read_splits(splits)
+    check_pairs(pairs.is_same, pairs.folds, search)
+    model = open_model(embedder)
+    source = open_source(model, root, landmarks, flip, cache, "frames", "frames")
+    videos, left, right = pairs.images()
+    listed = _stored_frames(model, videos) if root is None else _list_frames(root, videos)
+    files = {video: _sample(names, max_frames) for video, names in listed.items()}
+    count = sum(len(names) for names in files.values())
+    if pooling == "frame_pairs":
+        found, count = verify_frame_pairs(source, pairs, files, frame_pairs, seed, progress, search)
+    else:
+        plain, mirrored = pool_videos(source, files, pooling, progress)
+        found = verify_embeddings(
+            plain,
+            mirrored,
+            left,
+            right,
+            pairs.is_same,
+            pairs.folds,
+            videos,
+            labels=people(videos),
+            search=search,
+        )
+    items = f"{len(videos):,} videos ({count:,} frames)"
+    sampled = f" At most {max_frames} frames of a video, evenly spaced." if max_frames else ""
+    drawn = f" {frame_pairs} frame pairs a pair of videos, seed {seed}."
+    return ProtocolResult(
+        table=found.table,
+        name="ytf",
+        protocol=describe(pairs, items, source.flip, "of splits.txt", search)
+        + f" {POOLINGS[pooling]}{drawn if pooling == 'frame_pairs' else ''}{sampled}",
+        embedder=model,
+        pairs=pairs,
+        num_items=len(videos),
+    )
+
+
+def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
+    """Return video -> relative paths of its frames in time order; every video must have some."""
+    problems = Problems("videos")
+    files = {}
+    for video in videos:
+        folder = root / video
+        found = image_names(folder) if folder.is_dir() else []
+        if found:
+            files[video] = [f"{video}/{name}" for name in sorted(found, key=_natural)]
+        else:
+            problems.add(video, "missing" if not folder.is_dir() else "no frames in it")
+    problems.raise_if_any(len(videos), root)
+    return files
+
+
+def _stored_frames(model: StoredEmbeddings, videos: list[str]) -> dict[str, list[str]]:
+    """Return video -> names of its stored embeddings: its frames', or its own."""
+    frames: dict[str, list[str]] = {}
+    for name in model.names:
+        video = "/".join(name.split("/")[:2])
+        frames.setdefault(video, []).append(name)
+    problems = Problems("videos")
+    files = {}
+    for video in videos:
+        if video in frames:
+            files[video] = sorted(frames[video], key=_natural)
+        else:
+            problems.add(video, "not in the file of embeddings")
+    problems.raise_if_any(len(videos), model.path or "the given embeddings")
+    return files
+
+
+def _sample(names: list[str], most: int | None) -> list[str]:
+    """Take at most so many frames, from the middle of stretches of equal length."""
+    if most is None or len(names) <= most:
+        return names
+    return [names[int(i)] for i in (np.arange(most) + 0.5) * len(names) / most]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort 0.10.jpg after 0.9.jpg."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _split(path: Path, number: int, line: str) -> tuple[int, str, str, bool]:
+    fields = [field.strip() for field in line.split(",")]
+    well_formed = (
+        len(fields) == 5
+        and fields[0].isdecimal()
+        and fields[1].isdecimal()
+        and fields[4] in ("0", "1")
+        and all(re.fullmatch(r"[^/\\]+/[^/\\]+", video) for video in fields[2:4])
+        and not any(part in (".", "..") for video in fields[2:4] for part in video.split("/"))
+    )
+    if not well_formed:
+        raise ValueError(
+            f"{path}, line {number}: expected 'fold, number, person/video, person/video, 0 or 1'. "
+            f"Received: {line[:120]!r}"
+        )
+    first, second, same = fields[2], fields[3], fields[4] == "1"
+    if first == second or same != (first.split("/")[0] == second.split("/")[0]):
+        raise ValueError(
+            f"{path}, line {number}: the names and the label contradict each other. "
+            f"Received: {line!r}"
+        )
+    return int(fields[0]), first, second, same
+
+
+ONE_LENGTH = 1e-3  # relative spread of norms below which a network must scale its output
+
+
+def pool_videos(
+    source: Source,
+    files: Mapping[str, Sequence[str]],
+    pooling: str,
+    progress: ProgressCallback | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return one embedding a video; one piece of one video is in memory at a time.
+
+    Args:
+        source: where the frames' embeddings come from.
+        files: video -> names of its frames.
+        pooling: `"mean"`, `"mean_normalized"` or `"best_frame"`.
+        progress: called with (videos done, videos in all).
+
+    Returns:
+        float64 (videos, embedding_dim), and that of the mirror images or None.
+
+    Raises:
+        ValueError: frames cannot be used (all are listed); an embedding is zero or not finite (its
+            frame is named); or the best frame is asked for and all
+            embeddings have one length.
+    """
+    pooled = np.zeros((2 if source.flip else 1, len(files), source.embedding_dim))
+    longest = np.full(len(files), -1.0)
+    shortest = np.inf
+    try:
+        for i, names in enumerate(files.values()):
+            at = 0
+            for piece in source.stream(names):
+                sides = [np.asarray(side, np.float64) for side in piece if side is not None]
+                for side in sides:  # in a mean a frame without a direction would go unseen
+                    check_embeddings(side, names[at : at + len(side)], count=False)
+                at += len(sides[0])
+                norms = np.linalg.norm(sides[0], axis=1)
+                if pooling == "best_frame":
+                    best = int(np.argmax(norms))
+                    shortest = min(shortest, float(np.min(norms)))
+                    if norms[best] > longest[i]:
+                        longest[i] = norms[best]
+                        pooled[:, i] = [side[best] for side in sides]
+                else:
+                    pooled[:, i] += [_sum(side, pooling) for side in sides]
+            if progress is not None:
+                progress(i + 1, len(files))
+    finally:
+        source.close()
+    source.check(sum(map(len, files.values())))
+    if pooling == "best_frame":
+        if np.max(longest) - shortest <= ONE_LENGTH * np.max(longest):
+            raise ValueError(
+                "pooling best_frame takes the frame with the longest embedding. Received: "
+                "embeddings that are all of one length; the network scales them itself"
+            )
+    else:
+        pooled /= np.array([len(names) for names in files.values()])[:, None]
+    return pooled[0], pooled[1] if source.flip else None
+
+
+def _sum(vectors: NDArray[np.float64], pooling: str) -> NDArray[np.float64]:
+    if pooling == "mean_normalized":
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = vectors / np.maximum(norms, np.finfo(np.float64).tiny)
+    return np.asarray(vectors.sum(axis=0))

@@ -1,0 +1,107 @@
+"""The network as the converters get it: float32, no training-only parts, stable tensor names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.export.options import Options
+
+INPUT_NAME = "image"
+OUTPUT_NAME = "embedding"
+_LEAST_SQUARED_NORM = 1e-24  # a zero embedding stays zero
+
+
+def inference_graph(
+    backbone: keras.Model,
+    input_size: tuple[int, int],
+    options: Options | None = None,
+    network: EmbedderMetadata | None = None,
+) -> keras.Model:
+    """Return a model for the converters that computes what `backbone` computes, and `options`.
+
+    It takes an input named `image` and returns a dict with the one key `embedding` (both become the
+    tensors' names). A `Flatten` becomes a reshape to a constant shape: Keras' own asks for the
+    batch size at run time, which costs four operators and splits a delegate's partition in two.
+
+    Args:
+        backbone: images (n, height, width, 3) to embeddings (n, embedding_dim), in float32 (the
+            formats know no bfloat16; `in_float32` makes it so).
+        input_size: height and width of the exported input, in pixels.
+        options: what is built in around it.
+        network: how the backbone is fed; only for `input_dtype="uint8"`.
+
+    Returns:
+        A functional model with its own copy of the weights.
+
+    Example:
+
+    >>> image = keras.Input((8, 8, 3))
+    >>> network = keras.Model(image, keras.layers.Flatten()(image))
+    >>> graph = inference_graph(network, (8, 8), Options("uint8", flip_concat=True))
+    >>> graph.input.dtype, graph.output["embedding"].shape
+    ('uint8', (None, 384))
+    """
+    options, network = options or Options(), network or EmbedderMetadata()
+    copy = keras.models.clone_model(backbone, call_function=_call)
+    copy.set_weights(backbone.get_weights())
+    first = options.layout == "nchw"
+    shape = (3, *input_size) if first else (*input_size, 3)
+    image = keras.Input(shape, dtype=options.input_dtype, batch_size=options.batch, name=INPUT_NAME)
+    x = _pixels(image, options, network, first)
+    if options.flip_concat:
+        x = _with_mirror(x, shape, first)
+    if first:
+        x = keras.ops.transpose(x, (0, 2, 3, 1))
+    embedding = keras.tree.flatten(copy(x))[0]
+    if options.flip_concat:
+        embedding = keras.ops.reshape(embedding, (-1, 2 * embedding.shape[-1]))
+    if options.normalize:
+        squared = keras.ops.sum(embedding * embedding, axis=-1, keepdims=True)
+        embedding = embedding / keras.ops.sqrt(keras.ops.maximum(squared, _LEAST_SQUARED_NORM))
+    graph = keras.Model(image, {OUTPUT_NAME: embedding}, name=backbone.name)
+    # Keras exports only what has been called once.
+    graph(keras.ops.zeros((options.batch or 1, *shape), dtype=options.input_dtype))
+    return graph
+
+
+def _pixels(image: Any, options: Options, network: EmbedderMetadata, first: bool) -> Any:
+    """Turn uint8 RGB pixels into what the network was trained on; leave a float input alone."""
+    if options.input_dtype != "uint8":
+        return image
+    x = keras.ops.cast(image, "float32")
+    if network.channel_order == "bgr":
+        x = x[:, ::-1] if first else x[..., ::-1]
+    mean, scale = _constant(network.pixel_mean, first), _constant(network.pixel_scale, first)
+    # A product, for division is slow. The difference is exact, also in float16 (mean 127.5).
+    return (x - mean) * (1.0 / scale)
+
+
+def _constant(value: float | tuple[float, ...], first: bool) -> Any:
+    """Return a number, or three numbers that broadcast over the image."""
+    import numpy as np
+
+    if isinstance(value, tuple):
+        return np.reshape(np.asarray(value, np.float32), (3, 1, 1) if first else (1, 1, 3))
+    return value
+
+
+def _with_mirror(x: Any, shape: tuple[int, int, int], first: bool) -> Any:
+    """Return (2 n, ...): each image, then its mirror image.
+
+    They are joined along the rows and cut apart by a reshape, which needs no batch size at run
+    time. With channels first the first axis to join along is the channels'.
+    """
+    mirrored = x[:, :, :, ::-1] if first else x[:, :, ::-1]
+    return keras.ops.reshape(keras.ops.concatenate([x, mirrored], axis=1), (-1, *shape))
+
+
+def _call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(layer, keras.layers.Flatten) and layer.data_format == "channels_last":
+        (tensor,) = args
+        width = keras.layers.Flatten.compute_output_shape(layer, tensor.shape)[-1]
+        if width is not None and len(tensor.shape) > 1:
+            return keras.ops.reshape(tensor, (-1, width))
+    return layer(*args, **kwargs)

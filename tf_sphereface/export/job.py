@@ -1,0 +1,163 @@
+"""What the pipeline and the two formats tell each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.embedder.runtimes import to_network
+from tf_sphereface.export.inference_graph import INPUT_NAME
+from tf_sphereface.export.options import Options
+
+KINDS = ("none", "float16", "dynamic", "int8")
+FACES_AT_ONCE = 4  # whose extremes are one sample of a tensor's range
+
+Progress = Callable[[int, int], None]
+
+
+class Inputs:
+    """Faces as the converted network's inputs, made when asked.
+
+    Args:
+        faces: uint8 RGB, (n, height, width, 3).
+        metadata: how the file is fed.
+    """
+
+    def __init__(self, faces: np.ndarray, metadata: EmbedderMetadata) -> None:
+        self._faces, self._metadata = faces, metadata
+        self.batch = metadata.batch
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def take(self, start: int, count: int) -> dict[str, np.ndarray]:
+        """Return a batch; the last face is repeated where a fixed batch is not filled."""
+        faces = self._faces[start : start + count]
+        if self.batch is not None:
+            missing = self.batch - len(faces)
+            faces = np.concatenate([faces, np.repeat(faces[-1:], missing, axis=0)])
+        values = to_network(faces, self._metadata)
+        if self._metadata.layout == "nchw":
+            values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        return {INPUT_NAME: values}
+
+    def pieces(self, start: int, count: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yield faces `start` to `start + count` in batches that the file takes."""
+        stop = min(start + count, len(self))
+        step = self.batch or count
+        for first in range(start, stop, step):
+            yield self.take(first, min(step, stop - first))
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One quantisation.
+
+    Attributes:
+        kind: a value of `quantize`, not `"none"`.
+        inputs: calibration faces, None without.
+        options: what is built in around the network.
+        scratch: a folder for the converters.
+        progress: called with (faces done, faces in all) during calibration.
+        float_layers: names, as `LayerError` has them, of the layers that stay in float.
+    """
+
+    kind: str
+    inputs: Inputs | None
+    options: Options
+    scratch: Path
+    progress: Progress | None
+    float_layers: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerError:
+    """One convolution or matrix of an int8 file, against the float32 file on the same faces.
+
+    Errors are norms of differences over the norm of the float activation, averaged over the faces.
+
+    Attributes:
+        name: of the layer's output in the file.
+        operator: such as `"CONV_2D"` or `"Conv"`.
+        error: of the layer's output, with all that came before it.
+        added: what the layer itself adds to the error of its input: `sqrt(error^2 - input^2)`, 0
+            where the error falls.
+        in_float: whether the layer was left in float.
+    """
+
+    name: str
+    operator: str
+    error: float
+    added: float
+    in_float: bool = False
+
+
+def rank_layers(
+    layers: list[tuple[str, str, str]], errors: dict[str, float], in_float: tuple[str, ...]
+) -> list[LayerError]:
+    """Return the layers, those that add most first.
+
+    Args:
+        layers: operator, name of its input, name of its output.
+        errors: of every tensor that both files have.
+        in_float: the names of layers that were left in float.
+
+    Example:
+
+    >>> ranked = rank_layers([("Conv", "x", "a"), ("Conv", "a", "b")], {"a": 0.3, "b": 0.5}, ())
+    >>> [(layer.name, round(layer.added, 3)) for layer in ranked]
+    [('b', 0.4), ('a', 0.3)]
+    """
+    found = []
+    for operator, source, name in layers:
+        if name not in errors:
+            continue
+        before = errors.get(source, 0.0)
+        added = max(errors[name] ** 2 - before**2, 0.0) ** 0.5
+        found.append(LayerError(name, operator, errors[name], added, name in in_float))
+    return sorted(found, key=lambda layer: -layer.added)
+
+
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Return the norm of the difference over the norm of what was expected."""
+    expected = np.asarray(expected, np.float64).ravel()
+    difference = np.asarray(actual, np.float64).ravel() - expected
+    return float(np.linalg.norm(difference) / max(float(np.linalg.norm(expected)), 1e-30))
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One file format: its converters and how its files carry metadata.
+
+    Attributes:
+        name: `"tflite"` or `"onnx"`, which is the suffix too.
+        kinds: the values of `quantize` that it knows.
+        to_float: (graph, scratch folder) to the float32 file's content.
+        quantize: (float32 content, job) to the content of another kind.
+        embed: (content, metadata) to the content with the metadata inside.
+        explain: (float32 content, int8 content, job) to every layer's error.
+        partitions: content to the number of pieces that a delegate runs; None where there is none.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    to_float: Callable[[keras.Model, Path], bytes]
+    quantize: Callable[[bytes, Job], bytes]
+    embed: Callable[[bytes, EmbedderMetadata], bytes]
+    explain: Callable[[bytes, bytes, Job], list[LayerError]]
+    partitions: Callable[[bytes], int | None]
+
+    def kind(self, quantize: str | None) -> str:
+        """Return the kind's name, `"none"` for None; refuse what this format does not know."""
+        kind = "none" if quantize is None else quantize
+        if kind not in self.kinds:
+            raise ValueError(
+                f"quantize must be one of {', '.join(self.kinds)} for .{self.name} files. "
+                f"Received: {quantize!r}"
+            )
+        return kind

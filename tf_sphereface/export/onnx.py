@@ -1,0 +1,262 @@
+"""ONNX files: float32, float16 and static int8."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.export.calibration_faces import FaceSource
+from tf_sphereface.export.gate import Gate
+from tf_sphereface.export.job import (
+    FACES_AT_ONCE,
+    Format,
+    Inputs,
+    Job,
+    LayerError,
+    Progress,
+    rank_layers,
+    relative_error,
+)
+from tf_sphereface.export.onnx_rewrites import (
+    PRELU,
+    WEIGHTED,
+    drop_cast_pairs,
+    fold_transpose,
+    outside,
+    set_batch,
+    shorten_prelu,
+)
+from tf_sphereface.export.options import Options
+from tf_sphereface.export.pipeline import Checks, embed_in_onnx, export
+from tf_sphereface.export.quiet import quiet
+from tf_sphereface.export.report import ExportReport
+from tf_sphereface.utils.optional import require
+
+OPSET = 18  # the highest that tf2onnx writes
+_EXPLAINED = 8  # faces whose activations are compared
+
+
+def export_onnx(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    quantize: str | None = None,
+    calibration: FaceSource | None = None,
+    metadata: EmbedderMetadata | None = None,
+    *,
+    gate: Gate | None = None,
+    progress: Progress | None = None,
+    input_dtype: str = "float32",
+    flip_concat: bool = False,
+    normalize: bool = False,
+    layout: str = "nhwc",
+    batch: int | None = None,
+    explain: bool = False,
+    float_layers: int = 0,
+) -> ExportReport:
+    """Write a model's embedding part as an ONNX file that has been run and compared.
+
+    The file takes `image`, float32 (batch, height, width, 3), normalised as its metadata says (by
+    default RGB, `(x - 127.5) / 128`), and returns `embedding`, float32 (batch, embedding_dim), not
+    of unit length, both in every kind. Opset 18.
+
+    Args:
+        model: a `FaceClassifier`, a backbone, or a model that ends in `AngularDense`.
+        path: where to write; must end in `.onnx`. The metadata goes into the file and into
+            `<path>.json`.
+        quantize: `"none"` or None for float32; `"float16"`, weights and arithmetic of half the
+            size; `"int8"`, static QDQ: int8 weights per channel, of 7 bits so that no processor's
+            sums overflow, and uint8 activations by ranges found on `calibration`.
+        calibration: aligned faces: uint8 RGB (n, height, width, 3), a folder of images, or an
+            iterable of such batches. At most 256 are used. int8 needs them; for the other kinds
+            they replace the synthetic faces of the comparison.
+        metadata: what to say about the network; None: the project's defaults.
+        gate: checks accuracy on pairs of faces before the file appears.
+        progress: called with (faces done, faces in all) during calibration.
+        input_dtype: `"uint8"` builds channel order and normalisation in: RGB pixels go in.
+        flip_concat: build the mirror image in: the output is both embeddings, (n, 2 embedding_dim).
+        normalize: build in the division by the L2 norm: the output has unit length.
+        layout: order of the input's axes: `"nhwc"`, or `"nchw"`, which saves a transpose.
+        batch: how many faces the file takes at once; None: any number.
+        explain: measure every layer's error (int8); the worst ones come first in `report.layers`.
+        float_layers: how many of the worst layers may stay in float where the checks or the gate
+            would fail otherwise (int8): one, then two, four, ... are tried.
+
+    Returns:
+        What was measured on the file.
+
+    Raises:
+        ExportError: the converter failed, or the file did not compute what Keras computes; the path
+            is as it was before.
+        ValueError: an unknown kind, another suffix, another kind of model, no or wrong calibration
+            faces.
+        ImportError: the `export` extra is not installed.
+        OSError: the folder cannot be written.
+
+    Example:
+
+    ```python
+    report = export_onnx(model, "model.onnx")
+    print(report.size_bytes, report.cosine_mean, report.note)
+    ```
+    """
+    options = Options(input_dtype, flip_concat, normalize, layout, batch)
+    checks = Checks(gate, explain, float_layers, progress)
+    return export(_ONNX, model, path, quantize, calibration, metadata, options, checks)
+
+
+def _to_float(graph: keras.Model, scratch: Path) -> bytes:
+    onnx = require("onnx", extra="export")
+    slim = require("onnxslim", extra="export").slim
+    for needed in ("tf2onnx", "onnxruntime"):
+        require(needed, extra="export")
+    path = scratch / "float.onnx"
+    with quiet():
+        graph.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
+        model = slim(onnx.load(str(path)))
+        shorten_prelu(model)
+        fold_transpose(model)
+    set_batch(model, graph.inputs[0].shape[0])
+    return bytes(model.SerializeToString())
+
+
+def _quantize(content: bytes, job: Job) -> bytes:
+    if job.kind == "int8" and job.inputs is not None:
+        return _to_int8(content, job.inputs, job)
+    return _to_float16(content, job)
+
+
+def _to_float16(content: bytes, job: Job) -> bytes:
+    onnx = require("onnx", extra="export")
+    float16 = require("onnxruntime.transformers.float16", extra="export")
+    models = require("onnxruntime.quantization.onnx_model", extra="export")
+    model = onnx.load_from_string(content)
+    with quiet():
+        half = float16.convert_float_to_float16(
+            model, keep_io_types=True, node_block_list=_kept(model, job)
+        )
+        drop_cast_pairs(half)
+        models.ONNXModel(half).topological_sort()
+    return bytes(half.SerializeToString())
+
+
+def _to_int8(content: bytes, inputs: Inputs, job: Job) -> bytes:
+    """Quantise with pairs of QuantizeLinear and DequantizeLinear around every operator.
+
+    The other layout (QOperator) turns these networks to garbage (cosine 0.5) without an error.
+    """
+    onnx = require("onnx", extra="export")
+    quantization = require("onnxruntime.quantization", extra="export")
+    shapes = require("onnxruntime.quantization.shape_inference", extra="export")
+    source, prepared = job.scratch / "float.onnx", job.scratch / "prepared.onnx"
+    quantized = job.scratch / "int8.onnx"
+    source.write_bytes(content)
+    with quiet():
+        # Symbolic shape inference needs sympy and knows nothing more about these graphs.
+        # A path, not a model: given a model it looks for weights in files that it deletes.
+        shapes.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(prepared),
+            str(quantized),
+            _Reader(inputs, job.progress),
+            quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            # Weights of 7 bits. Processors without VNNI add pairs of products in 16 bits, where two
+            # of 255 * 127 do not fit: the file would compute something else on them, silently.
+            reduce_range=True,
+            # A range is the mean of the batches' extremes, as in TensorFlow Lite.
+            extra_options={"CalibMovingAverage": True},
+            nodes_to_exclude=_kept(onnx.load(str(prepared)), job),
+        )
+    return quantized.read_bytes()
+
+
+def _kept(model: Any, job: Job) -> list[str]:
+    """Return the names of the nodes that stay in float32."""
+    nodes = list(model.graph.node)
+    # A PReLU in int8 rounds four times, and is no faster than in float.
+    kept = {node.name for node in nodes if node.name.endswith(PRELU) and job.kind == "int8"}
+    if job.options.wraps:
+        listed = [(node.op_type in WEIGHTED, node.input, node.output) for node in nodes]
+        kept |= {nodes[i].name for i in outside(listed)}
+    return sorted(kept | {node.name for node in nodes if set(node.output) & set(job.float_layers)})
+
+
+class _Reader:
+    """Hands the calibration faces to ONNX Runtime batch by batch (its CalibrationDataReader)."""
+
+    def __init__(self, inputs: Inputs, progress: Progress | None) -> None:
+        self._inputs, self._progress, self._next = inputs, progress, 0
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """Return the next batch, or None after the last."""
+        if self._next >= len(self._inputs):
+            return None
+        size = self._inputs.batch or FACES_AT_ONCE
+        batch = self._inputs.take(self._next, size)
+        self._next = min(self._next + size, len(self._inputs))
+        if self._progress is not None:
+            self._progress(self._next, len(self._inputs))
+        return batch
+
+    def __iter__(self) -> _Reader:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch = self.get_next()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+
+def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]:
+    """Return every layer's error, from the activations of both files."""
+    onnx = require("onnx", extra="export")
+    if job.inputs is None:
+        return []
+    expected, actual = (
+        _activations(each, job.inputs, job.scratch) for each in (float_content, content)
+    )
+    errors = {}
+    for name, values in expected.items():
+        # What the next operator sees: after quantisation, where the output is quantised.
+        seen = actual.get(f"{name}_DequantizeLinear_Output", actual.get(name))
+        if seen is not None:
+            pairs = zip(seen, values, strict=True)
+            errors[name] = float(np.mean([relative_error(a, b) for a, b in pairs]))
+    model = onnx.load_from_string(float_content)
+    for relu in [node for node in model.graph.node if node.op_type == "Relu"]:
+        # The quantiser drops a Relu, whose range does the same; the layer then has its output.
+        if relu.output[0] in errors:
+            errors.setdefault(relu.input[0], errors[relu.output[0]])
+    nodes = [node for node in model.graph.node if node.op_type in WEIGHTED]
+    layers = [(node.op_type, node.input[0], node.output[0]) for node in nodes]
+    return rank_layers(layers, errors, job.float_layers)
+
+
+def _activations(content: bytes, inputs: Inputs, scratch: Path) -> dict[str, list[np.ndarray]]:
+    """Return every float tensor's values, a batch each, with ONNX Runtime's debugging tools."""
+    debug = require("onnxruntime.quantization.qdq_loss_debug", extra="export")
+    source, augmented = scratch / "explained.onnx", scratch / "augmented.onnx"
+    source.write_bytes(content)
+    with quiet():
+        debug.modify_model_output_intermediate_tensors(str(source), str(augmented))
+        batches = inputs.pieces(0, _EXPLAINED)
+        return dict(debug.collect_activations(str(augmented), batches))
+
+
+_ONNX = Format(
+    "onnx",
+    ("none", "float16", "int8"),
+    _to_float,
+    _quantize,
+    embed_in_onnx,
+    _explain,
+    lambda content: None,
+)

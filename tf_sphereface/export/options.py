@@ -1,0 +1,92 @@
+"""What is built into an exported file around the network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tf_sphereface.embedder.embedder import EmbedderMetadata
+
+INPUTS = ("float32", "uint8")
+LAYOUTS = ("nhwc", "nchw")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is built in; all of it stays in float, outside the quantised part.
+
+    Args:
+        input_dtype: `"float32"`, normalised pixels in the network's channel order; or `"uint8"`,
+            RGB pixels as they are, the channel order and the normalisation built in.
+        flip_concat: the network embeds the mirror image as well and returns both embeddings,
+            concatenated: (n, 2 d).
+        normalize: the output has unit length (both halves together).
+        layout: `"nhwc"`, or `"nchw"` for the axes (n, 3, height, width).
+        batch: how many faces the file takes at once; None: any number.
+
+    Raises:
+        ValueError: a value outside its range; the argument is named.
+    """
+
+    input_dtype: str = "float32"
+    flip_concat: bool = False
+    normalize: bool = False
+    layout: str = "nhwc"
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("input_dtype", INPUTS), ("layout", LAYOUTS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(allowed)}. Received: {getattr(self, name)!r}"
+                )
+        if self.batch is not None and (not isinstance(self.batch, int) or self.batch < 1):
+            raise ValueError(f"batch must be at least 1, or None. Received: {self.batch!r}")
+
+    @property
+    def wraps(self) -> bool:
+        """Whether there is anything around the network that must stay in float."""
+        return self.input_dtype == "uint8" or self.flip_concat or self.normalize
+
+    def applied_to(self, network: EmbedderMetadata) -> EmbedderMetadata:
+        """Return what the file says about itself, from what the network says.
+
+        A threshold that was not measured on image and mirror image together does not hold for
+        their embedding, and is dropped.
+
+        Example:
+
+        >>> network = EmbedderMetadata(embedding_dim=128, threshold=0.3)
+        >>> file = Options("uint8", flip_concat=True).applied_to(network)
+        >>> file.embedding_dim, file.flip, file.threshold, file.pixel_mean, file.pixel_scale
+        (256, 'concat', None, 0.0, 1.0)
+        """
+        changes: dict[str, object] = {"layout": self.layout, "batch": self.batch}
+        extra = dict(network.extra)
+        if self.input_dtype == "uint8":
+            built_in = {
+                "channel_order": network.channel_order,
+                "pixel_mean": _as_json(network.pixel_mean),
+                "pixel_scale": _as_json(network.pixel_scale),
+            }
+            extra["export"] = {**extra.get("export", {}), "built_in": built_in}
+            changes |= {
+                "input_dtype": "uint8",
+                "channel_order": "rgb",
+                "pixel_mean": 0.0,
+                "pixel_scale": 1.0,
+            }
+        if self.flip_concat:
+            changes |= {"flip_built_in": True, "flip": "concat", "normalized": False}
+            if network.embedding_dim is not None:
+                changes["embedding_dim"] = 2 * network.embedding_dim
+            if network.flip != "concat":
+                changes |= {"threshold": None, "threshold_far": None}
+                extra.pop("calibration", None)  # of that threshold
+        if self.normalize:
+            changes["normalized"] = True
+        return dataclasses.replace(network, extra=extra, **changes)  # type: ignore[arg-type]
+
+
+def _as_json(value: float | tuple[float, ...]) -> float | list[float]:
+    """Return one number, or one a channel, as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,230 @@
+"""The angular head for very many classes: a step sees the centres it needs, and a sample."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tf_sphereface.layers.angular_dense import row_norms, unit_columns
+from tf_sphereface.losses import head_output
+
+_NAME = "sampled_centres"  # the optimizer's slots of this weight are found by it
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class SampledAngularDense(keras.layers.Layer):
+    """`AngularDense` that trains on a sample of its class centres, new in each step.
+
+    A step needs the centres of the classes in its batch; of the others a random sample serves. The
+    cross-entropy is then over the sampled classes alone. All else is as in `AngularDense`: the
+    embedding's gradient, the update of the centres that were drawn, the optimizer. Centres and
+    their optimizer state that were not drawn stay as they are, decay included.
+
+    Called as a layer it computes all classes (evaluation). `FaceClassifier(..., sample_rate=0.1)`
+    makes it and runs `choose`, `load`, `sampled` and `store` around each update; the sample has one
+    size, so XLA compiles the step once.
+
+    Args:
+        num_classes: number of class centres.
+        sample_rate: share of the centres that a step sees, in (0, 1].
+        seed: of the samples.
+        **kwargs: `name`, `trainable`.
+
+    Input shape: `(batch, embedding_dim)`. Output shape: `(batch, num_classes + 1)`, float32.
+
+    Raises:
+        ValueError: `sample_rate` is not in (0, 1].
+
+    Source: An et al., "Partial FC: Training 10 Million Identities on a Single Machine", 2021.
+
+    Example:
+
+    >>> head = SampledAngularDense(1000, sample_rate=0.1)
+    >>> head(keras.random.normal((2, 8))).shape, head.sample_size
+    (TensorShape([2, 1001]), 100)
+    """
+
+    def __init__(self, num_classes: int, sample_rate: float, seed: int = 0, **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.num_classes = int(num_classes)
+        self.sample_rate = check_sample_rate(sample_rate)
+        self.seed = int(seed)
+        self.sample_size = min(self.num_classes, math.ceil(self.sample_rate * self.num_classes))
+        self._slots: tuple[Any, ...] = ()
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create all centres, `(num_classes, embedding_dim)`, and a step's, `(sample, ...)`."""
+        width = input_shape[-1]
+        self.centres = self.add_weight(
+            name="centres",
+            shape=(self.num_classes, width),
+            # fan_out of the transposed kernel: the paper's U(+-sqrt(3 / embedding_dim))
+            initializer=keras.initializers.VarianceScaling(1.0, "fan_out", "uniform"),
+            trainable=False,
+        )
+        self.drawn = self.add_weight(
+            name=_NAME, shape=(self.sample_size, width), initializer="ones"
+        )
+
+    @property
+    def kernel(self) -> Any:
+        """All centres as `AngularDense` has them, `(embedding_dim, num_classes)`."""
+        return ops.transpose(self.centres)
+
+    @property
+    def stores(self) -> list[Any]:
+        """The variables that hold every class: the centres and their optimizer state."""
+        return [self.centres, *(store for store, _ in self._slots)]
+
+    def call(self, inputs: Any) -> Any:
+        """Return `||x|| cos(theta_j)` for all classes, then `-||x||`."""
+        return self._outputs(inputs, self.centres)
+
+    def sampled(self, inputs: Any) -> Any:
+        """Return the same over the step's sample, `(batch, sample_size + 1)`."""
+        return self._outputs(inputs, self.drawn)
+
+    def _outputs(self, inputs: Any, centres: Any) -> Any:
+        embedding = ops.cast(inputs, "float32")
+        logits = ops.matmul(embedding, ops.transpose(unit_columns(centres, axis=1)))
+        return head_output.join(logits, row_norms(embedding))
+
+    # Around an update ----------------------------------------------------------------------------
+
+    def attach(self, optimizer: Any) -> None:
+        """Give each slot that an optimizer keeps for a sample a store for all classes.
+
+        Raises:
+            ValueError: the optimizer averages or accumulates over steps, whose samples differ.
+        """
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        if inner.gradient_accumulation_steps or inner.use_ema:
+            raise ValueError(
+                "sample_rate below 1 does not go together with gradient_accumulation_steps or "
+                "use_ema: they add up over steps, and each step draws other centres. Received: "
+                f"gradient_accumulation_steps={inner.gradient_accumulation_steps}, "
+                f"use_ema={inner.use_ema}"
+            )
+        shape = tuple(self.drawn.shape)
+        windows = [v for v in inner.variables if _NAME in v.path and tuple(v.shape) == shape]
+        known = [store for store, _ in self._slots]
+        self._tracker.unlock()  # as Keras does where it adds weights to a built layer
+        for number in range(len(known), len(windows)):
+            first = float(ops.convert_to_numpy(windows[number])[0, 0])  # what a slot starts with
+            known.append(
+                self.add_weight(
+                    name=f"slot_{number}",
+                    shape=tuple(self.centres.shape),
+                    initializer=keras.initializers.Constant(first),
+                    trainable=False,
+                )
+            )
+        # In an object that Keras does not look into: the weights are tracked already.
+        self._slots = tuple(zip(known, windows, strict=False))
+        self._tracker.lock()
+
+    def choose(self, labels: Any, step: Any) -> tuple[Any, Any]:
+        """Draw a step's sample, the same in each replica.
+
+        Args:
+            labels: this replica's, int32 `(batch,)`, in range.
+            step: number of applied updates.
+
+        Returns:
+            The classes, int32 `(sample_size,)`, ascending, among them all of the global batch; and
+            the place of each label in them, int32 `(batch,)`.
+
+        Raises:
+            ValueError: the batch may have more classes than the sample has places.
+        """
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        if labels.shape[0] is not None:
+            most = min(labels.shape[0] * replicas, self.num_classes)
+            if most > self.sample_size:
+                raise ValueError(
+                    f"sample_rate={self.sample_rate:g} draws {self.sample_size} of "
+                    f"{self.num_classes} centres, and a batch may hold {most} classes. Use "
+                    f"sample_rate >= {most / self.num_classes:.4g}, or a smaller batch."
+                )
+        everyone = labels if replicas == 1 else context.all_gather(labels, axis=0)
+        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(step, tf.int64)])
+        draws = tf.random.stateless_uniform([self.num_classes], seed)
+        present = tf.fill(tf.shape(everyone), 2.0)  # above every draw
+        draws = tf.tensor_scatter_nd_update(draws, everyone[:, None], present)
+        chosen = tf.sort(tf.math.top_k(draws, self.sample_size, sorted=False).indices)
+        return chosen, tf.searchsorted(chosen, labels, out_type=tf.int32)
+
+    def load(self, chosen: Any) -> None:
+        """Put the drawn centres and their optimizer state where the optimizer looks for them."""
+        pairs = [(self.centres, self.drawn), *self._slots]
+        tf.distribute.get_replica_context().merge_call(_load, args=(pairs, chosen))
+
+    def store(self, chosen: Any) -> None:
+        """Put the updated centres and their optimizer state back."""
+        pairs = [(self.centres, self.drawn), *self._slots]
+        tf.distribute.get_replica_context().merge_call(_store, args=(pairs, chosen))
+
+    # Saving --------------------------------------------------------------------------------------
+
+    def load_own_variables(self, store: Any) -> None:
+        """Read the weights; optimizer state is left out where no optimizer is attached."""
+        for number, variable in enumerate(self.weights):
+            if str(number) in store:
+                variable.assign(store[str(number)])
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the weights by number: a step's sample, the centres, their optimizer state."""
+        for number, variable in enumerate(self.weights):
+            store[str(number)] = variable.numpy()
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "sample_rate": self.sample_rate,
+            "seed": self.seed,
+        }
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, int]:
+        """Return `(batch, num_classes + 1)`."""
+        return (input_shape[0], self.num_classes + 1)
+
+
+def check_sample_rate(sample_rate: Any) -> float:
+    """Return the argument `sample_rate`, or raise ValueError."""
+    number = isinstance(sample_rate, int | float) and not isinstance(sample_rate, bool)
+    if not number or not 0 < sample_rate <= 1:
+        raise ValueError(
+            "Argument `sample_rate` must be a number in (0, 1]: the share of the class centres "
+            f"that a step sees. Received: sample_rate={sample_rate!r}"
+        )
+    return float(sample_rate)
+
+
+def _load(strategy: tf.distribute.Strategy, pairs: list[Any], chosen: Any) -> None:
+    for store, window in pairs:
+        strategy.extended.update(
+            window.value,
+            lambda window, store, rows: window.assign(tf.gather(store, rows)),
+            args=(store.value, chosen),
+            group=False,
+        )
+
+
+def _store(strategy: tf.distribute.Strategy, pairs: list[Any], chosen: Any) -> None:
+    for store, window in pairs:
+        strategy.extended.update(
+            store.value,
+            lambda store, window, rows: store.scatter_update(
+                tf.IndexedSlices(tf.convert_to_tensor(window), rows)
+            ),
+            args=(window.value, chosen),
+            group=False,
+        )

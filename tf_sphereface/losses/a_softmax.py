@@ -1,0 +1,181 @@
+"""A-Softmax, the loss of SphereFace."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+
+from tf_sphereface import angular
+from tf_sphereface.losses.cross_entropy import cross_entropy, target_norm_rest
+from tf_sphereface.losses.margin_loss import MarginLoss
+from tf_sphereface.losses.update_count import check_step, is_loading_quietly, read_step
+from tf_sphereface.schedules import LambdaAnnealing
+
+
+def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any) -> Any:
+    """Compute A-Softmax for each example.
+
+    Args:
+        labels: integer class of each example, `(batch,)`, in `[0, num_classes)`.
+        outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
+        margin: 1, 2, 3 or 4.
+        lambda_: weight of the plain cosine in the target logit, >= 0.
+
+    Returns:
+        Cross-entropy in nats, `(batch,)`; NaN where a label is out of range.
+
+    Source: CVPR 2017, eq. 7, with the released layer's blend.
+
+    Example:
+
+    >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])     # ||x|| = 3, cos = 2/3 and -1/3
+    >>> round(float(a_softmax([0], outputs, margin=1, lambda_=0.0)[0]), 4)
+    0.0486
+    """
+    plain, norms, rest = target_norm_rest(outputs, labels)
+    target = angular.a_softmax_logit(plain / norms, norms, margin, lambda_)
+    return cross_entropy(rest, target, labels, outputs.shape[-1] - 1)
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class ASoftmaxLoss(MarginLoss):
+    """The A-Softmax loss of SphereFace, with the annealed blend that makes it train.
+
+    The target logit of `AngularDense` becomes `||x|| (lambda cos + psi) / (1 + lambda)`, where psi
+    is the monotone form of `cos(margin * theta)`; the others stay. lambda falls with the number of
+    applied updates, which the loss reads from `step`.
+
+    Args:
+        margin: 1, 2, 3 or 4. Default 4. `margin=1` is the modified softmax (no margin).
+        annealing: a `LambdaAnnealing` (default: the paper's), or a number >= 0 for a constant
+            lambda; 0 is the paper's equation without any blend, which rarely trains from scratch.
+        step: where the number of applied updates is read: the optimizer (preferred), a variable,
+            an int (lambda is held there) or a callable. A plain tensor is refused: it would be a
+            constant. `FaceClassifier.compile` binds its own optimizer.
+        reduction: as in `keras.losses.Loss`.
+        name: as in `keras.losses.Loss`.
+
+    Call arguments: `y_true`, integer labels `(batch,)` or `(batch, 1)` in `[0, num_classes)`;
+    `y_pred`, the output of `AngularDense`, `(batch, num_classes + 1)`.
+
+    Raises:
+        ValueError: `margin` or `annealing` out of range; one-hot labels; outside XLA, a label out
+            of range (`InvalidArgumentError` in a graph); no step when lambda is needed.
+        TypeError: `step` is a plain tensor or something that cannot be read.
+
+    A loaded loss is held at the lambda with which it was saved, so that `evaluate` repeats the
+    figure; `bind_step(model)` lets training go on.
+
+    Source: CVPR 2017, eq. 7 and the authors' released layer.
+
+    Example:
+
+    >>> optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    >>> loss = ASoftmaxLoss(margin=4, step=optimizer)
+    >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])
+    >>> round(float(loss([0], outputs)), 4)                # lambda is 892.857: almost no margin
+    0.0489
+    """
+
+    def __init__(
+        self,
+        margin: int = 4,
+        annealing: LambdaAnnealing | float | None = None,
+        step: Any = None,
+        reduction: str = "sum_over_batch_size",
+        name: str = "a_softmax",
+    ) -> None:
+        super().__init__(name=name, reduction=reduction)
+        self.margin = angular.check_margin(margin)
+        self.annealing = _check_annealing(annealing)
+        self.step = check_step(step)
+
+    def __dir__(self) -> list[str]:
+        """Leave out `step`: Keras saves what it finds here, and would save the optimizer twice."""
+        return [name for name in super().__dir__() if name != "step"]
+
+    @property
+    def needs_step(self) -> bool:
+        """Whether the value depends on the number of updates."""
+        return self.margin > 1 and isinstance(self.annealing, LambdaAnnealing)
+
+    def current_lambda(self) -> Any:
+        """Return lambda for the update that comes next: a float or a scalar tensor.
+
+        Raises:
+            ValueError: it is needed and `step` is None.
+        """
+        if not isinstance(self.annealing, LambdaAnnealing):
+            return self.annealing
+        if self.step is None:
+            if not self.needs_step:
+                return 0.0
+            raise ValueError(
+                "ASoftmaxLoss does not know how many updates were applied, so it has no lambda. "
+                "Pass the optimizer: ASoftmaxLoss(..., step=optimizer); or use FaceClassifier, "
+                "which binds it by itself; or tf_sphereface.losses.bind_step(model) after loading."
+            )
+        return self.annealing(read_step(self.step) + 1)
+
+    def describe(self) -> str:
+        """Return margin and lambda in words, with the margin that is felt at the end."""
+        if self.margin == 1:
+            return "A-Softmax with margin 1: the modified softmax, no margin"
+        if isinstance(self.annealing, LambdaAnnealing):
+            last = self.annealing.minimum
+            fall = f"falls from {self.annealing.base:g} to {last:g}"
+        else:
+            last = self.annealing
+            fall = f"is {last:g}"
+        felt = float(angular.effective_margin(self.margin, last))
+        return (
+            f"A-Softmax with margin {self.margin} (times the angle); lambda {fall}, where the "
+            f"margin that is felt is {felt:.2f}"
+        )
+
+    def per_example(self, labels: Any, outputs: Any) -> Any:
+        """Return the loss of each example, `(batch,)`."""
+        return a_softmax(labels, outputs, self.margin, self.current_lambda())
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments; `step` as the int it stands at."""
+        scheduled = isinstance(self.annealing, LambdaAnnealing)
+        return {
+            **super().get_config(),
+            "margin": self.margin,
+            "annealing": keras.saving.serialize_keras_object(self.annealing)
+            if scheduled
+            else self.annealing,
+            "step": None if self.step is None else int(read_step(self.step)),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ASoftmaxLoss:
+        """Return the loss that `get_config` described, held at the lambda of that moment."""
+        config = dict(config)
+        if isinstance(config.get("annealing"), dict):
+            config["annealing"] = keras.saving.deserialize_keras_object(config["annealing"])
+        loss = cls(**config)
+        if loss.needs_step and loss.step is not None and not is_loading_quietly():
+            warnings.warn(
+                f"This ASoftmaxLoss is held at update {loss.step} (lambda "
+                f"{float(loss.current_lambda()):.3f}), so that evaluate() repeats the saved "
+                "figure. To go on training, call tf_sphereface.losses.bind_step(model).",
+                stacklevel=2,
+            )
+        return loss
+
+
+def _check_annealing(annealing: LambdaAnnealing | float | None) -> LambdaAnnealing | float:
+    if annealing is None:
+        return LambdaAnnealing()
+    if isinstance(annealing, LambdaAnnealing):
+        return annealing
+    if isinstance(annealing, int | float) and not isinstance(annealing, bool) and annealing >= 0:
+        return float(annealing)
+    raise ValueError(
+        "Argument `annealing` must be a LambdaAnnealing or a constant lambda >= 0. "
+        f"Received: annealing={annealing!r}"
+    )

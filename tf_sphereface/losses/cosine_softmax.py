@@ -1,0 +1,231 @@
+"""Softmax losses on cosines times a scale: NormFace, CosFace and ArcFace."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+
+from tf_sphereface import angular
+from tf_sphereface.losses import head_output
+from tf_sphereface.losses.cross_entropy import cross_entropy, target_norm_rest
+from tf_sphereface.losses.margin_loss import MarginLoss
+from tf_sphereface.utils.checks import check_number
+
+
+def normface(labels: Any, outputs: Any, scale: float) -> Any:
+    """Compute the softmax cross-entropy of `scale * cos(theta_j)` for each example.
+
+    Args:
+        labels: integer class of each example, `(batch,)`, in `[0, num_classes)`.
+        outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
+        scale: above 0.
+
+    Returns:
+        Nats, `(batch,)`; NaN where a label is out of range.
+
+    Example:
+
+    >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])     # cos = 2/3 and -1/3
+    >>> round(float(normface([0], outputs, scale=3.0)[0]), 4)
+    0.0486
+    """
+    cosine, rest = _cosine_and_rest(outputs, labels, scale)
+    return cross_entropy(rest, scale * cosine, labels, outputs.shape[-1] - 1)
+
+
+def cosface(labels: Any, outputs: Any, scale: float, margin: float) -> Any:
+    """Compute CosFace for each example: the target's logit is `scale * (cos(theta) - margin)`.
+
+    Args:
+        labels: as in `normface`.
+        outputs: as in `normface`.
+        scale: above 0.
+        margin: at least 0, subtracted from the target's cosine.
+
+    Returns:
+        Nats, `(batch,)`; NaN where a label is out of range.
+
+    Example:
+
+    >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])
+    >>> round(float(cosface([0], outputs, scale=3.0, margin=1.0)[0]), 4)
+    0.6931
+    """
+    cosine, rest = _cosine_and_rest(outputs, labels, scale)
+    return cross_entropy(rest, scale * (cosine - margin), labels, outputs.shape[-1] - 1)
+
+
+def arcface(labels: Any, outputs: Any, scale: float, margin: float) -> Any:
+    """Compute ArcFace for each example: the target's logit is `scale * cos(theta + margin)`.
+
+    Args:
+        labels: as in `normface`.
+        outputs: as in `normface`.
+        scale: above 0.
+        margin: radians in [0, pi), added to the target's angle. See `angular.cos_shifted_angle`
+            for what happens past pi.
+
+    Returns:
+        Nats, `(batch,)`; NaN where a label is out of range.
+
+    Example:
+
+    >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])
+    >>> round(float(arcface([0], outputs, scale=3.0, margin=0.5)[0]), 4)
+    0.1704
+    """
+    cosine, rest = _cosine_and_rest(outputs, labels, scale)
+    target = scale * angular.cos_shifted_angle(cosine, margin)
+    return cross_entropy(rest, target, labels, outputs.shape[-1] - 1)
+
+
+def _cosine_and_rest(outputs: Any, labels: Any, scale: float) -> tuple[Any, Any]:
+    """Return the target's cosine, and the log-sum-exp of the others' times `scale`; `(batch,)`."""
+    target, norm, rest = target_norm_rest(outputs, labels, scale)
+    return target / keras.ops.maximum(norm, head_output.NORM_FLOOR), rest
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class NormFaceLoss(MarginLoss):
+    """Softmax on cosines times a scale, without a margin.
+
+    Args:
+        scale: above 0. Default 64, so that a comparison with `CosFaceLoss` and `ArcFaceLoss` shows
+            the margin alone.
+        reduction: as in `keras.losses.Loss`.
+        name: as in `keras.losses.Loss`.
+
+    Call arguments and errors: see `MarginLoss`.
+
+    Raises:
+        ValueError: `scale` is not above 0.
+
+    Source: Wang, Xiang, Cheng, Yuille, "NormFace", ACM MM 2017, arXiv:1704.06369; there the scale
+    is learnt, here it is fixed.
+
+    Example:
+
+    >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])
+    >>> round(float(NormFaceLoss(scale=3)([0], outputs)), 4)
+    0.0486
+    """
+
+    options = ("scale",)
+
+    def __init__(
+        self,
+        scale: float = 64.0,
+        reduction: str = "sum_over_batch_size",
+        name: str = "normface",
+    ) -> None:
+        super().__init__(reduction, name)
+        self.scale = check_number("scale", scale, 0.0, open_low=True)
+
+    def describe(self) -> str:
+        """Return margin and scale in words."""
+        return f"NormFace: no margin, scale {self.scale:g}"
+
+    def per_example(self, labels: Any, outputs: Any) -> Any:
+        """Return the loss of each example, `(batch,)`."""
+        return normface(labels, outputs, self.scale)
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class CosFaceLoss(MarginLoss):
+    """CosFace (AM-Softmax): a margin that is subtracted from the target's cosine.
+
+    Args:
+        scale: above 0. Default 64.
+        margin: at least 0. Default 0.35.
+        reduction: as in `keras.losses.Loss`.
+        name: as in `keras.losses.Loss`.
+
+    Call arguments and errors: see `MarginLoss`.
+
+    Raises:
+        ValueError: `scale` or `margin` is out of range.
+
+    Source: Wang et al., "CosFace", CVPR 2018, arXiv:1801.09414, eq. 4.
+
+    Example:
+
+    >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])
+    >>> round(float(CosFaceLoss(scale=3, margin=1)([0], outputs)), 4)
+    0.6931
+    """
+
+    options = ("scale", "margin")
+
+    def __init__(
+        self,
+        scale: float = 64.0,
+        margin: float = 0.35,
+        reduction: str = "sum_over_batch_size",
+        name: str = "cosface",
+    ) -> None:
+        super().__init__(reduction, name)
+        self.scale = check_number("scale", scale, 0.0, open_low=True)
+        self.margin = check_number("margin", margin, 0.0)
+
+    def describe(self) -> str:
+        """Return margin and scale in words."""
+        return f"CosFace with margin {self.margin:g} (taken off the cosine), scale {self.scale:g}"
+
+    def per_example(self, labels: Any, outputs: Any) -> Any:
+        """Return the loss of each example, `(batch,)`."""
+        return cosface(labels, outputs, self.scale, self.margin)
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class ArcFaceLoss(MarginLoss):
+    """ArcFace: a margin that is added to the target's angle.
+
+    Where angle and margin together pass pi, the logit goes on falling, as
+    `angular.cos_shifted_angle` says; there is no jump and no second branch to choose.
+
+    Args:
+        scale: above 0. Default 64.
+        margin: radians, in [0, pi). Default 0.5.
+        reduction: as in `keras.losses.Loss`.
+        name: as in `keras.losses.Loss`.
+
+    Call arguments and errors: see `MarginLoss`.
+
+    Raises:
+        ValueError: `scale` or `margin` is out of range.
+
+    Source: Deng, Guo, Xue, Zafeiriou, "ArcFace", CVPR 2019, arXiv:1801.07698, eq. 3.
+
+    Example:
+
+    >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])
+    >>> round(float(ArcFaceLoss(scale=3)([0], outputs)), 4)
+    0.1704
+    """
+
+    options = ("scale", "margin")
+
+    def __init__(
+        self,
+        scale: float = 64.0,
+        margin: float = 0.5,
+        reduction: str = "sum_over_batch_size",
+        name: str = "arcface",
+    ) -> None:
+        super().__init__(reduction, name)
+        self.scale = check_number("scale", scale, 0.0, open_low=True)
+        self.margin = check_number("margin", margin, 0.0, math.pi)
+
+    def describe(self) -> str:
+        """Return margin and scale in words."""
+        degrees = math.degrees(self.margin)
+        return (
+            f"ArcFace with margin {self.margin:g} rad ({degrees:.1f} degrees, added to the angle), "
+            f"scale {self.scale:g}"
+        )
+
+    def per_example(self, labels: Any, outputs: Any) -> Any:
+        """Return the loss of each example, `(batch,)`."""
+        return arcface(labels, outputs, self.scale, self.margin)

@@ -1,0 +1,239 @@
+"""The part of a loss that sees all classes, with its gradient in one pass.
+
+A loss needs three numbers of each row of the head's output: the entry of its target, the length of
+the embedding, and the log-sum-exp of all other classes. Autodiff would keep a matrix as large as
+the logits for each step on the way there, and make another for each piece of the gradient. Here the
+forward pass makes one copy of the logits and the backward pass one gradient; there is no one-hot.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from tf_sphereface.losses import head_output
+
+LOWEST = float(np.finfo("float32").min / 4)  # finite, so that a single class has a gradient
+
+
+def cross_entropy(rest: Any, target: Any, labels: Any, num_classes: int) -> Any:
+    """Return `-log softmax` of the target among `rest`, `(batch,)`; NaN for a label out of range.
+
+    The target stands outside the sum, so neither value nor gradient cancels where it dominates: at
+    a probability of `1 - 1e-12` the gradient is -1e-12 and not 0.
+
+    Args:
+        rest: log-sum-exp of the other classes' logits, `(batch,)`.
+        target: the target's logit, `(batch,)`.
+        labels: `(batch,)`.
+        num_classes: what labels must be below.
+    """
+    loss = keras.ops.softplus(rest - target)
+    return keras.ops.where(labels_in_range(labels, num_classes), loss, np.nan)
+
+
+def target_norm_rest(outputs: Any, labels: Any, scale: float | None = None) -> tuple[Any, Any, Any]:
+    """Reduce the head's output to what a loss needs.
+
+    Args:
+        outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
+        labels: integers `(batch,)`; one out of range is taken for the nearest class.
+        scale: the logits of the other classes are `scale * cos(theta_j)`; None: as they are,
+            `||x|| cos(theta_j)`.
+
+    Returns:
+        `||x|| cos(theta_y)`; `||x||`; `log sum_{j != y} exp(logit_j)`; each `(batch,)`.
+
+    Example:
+
+    >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])
+    >>> [round(float(value[0]), 4) for value in target_norm_rest(outputs, [0])]
+    [2.0, 3.0, -1.0]
+    """
+    num_classes = outputs.shape[-1] - 1
+    classes = tf.clip_by_value(tf.cast(labels, tf.int32), 0, num_classes - 1)
+
+    edit = _masked if getattr(_tracing, "xla", False) else _scattered
+
+    def scaled(others: Any, less: Any, factor: Any) -> Any:
+        """Return `factor * others - less`: the difference first, which needs no second table."""
+        if scale is None:
+            return others - less[:, None]
+        return (others - (less / factor)[:, None]) * factor[:, None]
+
+    @tf.custom_gradient
+    def reduce(table: Any) -> tuple[Any, Any]:
+        norm = -table[:, -1]
+        floored = tf.maximum(norm, head_output.NORM_FLOOR)
+        factor = tf.ones_like(norm) if scale is None else scale / floored
+        lowest = LOWEST / tf.maximum(factor, 1.0)
+        logits = edit.open(table)
+        target = tf.gather(logits, classes, axis=1, batch_dims=1)
+        with tf.control_dependencies([target, norm]):  # now `table` can be let go of
+            masked = edit.put(logits, classes, lowest, lowest)
+        largest = tf.reduce_max(masked, axis=-1) * factor
+        others, powers = edit.others(logits, masked, classes)
+        total = tf.reduce_sum(powers(scaled(others, largest, factor)), axis=-1)
+        rest = tf.math.log(total) + largest
+
+        def backward(to_target: Any, to_norm: Any, to_rest: Any) -> Any:
+            share = powers(scaled(others, rest, factor))  # of a class among the others
+            if scale is not None:
+                # factor = scale / ||x||: the norm, and with it the last column, moves all logits
+                mean = tf.matmul(share[:, None, :], others[:, :, None])[:, 0, 0]  # no product table
+                inside = tf.cast(norm > head_output.NORM_FLOOR, table.dtype)
+                to_norm = to_norm - to_rest * mean * factor / floored * inside
+            with tf.control_dependencies([to_norm]):  # now `share` can be changed in place
+                gradient = share * (to_rest * factor)[:, None]
+            return edit.close(edit.put(gradient, classes, to_target, -to_norm), -to_norm)
+
+        return (target, norm, rest), backward
+
+    target, norm, rest = reduce(tf.convert_to_tensor(outputs))
+    return target, norm, rest
+
+
+_tracing = threading.local()  # replicas are traced in threads of their own
+
+
+def fuse_for_xla(wanted: bool) -> None:
+    """Say whether the loss that is traced next in this thread is for XLA.
+
+    XLA fuses a mask into its neighbours and would copy for a scatter; without it a scatter works in
+    place, where a mask is one more table.
+    """
+    _tracing.xla = wanted
+
+
+class _scattered:  # noqa: N801
+    """Without XLA: change single entries of the whole table, in place where that is possible."""
+
+    @staticmethod
+    def open(table: Any) -> Any:
+        return table
+
+    @staticmethod
+    def others(_: Any, masked: Any, classes: Any) -> tuple[Any, Any]:
+        """Return the table to take exponentials of, and how: the mask is in the table."""
+        return masked, tf.exp
+
+    @staticmethod
+    def put(table: Any, classes: Any, at_target: Any, at_end: Any) -> Any:
+        """Put a number at each row's target and one into its last column."""
+        rows = tf.range(tf.shape(table)[0])
+        places = tf.concat([classes, tf.fill(tf.shape(rows), table.shape[-1] - 1)], 0)
+        where = tf.stack([tf.tile(rows, [2]), places], axis=1)
+        return tf.tensor_scatter_nd_update(table, where, tf.concat([at_target, at_end], 0))
+
+    @staticmethod
+    def close(table: Any, _: Any) -> Any:
+        return table
+
+
+class _masked:  # noqa: N801
+    """For XLA: masks over the logits alone, which it fuses; their slice and join cancel there."""
+
+    @staticmethod
+    def open(table: Any) -> Any:
+        return table[:, :-1]
+
+    @staticmethod
+    def others(logits: Any, _: Any, classes: Any) -> tuple[Any, Any]:
+        """Return the table to take exponentials of, and how: the mask comes after.
+
+        The masked table has then one use, the maximum, and need not be kept beside the logits.
+        """
+        columns = tf.range(logits.shape[-1])[None, :]
+        return logits, lambda x: tf.where(columns == classes[:, None], 0.0, tf.exp(x))
+
+    @staticmethod
+    def put(logits: Any, classes: Any, at_target: Any, _: Any) -> Any:
+        """Put a number at each row's target."""
+        columns = tf.range(logits.shape[-1])[None, :]
+        return tf.where(columns == classes[:, None], at_target[:, None], logits)
+
+    @staticmethod
+    def close(logits: Any, at_end: Any) -> Any:
+        return tf.concat([logits, at_end[:, None]], axis=-1)
+
+
+def target_entries(logits: Any, labels: Any) -> Any:
+    """Gather each row's entry at its label: `(batch, classes), (batch,) -> (batch,)`."""
+    safe = ops.clip(ops.cast(labels, "int32"), 0, logits.shape[-1] - 1)
+    return ops.take_along_axis(logits, safe[:, None], axis=-1)[:, 0]
+
+
+def target_cross_entropy(logits: Any, labels: Any, target: Any) -> Any:
+    """Compute the cross-entropy of each row with its target logit replaced.
+
+    `-log softmax` is evaluated as `softplus(log sum_{j != y} exp(z_j) - t)`. The target stands
+    outside the sum, so neither value nor gradient cancels where the target dominates: at a
+    probability of `1 - 1e-12` the gradient is -1e-12 and not 0.
+
+    Args:
+        logits: `(batch, num_classes)`; the entries at the labels are not used.
+        labels: `(batch,)`, in `[0, num_classes)`.
+        target: the logit that stands at the label, `(batch,)`.
+
+    Returns:
+        Nats, `(batch,)`; NaN where a label is out of range (inside XLA, where no assertion
+        survives, this is what keeps a wrong label from training silently).
+    """
+    num_classes = logits.shape[-1]
+    lowest = np.finfo("float32").min / 4  # finite, so that a single class has a gradient
+    others = ops.logsumexp(ops.where(target_mask(labels, num_classes), lowest, logits), axis=-1)
+    loss = ops.softplus(others - target)
+    return ops.where(labels_in_range(labels, num_classes), loss, np.nan)
+
+
+def target_mask(labels: Any, num_classes: int) -> Any:
+    """Tell which entry of each row is its label's: booleans, `(batch, num_classes)`."""
+    labels = ops.cast(labels, "int32")
+    return ops.arange(num_classes, dtype="int32")[None, :] == labels[:, None]
+
+
+def labels_in_range(labels: Any, num_classes: int) -> Any:
+    """Tell which labels are a class: booleans, `(batch,)`."""
+    labels = ops.cast(labels, "int32")
+    return ops.logical_and(labels >= 0, labels < num_classes)
+
+
+def check_labels(labels: Any, num_classes: int) -> Any:
+    """Return integer labels `(batch,)`; refuse one-hot labels and labels out of range.
+
+    Raises:
+        ValueError: a wrong shape (also while tracing), or in eager mode a label out of range. In a
+            graph it is an `InvalidArgumentError` at run time; XLA drops that assertion, and
+            `target_cross_entropy` answers with NaN.
+    """
+    if isinstance(labels, list | tuple):  # Keras maps over a list, and hands on its elements
+        labels = ops.stack(list(labels))
+    shape = tuple(labels.shape)
+    if len(shape) == 2 and shape[-1] == 1:
+        labels, shape = labels[:, 0], shape[:1]
+    if len(shape) != 1:
+        raise ValueError(
+            "Labels must be integers of shape (batch,) or (batch, 1), not one-hot. "
+            f"Received: shape={shape} for {num_classes} classes"
+        )
+    labels = ops.cast(labels, "int32")
+    if not isinstance(labels, keras.KerasTensor):
+        _assert_in_range(labels, num_classes)
+    return labels
+
+
+def _assert_in_range(labels: Any, num_classes: int) -> None:
+    message = f"Labels must lie in [0, num_classes), here [0, {num_classes})."
+    if tf.executing_eagerly():
+        values = np.asarray(labels)
+        wrong = values[(values < 0) | (values >= num_classes)]
+        if len(wrong):
+            raise ValueError(f"{message} Received: {wrong[:5].tolist()}")
+        return
+    tf.debugging.assert_non_negative(labels, message)
+    tf.debugging.assert_less(labels, tf.constant(num_classes, labels.dtype), message)

@@ -1,0 +1,86 @@
+"""The shape that all losses share: a thin class over a pure function of labels and outputs."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import keras
+
+from tf_sphereface.losses import head_output
+from tf_sphereface.losses.cross_entropy import check_labels
+
+
+class MarginLoss(keras.losses.Loss):
+    """Base of the losses on the output of `layers.AngularDense`.
+
+    A subclass keeps each argument of its `__init__` as an attribute, names them in `options`, and
+    computes the loss of each example in `per_example` by a pure function.
+
+    Args:
+        reduction: as in `keras.losses.Loss`.
+        name: as in `keras.losses.Loss`.
+
+    Call arguments: `y_true`, integer labels `(batch,)` or `(batch, 1)` in `[0, num_classes)`;
+    `y_pred`, the output of `AngularDense`. Everything is computed in float32.
+
+    Raises:
+        ValueError: one-hot labels; the head has a shared bias and the loss does not know it, or
+            the reverse; outside XLA, a label out of range (`InvalidArgumentError` in a graph).
+            Inside XLA both give NaN.
+    """
+
+    options: tuple[str, ...] = ()
+    """Names of the arguments, for `get_config`."""
+
+    needs_shared_bias: bool = False
+    """Whether the loss belongs to `AngularDense(..., shared_bias=...)`."""
+
+    def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None) -> None:
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+
+    @property
+    def needs_step(self) -> bool:
+        """Whether the value depends on the number of updates."""
+        return False
+
+    def describe(self) -> str:
+        """Return in words which margin and scale are really used."""
+        raise NotImplementedError
+
+    def per_example(self, labels: Any, outputs: Any) -> Any:
+        """Return the loss of each example, `(batch,)`, for checked labels."""
+        raise NotImplementedError
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each example, `(batch,)`."""
+        biased = head_output.has_shared_bias(y_pred)
+        if biased is not None and biased is not self.needs_shared_bias:
+            raise ValueError(wrong_head(self))
+        extra = 2 if self.needs_shared_bias else 1
+        return self.per_example(check_labels(y_true, y_pred.shape[-1] - extra), y_pred)
+
+    def __copy__(self) -> Self:
+        """Copy the attributes as they are: Keras would go through a serialised form."""
+        duplicate = object.__new__(type(self))
+        duplicate.__dict__.update(self.__dict__)
+        return duplicate
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
+
+
+def wrong_head(loss: Any) -> str:
+    """Say which head a loss belongs to."""
+    name = type(loss).__name__
+    if loss.needs_shared_bias:
+        return (
+            f"{name} needs a head with a shared bias: AngularDense(num_classes, "
+            'shared_bias="sphereface2"), or FaceClassifier(..., head="sphereface2"). '
+            "Received: a head without one"
+        )
+    return (
+        f"{name} needs a head without a bias: AngularDense(num_classes), or "
+        'FaceClassifier(..., head="angular"). Received: a head with a shared bias, which is for '
+        "SphereFace2Loss"
+    )

@@ -1,0 +1,226 @@
+"""Go through the arms, one after the other; keep what is done, and tell how long it will take."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface import data
+from tf_sphereface.embedder.embedder import library_versions
+from tf_sphereface.reproduce.arm_training import Outcome, run_arm
+from tf_sphereface.reproduce.arms import Arm
+from tf_sphereface.reproduce.faces import Faces, Size
+from tf_sphereface.reproduce.workers import at_once, in_turn
+from tf_sphereface.utils.files import atomic_path, write_json
+
+Say = Callable[[str], None]
+PAIRS = "pairs.npz"  # which pairs are genuine, their folds, and their fingerprint
+
+
+class Results:
+    """The arms of a folder: `arms/NAME.json`, and `arms/NAME.npz` with the scores of the pairs.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "arms"
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Return what is kept of an arm, None where it has not been run on the pairs of today."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            return None
+        try:
+            kept = dict(json.loads(path.read_text(encoding="utf-8")))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} must be JSON: {error}. Received: something else") from error
+        return kept if kept["faces"].get("pairs") == self._pairs() else None
+
+    def _pairs(self) -> str | None:
+        """Return the fingerprint of the pairs that were verified last."""
+        path = self.folder / PAIRS
+        if not path.is_file():
+            return None
+        with np.load(path) as stored:
+            return str(stored["fingerprint"]) if "fingerprint" in stored.files else None
+
+    def real(self) -> bool | None:
+        """Return whether the arms are of real faces; None where there is none."""
+        for path in sorted(self.folder.glob("*.json")):
+            return bool(json.loads(path.read_text(encoding="utf-8"))["faces"]["real"])
+        return None
+
+    def precision(self) -> str | None:
+        """Return what the arms that are there compute in; None where there is none.
+
+        Arms of two machines are comparable if it is the same for all; `m4-float32` tells nothing.
+        """
+        for path in sorted(self.folder.glob("*.json")):
+            if "float32" not in path.stem:
+                return str(json.loads(path.read_text(encoding="utf-8"))["recipe"]["precision"])
+        return None
+
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the scores of an arm, and which pairs it decided rightly."""
+        with np.load(self.folder / f"{name}.npz") as stored:
+            return {key: stored[key] for key in stored.files}
+
+    def save(self, name: str, outcome: Outcome) -> None:
+        """Keep an arm: the arrays first, so that whoever sees the figures has them too."""
+        with atomic_path(self.folder / f"{name}.npz") as temporary:
+            np.savez_compressed(temporary, **outcome.arrays)  # type: ignore[arg-type]
+        write_json(
+            self.folder / f"{name}.json",
+            {"name": name, **outcome.figures, "versions": library_versions()},
+        )
+
+    def done(self, arm: Arm, about: Mapping[str, Any]) -> bool:
+        """Whether this very arm has been run: the same recipe on the same faces."""
+        kept = self.load(arm.name)
+        if kept is None or not (self.folder / f"{arm.name}.npz").is_file():
+            return False
+        same_recipe = kept["recipe"] == json.loads(json.dumps(arm.recipe.to_dict()))
+        return bool(same_recipe and kept["faces"] == about)
+
+
+class Pace:
+    """How long is left, from how long it has taken: the work of the arms in common units.
+
+    Args:
+        work: of everything that is to be done.
+        seconds_a_unit: a first guess.
+        clock: tells the time in seconds.
+    """
+
+    def __init__(
+        self, work: float, seconds_a_unit: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._work, self._guess, self._clock = work, seconds_a_unit, clock
+        self._began, self._done = clock(), 0.0
+
+    def moved(self, work: float) -> None:
+        """Note that some of the work is done."""
+        self._done += work
+
+    @property
+    def minutes_left(self) -> float:
+        """The estimate."""
+        seconds = self._clock() - self._began
+        unit = seconds / self._done if self._done else self._guess
+        return max(self._work - self._done, 0.0) * unit / 60
+
+
+def updates(arm: Arm, faces: int) -> int:
+    """Return how many updates an arm makes."""
+    return arm.recipe.epochs * data.steps_per_epoch(faces, arm.recipe.batch_size)
+
+
+def run_arms(
+    arms: Sequence[Arm],
+    folder: Path,
+    faces_of: Callable[[Size], Faces],
+    *,
+    say: Say = lambda text: None,
+    bar: Any = None,
+    jobs: int = 1,
+    run: Callable[..., Outcome] = run_arm,
+) -> Results:
+    """Run the arms that are not done yet.
+
+    Args:
+        arms: what to run, in this order; names are unique. Several at a time start with the
+            longest, so that they end together.
+        folder: of the results.
+        faces_of: from (height, width) to the faces; called once a size, when first needed.
+        say: called with a line of text after each arm.
+        bar: a `rich` progress bar, or None.
+        jobs: how many at a time.
+        run: what trains and verifies an arm.
+
+    Returns:
+        The results. An arm of the same name whose recipe or faces were others is run again.
+    """
+    results = Results(folder)
+    loaded: dict[Size, Faces] = {}
+    for size in sorted({arm.recipe.input_size for arm in arms}):
+        loaded = {size: faces_of(size)}  # one size in memory at a time
+        faces = loaded[size]
+        _keep_pairs(faces, folder)
+        of_size = [arm for arm in arms if arm.recipe.input_size == size]
+        later = [arm for arm in arms if arm.recipe.input_size > size]
+        later = [arm for arm in later if results.load(arm.name) is None]
+        _run_size(of_size, later, faces, results, say, bar, jobs, run)
+    return results
+
+
+def _keep_pairs(faces: Faces, folder: Path) -> None:
+    marks = {"fingerprint": faces.about["pairs"]} if "pairs" in faces.about else {}
+    with atomic_path(folder / "arms" / PAIRS) as temporary:
+        np.savez_compressed(temporary, is_same=faces.is_same, folds=faces.folds, **marks)
+
+
+def _run_size(
+    arms: Sequence[Arm],
+    later: Sequence[Arm],
+    faces: Faces,
+    results: Results,
+    say: Say,
+    bar: Any,
+    jobs: int,
+    run: Callable[..., Outcome],
+) -> None:
+    """Run the arms of one size; those of larger ones, later, count in the time left."""
+    waiting = [arm for arm in arms if not results.done(arm, faces.about)]
+    if len(waiting) < len(arms):
+        say(f"{len(arms) - len(waiting)} of {len(arms)} arms were done before")
+    if not waiting:
+        return
+    count, jobs = len(faces.labels), min(jobs, len(waiting))
+    cost = {arm.name: arm.work * arm.recipe.batch_size for arm in (*waiting, *later)}  # an update's
+    whole = {arm.name: cost[arm.name] * updates(arm, count) for arm in (*waiting, *later)}
+    pace = Pace(sum(whole.values()), seconds_a_unit=0.0018)  # measured on two cores
+    bars: dict[str, Any] = {}
+    total = bar and bar.add_task("all arms", total=len(waiting))
+
+    def moved(arm: Arm, steps: int) -> None:
+        pace.moved(cost[arm.name] * steps)
+        if bar:
+            if arm.name not in bars:
+                bars[arm.name] = bar.add_task(arm.name, total=updates(arm, count))
+            bar.update(bars[arm.name], advance=steps)
+
+    if jobs == 1:
+        outcomes = in_turn(waiting, faces, moved, run)
+    else:
+        waiting.sort(key=lambda arm: -whole[arm.name])
+        outcomes = at_once(waiting, faces, moved, run, jobs)
+    height, width = waiting[0].recipe.input_size
+    known = f"{len(waiting)} at {height}x{width}" if later else f"{len(waiting)}"
+    for number, (arm, outcome) in enumerate(outcomes, start=1):
+        results.save(arm.name, outcome)
+        if bar:
+            if arm.name in bars:
+                bar.remove_task(bars.pop(arm.name))
+            bar.update(total, advance=1)
+        seconds = outcome.figures["seconds"]
+        say(
+            f"{number} of {known}  {arm.name}: {headline(outcome.figures)}, "
+            f"{seconds['training'] + seconds['verification']:.0f} s; about "
+            f"{pace.minutes_left:.0f} minutes left"
+        )
+
+
+def headline(figures: Mapping[str, Any]) -> str:
+    """Say what an arm reached."""
+    if figures["diverged"]:
+        return "diverged"
+    row = figures["verification"]["flip-plain"]
+    return f"{100 * row['accuracy']:.2f} ± {100 * row['std_error']:.2f} %"

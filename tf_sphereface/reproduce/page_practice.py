@@ -1,0 +1,188 @@
+"""The page's sections on practice: what saves time, the recipe, full size, how long it took."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tf_sphereface.reproduce import page_text
+from tf_sphereface.reproduce.arms import ON_REQUEST, SAMPLE_RATE, SEEDS, real_base
+from tf_sphereface.reproduce.page_sections import (
+    CENTRED,
+    MISSING,
+    angles,
+    noise_again,
+    percent,
+    points,
+    seeds,
+    table,
+    training_cells,
+)
+from tf_sphereface.reproduce.statistics import RECIPES, Difference, Kinds, step_ratio
+
+
+def cost_section(kinds: Kinds) -> list[str]:
+    """Precision and the sampled head."""
+    base = kinds.first("m = 4")
+    if base is None or all(kinds.first(t) is None for t in ("float32", "sampled head")):
+        return ["## 8. What saves time\n", MISSING]
+    cells = []
+    for words_, title in (
+        (f"{base['recipe']['precision']}, full head", "m = 4"),
+        ("float32, full head", "float32"),
+        (f"{base['recipe']['precision']}, sample_rate {SAMPLE_RATE:g}", "sampled head"),
+    ):
+        kept = kinds.first(title)
+        if kept is None:
+            continue
+        reached = kinds.average(title, most=len(SEEDS))
+        found = None if title == "m = 4" else kinds.paired(title, "m = 4")
+        cells.append(
+            [
+                words_,
+                str(len(reached.runs)) if reached else "—",
+                percent(reached),
+                percent(kinds.average(title, CENTRED, len(SEEDS))),
+                "" if found is None else points(found),
+                "" if found is None else seeds(found),
+                "" if found is None else ", ".join(_noise(kinds, found)),
+                f"{1000 * kept['seconds']['step']:.0f} ms",
+                f"{step_ratio(kept, base):.2f}",
+            ]
+        )
+    head = [
+        "",
+        "seeds",
+        "accuracy",
+        "mean subtracted",
+        "paired with the first row",
+        "seed by seed",
+        "within two se over folds; over seeds",
+    ]
+    head += ["an update, median", "faster"]
+    return [page_text.COST.format(rate=SAMPLE_RATE), *table(head, cells), *noise_again(kinds)]
+
+
+def recipe_section(kinds: Kinds) -> list[str]:
+    """One change of the recipe at a time."""
+    title = "## 9. The recipe\n"
+    if all(kinds.first(name) is None for name in RECIPES):
+        return [title, MISSING]
+    cells = []
+    for words_, name in (("as above", "m = 4"), *((v, k) for k, v in RECIPES.items())):
+        kept = kinds.first(name)
+        if kept is None:
+            continue
+        found = kinds.one_seed(name)
+        cells.append(
+            [
+                words_,
+                percent(found) if found else "diverged",
+                *angles(found),
+                *training_cells(kinds, name),
+                "" if name == "m = 4" else points(kinds.paired(name, "m = 4")),
+            ]
+        )
+    head = ["", "accuracy", "genuine", "impostor", "gap", "Fisher score", "training loss"]
+    return [
+        title,
+        "The m = 4 run with one thing changed (one seed), paired with the run as it is. A loss "
+        "that stays near the logarithm of the number of people has learnt nothing.\n",
+        *table([*head, "accuracy in training", "paired"], cells),
+        page_text.RECIPE_AFTER,
+    ]
+
+
+def _noise(kinds: Kinds, found: Difference) -> tuple[str, str]:
+    """Say whether a difference is within the folds' noise, and within the seeds'."""
+    spread_ = kinds.seed_spread()
+    folds = "yes" if found.within_noise else "no"
+    if spread_ is None:
+        return folds, "unknown"
+    error = math.sqrt(2 / len(found.seeds)) * spread_
+    return folds, "yes" if abs(found.accuracy) <= 2 * error else "no"
+
+
+def size_section(kinds: Kinds) -> list[str]:
+    """Full-size faces."""
+    titles = [(loss, f"{loss}, 112x96") for loss in ("softmax", "m = 1", "m = 4")]
+    title = "## 10. Full size\n"
+    if all(kinds.first(name) is None for _, name in titles):
+        return [
+            title,
+            "Not run: `--parts full-size` trains softmax, m = 1 and m = 4 on faces of 112x96; it "
+            "takes about a third as long as all the rest.\n",
+        ]
+    cells: list[Sequence[str]] = []
+    for loss, name in titles:
+        for size, what in (("56x48", loss), ("112x96", name)):
+            found = kinds.one_seed(what)
+            cells.append(
+                [
+                    loss,
+                    size,
+                    percent(found),
+                    percent(kinds.one_seed(what, CENTRED)),
+                    *angles(found),
+                    "" if size == "56x48" else points(kinds.paired(name, loss)),
+                ]
+            )
+    head = ["", "size", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
+    pairs = [
+        f"{a} − {b}: {points(kinds.paired(f'{a}, 112x96', f'{b}, 112x96'))}"
+        for a, b in (("m = 4", "softmax"), ("m = 4", "m = 1"))
+    ]
+    return [
+        title,
+        "One seed, the same recipe and updates.\n",
+        *table([*head, "Fisher score", "paired with 56x48"], cells),
+        f"At 112x96: {'; '.join(pairs)}.\n",
+    ]
+
+
+def time_section(out: Path) -> list[str]:
+    """How long it took: in processor time, which other work on the machine does not change much."""
+    kept = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("arms/*.json"))]
+    pieces = []
+    base = dataclasses.replace(real_base(), precision="mixed_bfloat16")  # has all arms
+    extra = {arm.name for make in ON_REQUEST.values() for arm in make(base)}
+    for on_request, what in ((False, "arms"), (True, "arms on request")):
+        spent = [a["seconds"]["processor"] / 60 for a in kept if (a["name"] in extra) == on_request]
+        if spent:
+            pieces.append((f"{len(spent)} {what}", sum(spent)))
+    small = out / "embeddings.json"
+    if small.is_file():
+        rows = json.loads(small.read_text(encoding="utf-8"))["rows"]
+        spent = sum(row["processor_seconds"] for row in rows) / 60
+        pieces.append((f"{len(rows)} small networks", spent))
+    if not pieces:
+        return []
+    asked = sum(minutes for name, minutes in pieces if "request" in name)
+    total = sum(minutes for _, minutes in pieces) - asked
+    words_ = ", ".join(f"{name} {minutes:.1f} minutes" for name, minutes in pieces)
+    lines = [
+        "## Time\n",
+        f"Processor time: {words_}. By half of that the default parts take at least "
+        f"{total / 2:.0f} minutes on two cores"
+        + (f", what runs on request {asked / 2:.0f} more" if asked else "")
+        + ".\n",
+    ]
+    path = out / "runs.json"
+    if path.is_file():
+        lines.append(_by_the_clock(json.loads(path.read_text(encoding="utf-8"))))
+    return lines
+
+
+def _by_the_clock(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Say how long each set of parts took, its pieces added up where it was resumed."""
+    spent: dict[str, float] = {}
+    for run in runs:
+        asked = set(run["parts"]) & set(ON_REQUEST)
+        what = f"`--parts {' '.join(run['parts'])}`" if asked else "the default parts"
+        spent[what] = spent.get(what, 0.0) + run["seconds"] / 60
+    times = ", ".join(f"{what} {minutes:.1f} minutes" for what, minutes in spent.items())
+    return f"By the clock, on {runs[-1]['cores']} cores: {times}.\n"

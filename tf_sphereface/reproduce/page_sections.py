@@ -1,0 +1,380 @@
+"""The page's sections on what is trained: the margin, lambda, depth, and every loss."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tf_sphereface import angular
+from tf_sphereface.reproduce import page_text
+from tf_sphereface.reproduce.arms import OTHER_LOSSES
+from tf_sphereface.reproduce.statistics import TWO, Average, Difference, Kinds, difference
+
+CENTRED = "flip-mean_subtracted"
+MISSING = (
+    "Not run: this part needs faces to train on and LFW to verify on (`--data`, `--lfw`), and its "
+    "name among `--parts` where those are given.\n"
+)
+
+
+def margin_section(kinds: Kinds) -> list[str]:
+    """The ablation on m."""
+    first = next((f for t in kinds.of_margin if (f := kinds.first(t)) is not None), None)
+    if first is None:
+        return ["## 4. The ablation on m\n", MISSING]
+    head = ["", "LFW, *published*", "*measured*: margin felt", "accuracy", "spread"]
+    head += ["mean subtracted"]
+    head += ["genuine", "impostor", "gap", "Fisher score", "training loss", "accuracy in training"]
+    cells = []
+    for title in kinds.of_margin:
+        found = kinds.average(title)
+        cells.append(
+            [
+                title,
+                page_text.BY_MARGIN[title],
+                _margin_felt(kinds.first(title)),
+                percent(found),
+                spread(found),
+                percent(kinds.average(title, CENTRED)),
+                *angles(found),
+                *training_cells(kinds, title),
+            ]
+        )
+    pairs = [(f"m = {m}", "softmax") for m in (1, 2, 3, 4)]
+    pairs += [(f"m = {m}", f"m = {m - 1}") for m in (2, 3, 4)] + [("m = 4", "m = 1")]
+    paired = []
+    for a, b in pairs:
+        plain = kinds.paired(a, b)
+        if plain is not None:
+            paired.append([f"{a} − {b}", points(plain), over_seeds(plain), seeds(plain)])
+            paired[-1].append(points(kinds.paired(a, b, CENTRED)))
+    runs = len(kinds.present("softmax").runs) if kinds.average("softmax") else 1
+    return [
+        page_text.MARGIN.format(
+            train=_capital(first["faces"]["train"]),
+            test=first["faces"]["test"],
+            recipe=describe_recipe(first["recipe"]),
+            seeds=_count(runs),
+        ),
+        *table(head, cells),
+        f"*Published*: SphereFace-64 on CASIA-WebFace; {page_text.legend('*', '†')}\n",
+        page_text.MARGIN_FELT,
+        "figure: margins",
+        "figure: angles",
+        page_text.PAIRED,
+        *table(
+            ["", "image + mirror", "over seeds", "seed by seed", "the same, mean subtracted"],
+            paired,
+        ),
+        "figure: training",
+    ]
+
+
+def _count(number: int) -> str:
+    return {1: "one", 2: "two", 3: "three", 6: "six"}.get(number, str(number))
+
+
+def _margin_felt(kept: Mapping[str, Any] | None) -> str:
+    """Return the effective margin at the end of a run."""
+    if kept is None or kept["recipe"]["margin"] is None:
+        return "—"
+    recipe = kept["recipe"]
+    return f"{float(angular.effective_margin(recipe['margin'], recipe['lambda_minimum'])):.2f}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def training_cells(kinds: Kinds, title: str) -> list[str]:
+    """Return the last epoch's loss and accuracy, of the first seed."""
+    kept = kinds.first(title)
+    if kept is None:
+        return ["—", "—"]
+    epochs = kept["training"]["epochs"]
+    accuracy = epochs.get("accuracy") or epochs["sampled_accuracy"]
+    return [f"{epochs['loss'][-1]:.2f}", f"{100 * accuracy[-1]:.0f} %"]
+
+
+def describe_recipe(recipe: Mapping[str, Any]) -> str:
+    """Say how the arms were trained, in a sentence."""
+    height, width = recipe["input_size"]
+    return (
+        f"SphereFaceNet-{recipe['backbone'].removeprefix('sphereface')} at {height}x{width}, "
+        f"{recipe['epochs']} epochs in batches of {recipe['batch_size']}, rate "
+        f"{recipe['learning_rate']:g} divided by 10 at "
+        + " and ".join(f"{share:.0%}" for share in recipe["drops"])
+        + f" of the run, weight decay {recipe['weight_decay']:g}, augmentation "
+        f"`{recipe['augment']}`, {recipe['precision']}; lambda reaches its minimum of "
+        f"{recipe['lambda_minimum']:g} at {recipe['annealing_reach']:.0%} "
+        f"(power {recipe['annealing_power']:g})."
+    )
+
+
+def lambda_section(kinds: Kinds) -> list[str]:
+    """Lambda's minimum and the released gradient."""
+    if all(kinds.average(t) is None for t in ("lambda 0", "lambda 2", "lambda 10", "caffe")):
+        return ["## 5. Lambda's minimum, and the released layer's gradient\n", MISSING]
+    cells = []
+    rows = [("0", "lambda 0"), ("2", "lambda 2"), ("5", "m = 4"), ("10", "lambda 10")]
+    for minimum, title in [*rows, ("5, the released layer's gradient", "caffe")]:
+        kept = kinds.first(title)
+        if kept is None:
+            continue
+        found = kinds.one_seed(title)
+        value = kept["training"]["curve"][-1][2]
+        felt = "—" if value is None else f"{float(angular.effective_margin(4, value)):.2f}"
+        cells.append(
+            [
+                minimum,
+                "—" if value is None else f"{value:.3g}",
+                felt,
+                percent(found) if found else "diverged",
+                *angles(found),
+                *training_cells(kinds, title),
+                "" if title == "m = 4" else points(kinds.paired(title, "m = 4")),
+            ]
+        )
+    head = ["minimum", "at the end", "margin felt", "accuracy", "genuine", "impostor", "gap"]
+    head += ["Fisher score", "training loss", "accuracy in training", "paired with 5"]
+    return [page_text.LAMBDA, *table(head, cells), *seed_noise(kinds)]
+
+
+def seed_noise(kinds: Kinds) -> list[str]:
+    """Say how far apart two runs are that differ in nothing but their seed."""
+    found, spread_ = kinds.average("m = 4"), kinds.seed_spread()
+    if found is None or found.spread is None or spread_ is None:
+        return []
+    runs = ", ".join(f"{100 * run:.2f}" for run in found.runs)
+    apart = 100 * math.sqrt(2) * spread_
+    return [
+        f"One seed is one seed: m = 4 reached {runs} with its {len(found.runs)} seeds. By the "
+        f"standard deviation over seeds of all rows of section 4, {100 * spread_:.2f} points, two "
+        f"runs that differ in nothing else are {apart:.1f} points apart (one standard deviation). "
+        "The standard errors over the folds do not hold that; a difference below twice as much "
+        "says little about the recipe.\n"
+    ]
+
+
+def noise_again(kinds: Kinds) -> list[str]:
+    """Point back to `seed_noise`."""
+    if not seed_noise(kinds):
+        return []
+    return ["Read these differences against those between two seeds (end of section 5).\n"]
+
+
+def depth_section(kinds: Kinds) -> list[str]:
+    """Four and ten layers."""
+    title = "## 6. Depth\n"
+    if kinds.average("m = 4, 10 layers") is None:
+        return [title, MISSING]
+    cells = []
+    for loss, _ in TWO:
+        for layers, name in ((4, loss), (10, f"{loss}, 10 layers")):
+            found = kinds.one_seed(name)
+            kept = kinds.first(name)
+            cells.append(
+                [
+                    loss,
+                    str(layers),
+                    page_text.BY_DEPTH.get((loss, layers), "—"),
+                    percent(found) if kept is None or not kept["diverged"] else "diverged",
+                    *angles(found),
+                    *training_cells(kinds, name),
+                    "" if layers == 4 else points(kinds.paired(name, loss)),
+                ]
+            )
+    head = ["", "layers", "LFW, *published*", "*measured*", "genuine", "impostor", "gap"]
+    head += ["Fisher score", "training loss", "accuracy in training", "paired with 4 layers"]
+    deep = ", ".join(f"{loss} {page_text.BY_DEPTH[loss, 64]}" for loss, _ in TWO)
+    margin = kinds.paired("m = 4, 10 layers", "softmax, 10 layers")
+    return [
+        title,
+        "One seed, the same recipe for both depths.\n",
+        *table(head, cells),
+        *noise_again(kinds),
+        f"With ten layers, m = 4 − softmax: {points(margin)}. With 64 layers, *published*: {deep}; "
+        f"{page_text.legend('‡')}\n",
+    ]
+
+
+def loss_section(kinds: Kinds) -> list[str]:
+    """Every loss."""
+    if all(kinds.first(loss) is None for loss, _ in OTHER_LOSSES):
+        return ["## 7. Every loss of the library\n", MISSING]
+    number = kinds.loss_seeds()
+    seeds_ = "One seed" if number == 1 else f"The mean over {_count(number)} seeds"
+    return [
+        page_text.LOSSES.format(seeds=seeds_),
+        *loss_table(kinds),
+        *noise_again(kinds),
+        "figure: losses",
+    ]
+
+
+def loss_table(kinds: Kinds) -> list[str]:
+    """Return the table of all losses; `docs/losses.md` has it too."""
+    cells, most = [], kinds.loss_seeds()
+
+    def pair(first: str, second: str) -> Difference | None:
+        if first == second:
+            return None
+        return difference(kinds.results, kinds.names[first][:most], kinds.names[second][:most])
+
+    for title in kinds.loss_titles():
+        kept = kinds.first(title) or {}
+        found, recipe = kinds.average(title, most=most), kept["recipe"]
+        paired = [pair(title, other) for other in ("softmax", "m = 4")]
+        margin, scale = recipe["margin"], recipe["scale"]
+        cells.append(
+            [
+                title if title == "softmax" or not title.startswith("m =") else "a-softmax",
+                "—" if margin is None else f"{margin:g}",
+                "—" if scale is None else f"{scale:g}",
+                percent(found) if found else "diverged",
+                percent(kinds.average(title, CENTRED, most)),
+                *angles(found),
+                *training_cells(kinds, title)[1:],
+                _length(kept),
+                *[points(one) if one else "" for one in paired],
+                *([seeds(paired[0]) if paired[0] else ""] if most > 1 else []),
+            ]
+        )
+    head = ["loss", "m", "s", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
+    head += ["Fisher score", "accuracy in training", "length of x"]
+    head += ["paired with softmax", "paired with A-Softmax m = 4"]
+    head += ["with softmax, seed by seed"] if most > 1 else []
+    return table(head, cells)
+
+
+def _length(kept: Mapping[str, Any]) -> str:
+    """Return the median length of the test images' embeddings."""
+    row = kept["verification"].get("flip-plain", {})
+    return f"{row['embedding_length']:.3g}" if "embedding_length" in row else "—"
+
+
+def claims(kinds: Kinds) -> list[str]:
+    """Say which of the paper's claims the networks trained here bear out."""
+    if kinds.average("m = 4") is None:
+        return []
+    rows: list[tuple[str, str, str]] = [
+        ("the margin beats softmax", "m = 4", "softmax"),
+        ("unit centres without a margin beat softmax", "m = 1", "softmax"),
+        ("the margin beats unit centres alone", "m = 4", "m = 1"),
+        ("m = 2 beats m = 1", "m = 2", "m = 1"),
+        ("m = 3 beats m = 2", "m = 3", "m = 2"),
+        ("m = 4 beats m = 3", "m = 4", "m = 3"),
+        ("with ten layers too the margin beats softmax", "m = 4, 10 layers", "softmax, 10 layers"),
+        ("ten layers beat four, m = 4", "m = 4, 10 layers", "m = 4"),
+        ("ten layers beat four, softmax", "softmax, 10 layers", "softmax"),
+        ("lambda's minimum of 5 beats 10", "m = 4", "lambda 10"),
+    ]
+    cells, spread = [], kinds.seed_spread()
+    for claim, first, second in rows:
+        found = kinds.paired(first, second)
+        if found is not None:
+            judged = verdict(found, spread)
+            cells.append([claim, points(found), over_seeds(found), judged])
+    for claim, better in (
+        ("the gap between genuine and impostor angles grows with m", lambda a: a.gap),
+        ("the angular Fisher score falls with m", lambda a: -(a.angular_fisher_score or 0.0)),
+    ):
+        steps = [kinds.average(f"m = {m}") for m in (1, 2, 3, 4)]
+        values = [better(a) for a in steps if a is not None]
+        if len(values) == 4:
+            rises = all(b > a for a, b in itertools.pairwise(values))
+            ends = "holds from m = 1 to 4, not in each step" if values[-1] > values[0] else "fails"
+            cells.append([claim, "section 4", "", "holds" if rises else ends])
+    return [
+        "**What survives on a small set** (*holds*, *the opposite*: by more than two paired "
+        "standard errors over the folds, and outside the 95 % interval of Student's t over the "
+        "seeds, or, with one seed, by more than two standard deviations of a difference between "
+        "two seeds):\n",
+        *table(["claim", "difference, points", "over seeds", "here"], cells),
+    ]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a Markdown table.
+
+    Example:
+
+    >>> table(["a", "b"], [["1", "2"]])
+    ['| a | b |', '|---|---|', '| 1 | 2 |', '']
+    """
+    lines = [head, *rows]
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return [text[0], "|" + "---|" * len(head), *text[1:], ""]
+
+
+def percent(found: Average | None) -> str:
+    """Return accuracy ± standard error, in percent; a dash for nothing."""
+    if found is None:
+        return "—"
+    return f"{100 * found.accuracy:.2f} ± {100 * found.std_error:.2f}"
+
+
+def spread(found: Average | None) -> str:
+    """Return the standard deviation over seeds, in points."""
+    return "—" if found is None or found.spread is None else f"{100 * found.spread:.2f}"
+
+
+def points(found: Difference | None) -> str:
+    """Return a difference ± standard error, in points, and its p."""
+    if found is None:
+        return "—"
+    p = f"{found.p_value:.1g}" if found.p_value < 0.001 else f"{found.p_value:.3f}"
+    return f"{100 * found.accuracy:+.2f} ± {100 * found.std_error:.2f} (p = {p})"
+
+
+def seeds(found: Difference | None) -> str:
+    """Return the difference of each seed, in points."""
+    return "—" if found is None else ", ".join(f"{100 * value:+.2f}" for value in found.seeds)
+
+
+def over_seeds(found: Difference | None) -> str:
+    """Return the standard error over the seeds, in points, and how many they are."""
+    if found is None or len(found.seeds) < 2:
+        return "one seed"
+    return f"± {100 * found.seed_error:.2f} ({len(found.seeds)} seeds)"
+
+
+def verdict(found: Difference | None, seed_spread: float | None = None) -> str:
+    """Say whether the first is better, by the folds and by the seeds.
+
+    Args:
+        found: the difference.
+        seed_spread: standard deviation over seeds of such runs, by which a difference of one seed
+            is judged; None where it is not known.
+
+    Example:
+
+    >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]))
+    'holds'
+    >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]), seed_spread=0.01)
+    "not told apart from the seeds' noise"
+    """
+    if found is None or math.isnan(found.std_error):
+        return "not run"
+    if found.within_noise:
+        return "not told apart from noise"
+    between_two = 2 * math.sqrt(2) * (seed_spread or 0.0)
+    one = len(found.seeds) == 1
+    if found.within_seeds or (one and abs(found.accuracy) <= between_two):
+        return "not told apart from the seeds' noise"
+    return "holds" if found.accuracy > 0 else "the opposite"
+
+
+def angles(found: Average | None) -> list[str]:
+    """Return the cells of genuine and impostor angle, their gap, and the Fisher score."""
+    if found is None:
+        return ["—"] * 4
+    fisher = found.angular_fisher_score
+    return [
+        f"{found.genuine_angle:.1f}°",
+        f"{found.impostor_angle:.1f}°",
+        f"{found.gap:.1f}°",
+        "—" if fisher is None else f"{fisher:.4f}",
+    ]

@@ -1,0 +1,311 @@
+"""Compare the arms on the same pairs: means over seeds, their spread, and paired tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.reproduce.arm_runner import Results
+from tf_sphereface.reproduce.arms import MORE_SEEDS, OTHER_LOSSES, SEEDS
+from tf_sphereface.utils.optional import require
+
+FLIPS = 20_000  # drawn by the sign-flip test
+HEADLINE = "flip-plain"
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+    """What some runs of one kind, seed by seed, reach on the same pairs.
+
+    Attributes:
+        accuracy: mean over the runs.
+        std_error: standard error over the folds, of the folds' means over the runs.
+        spread: standard deviation of the runs' accuracies, None for one run.
+        runs: each run's accuracy.
+        genuine_angle: mean over the runs, in degrees.
+        impostor_angle: likewise.
+        angular_fisher_score: likewise; lower is better.
+    """
+
+    accuracy: float
+    std_error: float
+    spread: float | None
+    runs: list[float]
+    genuine_angle: float
+    impostor_angle: float
+    angular_fisher_score: float | None
+
+    @property
+    def gap(self) -> float:
+        """How far the impostors' mean angle is from the genuine pairs', in degrees."""
+        return self.impostor_angle - self.genuine_angle
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """Two kinds of run on the same pairs, first minus second.
+
+    Attributes:
+        accuracy: mean difference, a fraction.
+        std_error: of that mean, over the folds.
+        p_value: two-sided, of the pairs' mean differences over the seeds. McNemar's exact test for
+            one seed, else a sign-flip test. It is about these networks on other pairs; how other
+            seeds would have come out is in `seeds` and `seed_error`.
+        seeds: the difference of each seed.
+
+    Example:
+
+    >>> found = Difference(0.02, 0.006, 0.01, [0.05, -0.01])
+    >>> found.within_noise, round(found.seed_error, 3), found.within_seeds
+    (False, 0.03, True)
+    """
+
+    accuracy: float
+    std_error: float
+    p_value: float
+    seeds: list[float]
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether the difference is no larger than twice its standard error."""
+        return abs(self.accuracy) <= 2 * self.std_error
+
+    @property
+    def seed_error(self) -> float:
+        """Standard error of the mean difference over the seeds; NaN for one seed."""
+        return _standard_error(np.array(self.seeds))
+
+    @property
+    def within_seeds(self) -> bool:
+        """Whether 0 is in the 95 % interval over the seeds, by Student's t; False for one seed."""
+        if len(self.seeds) < 2:
+            return False
+        student = require("scipy.stats", extra="eval").t
+        width = float(student.ppf(0.975, len(self.seeds) - 1)) * self.seed_error
+        return abs(float(np.mean(self.seeds))) <= width
+
+
+def average(results: Results, names: Sequence[str], key: str = HEADLINE) -> Average | None:
+    """Average over runs that differ in their seed.
+
+    Args:
+        results: the results.
+        names: of the arms.
+        key: which way of scoring.
+
+    Returns:
+        The average over those that are there and did not diverge; None where there is none.
+    """
+    kept = [arm for arm in (results.load(name) for name in names) if arm and not arm["diverged"]]
+    if not kept:
+        return None
+    rows = [arm["verification"][key] for arm in kept]
+    angles = [arm["verification"][key.replace("mean_subtracted", "plain")] for arm in kept]
+    folds = np.array([row["fold_accuracies"] for row in rows]).mean(axis=0)
+    runs = [row["accuracy"] for row in rows]
+    fisher = [row["angular_fisher_score"] for row in angles]
+    return Average(
+        accuracy=float(np.mean(runs)),
+        std_error=_standard_error(folds),
+        spread=float(np.std(runs, ddof=1)) if len(runs) > 1 else None,
+        runs=runs,
+        genuine_angle=float(np.mean([row["genuine_angle"] for row in angles])),
+        impostor_angle=float(np.mean([row["impostor_angle"] for row in angles])),
+        angular_fisher_score=None if None in fisher else float(np.mean(fisher)),
+    )
+
+
+def difference(
+    results: Results, first: Sequence[str], second: Sequence[str], key: str = HEADLINE
+) -> Difference | None:
+    """Compare two kinds of run, seed by seed.
+
+    Args:
+        results: the results.
+        first: names of the arms, one a seed.
+        second: names of the arms to compare with, in the same order of seeds.
+        key: which way of scoring.
+
+    Returns:
+        The difference over the seeds for which both arms are there; None where there is none.
+    """
+    decisions = []
+    for a, b in zip(first, second, strict=True):
+        kept = results.load(a), results.load(b)
+        if all(arm is not None and not arm["diverged"] for arm in kept):
+            decisions.append([results.arrays(name)[f"correct {key}"] for name in (a, b)])
+    if not decisions:
+        return None
+    with np.load(results.folder / "pairs.npz") as stored:
+        folds = stored["folds"]
+    table = np.array(decisions, np.float64)  # (seeds, 2, pairs)
+    return compare_decisions(table[:, 0], table[:, 1], folds)
+
+
+def compare_decisions(
+    first: NDArray[np.float64], second: NDArray[np.float64], folds: NDArray[np.int64]
+) -> Difference:
+    """Compare decisions on the same pairs.
+
+    Args:
+        first: (seeds, pairs), 1 where a pair was decided rightly.
+        second: the same of what it is compared with.
+        folds: (pairs,).
+
+    Example:
+
+    >>> right = np.array([[1.0, 1.0, 1.0, 0.0]])
+    >>> wrong = np.array([[1.0, 0.0, 0.0, 0.0]])
+    >>> found = compare_decisions(right, wrong, np.array([1, 1, 2, 2]))
+    >>> found.accuracy, found.p_value
+    (0.5, 0.5)
+    """
+    gains = first - second
+    each = gains.mean(axis=0)
+    of_folds = np.array([each[folds == fold].mean() for fold in np.unique(folds)])
+    return Difference(
+        accuracy=float(of_folds.mean()),
+        std_error=_standard_error(of_folds),
+        p_value=sign_flip_p(each) if len(gains) > 1 else _mcnemar(each),
+        seeds=[float(np.mean(row)) for row in gains],
+    )
+
+
+def sign_flip_p(gains: NDArray[np.float64], flips: int = FLIPS, seed: int = 0) -> float:
+    """Test whether paired gains have a mean of 0, by flipping their signs at random.
+
+    Args:
+        gains: (pairs,), each symmetric about 0 if nothing is gained.
+        flips: how many times.
+        seed: of the flips.
+
+    Returns:
+        The share of flips whose mean is as far from 0, two-sided, with the observed one counted.
+
+    Example:
+
+    >>> sign_flip_p(np.zeros(10))
+    1.0
+    """
+    moved = gains[gains != 0]
+    if not len(moved):
+        return 1.0
+    rng = np.random.default_rng(seed)
+    signs = rng.integers(0, 2, (flips, len(moved)), dtype=np.int8) * 2.0 - 1.0
+    drawn = np.abs(signs @ moved)
+    return float((1 + np.sum(drawn >= abs(moved.sum()) - 1e-12)) / (flips + 1))
+
+
+def _mcnemar(gains: NDArray[np.float64]) -> float:
+    better, worse = int(np.sum(gains > 0)), int(np.sum(gains < 0))
+    if not better + worse:
+        return 1.0
+    test = require("scipy.stats", extra="eval").binomtest
+    return float(test(better, better + worse).pvalue)
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    if len(values) < 2:
+        return math.nan
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def step_ratio(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
+    """Return how many times faster the first arm's median update was than the second's."""
+    return float(second["seconds"]["step"] / first["seconds"]["step"])
+
+
+TWO = (("softmax", "softmax"), ("m = 4", "m4"))  # title and arm of what depth and size compare
+RECIPES = {
+    "early-lambda": "lambda falls by power 1, not 4",
+    "strong": "strong augmentation",
+    "no-decay": "no weight decay",
+    "slower": "rate divided by 2.5",
+}
+
+
+class Kinds:
+    """The results by what was trained: titles of the page to names of arms.
+
+    Args:
+        results: the results.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        every = (*SEEDS, *MORE_SEEDS)
+        self.of_margin = {
+            "softmax": [f"softmax-seed{seed}" for seed in every],
+            **{f"m = {m}": [f"m{m}-seed{seed}" for seed in every] for m in (1, 2, 3, 4)},
+        }
+        self.names: dict[str, list[str]] = {
+            **self.of_margin,
+            **{loss: _seeds(loss) for loss, _ in OTHER_LOSSES},
+            **{f"lambda {value}": [f"m4-lambda{value}"] for value in (0, 2, 10)},
+            "caffe": ["m4-caffe"],
+            "float32": _seeds("m4-float32"),
+            "sampled head": _seeds("m4-sampled-head"),
+            **{name: [f"m4-{name}"] for name in RECIPES},
+            **{f"{loss}, 10 layers": [f"{arm}-10-layers"] for loss, arm in TWO},
+            **{f"{loss}, 112x96": [f"{arm}-full-size"] for loss, arm in (*TWO, ("m = 1", "m1"))},
+        }
+
+    def average(
+        self, title: str, key: str = "flip-plain", most: int | None = None
+    ) -> Average | None:
+        """Return the mean over the seeds that are there, or over the first `most` of them."""
+        return average(self.results, self.names[title][:most], key)
+
+    def seed_spread(self) -> float | None:
+        """Return the standard deviation over seeds, pooled over softmax and every m."""
+        found = [self.average(title) for title in self.of_margin]
+        spreads = [(len(a.runs) - 1, a.spread) for a in found if a and a.spread is not None]
+        if not spreads:
+            return None
+        return math.sqrt(sum(n * s**2 for n, s in spreads) / sum(n for n, _ in spreads))
+
+    def one_seed(self, title: str, key: str = "flip-plain") -> Average | None:
+        """Return what the first seed alone reached."""
+        return average(self.results, self.names[title][:1], key)
+
+    def present(self, title: str) -> Average:
+        """Return the average of what is known to be there."""
+        found = self.average(title)
+        if found is None:
+            raise ValueError(f"{title} must have been run. Received: no result")
+        return found
+
+    def paired(self, first: str, second: str, key: str = "flip-plain") -> Difference | None:
+        """Return the paired difference, over as many seeds as both have."""
+        a, b = self.names[first], self.names[second]
+        shared = min(len(a), len(b))
+        return difference(self.results, a[:shared], b[:shared], key)
+
+    def first(self, title: str) -> dict[str, Any] | None:
+        """Return what is kept of the first seed."""
+        return self.results.load(self.names[title][0])
+
+    def loss_titles(self) -> list[str]:
+        """Return the titles of the losses of which the first seed is there."""
+        titles = [*self.of_margin, *(loss for loss, _ in OTHER_LOSSES)]
+        return [title for title in titles if self.first(title) is not None]
+
+    def loss_seeds(self) -> int:
+        """Return how many seeds losses are compared over: those that all of them have."""
+        names = [self.names[title][: len(SEEDS)] for title in self.loss_titles()]
+        there = [
+            all(self.results.load(name) is not None for name in of_seed)
+            for of_seed in zip(*names, strict=True)
+        ]
+        return sum(itertools.takewhile(bool, there))
+
+
+def _seeds(name: str) -> list[str]:
+    """Return the names of an arm and of its other seeds."""
+    return [name, *(f"{name}-seed{seed}" for seed in SEEDS[1:])]

@@ -1,0 +1,130 @@
+"""Build the network, the classifier and the schedules that a recipe describes."""
+
+from __future__ import annotations
+
+import keras
+
+from tf_sphereface import backbones, losses, optimizers, schedules
+from tf_sphereface.classifier.face_classifier import FaceClassifier
+from tf_sphereface.training import recipe_losses
+from tf_sphereface.training.recipes import Recipe
+
+ALMOST_ZERO = 0.05  # lambda where a curve of powers, which never reaches 0, counts as there
+
+
+def build_backbone(recipe: Recipe) -> keras.Model:
+    """Return the network of a recipe, under the dtype policy in force.
+
+    Example:
+
+    >>> from tf_sphereface.recipes import preset
+    >>> build_backbone(preset("quick")).output_shape
+    (None, 512)
+    """
+    shape = (*recipe.input_size, 3)
+    if recipe.backbone == "mobilefacenet":
+        return backbones.MobileFaceNet(shape, recipe.embedding_dim)
+    depth = int(recipe.backbone.removeprefix("sphereface"))
+    return backbones.SphereFaceNet(depth, shape, recipe.embedding_dim)
+
+
+def build_classifier(
+    recipe: Recipe, num_classes: int, steps_per_epoch: int, jit: bool | str = "auto"
+) -> FaceClassifier:
+    """Return the model of a recipe, compiled with the paper's solver.
+
+    Args:
+        recipe: what to train and how. Its `policy` becomes Keras' global dtype policy.
+        num_classes: number of identities.
+        steps_per_epoch: updates in an epoch; with the epochs it gives the schedules' lengths.
+        jit: as `jit_compile` of `FaceClassifier.compile`.
+
+    Returns:
+        A compiled `FaceClassifier`, initialised from the recipe's seed.
+    """
+    keras.mixed_precision.set_global_policy(recipe.policy)
+    keras.utils.set_random_seed(recipe.seed)
+    head = recipe_losses.CHOICES[recipe.loss].head
+    backbone = with_dropout(build_backbone(recipe), recipe.dropout, recipe.seed)
+    model = FaceClassifier(
+        backbone,
+        num_classes,
+        head=head,
+        gradient=recipe.gradient,
+        sample_rate=recipe.sample_rate,
+    )
+    total = recipe.epochs * steps_per_epoch
+    optimizer = optimizers.paper_optimizer(
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        boundaries=rate_drops(recipe, total),
+        total=total,
+        global_clipnorm=recipe_losses.resolve_clip_norm(recipe.loss, recipe.clip_norm) or None,
+    )
+    annealing = build_annealing(recipe, total)
+    loss = recipe_losses.build_loss(recipe.loss, recipe.margin, recipe.scale, annealing)
+    if isinstance(loss, losses.SphereFace2Loss):
+        model.head_layer.bias.assign(loss.first_bias(num_classes))
+    model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit)
+    return model
+
+
+def rate_drops(recipe: Recipe, total: int) -> list[int]:
+    """Return after how many of `total` updates the rate falls, increasing, all below `total`.
+
+    In a run of a few updates two drops may fall together, or past the end: there are fewer then.
+
+    Example:
+
+    >>> rate_drops(Recipe(drops=(0.6, 0.85)), 100), rate_drops(Recipe(), 1)
+    ([60, 85], [])
+    """
+    drops = {max(1, round(share * total)) for share in recipe.drops}
+    return sorted(drop for drop in drops if drop < total)
+
+
+def build_annealing(recipe: Recipe, total: int) -> schedules.LambdaAnnealing:
+    """Return lambda's schedule for a run of `total` updates."""
+    if recipe.annealing == "paper":
+        return schedules.LambdaAnnealing(minimum=recipe.lambda_minimum)
+    curve = schedules.LambdaAnnealing.for_steps(
+        total,
+        reach=recipe.annealing_reach,
+        power=recipe.annealing_power,
+        minimum=recipe.lambda_minimum or ALMOST_ZERO,
+    )
+    return schedules.LambdaAnnealing(curve.base, curve.gamma, curve.power, recipe.lambda_minimum)
+
+
+def with_dropout(backbone: keras.Model, rate: float, seed: int) -> keras.Model:
+    """Return the backbone with dropout of its embedding layer's inputs, sharing its weights.
+
+    The embedding layer is the last one with a kernel; a normalisation may follow it, which dropout
+    must not, or it would set coordinates of the embedding to 0. A rate of 0 is none.
+    """
+    if rate == 0:
+        return backbone
+    layers = backbone.layers
+    place = max(i for i, layer in enumerate(layers) if hasattr(layer, "kernel"))
+    x = keras.layers.Dropout(rate, seed=seed, name="dropout")(layers[place].input)
+    for layer in layers[place:]:
+        x = layer(x)
+    return keras.Model(backbone.input, x, name=backbone.name)
+
+
+def embedder_of(model: FaceClassifier, recipe: Recipe) -> keras.Model:
+    """Return the trained network as a float32 model of stock layers, without dropout."""
+    policy = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("float32")
+    try:
+        network = build_backbone(recipe)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    trained = [
+        w
+        for v, w in zip(model.backbone.weights, model.backbone.get_weights(), strict=True)
+        if "seed_generator" not in v.path
+    ]
+    network.set_weights(trained)
+    return network

@@ -1,0 +1,261 @@
+"""The state of a run on disk: whole or absent, and enough to go on exactly where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tf_sphereface.utils.files import atomic_path
+
+logger = logging.getLogger("tf_sphereface")
+_INFO, _DIGEST = "info", "sha256"
+_NAME = re.compile(r"step-(\d{8,})\.npz")
+_DAMAGE = (  # what zipfile, zlib and NumPy raise where bits of an archive are wrong
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,  # an entry that says it is encrypted; NotImplementedError is one too
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a checkpoint file holds, read and found whole.
+
+    Attributes:
+        path: the file.
+        info: what was saved with the state, such as the step and the history.
+        arrays: name -> value of each variable; the names begin with `model/`, `optimizer/` (its
+            learning rate and count of updates among them) or `metric/`.
+    """
+
+    path: Path
+    info: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+
+    @property
+    def metrics(self) -> list[NDArray[Any]]:
+        """The sums of the epoch in progress, in the order of `model.metrics_variables`."""
+        return [self.arrays[f"metric/{i}"] for i in range(_count(self.arrays, "metric/"))]
+
+    def restore(self, model: keras.Model) -> None:
+        """Write weights, random states and optimizer into a model that was built in the same way.
+
+        The metrics are not touched: `fit` resets them when an epoch begins. `training.train` takes
+        them.
+
+        Raises:
+            ValueError: the checkpoint belongs to another model; nothing is changed.
+        """
+        build_optimizer(model)
+        targets = _variables(model)
+        stored = {key: v for key, v in self.arrays.items() if not key.startswith("metric/")}
+        wrong = sorted(set(targets) ^ set(stored)) or [
+            key for key, variable in targets.items() if tuple(variable.shape) != stored[key].shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"{self.path} belongs to another model or optimizer: {len(wrong)} of "
+                f"{len(targets)} variables differ, such as {wrong[0]}"
+            )
+        for key, variable in targets.items():
+            variable.assign(stored[key].astype(variable.dtype))
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], model: keras.Model, info: dict[str, Any], *, write: bool = True
+) -> None:
+    """Write weights, random states, optimizer, metrics and `info` to one file, atomically.
+
+    The file holds its own SHA-256, over names, types, shapes and bytes of all that is in it.
+
+    Args:
+        path: a `.npz` file.
+        model: a compiled model whose optimizer is built.
+        info: what JSON can hold, such as the step and the history.
+        write: False reads the state and writes nothing. In a run of several processes all of them
+            call this, because reading a metric is a sum over all; the chief alone writes.
+
+    Raises:
+        OSError: the file cannot be written; an older checkpoint stays as it was.
+        ValueError: a weight is not finite: there is nothing to go on from.
+    """
+    arrays = {key: _read(variable) for key, variable in _variables(model).items()}
+    arrays |= {f"metric/{i}": _read(v) for i, v in enumerate(model.metrics_variables)}
+    if not write:
+        return
+    bad = [key for key, value in arrays.items() if not np.all(np.isfinite(value))]
+    if bad:
+        raise ValueError(f"{len(bad)} variables are not finite, such as {bad[0]}")
+    arrays[_INFO] = np.array(json.dumps(info))
+    arrays[_DIGEST] = np.array(_digest(arrays))
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, allow_pickle=False, **arrays)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint and check that it is whole.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged; the message names it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("its end is missing, or it is no archive")
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+        if str(arrays.pop(_DIGEST)) != _digest(arrays):
+            raise ValueError("its SHA-256 does not fit its content")
+        info: dict[str, Any] = json.loads(str(arrays.pop(_INFO)))
+    except _DAMAGE as e:
+        raise ValueError(f"{path} is not a whole checkpoint: {e}") from e
+    return Checkpoint(Path(path), info, arrays)
+
+
+def load_checkpoint(path: str | os.PathLike[str], model: keras.Model) -> dict[str, Any]:
+    """Read a checkpoint into a model that was built and compiled in the same way.
+
+    Args:
+        path: what `save_checkpoint` wrote.
+        model: receives weights, random states and optimizer; untouched when an error is raised.
+
+    Returns:
+        The `info` that was saved.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or belongs to another model; the message names it.
+    """
+    checkpoint = read_checkpoint(path)
+    checkpoint.restore(model)
+    return checkpoint.info
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Create the variables of a compiled model's optimizer, where they are not yet there.
+
+    Keras' `LossScaleOptimizer` does not look: built twice, it has two loss scales.
+    """
+    if not model.optimizer.built:
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
+
+
+# A folder of checkpoints ---------------------------------------------------------------------
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the state after `step` updates lies.
+
+    Example:
+
+    >>> checkpoint_path(Path("run"), 1234).name
+    'step-00001234.npz'
+    """
+    return folder / f"step-{step:08d}.npz"
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, the newest first; none where there is no folder."""
+    found = folder.iterdir() if folder.is_dir() else []
+    return sorted((path for path in found if _step_of(path) is not None), key=_order, reverse=True)
+
+
+def read_newest(folder: Path, warn: Callable[[str], None] = logger.warning) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, or None where there is none at all.
+
+    Args:
+        folder: of checkpoints.
+        warn: called with a line that names the file, for each damaged one that is passed over.
+
+    Raises:
+        ValueError: there are checkpoints, and all are damaged.
+    """
+    files = checkpoint_files(folder)
+    for path in files:
+        try:
+            return read_checkpoint(path)
+        except ValueError as error:
+            warn(f"{error}; it is passed over")
+    if files:
+        raise ValueError(
+            f"none of the {len(files)} checkpoints in {folder} is whole; remove the folder to "
+            "start from the beginning"
+        )
+    return None
+
+
+def prune(folder: Path, keep: int, also: Iterable[int] = (), newest: int | None = None) -> None:
+    """Remove all but the `keep` newest checkpoints and those of the steps in `also`.
+
+    Args:
+        folder: of checkpoints.
+        keep: how many.
+        also: steps.
+        newest: the step that was just saved. Files of later steps are of a run that went on from
+            an earlier one because they are damaged: they are not counted, and stay.
+    """
+    kept = {checkpoint_path(folder, step).name for step in also}
+    known = [p for p in checkpoint_files(folder) if newest is None or _order(p) <= newest]
+    for path in known[keep:]:
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process has left half-written in a folder of checkpoints."""
+    for path in folder.glob(".step-*.npz.*") if folder.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _read(variable: keras.Variable) -> NDArray[Any]:
+    """Return a variable's value; of a metric under a strategy, the sum over the replicas."""
+    return np.asarray(tf.convert_to_tensor(variable.value).numpy())
+
+
+def _variables(model: keras.Model) -> dict[str, Any]:
+    found = {f"model/{i}": v for i, v in enumerate(model.variables)}
+    return found | {f"optimizer/{i}": v for i, v in enumerate(model.optimizer.variables)}
+
+
+def _digest(arrays: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        value = np.ascontiguousarray(arrays[key])
+        digest.update(f"{key} {value.dtype.str} {np.shape(arrays[key])}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _count(arrays: dict[str, Any], prefix: str) -> int:
+    return sum(key.startswith(prefix) for key in arrays)
+
+
+def _step_of(path: Path) -> int | None:
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def _order(path: Path) -> int:
+    return _step_of(path) or 0

@@ -1,0 +1,232 @@
+"""Training recipes: each preset is a function whose docstring says what to expect of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
+from tf_sphereface.training import recipe_losses
+from tf_sphereface.utils import hardware
+
+LOSSES = tuple(recipe_losses.CHOICES)
+BACKBONES = (
+    "sphereface4",
+    "sphereface10",
+    "sphereface20",
+    "sphereface36",
+    "sphereface64",
+    "mobilefacenet",
+)
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+ANNEALINGS = ("paper", "fit")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a network is trained.
+
+    Attributes:
+        backbone: one of `BACKBONES`.
+        embedding_dim: length of the embedding.
+        input_size: (height, width) of the faces, in pixels.
+        loss: one of `LOSSES`; `"softmax"` is the plain baseline, on a dense layer with bias.
+        margin: None: the loss's default in `recipe_losses`. A-Softmax takes 1, 2, 3 or 4.
+        scale: of the cosines; None: the loss's default. A-Softmax and softmax have none.
+        clip_norm: global norm that gradients are clipped to, 0: none; None: the loss's default.
+        gradient: `"exact"`, or `"caffe"`: the released layer's, for A-Softmax.
+        sample_rate: share of the class centres that a step sees, in (0, 1]; see `sampling`.
+        annealing: `"paper"`, lambda by the released layer's constants, or `"fit"`, the same curve
+            scaled to the run.
+        lambda_minimum: where lambda stops, >= 0. With `"fit"` and 0, which the curve never reaches,
+            it is scaled to reach 0.05, where the margin that is felt is that of 0 within 4 %.
+        annealing_reach: with `"fit"`, the share of the run after which the minimum is reached, in
+            (0, 1].
+        annealing_power: with `"fit"`, the exponent of the curve, > 0. 1 is the released layer's; a
+            larger one falls later, which is what a run of some hundred updates needs.
+        epochs: passes over the data, >= 1.
+        batch_size: faces in a step, over all replicas.
+        learning_rate: of the first phase.
+        drops: shares of the run, in (0, 1), after which the rate is divided by 10.
+        momentum: of SGD.
+        weight_decay: coupled, gradient `weight_decay * w`.
+        dropout: share of the embedding layer's inputs that are dropped in training, in [0, 1).
+        augment: `"none"`, `"mirror"` or `"strong"` (mirror, shift, light).
+        precision: a Keras dtype policy, or `"auto"`: `mixed_bfloat16` where the GPUs or, without
+            any, the processor multiply in bfloat16, `float32` elsewhere; see `policy`.
+        seed: of initialisation, order and augmentation.
+    """
+
+    backbone: str = "sphereface20"
+    embedding_dim: int = 512
+    input_size: tuple[int, int] = (112, 96)
+    loss: str = "a-softmax"
+    margin: float | None = None
+    scale: float | None = None
+    clip_norm: float | None = None
+    gradient: str = "exact"
+    sample_rate: float = 1.0
+    annealing: str = "paper"
+    lambda_minimum: float = 5.0
+    annealing_reach: float = 0.4
+    annealing_power: float = 1.0
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    drops: tuple[float, ...] = (0.6, 0.85)
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    dropout: float = 0.0
+    augment: str = "mirror"
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        _one_of("backbone", self.backbone, BACKBONES)
+        _one_of("loss", self.loss, LOSSES)
+        recipe_losses.resolve_margin(self.loss, self.margin)
+        recipe_losses.resolve_scale(self.loss, self.scale)
+        recipe_losses.resolve_clip_norm(self.loss, self.clip_norm)
+        recipe_losses.check_gradient(self.loss, self.margin, self.gradient)
+        check_sample_rate(self.sample_rate)
+        _one_of("annealing", self.annealing, ANNEALINGS)
+        _one_of("augment", self.augment, ("none", "mirror", "strong"))
+        _one_of("precision", self.precision, PRECISIONS)
+        positive = ("embedding_dim", "epochs", "batch_size", "learning_rate", "annealing_power")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive. Received: {getattr(self, name)!r}")
+        for name in ("weight_decay", "momentum", "dropout", "lambda_minimum"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative. Received: {getattr(self, name)!r}")
+        if not 0 < self.annealing_reach <= 1:
+            raise ValueError(
+                f"annealing_reach must be in (0, 1]. Received: {self.annealing_reach!r}"
+            )
+        if not self.dropout < 1:
+            raise ValueError(f"dropout must be below 1. Received: {self.dropout!r}")
+
+    @property
+    def policy(self) -> str:
+        """The Keras dtype policy that `precision` is on this machine.
+
+        A processor without bfloat16 arithmetic takes some twelve times as long for convolutions in
+        it as in float32 (*measured here*, docs/benchmarks.md), so `"auto"` is float32 there.
+
+        Example:
+
+        >>> Recipe(precision="mixed_float16").policy
+        'mixed_float16'
+        """
+        if self.precision != "auto":
+            return self.precision
+        return "mixed_bfloat16" if hardware.has_bfloat16() else "float32"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON, as they are really used: no default is left open."""
+        return {
+            **dataclasses.asdict(self),
+            "margin": recipe_losses.resolve_margin(self.loss, self.margin),
+            "scale": recipe_losses.resolve_scale(self.loss, self.scale),
+            "clip_norm": recipe_losses.resolve_clip_norm(self.loss, self.clip_norm),
+            "precision": self.policy,
+        }
+
+
+def paper() -> Recipe:
+    """Return the paper's run: SphereFaceNet-20, m = 4, batch 256, 28,000 steps on CASIA-WebFace.
+
+    `tf_sphereface-train --data CASIA-112x96 --preset paper --out runs/paper`. 494,414 aligned faces
+    make 1,931 steps an epoch, so 15 epochs are 28,965 steps; the rate falls at 16k and 24k of 28k.
+    Needs a GPU. *Published*: 99.24 % on LFW with the authors' code; not run here.
+    """
+    return Recipe(epochs=15, batch_size=256, drops=(4 / 7, 6 / 7))
+
+
+def small() -> Recipe:
+    """Return the recipe for some ten thousand faces on two CPU cores.
+
+    `tf_sphereface-train --data FACES --preset small --out runs/small`. On 14,453 faces of 738
+    people it takes nine minutes at 56x48 and about four times that at 112x96; what it
+    reaches on LFW pairs, *measured here*, is in `docs/real-faces.md`.
+    """
+    return Recipe(
+        backbone="sphereface4",
+        learning_rate=0.05,
+        augment="strong",
+        precision="auto",
+    )
+
+
+def quick() -> Recipe:
+    """Return a run of a minute or two on two cores, for half-size faces; the demo's.
+
+    `tf_sphereface-train --data synthetic --preset quick --out runs/quick`. lambda takes the whole
+    of the short run to fall: at 40 % of it, the loss stays at `ln(num_classes)`. What it reaches on
+    unseen synthetic people, *measured here*, is in `docs/demo.md`.
+    """
+    return Recipe(
+        backbone="sphereface4",
+        input_size=(56, 48),
+        annealing="fit",
+        annealing_reach=1.0,
+        epochs=4,
+        batch_size=64,
+        learning_rate=0.05,
+        precision="auto",
+    )
+
+
+def short() -> Recipe:
+    """Return the best recipe known for two minutes on a small set of real faces, at half size.
+
+    `tf_sphereface-train --data FACES --preset short --resize --out runs/short`. It is what
+    `tf_sphereface-reproduce` trains its arms with. Against `small`: half the batch, so that twice
+    as many updates fit; a mirror alone, as there is no time to learn by heart; and a lambda that
+    stays high until there are features (power 4), then falls to its minimum at 90 % of the run.
+    With a power of 1 the loss stays at `ln(num_classes)`. What it reaches on LFW pairs, *measured
+    here* over three seeds, is in `docs/paper.md`; `small` reaches more, in ten times the time.
+    """
+    return Recipe(
+        backbone="sphereface4",
+        input_size=(56, 48),
+        annealing="fit",
+        annealing_reach=0.9,
+        annealing_power=4.0,
+        epochs=4,
+        batch_size=64,
+        learning_rate=0.05,
+        precision="auto",
+    )
+
+
+PRESETS: dict[str, Callable[[], Recipe]] = {
+    "paper": paper,
+    "small": small,
+    "short": short,
+    "quick": quick,
+}
+
+
+def preset(name: str) -> Recipe:
+    """Return a preset by name.
+
+    Raises:
+        ValueError: there is no such preset; the message lists them.
+
+    Example:
+
+    >>> preset("small").backbone
+    'sphereface4'
+    """
+    _one_of("preset", name, tuple(PRESETS))
+    return PRESETS[name]()
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(str, allowed))}. Received: {value!r}"
+        )

@@ -1,0 +1,34 @@
+"""Sentences for messages: lists that are cut short, and the type of a progress callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+ProgressCallback = Callable[[int, int], None]
+"""What long work calls now and then with (done, in all)."""
+
+
+def and_more(items: Sequence[str], shown: int, *, separator: str = ", ", where: str = "") -> str:
+    r"""Join the first items, and say how many are left out.
+
+    Args:
+        items: what to list.
+        shown: how many at most.
+        separator: `", "`, or `"\n  "` for a line each.
+        where: where the others are found, such as `"--json FILE lists them all"`.
+
+    Example:
+
+    >>> and_more(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    >>> print(and_more(["a", "b", "c"], 2, separator="\n  ", where="see x.tsv"))
+    a
+      b
+      and 1 more (see x.tsv)
+    """
+    text = separator.join(items[:shown])
+    hidden = len(items) - shown
+    if hidden <= 0:
+        return text
+    joint = separator if "\n" in separator else " "
+    return f"{text}{joint}and {hidden:,} more" + (f" ({where})" if where else "")
