@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import configparser
+import graphlib
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,8 @@ import tf_sphereface
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tf_sphereface"
-SOURCES = sorted(
-    Path(folder, name)
-    for folder, _, names in os.walk(PACKAGE, followlinks=True)
-    for name in names
-    if name.endswith(".py")
-)
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+INSIDE = "tf_sphereface."
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -94,29 +92,21 @@ def test_every_pin_is_within_its_range():
             assert requirement.specifier.contains(canonical[requirement.name.lower()]), line
 
 
-@pytest.mark.parametrize("name", ["eval", "export"])
-def test_linked_folders_are_links(name):
-    if not (ROOT / name).exists():
-        pytest.skip("an unpacked sdist holds plain folders")
-    assert (ROOT / name).is_symlink()
-    assert os.readlink(ROOT / name) == f"tf_sphereface/{name}"
-    assert (PACKAGE / name).is_dir()
-    assert not (PACKAGE / name).is_symlink()
+def test_the_package_is_whole_and_two_of_its_folders_are_linked():
+    for name in ("eval", "export"):
+        assert (PACKAGE / name).is_dir()
+        assert not (PACKAGE / name).is_symlink()
+        if (ROOT / name).is_symlink():  # an sdist has no links, nor has a clone on some systems
+            assert os.readlink(ROOT / name) == f"tf_sphereface/{name}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_every_module_says_what_it_is(path):
-    text = path.read_text(encoding="utf-8")
-    assert ast.get_docstring(ast.parse(text)), f"{module_name(path)} has no docstring"
-
-
-@pytest.mark.parametrize("name", sorted(commands()))
-def test_every_command_has_a_parser_and_a_main(name):
-    module, function = commands()[name].split(":")
-    assert function == "main"
-    tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text("utf-8"))
-    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert {"build_parser", "main"} <= defined
+def test_every_command_has_a_parser_and_a_main():
+    for target in commands().values():
+        module, function = target.split(":")
+        assert function == "main"
+        tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text("utf-8"))
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert {"build_parser", "main"} <= defined, target
 
 
 def test_documents_name_real_commands_and_the_readme_names_all():
@@ -138,13 +128,13 @@ def test_readme_shows_make_targets_that_exist():
     assert {"demo", "test"} <= targets
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_relative_links_lead_somewhere(document):
-    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if not target.startswith(("http:", "https:", "#", "mailto:")):
-            path = document.parent / target.split("#")[0]
-            assert path.exists(), f"{document.name} links to {target}"
+def test_relative_links_lead_somewhere():
+    for document in DOCUMENTS:
+        text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not target.startswith(("http:", "https:", "#", "mailto:")):
+                path = document.parent / target.split("#")[0]
+                assert path.exists(), f"{document.name} links to {target}"
 
 
 def test_pictures_are_small():
@@ -153,21 +143,83 @@ def test_pictures_are_small():
             assert path.stat().st_size < 200_000, path.name
 
 
-def test_arrows_point_down():
-    """The library knows nothing of eval and export, but for its commands and its callbacks."""
-    upward = ("tf_sphereface.eval", "tf_sphereface.export")
+# The rooms: the modules and folders on the top level of the package ------------------------------
+
+MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 21, 9, 90
+MOST_POSITIONAL, MOST_LINES, MOST_LINES_OF_A_FILE = 6, 60, 400
+
+
+def room(module: str) -> str:
+    """Return the room of a module: the part behind `tf_sphereface.`, empty for the package."""
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.fixture(scope="module")
+def arrows() -> dict[str, set[str]]:
+    """Room -> the other rooms that it imports."""
+    modules = {module_name(path): path for path in SOURCES}
+    found: dict[str, set[str]] = {room(module): set() for module in modules if room(module)}
+    for module, path in modules.items():
+        if room(module):  # the package itself hands all of them on
+            targets = (name.split(".")[1] for name in imported(path) if name.startswith(INSIDE))
+            found[room(module)] |= set(targets) & set(found) - {room(module)}
+    return found
+
+
+def floors(arrows: dict[str, set[str]]) -> dict[str, int]:
+    """Room -> its floor: one above the highest that it imports. Raises where rooms form a circle.
+
+    A room without imports is on floor 1.
+    """
+    order = graphlib.TopologicalSorter(arrows).static_order()
+    heights: dict[str, int] = {}
+    for name in order:
+        heights[name] = 1 + max((heights[other] for other in arrows[name]), default=0)
+    return heights
+
+
+def test_the_house_is_small_and_without_circles(arrows):
+    assert len(arrows) <= MOST_ROOMS
+    assert [name for name in arrows if name.startswith("_")] == ["_version"]
+    assert max(floors(arrows).values()) <= MOST_FLOORS
+    assert sum(map(len, arrows.values())) <= MOST_ARROWS
+
+
+def test_arrows_point_down(arrows):
+    """Commands are above all, `eval` and `export` above `embedder`, callbacks above `eval`."""
+    height = floors(arrows)
+    below = {name for name in arrows if height[name] <= height["embedder"]}
+    assert arrows["utils"] == arrows["angular"] == set()
+    assert [name for name in arrows if "commands" in arrows[name]] == []
+    assert arrows["eval"] <= below
+    assert arrows["export"] <= below | {"eval"}
+    above_eval = {"callbacks", "commands", "export", "reproduce"}
+    assert {name for name in arrows if "eval" in arrows[name]} <= above_eval
+    assert {name for name in arrows if "export" in arrows[name]} <= {"commands", "reproduce"}
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield every function of the package and where it stands."""
     for path in SOURCES:
-        relative = path.relative_to(PACKAGE).as_posix()
-        commands = ("cli/", "reproduce/")  # reproduce/ is what one command runs
-        allowed = relative.startswith((*commands, "eval/", "export/"))
-        allowed = allowed or relative == "callbacks.py"
-        if not allowed:
-            names = {name for name in imported(path) if name.startswith(upward)}
-            assert not names, f"{relative} imports {sorted(names)}"
-        if relative.startswith("eval/"):
-            assert not any(n.startswith("tf_sphereface.export") for n in imported(path)), relative
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{module_name(path)}.{node.name}", node
 
 
-def test_the_maths_imports_nothing_of_ours():
-    names = imported(PACKAGE / "angular.py")
-    assert not {name for name in names if name.startswith("tf_sphereface")}
+def test_functions_are_narrow_and_short():
+    """At most 6 positional parameters, and 60 lines without docstring; parsers may be longer."""
+    for name, node in functions():
+        arguments = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+        positional = len(arguments) - (arguments[:1] in (["self"], ["cls"]))
+        assert positional <= MOST_POSITIONAL, f"{name} takes {positional} positional parameters"
+        text = ast.get_docstring(node, clean=False)
+        lines = node.end_lineno - node.lineno + 1 - (text.count("\n") + 1 if text else 0)
+        parser = node.name in ("build_parser", "add_arguments")
+        assert parser or lines <= MOST_LINES, f"{name} has {lines} lines"
+
+
+def test_every_module_says_what_it_is_in_at_most_400_lines():
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(text)), f"{module_name(path)} has no docstring"
+        assert text.count("\n") <= MOST_LINES_OF_A_FILE, f"{module_name(path)} is too long"
