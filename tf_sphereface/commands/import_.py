@@ -96,17 +96,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     metadata = describe(args, imported)
     save_embedder(imported.model, args.out, metadata)
-    card, _ = model_card.write_card(args.out)
+    card = model_card.write_card(args.out)
     height, width = metadata.input_size
     network = metadata.extra[model_card.NETWORK]
     lines = [
         f"{args.out}: {metadata.architecture}, {height}x{width} {metadata.channel_order.upper()} "
-        f"to {metadata.embedding_dim} numbers, {network['parameters'] / 1e6:.2f} M parameters, "
-        f"{network['macs'] / 1e9:.3f} GMAC an image"
+        f"to {metadata.embedding_dim} numbers, {model_card.network_size(network)}"
     ]
     lines += [f"left out: {text}" for text in imported.left_out]
     lines += [f"note: {text}" for text in metadata.extra.get(model_card.NOTES, ())]
-    lines.append(f"card: {card}; licence of the weights: {metadata.extra[model_card.LICENCE]}")
+    lines.append(f"card: {card}; licence of the weights: {metadata.extra[model_card.LICENSE]}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     write_json_option(
         args.json,
@@ -131,7 +130,7 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
     height, width, _ = imported.model.input_shape[1:]
     kind = imported.architecture
     extra = {
-        model_card.LICENCE: args.license or model_card.UNKNOWN,
+        model_card.LICENSE: args.license or model_card.UNKNOWN,
         model_card.SOURCE: args.checkpoint.name,
         model_card.NETWORK: model_card.network_facts(imported.model),
     }

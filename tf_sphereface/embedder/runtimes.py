@@ -1,4 +1,4 @@
-"""One network, three engines: each runner takes uint8 RGB faces and returns float32 embeddings."""
+"""Runners of a network in three engines: uint8 RGB faces in, float32 embeddings out."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ def to_network(images: np.ndarray, metadata: EmbedderMetadata) -> np.ndarray:
 
 
 class KerasRunner:
-    """A Keras model as one traced function; batches of any length share the trace."""
+    """A Keras model as one traced function; batches of any length share the trace.
+
+    Args:
+        model: a backbone.
+        metadata: how it is fed, with the model's own input size and embedding length.
+    """
 
     def __init__(self, model: keras.Model, metadata: EmbedderMetadata) -> None:
-        height, width, _ = model.inputs[0].shape[1:]
+        self.input_size = metadata.input_size
+        self.embedding_dim = int(model.outputs[0].shape[-1])
         mean = np.asarray(metadata.pixel_mean, np.float32)
         scale = np.asarray(metadata.pixel_scale, np.float32)
         reverse = metadata.channel_order == "bgr"
-        size = (height or metadata.input_size[0], width or metadata.input_size[1])
-        self.input_size = (int(size[0]), int(size[1]))
-        self.embedding_dim = int(model.outputs[0].shape[-1])
 
         # A batch of unknown length in the signature: an odd last batch does not trace again.
         @tf.function(input_signature=[tf.TensorSpec((None, *self.input_size, 3), tf.uint8)])
