@@ -62,7 +62,7 @@ class Embedder:
         self.format = format
         self.path = path
         self.batch_size = batch_size
-        self.backbone: keras.Model | None = None
+        self.backbone: Any = None  # keras.Model | None
         self.input_size: tuple[int, int] = runner.input_size
         self.embedding_dim: int = runner.embedding_dim
 

@@ -10,15 +10,16 @@ import keras
 import numpy as np
 
 from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.embedder.metadata import add_onnx_metadata
 from tf_sphereface.export.calibration_faces import FaceSource
 from tf_sphereface.export.gate import Gate
 from tf_sphereface.export.job import (
+    EXPLAINED_FACES,
     FACES_AT_ONCE,
     Format,
     Inputs,
     Job,
     LayerError,
-    Progress,
     rank_layers,
     relative_error,
 )
@@ -32,13 +33,13 @@ from tf_sphereface.export.onnx_rewrites import (
     shorten_prelu,
 )
 from tf_sphereface.export.options import Options
-from tf_sphereface.export.pipeline import Checks, embed_in_onnx, export
+from tf_sphereface.export.pipeline import Checks, export
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
+from tf_sphereface.utils.messages import ProgressCallback
 from tf_sphereface.utils.optional import require
 
 OPSET = 18  # the highest that tf2onnx writes
-_EXPLAINED = 8  # faces whose activations are compared
 
 
 def export_onnx(
@@ -49,7 +50,7 @@ def export_onnx(
     metadata: EmbedderMetadata | None = None,
     *,
     gate: Gate | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     input_dtype: str = "float32",
     flip_concat: bool = False,
     normalize: bool = False,
@@ -106,7 +107,16 @@ def export_onnx(
     """
     options = Options(input_dtype, flip_concat, normalize, layout, batch)
     checks = Checks(gate, explain, float_layers, progress)
-    return export(_ONNX, model, path, quantize, calibration, metadata, options, checks)
+    return export(
+        _ONNX,
+        model,
+        path,
+        quantize=quantize,
+        calibration=calibration,
+        metadata=metadata,
+        options=options,
+        checks=checks,
+    )
 
 
 def _to_float(graph: keras.Model, scratch: Path) -> bytes:
@@ -191,7 +201,7 @@ def _kept(model: Any, job: Job) -> list[str]:
 class _Reader:
     """Hands the calibration faces to ONNX Runtime batch by batch (its CalibrationDataReader)."""
 
-    def __init__(self, inputs: Inputs, progress: Progress | None) -> None:
+    def __init__(self, inputs: Inputs, progress: ProgressCallback | None) -> None:
         self._inputs, self._progress, self._next = inputs, progress, 0
 
     def get_next(self) -> dict[str, np.ndarray] | None:
@@ -241,22 +251,22 @@ def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]
 
 
 def _activations(content: bytes, inputs: Inputs, scratch: Path) -> dict[str, list[np.ndarray]]:
-    """Return every float tensor's values, a batch each, with ONNX Runtime's debugging tools."""
+    """Return every float tensor's values, batch by batch, with ONNX Runtime's debugging tools."""
     debug = require("onnxruntime.quantization.qdq_loss_debug", extra="export")
     source, augmented = scratch / "explained.onnx", scratch / "augmented.onnx"
     source.write_bytes(content)
     with quiet():
         debug.modify_model_output_intermediate_tensors(str(source), str(augmented))
-        batches = inputs.pieces(0, _EXPLAINED)
+        batches = inputs.pieces(0, EXPLAINED_FACES)
         return dict(debug.collect_activations(str(augmented), batches))
 
 
 _ONNX = Format(
     "onnx",
-    ("none", "float16", "int8"),
-    _to_float,
-    _quantize,
-    embed_in_onnx,
-    _explain,
-    lambda content: None,
+    libraries=("tf2onnx", "onnx", "onnxslim", "onnxruntime"),
+    to_float=_to_float,
+    quantize=_quantize,
+    embed=add_onnx_metadata,
+    explain=_explain,
+    partitions=lambda content: None,
 )
