@@ -23,9 +23,7 @@ def test_wrong_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=f"wrong.{suffix} is not a"):
             load_embedder(path)
     (tmp_path / "x.h5").touch()
-    with pytest.raises(
-        ValueError, match=r"`path` must end in .keras, .tflite, .onnx.*x.h5"
-    ):
+    with pytest.raises(ValueError, match=r"`path` must end in .keras, .tflite, .onnx.*x.h5"):
         load_embedder(tmp_path / "x.h5")
 
 

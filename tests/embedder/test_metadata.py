@@ -82,7 +82,7 @@ def test_metadata_outside_its_range_is_refused(fields, message):
 
 def test_metadata_that_is_no_json_object_is_refused():
     for text in ("{", "[1]", "7"):
-        with pytest.raises(ValueError, match="metadata must be"):
+        with pytest.raises(ValueError, match="`text` must be"):
             EmbedderMetadata.from_json(text)
 
 

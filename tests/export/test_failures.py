@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_made(tmp_path, tiny_net):
     ("arguments", "message"),
     [
         ({"quantize": "int4"}, "`quantize` must be one of 'none', 'float16', 'dynamic', 'int8'"),
-        ({"quantize": "int8"}, "calibration is needed"),
+        ({"quantize": "int8"}, "`calibration` must hold faces"),
         ({"quantize": "int8", "calibration": np.zeros((0, 56, 48, 3), np.uint8)}, "at least one"),
         ({"calibration": np.zeros((2, 56, 48, 3), np.float32)}, "uint8"),
         ({"calibration": np.zeros((2, 112, 96, 3), np.uint8)}, r"\(n, 56, 48, 3\)"),

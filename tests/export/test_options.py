@@ -190,8 +190,8 @@ def test_a_threshold_of_other_vectors_is_dropped():
         ({"input_dtype": "int8"}, "`input_dtype` must be one of 'float32', 'uint8'"),
         ({"layout": "chw"}, "`layout` must be one of 'nhwc', 'nchw'"),
         ({"batch": 0}, "`batch` must be an integer >= 1"),
-        ({"explain": True}, "explain is for quantize='int8'"),
-        ({"float_layers": 2}, "float_layers is for quantize='int8'"),
+        ({"explain": True}, "`explain` is for quantize='int8'"),
+        ({"float_layers": 2}, "`float_layers` is for quantize='int8'"),
         ({"float_layers": -1}, "`float_layers` must be an integer >= 0"),
     ],
 )

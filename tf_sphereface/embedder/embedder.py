@@ -120,13 +120,14 @@ class Embedder:
         images = np.asarray(images)
         if images.dtype != np.uint8:
             raise ValueError(
-                "images must be uint8 pixels of 0 to 255 (they are normalised here). "
+                "Argument `images` must be uint8 pixels of 0 to 255 (they are normalised here). "
                 f"Received: dtype {images.dtype}"
             )
         if images.ndim != 4 or images.shape[1:] != (*self.input_size, 3):
             height, width = self.input_size
             raise ValueError(
-                f"images must have the shape (n, {height}, {width}, 3). Received: {images.shape}"
+                f"Argument `images` must have the shape (n, {height}, {width}, 3). "
+                f"Received: {images.shape}"
             )
         if len(images) == 0:
             return np.zeros((0, self.embedding_dim), np.float32)
@@ -256,7 +257,7 @@ def save_embedder(
     foreign = sorted({type(layer).__name__ for layer in all_layers(backbone) if is_foreign(layer)})
     if foreign:
         raise ValueError(
-            "an embedder must consist of Keras' own layers, or plain Keras could not load it. "
+            "Argument `model` must consist of Keras' own layers, or plain Keras could not load it. "
             f"Received: {', '.join(foreign)}"
         )
     backbone = in_float32(backbone)

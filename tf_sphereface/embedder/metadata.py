@@ -9,7 +9,7 @@ import os
 import platform
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -78,8 +78,8 @@ class EmbedderMetadata:
     source_hash: str | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
-    input_dtype: str = "float32"
-    layout: str = "nhwc"
+    input_dtype: Literal["float32", "uint8"] = "float32"
+    layout: Literal["nhwc", "nchw"] = "nhwc"
     batch: int | None = None
     flip_built_in: bool = False
 
@@ -110,10 +110,9 @@ class EmbedderMetadata:
         try:
             values = json.loads(text)
         except json.JSONDecodeError as caught:
-            message = f"metadata must be JSON. Received: {text[:80]!r} ({caught})"
-            raise ValueError(message) from caught
+            raise error("text", f"be JSON ({caught})", text[:80]) from caught
         if not isinstance(values, dict):
-            raise ValueError(f"metadata must be a JSON object. Received: {text[:80]!r}")
+            raise error("text", "be a JSON object", text[:80])
         known = {field.name for field in dataclasses.fields(cls)}
         extra = dict(values.get("extra") or {})
         extra.update({key: value for key, value in values.items() if key not in known})
@@ -136,7 +135,7 @@ def artifact_format(path: Path) -> str:
     if suffix not in _READERS:
         raise error("path", f"end in {', '.join(_READERS)}", str(path))
     if not path.is_file():
-        raise FileNotFoundError(f"path must be an existing {suffix} file. Received: {str(path)!r}")
+        raise FileNotFoundError(str(error("path", f"be an existing {suffix} file", str(path))))
     return suffix
 
 
@@ -293,7 +292,8 @@ def add_onnx_metadata(content: bytes, text: str) -> bytes:
     onnx = require("onnx", extra="export")
     model = onnx.load_from_string(content)
     if any(tensor.external_data for tensor in model.graph.initializer):
-        raise ValueError("content must hold its weights. Received: an ONNX model of several files")
+        message = "Argument `content` must hold its weights. Received: a model of several files"
+        raise ValueError(message)
     kept = [entry for entry in model.metadata_props if entry.key != METADATA_NAME]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)

@@ -14,7 +14,7 @@ from tf_sphereface.eval.lfw import evaluate
 from tf_sphereface.eval.scoring.score_pairs import VerificationTable
 from tf_sphereface.eval.verification import compare
 from tf_sphereface.export.parity import ExportError
-from tf_sphereface.utils.checks import check_number
+from tf_sphereface.utils.checks import check_number, error
 from tf_sphereface.utils.files import sha256_file
 from tf_sphereface.utils.messages import ProgressCallback
 
@@ -110,7 +110,7 @@ class Gate:
         self.images, self.pairs, self.landmarks = Path(images), Path(pairs), landmarks
         for name, path, kind in (("images", self.images, "folder"), ("pairs", self.pairs, "file")):
             if not (path.is_dir() if kind == "folder" else path.is_file()):
-                raise FileNotFoundError(f"{name} must be an existing {kind}. Received: {path}")
+                raise FileNotFoundError(str(error(name, f"be an existing {kind}", str(path))))
         self.max_drop = check_number("max_drop", max_drop, 0)
         self.progress = progress
         self._reference: tuple[Embedder, VerificationTable] | None = None

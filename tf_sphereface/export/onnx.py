@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -45,16 +46,16 @@ OPSET = 18  # the highest that tf2onnx writes
 def export_onnx(
     model: keras.Model,
     path: str | os.PathLike[str],
-    quantize: str | None = None,
+    quantize: Literal["none", "float16", "int8"] | None = None,
     calibration: FaceSource | None = None,
     metadata: EmbedderMetadata | None = None,
     *,
     gate: Gate | None = None,
     progress: ProgressCallback | None = None,
-    input_dtype: str = "float32",
+    input_dtype: Literal["float32", "uint8"] = "float32",
     flip_concat: bool = False,
     normalize: bool = False,
-    layout: str = "nhwc",
+    layout: Literal["nhwc", "nchw"] = "nhwc",
     batch: int | None = None,
     explain: bool = False,
     float_layers: int = 0,
@@ -202,27 +203,22 @@ class _Reader:
     """Hands the calibration faces to ONNX Runtime batch by batch (its CalibrationDataReader)."""
 
     def __init__(self, inputs: Inputs, progress: ProgressCallback | None) -> None:
-        self._inputs, self._progress, self._next = inputs, progress, 0
+        self._batches = _batches(inputs, progress)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Return the next batch, or None after the last."""
-        if self._next >= len(self._inputs):
-            return None
-        size = self._inputs.batch or FACES_AT_ONCE
-        batch = self._inputs.take(self._next, size)
-        self._next = min(self._next + size, len(self._inputs))
-        if self._progress is not None:
-            self._progress(self._next, len(self._inputs))
-        return batch
+        return next(self._batches, None)
 
-    def __iter__(self) -> _Reader:
-        return self
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self._batches
 
-    def __next__(self) -> dict[str, np.ndarray]:
-        batch = self.get_next()
-        if batch is None:
-            raise StopIteration
-        return batch
+
+def _batches(inputs: Inputs, progress: ProgressCallback | None) -> Iterator[dict[str, np.ndarray]]:
+    size = inputs.batch or FACES_AT_ONCE
+    for start in range(0, len(inputs), size):
+        if progress is not None:
+            progress(min(start + size, len(inputs)), len(inputs))
+        yield inputs.take(start, size)
 
 
 def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]:

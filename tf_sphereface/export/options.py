@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from tf_sphereface.embedder.embedder import EmbedderMetadata
 from tf_sphereface.utils.checks import check_choice, check_integer
@@ -28,10 +29,10 @@ class Options:
         ValueError: a value outside its range; the argument is named.
     """
 
-    input_dtype: str = "float32"
+    input_dtype: Literal["float32", "uint8"] = "float32"
     flip_concat: bool = False
     normalize: bool = False
-    layout: str = "nhwc"
+    layout: Literal["nhwc", "nchw"] = "nhwc"
     batch: int | None = None
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ class Parity:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a kind of file must keep to."""
+    """The bounds that a kind of file must keep."""
 
     cosine_min: float
     cosine_mean: float

@@ -39,7 +39,7 @@ _MOST_COMPARED = 64
 
 @dataclasses.dataclass
 class Checks:
-    """What is looked at before a file appears.
+    """Checks of a file before it appears.
 
     Attributes:
         gate: pairs of faces, or None.
@@ -90,7 +90,8 @@ def export(
             float_content = _to_float(file_format, model, network, job)
         work = _Work(file_format, checks, float_content, details, network, faces, temporary)
         content, report = work.within_bounds(job)
-        final = _with_export(details, report.measured())
+        told = {**details.extra["export"], **report.measured()}
+        final = dataclasses.replace(details, extra={**details.extra, "export": told})
         temporary.write_bytes(file_format.embed(content, final.to_json()))
         if read_metadata(temporary) != final:
             raise ExportError(f"{path.name} did not keep its metadata")
@@ -107,12 +108,12 @@ def _check_arguments(
         raise error("path", f"end in .{file_format.name}", str(path))
     if kind == "int8" and calibration is None:
         raise ValueError(
-            "calibration is needed for quantize='int8': faces (uint8, aligned, n x height x width "
-            "x 3), a folder of them, or an iterable of batches. Received: None"
+            "Argument `calibration` must hold faces for quantize='int8': an array (uint8, aligned, "
+            "n x height x width x 3), a folder, or an iterable of batches. Received: None"
         )
     if (checks.explain or checks.float_layers) and kind != "int8":
         name = "explain" if checks.explain else "float_layers"
-        raise ValueError(f"{name} is for quantize='int8'. Received: quantize={kind!r}")
+        raise ValueError(f"Argument `{name}` is for quantize='int8'. Received: quantize={kind!r}")
 
 
 def _described(network: EmbedderMetadata, file_format: Format, kind: str) -> EmbedderMetadata:
@@ -120,12 +121,6 @@ def _described(network: EmbedderMetadata, file_format: Format, kind: str) -> Emb
     versions = {**network.versions, **library_versions(*file_format.libraries)}
     extra = {**network.extra, "export": {"format": file_format.name, "quantize": kind}}
     return dataclasses.replace(network, versions=versions, extra=extra)
-
-
-def _with_export(metadata: EmbedderMetadata, figures: dict[str, object]) -> EmbedderMetadata:
-    """Return the metadata with what was measured on the file under `extra["export"]`."""
-    export = {**metadata.extra["export"], **figures}
-    return dataclasses.replace(metadata, extra={**metadata.extra, "export": export})
 
 
 @dataclasses.dataclass(frozen=True)

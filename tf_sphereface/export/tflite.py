@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -40,13 +40,13 @@ WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike[str],
-    quantize: str | None = None,
+    quantize: Literal["none", "float16", "dynamic", "int8"] | None = None,
     calibration: FaceSource | None = None,
     metadata: EmbedderMetadata | None = None,
     *,
     gate: Gate | None = None,
     progress: ProgressCallback | None = None,
-    input_dtype: str = "float32",
+    input_dtype: Literal["float32", "uint8"] = "float32",
     flip_concat: bool = False,
     normalize: bool = False,
     batch: int | None = None,

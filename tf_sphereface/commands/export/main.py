@@ -115,7 +115,7 @@ def _write(
         gate = Gate(args.gate_images, args.gate_pairs, args.gate_landmarks, max_drop)
     reports, failures = [], []
     for path, file_format, kind in jobs:
-        write = export_tflite if file_format == "tflite" else export_onnx
+        write: Any = export_tflite if file_format == "tflite" else export_onnx
         with progress_bar(path.name) as show:
             if gate is not None:
                 gate.progress = show
