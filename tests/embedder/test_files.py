@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.embedder.small import SIZE, make_network
+from tf_sphereface.backbones.extraction import in_float32
 from tf_sphereface.embedder import EmbedderMetadata, load_embedder, read_metadata, save_embedder
-from tf_sphereface.embedder.embedder import in_float32
 
 
 def test_wrong_files_are_named(tmp_path):

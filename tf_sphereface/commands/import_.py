@@ -18,8 +18,7 @@ from tf_sphereface.commands.console import (
     make_parser,
     write_json_option,
 )
-from tf_sphereface.embedder import model_card
-from tf_sphereface.embedder.embedder import EmbedderMetadata, save_embedder
+from tf_sphereface.embedder import EmbedderMetadata, model_card, save_embedder
 from tf_sphereface.importers import ARCHITECTURES, Imported, import_checkpoint
 from tf_sphereface.utils.files import sha256_file
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.embedder.runtimes import to_network
 from tf_sphereface.export.inference_graph import INPUT_NAME
 from tf_sphereface.export.options import Options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.utils.checks import check_choice, check_integer
 
 INPUTS = ("float32", "uint8")

@@ -10,7 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, load_embedder
+from tf_sphereface.embedder.embedder import Embedder, load_embedder
+from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.export.options import Options
 from tf_sphereface.export.quiet import quiet
 

@@ -12,7 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, load_embedder
+from tf_sphereface.embedder.embedder import Embedder, load_embedder
+from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.export.gate import GateResult
 from tf_sphereface.export.options import Options
 from tf_sphereface.export.parity import measure_parity, reference_embedder

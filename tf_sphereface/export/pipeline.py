@@ -14,8 +14,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, read_metadata
-from tf_sphereface.embedder.metadata import library_versions, sidecar_path, sidecar_text
+from tf_sphereface.embedder.embedder import Embedder
+from tf_sphereface.embedder.metadata import (
+    EmbedderMetadata,
+    library_versions,
+    read_metadata,
+    sidecar_path,
+    sidecar_text,
+)
 from tf_sphereface.embedder.model_card import write_card
 from tf_sphereface.export.calibration_faces import FaceSource, calibration_faces, probe_faces
 from tf_sphereface.export.gate import Gate, GateFailed

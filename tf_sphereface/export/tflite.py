@@ -10,8 +10,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import EmbedderMetadata
-from tf_sphereface.embedder.metadata import add_tflite_metadata
+from tf_sphereface.embedder.metadata import EmbedderMetadata, add_tflite_metadata
 from tf_sphereface.export.calibration_faces import FaceSource
 from tf_sphereface.export.gate import Gate
 from tf_sphereface.export.inference_graph import INPUT_NAME

@@ -28,8 +28,7 @@ from tf_sphereface.commands.export.arguments import (
     file_jobs,
 )
 from tf_sphereface.commands.export.tables import print_layers, print_parity, print_reports
-from tf_sphereface.embedder import model_card
-from tf_sphereface.embedder.embedder import Embedder, read_metadata
+from tf_sphereface.embedder import Embedder, model_card, read_metadata
 from tf_sphereface.export import (
     ExportError,
     ExportReport,
