@@ -15,7 +15,7 @@ from tf_sphereface.alignment.align import align as align_image
 from tf_sphereface.alignment.images import read_image
 from tf_sphereface.commands import import_
 from tf_sphereface.commands.align import main
-from tf_sphereface.embedder import load_embedder, read_metadata
+from tf_sphereface.embedder import card_of, load_embedder, read_metadata
 
 POINTS = TEMPLATES[112, 96] * 1.5 + 20
 
@@ -231,7 +231,7 @@ def test_import_writes_an_embedder(real_data, tmp_path, capsys) -> None:
     # float32 sums in another order
     np.testing.assert_allclose(embeddings, parity["embeddings"][:4], atol=2e-4)
     assert isinstance(keras.models.load_model(out), keras.Model)
-    card = json.loads((tmp_path / "model.keras.card.json").read_text())
+    card = card_of(out)
     assert card["licence"] == "unknown"
     assert card["architecture"] == {
         "name": "MobileFaceNet",

@@ -51,7 +51,7 @@ def test_a_run_folder_is_complete(faces, tmp_path, monkeypatch):
     )  # after each step: two minutes are over
     assert run(faces, out, "--epochs", "2", "--json", str(tmp_path / "s.json")) == 0
     names = {"config.json", "environment.json", "log.csv", "checkpoints", "summary.json"}
-    written = {"embedder.keras", "embedder.keras.card.md", "embedder.keras.card.json"}
+    written = {"embedder.keras", "embedder.keras.card.md"}
     assert {path.name for path in out.iterdir()} == names | written
     config = json.loads((out / "config.json").read_text())
     assert (config["recipe"]["margin"], config["recipe"]["epochs"]) == (4, 2)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.embedder.small import SIZE, make_network
+from tf_sphereface.backbones.extraction import in_float32
 from tf_sphereface.embedder import EmbedderMetadata, load_embedder, read_metadata, save_embedder
-from tf_sphereface.embedder.embedder import in_float32
 
 
 def test_wrong_files_are_named(tmp_path):
@@ -23,7 +23,7 @@ def test_wrong_files_are_named(tmp_path):
         with pytest.raises(ValueError, match=f"wrong.{suffix} is not a"):
             load_embedder(path)
     (tmp_path / "x.h5").touch()
-    with pytest.raises(ValueError, match=r"must end in .keras, .tflite, .onnx. Received: .*x.h5"):
+    with pytest.raises(ValueError, match=r"`path` must end in .keras, .tflite, .onnx.*x.h5"):
         load_embedder(tmp_path / "x.h5")
 
 
@@ -43,7 +43,7 @@ def test_broken_files_are_named(tmp_path, tflite, network):
 
 
 def test_batch_size_must_be_positive(network):
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="`batch_size` must be an integer >= 1"):
         load_embedder(network, batch_size=0)
 
 

@@ -10,13 +10,26 @@ import pytest
 from onnx import TensorProto
 
 import tf_sphereface as sf
-from tests.embedder.small import SIZE, add_onnx_metadata, write_onnx
+from tests.embedder.small import SIZE, add_onnx_metadata, make_network, write_onnx
 from tf_sphereface.embedder import (
+    Embedder,
     EmbedderMetadata,
     load_embedder,
     save_embedder,
 )
 from tf_sphereface.embedder.metadata import add_tflite_metadata
+
+
+def test_a_model_in_memory_takes_its_sizes_from_itself(network, faces, expected):
+    metadata = EmbedderMetadata(input_size=(9, 9), template="other", pixel_mean=0.0)
+    embedder = Embedder.in_memory(network, metadata)
+    assert (embedder.metadata.input_size, embedder.metadata.embedding_dim) == (SIZE, 10)
+    assert (embedder.metadata.template, embedder.path) == ("other", None)
+    assert embedder.backbone.output_shape == (None, 10)
+    mixed = make_network("mixed_bfloat16")
+    in_float32 = Embedder.in_memory(mixed, float32=True)
+    assert in_float32(faces) == pytest.approx(expected, abs=1e-5)
+    assert {layer.compute_dtype for layer in in_float32.backbone.layers} == {"float32"}
 
 
 def test_a_model_in_memory(network, faces, expected):

@@ -14,7 +14,7 @@ from tf_sphereface.embedder import (
     read_metadata,
     save_embedder,
 )
-from tf_sphereface.embedder.metadata import add_tflite_metadata, read_tflite_metadata
+from tf_sphereface.embedder.metadata import add_tflite_metadata
 
 TEXT = st.none() | st.text(max_size=20)
 METADATA = st.builds(
@@ -68,11 +68,11 @@ def test_a_later_versions_keys_are_kept():
     [
         ({"input_size": (112,)}, "input_size"),
         ({"input_size": (112, 0)}, "input_size"),
-        ({"channel_order": "grb"}, "channel_order must be one of"),
-        ({"flip": "yes"}, "flip must be one of"),
-        ({"pixel_mean": (1.0, 2.0)}, "pixel_mean must be one number or three"),
-        ({"pixel_scale": 0.0}, "pixel_scale must be positive"),
-        ({"threshold": 1.5}, "threshold must be a cosine"),
+        ({"channel_order": "grb"}, "`channel_order` must be one of"),
+        ({"flip": "yes"}, "`flip` must be one of"),
+        ({"pixel_mean": (1.0, 2.0)}, "`pixel_mean` must be one number or three"),
+        ({"pixel_scale": 0.0}, "`pixel_scale` must be positive"),
+        ({"threshold": 1.5}, "`threshold` must be a cosine"),
     ],
 )
 def test_metadata_outside_its_range_is_refused(fields, message):
@@ -82,16 +82,16 @@ def test_metadata_outside_its_range_is_refused(fields, message):
 
 def test_metadata_that_is_no_json_object_is_refused():
     for text in ("{", "[1]", "7"):
-        with pytest.raises(ValueError, match="metadata must be"):
+        with pytest.raises(ValueError, match="`text` must be"):
             EmbedderMetadata.from_json(text)
 
 
 def test_tflite_metadata_is_replaced_not_piled_up(tmp_path, tflite):
     content = (tflite / "any.tflite").read_bytes()
-    once = add_tflite_metadata(content, "first")
-    twice = add_tflite_metadata(once, "another text")
+    once = add_tflite_metadata(content, EmbedderMetadata(loss="first").to_json())
+    twice = add_tflite_metadata(once, EmbedderMetadata(loss="another").to_json())
     (tmp_path / "x.tflite").write_bytes(twice)
-    assert read_tflite_metadata(tmp_path / "x.tflite") == "another text"
+    assert read_metadata(tmp_path / "x.tflite") == EmbedderMetadata(loss="another")
     assert len(twice) - len(once) < 64
 
 
@@ -116,5 +116,5 @@ def test_tflite_metadata_leaves_the_network_alone(tmp_path, tflite, faces):
 def test_tflite_metadata_refuses_other_bytes():
     with pytest.raises(ValueError, match="TFL3"):
         add_tflite_metadata(b"PK\x03\x04 a zip", "text")
-    with pytest.raises(ValueError, match="text must not be empty"):
+    with pytest.raises(ValueError, match="`text` must not be empty"):
         add_tflite_metadata(b"\0\0\0\0TFL3", "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import keras
@@ -12,6 +11,7 @@ import pytest
 import tf_sphereface as sf
 from tf_sphereface.embedder import model_card
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
+from tf_sphereface.utils.files import sha256_file
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def model(tmp_path) -> Path:
         margin=4.0,
         training_data="faces: 10 faces of 2 people",
         extra={
-            model_card.LICENCE: "CC BY-NC 4.0",
+            model_card.LICENSE: "CC BY-NC 4.0",
             model_card.NETWORK: {"parameters": 2_000_000, "macs": 3_000_000_000},
             model_card.LEFT_OUT: ["fc6.weight (512, 10)"],
             model_card.SOURCE: "weights.pth",
@@ -37,20 +37,18 @@ def model(tmp_path) -> Path:
     return path
 
 
-def test_both_files_hold_what_is_known(model):
-    markdown, data = model_card.write_card(model)
-    card = json.loads(data.read_text())
-    assert (card["format"], card["version"]) == ("tf_sphereface-card", 1)
+def test_the_card_holds_what_is_known(model):
+    card = model_card.card_of(model)
     assert card["file"]["bytes"] == model.stat().st_size
-    assert card["file"]["sha256"] == sf._files.sha256_file(model)
+    assert card["file"]["sha256"] == sha256_file(model)
     assert card["input"]["channel_order"] == "bgr"
     assert card["licence"] == "CC BY-NC 4.0"
     assert card["measured"] == {"LFW": {"accuracy": 0.991, "pairs": 6000}}
     assert "keras" in card["versions"]
-    text = markdown.read_text()
+    text = model_card.write_card(model).read_text()
     for line in (
         "# Model card: net.keras",
-        "| architecture | Flat\\|Net, 2.00 M parameters, 3.000 GMAC an image |",
+        "| architecture | Flat\\|Net, 2.00 M parameters, 3.000 GMAC per image |",
         "BGR (load_embedder takes RGB and reorders), (x - 127.5) / 128 |",
         "- loss: a-softmax, margin 4",
         "- left out: fc6.weight (512, 10)",
@@ -66,9 +64,8 @@ def test_both_files_hold_what_is_known(model):
 def test_a_file_that_says_nothing_gets_a_card_that_says_so(tmp_path):
     network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     network.save(tmp_path / "plain.keras")
-    markdown, data = model_card.write_card(tmp_path / "plain.keras")
-    assert json.loads(data.read_text())["licence"] == "unknown"
-    text = markdown.read_text()
+    text = model_card.write_card(tmp_path / "plain.keras").read_text()
+    assert "| licence of the weights | unknown |" in text
     assert "Nothing was measured on this file." in text
     assert "What it was trained on is not known here." in text
     with pytest.raises(FileNotFoundError):
@@ -78,12 +75,12 @@ def test_a_file_that_says_nothing_gets_a_card_that_says_so(tmp_path):
 def test_a_new_threshold_renews_the_card_that_is_there(model):
     known = sf.embedder.read_metadata(model)
     replace_metadata(model, dataclasses.replace(known, threshold=0.25, threshold_far=1e-3))
-    markdown, data = model_card.card_paths(model)
-    assert not markdown.exists()
+    card = model_card.card_path(model)
+    assert not card.exists()
     model_card.write_card(model)
     replace_metadata(model, dataclasses.replace(known, threshold=0.3, threshold_far=1e-3))
-    assert json.loads(data.read_text())["measured"]["threshold"] == 0.3
-    assert "No threshold was calibrated" not in markdown.read_text()
+    assert "| threshold | 0.3 |" in card.read_text()
+    assert "No threshold was calibrated" not in card.read_text()
 
 
 def test_what_was_measured_before_an_export_is_called_so(model):
@@ -100,10 +97,9 @@ def test_what_an_export_has_built_in_is_said(model):
     known = sf.embedder.read_metadata(model)
     built_in = {"input_dtype": "uint8", "layout": "nchw", "batch": 2, "flip_built_in": True}
     replace_metadata(model, dataclasses.replace(known, flip="concat", **built_in))
-    markdown, data = model_card.write_card(model)
-    card = json.loads(data.read_text())
+    card = model_card.card_of(model)
     assert (card["input"]["dtype"], card["input"]["layout"]) == ("uint8", "nchw")
     assert (card["input"]["batch"], card["output"]["flip_built_in"]) == (2, True)
-    text = markdown.read_text()
+    text = model_card.write_card(model).read_text()
     assert "channels first, 2 at once, uint8 RGB pixels; BGR and (x - 127.5) / 128" in text
     assert "| mirror image | built in: its embedding is appended |" in text

@@ -42,7 +42,6 @@ def test_flags_stand_before_or_after_the_model(model, order, capfd):
     assert sorted(path.name for path in model.parent.iterdir()) == [
         "net.keras",
         "net.tflite",
-        "net.tflite.card.json",
         "net.tflite.card.md",
         "net.tflite.json",
     ]
@@ -59,7 +58,7 @@ def test_several_files_in_another_folder(model, face_folder, tmp_path, capfd):
     assert main.main([*arguments, "--json", str(tmp_path / "report.json")]) == 0
     written = {path.name for path in (tmp_path / "out").iterdir()}
     names = {"net.tflite", "net.int8.tflite", "net.onnx", "net.int8.onnx"}
-    beside = ("json", "card.json", "card.md")
+    beside = ("json", "card.md")
     assert written == names | {f"{name}.{suffix}" for name in names for suffix in beside}
     report = json.loads((tmp_path / "report.json").read_text())
     assert [entry["quantize"] for entry in report["files"]] == ["none", "int8"] * 2
@@ -160,7 +159,7 @@ def test_help_shows_examples_and_defaults(capsys):
 
 def test_options_are_built_in_and_verify_agrees(model, face_folder, tmp_path, capfd):
     """The same faces, the same angle: by Keras, and by a file that does everything itself."""
-    from tf_sphereface.commands.verify import main
+    from tf_sphereface.commands.verify import main as verify
 
     network = dataclasses.replace(read_metadata(model), flip="concat", threshold=0.5)
     replace_metadata(model, network)
@@ -172,7 +171,7 @@ def test_options_are_built_in_and_verify_agrees(model, face_folder, tmp_path, ca
     angles = []
     faces = [str(face_folder / "1.png"), str(face_folder / "2.png")]
     for path in (model, tmp_path / "out" / "net.onnx", tmp_path / "out" / "net.tflite"):
-        main.main([str(path), *faces, "--json", str(tmp_path / "verdict.json")])
+        verify.main([str(path), *faces, "--json", str(tmp_path / "verdict.json")])
         verdict = json.loads((tmp_path / "verdict.json").read_text())
         assert verdict["threshold"] == 0.5
         angles.append(verdict["angle_degrees"])

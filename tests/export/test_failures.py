@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,9 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from tf_sphereface.export import ExportError, export_onnx, export_tflite, pipeline
-from tf_sphereface.export.job import KINDS
-from tf_sphereface.export.options import Options
+from tf_sphereface.export import ExportError, export_onnx, export_tflite, pipeline, tflite
 from tf_sphereface.utils.optional import require
 
 
@@ -67,18 +66,10 @@ def test_a_converter_that_writes_garbage(monkeypatch, tmp_path, write, how, mess
 def test_a_file_that_holds_no_weights(monkeypatch, tmp_path):
     """A right answer from a file of the wrong size is refused too."""
     net = fresh_net()
-    monkeypatch.setitem(pipeline.__dict__, "math", _TooMany())
+    monkeypatch.setattr(keras.Model, "count_params", lambda self: 10_000_000)
     with pytest.raises(ExportError, match="bytes, where"):
         export_tflite(net, tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())
-
-
-class _TooMany:
-    """Stands for `math`: counts ten times the weights."""
-
-    @staticmethod
-    def prod(shape):
-        return 1_000_000 * int(np.prod(shape))
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x1c\x00\x00\x00TFL3" + bytes(64)])
@@ -113,18 +104,17 @@ def test_an_interrupt_leaves_nothing(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_nothing_and_spoils_nothing(tmp_path):
+def test_a_full_disk_leaves_nothing_and_spoils_nothing(monkeypatch, tmp_path):
     def full(content, metadata):
         raise OSError(28, "No space left on device")
 
-    broken = pipeline.Format(
-        "tflite", KINDS, lambda *_: b"x", lambda *_: b"x", full, lambda *_: [], lambda _: None
+    monkeypatch.setattr(
+        tflite, "_TFLITE", dataclasses.replace(tflite._TFLITE, to_float=lambda *_: b"x", embed=full)
     )
     net = fresh_net()
     with pytest.raises(OSError, match="No space left"):
-        pipeline.export(
-            broken, net, tmp_path / "m.tflite", None, None, None, Options(), pipeline.Checks()
-        )
+        export_tflite(net, tmp_path / "m.tflite")
+    monkeypatch.undo()
     assert not list(tmp_path.iterdir())
     export_tflite(net, tmp_path / "m.tflite")  # what the broken converter returned is not kept
 
@@ -138,12 +128,12 @@ def test_a_folder_that_cannot_be_made(tmp_path, tiny_net):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"quantize": "int4"}, "quantize must be one of none, float16, dynamic, int8"),
-        ({"quantize": "int8"}, "calibration is needed"),
+        ({"quantize": "int4"}, "`quantize` must be one of 'none', 'float16', 'dynamic', 'int8'"),
+        ({"quantize": "int8"}, "`calibration` must hold faces"),
         ({"quantize": "int8", "calibration": np.zeros((0, 56, 48, 3), np.uint8)}, "at least one"),
         ({"calibration": np.zeros((2, 56, 48, 3), np.float32)}, "uint8"),
         ({"calibration": np.zeros((2, 112, 96, 3), np.uint8)}, r"\(n, 56, 48, 3\)"),
-        ({"path": "m.bin"}, "must end in .tflite"),
+        ({"path": "m.bin"}, "`path` must end in .tflite"),
     ],
 )
 def test_wrong_arguments(tiny_net, tmp_path, arguments, message):
@@ -154,7 +144,7 @@ def test_wrong_arguments(tiny_net, tmp_path, arguments, message):
 
 
 def test_onnx_has_no_dynamic_kind(tiny_net, tmp_path):
-    with pytest.raises(ValueError, match=r"one of none, float16, int8 for \.onnx files"):
+    with pytest.raises(ValueError, match=r"one of 'none', 'float16', 'int8' for \.onnx files"):
         export_onnx(tiny_net, tmp_path / "m.onnx", quantize="dynamic")
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from tf_sphereface import FaceClassifier
-from tf_sphereface.embedder import EmbedderMetadata, load_embedder, read_metadata
-from tf_sphereface.export import compare, export_onnx, export_tflite
-from tf_sphereface.export.parity import keras_embedder
+from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder, read_metadata
+from tf_sphereface.export import export_onnx, export_tflite, measure_parity
 from tf_sphereface.layers import AngularDense
 
 WRITERS = {"tflite": export_tflite, "onnx": export_onnx}
@@ -97,8 +96,8 @@ def test_metadata_comes_back_and_stands_beside(tiny_net, faces, tmp_path, file_f
     sidecar = tmp_path / f"m.int8.{file_format}.json"
     assert EmbedderMetadata.from_json(sidecar.read_text()) == stored
     # The BGR order and the means count: fed in another way, Keras answers otherwise.
-    assert compare(keras_embedder(tiny_net, stored), path, faces).cosine_mean > 0.99
-    assert compare(tiny_net, path, faces).cosine_mean < 0.98
+    assert measure_parity(Embedder.in_memory(tiny_net, stored), path, faces).cosine_mean > 0.99
+    assert measure_parity(tiny_net, path, faces).cosine_mean < 0.98
 
 
 def test_tensor_names_and_free_batch(tiny_net, tmp_path):
@@ -150,7 +149,7 @@ def test_heads_are_left_out(tiny_net, faces, tmp_path):
     stacked = keras.Model(tiny_net.input, AngularDense(5)(tiny_net.output))
     for model in (FaceClassifier(tiny_net, num_classes=5), stacked):
         export_tflite(model, path)
-        assert compare(tiny_net, path, faces).cosine_min > 0.99999
+        assert measure_parity(tiny_net, path, faces).cosine_min > 0.99999
         path.unlink()
 
 
@@ -166,7 +165,7 @@ def test_a_mixed_precision_network_is_exported_in_float32(faces, tmp_path):
         path = tmp_path / f"m.{file_format}"
         write(model, path)
         # The reference computes in bfloat16 here: 8 bits of mantissa.
-        assert compare(model, path, faces).cosine_min > 0.999
+        assert measure_parity(model, path, faces).cosine_min > 0.999
         assert path.stat().st_size > 4 * model.count_params()
 
 
@@ -179,7 +178,7 @@ def test_a_changed_weight_changes_the_next_file(faces, tmp_path):
     export_tflite(model, tmp_path / "a.tflite")
     dense.kernel.assign(keras.random.normal(dense.kernel.shape, seed=5))
     export_tflite(model, tmp_path / "b.tflite", "float16")
-    assert compare(model, tmp_path / "b.tflite", faces).cosine_min > 0.999
+    assert measure_parity(model, tmp_path / "b.tflite", faces).cosine_min > 0.999
 
 
 def test_any_input_size_takes_the_metadata_s(faces, tmp_path):

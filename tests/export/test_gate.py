@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface.data import synthetic
-from tf_sphereface.export import ExportError, Gate, compare, export_tflite, pipeline
+from tf_sphereface.export import ExportError, Gate, export_tflite, measure_parity, pipeline
 from tf_sphereface.export.gate import GateFailed
 
 
@@ -74,7 +74,7 @@ def test_a_drop_leaves_no_file(monkeypatch, pairs_folder, tmp_path):
         export_tflite(colours(), path, gate=make_gate(pairs_folder, max_drop=1))
     assert isinstance(caught.value, ExportError)
     assert caught.value.result.drop > 0.01
-    for words in ("±", "the cosine of a pair drifts by", "(worst)", "MB", "ms a face"):
+    for words in ("±", "the cosine of a pair drifts by", "(worst)", "MB", "ms per face"):
         assert words in str(caught.value)
     assert path.read_bytes() == b"the old file"
     assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]
@@ -98,14 +98,14 @@ def test_missing_images_are_listed_and_no_file_is_left(pairs_folder, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_compare_measures_and_does_not_judge(tiny_net, small_net, faces, tmp_path):
+def test_parity_is_measured_and_does_not_judge(tiny_net, small_net, faces, tmp_path):
     path = tmp_path / "m.tflite"
     export_tflite(tiny_net, path)
-    parity = compare(tiny_net, path, faces)
+    parity = measure_parity(tiny_net, path, faces)
     assert parity.finite
     assert parity.faces == len(faces)
     assert parity.max_relative < 1e-4
     assert parity.size_bytes == path.stat().st_size
-    assert np.isnan(compare(tiny_net, path, faces[:2]).spread_cosine)
+    assert np.isnan(measure_parity(tiny_net, path, faces[:2]).spread_cosine)
     with pytest.raises(ExportError, match="shape"):
-        compare(small_net, path, faces[:4])
+        measure_parity(small_net, path, faces[:4])

@@ -11,12 +11,11 @@ import onnx
 import pytest
 
 from tf_sphereface.data import synthetic
-from tf_sphereface.embedder import EmbedderMetadata, load_embedder, read_metadata
+from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder, read_metadata
 from tf_sphereface.eval import lfw
 from tf_sphereface.eval.scoring.score_pairs import embed_verification, verification_vectors
 from tf_sphereface.export import export_onnx, export_tflite
 from tf_sphereface.export.options import Options
-from tf_sphereface.export.parity import keras_embedder
 
 WRITERS = {"tflite": export_tflite, "onnx": export_onnx}
 NETWORK = EmbedderMetadata(
@@ -33,7 +32,7 @@ LEAST = {"none": 0.999999, "float16": 0.9999, "dynamic": 0.98, "int8": 0.98}
 
 def by_keras(net, images):
     """Image and mirror image, concatenated, of unit length."""
-    embed = keras_embedder(net, NETWORK)
+    embed = Embedder.in_memory(net, NETWORK)
     mirrored = embed(np.ascontiguousarray(images[:, :, ::-1]))
     both = np.concatenate([embed(images), mirrored], axis=1)
     return both / np.linalg.norm(both, axis=1, keepdims=True)
@@ -188,12 +187,12 @@ def test_a_threshold_of_other_vectors_is_dropped():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_dtype": "int8"}, "input_dtype must be one of float32, uint8"),
-        ({"layout": "chw"}, "layout must be one of nhwc, nchw"),
-        ({"batch": 0}, "batch must be at least 1"),
-        ({"explain": True}, "explain is for quantize='int8'"),
-        ({"float_layers": 2}, "float_layers is for quantize='int8'"),
-        ({"float_layers": -1}, "float_layers must be 0 or more"),
+        ({"input_dtype": "int8"}, "`input_dtype` must be one of 'float32', 'uint8'"),
+        ({"layout": "chw"}, "`layout` must be one of 'nhwc', 'nchw'"),
+        ({"batch": 0}, "`batch` must be an integer >= 1"),
+        ({"explain": True}, "`explain` is for quantize='int8'"),
+        ({"float_layers": 2}, "`float_layers` is for quantize='int8'"),
+        ({"float_layers": -1}, "`float_layers` must be an integer >= 0"),
     ],
 )
 def test_wrong_options(tiny_net, tmp_path, options, message):

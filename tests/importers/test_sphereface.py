@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from tf_sphereface.backbones.sphereface import UNITS
 from tf_sphereface.commands import import_
 from tf_sphereface.data import align
-from tf_sphereface.embedder import load_embedder, read_metadata
+from tf_sphereface.embedder import card_of, load_embedder, read_metadata
 from tf_sphereface.importers import (
     ARCHITECTURES,
     import_checkpoint,
@@ -114,7 +112,7 @@ def test_the_command_from_a_caffemodel_to_embeddings_of_photographs(tmp_path, re
     expected = released.embed(tensors, UNITS[20], bgr)
     np.testing.assert_allclose(embedder(face[None]), expected, atol=TOLERANCE)
 
-    card = json.loads((tmp_path / "model.keras.card.json").read_text())
+    card = card_of(out)
     assert (card["licence"], card["input"]["channel_order"]) == ("MIT", "bgr")
     assert "Channels are BGR" in (tmp_path / "model.keras.card.md").read_text()
 

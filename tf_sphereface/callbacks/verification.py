@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from tf_sphereface.backbones.extraction import as_backbone, in_float32
 from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, save_embedder
 from tf_sphereface.embedder.model_card import with_measured, write_card
-from tf_sphereface.embedder.runtimes import KerasRunner
 
 logger = logging.getLogger("tf_sphereface")
 FIGURES = ("accuracy", "std_error", "auc", "eer", "genuine_angle", "impostor_angle")
@@ -191,9 +190,7 @@ class Verification(keras.callbacks.Callback):
     def _verify_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
         """Verify the network as it is, add the figures to the logs, and keep the best."""
         network = self._embedder(self.model)
-        metadata = self.metadata or EmbedderMetadata()
-        embed = Embedder(KerasRunner(network, metadata), metadata, "keras", None, batch_size=64)
-        result = self._verify(embed).headline
+        result = self._verify(Embedder.in_memory(network, self.metadata)).headline
         self._log(logs, result)
         if self.best_so_far is None or result.accuracy > self.best_so_far:
             self.best_so_far = result.accuracy

@@ -260,7 +260,7 @@ def export_and_check(out: Path, faces: dict[str, Any], reference: Any) -> list[d
     network = keras.models.load_model(out / "embedder.keras", compile=False)
     metadata = embedder.read_metadata(out / "embedder.keras")
     calibration = faces["train"][0][:: max(1, len(faces["train"][0]) // 200)]
-    jobs = (
+    jobs: tuple[tuple[Any, str, str], ...] = (
         (export.export_tflite, "embedder.tflite", "none"),
         (export.export_tflite, "embedder.int8.tflite", "int8"),
         (export.export_onnx, "embedder.onnx", "none"),

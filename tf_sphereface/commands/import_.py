@@ -18,8 +18,7 @@ from tf_sphereface.commands.console import (
     make_parser,
     write_json_option,
 )
-from tf_sphereface.embedder import model_card
-from tf_sphereface.embedder.embedder import EmbedderMetadata, save_embedder
+from tf_sphereface.embedder import EmbedderMetadata, model_card, save_embedder
 from tf_sphereface.importers import ARCHITECTURES, Imported, import_checkpoint
 from tf_sphereface.utils.files import sha256_file
 
@@ -96,17 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     metadata = describe(args, imported)
     save_embedder(imported.model, args.out, metadata)
-    card, _ = model_card.write_card(args.out)
+    card = model_card.write_card(args.out)
     height, width = metadata.input_size
     network = metadata.extra[model_card.NETWORK]
     lines = [
         f"{args.out}: {metadata.architecture}, {height}x{width} {metadata.channel_order.upper()} "
-        f"to {metadata.embedding_dim} numbers, {network['parameters'] / 1e6:.2f} M parameters, "
-        f"{network['macs'] / 1e9:.3f} GMAC an image"
+        f"to {metadata.embedding_dim} numbers, {model_card.network_size(network)}"
     ]
     lines += [f"left out: {text}" for text in imported.left_out]
     lines += [f"note: {text}" for text in metadata.extra.get(model_card.NOTES, ())]
-    lines.append(f"card: {card}; licence of the weights: {metadata.extra[model_card.LICENCE]}")
+    lines.append(f"card: {card}; licence of the weights: {metadata.extra[model_card.LICENSE]}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     write_json_option(
         args.json,
@@ -131,7 +129,7 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
     height, width, _ = imported.model.input_shape[1:]
     kind = imported.architecture
     extra = {
-        model_card.LICENCE: args.license or model_card.UNKNOWN,
+        model_card.LICENSE: args.license or model_card.UNKNOWN,
         model_card.SOURCE: args.checkpoint.name,
         model_card.NETWORK: model_card.network_facts(imported.model),
     }

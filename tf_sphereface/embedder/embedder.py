@@ -1,4 +1,4 @@
-"""Open any saved face embedding model as one callable, and save one that explains itself."""
+"""The embedder: any saved face embedding model as one callable, and a file that says what it is."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tf_sphereface.embedder.metadata import (
     read_metadata,
 )
 from tf_sphereface.embedder.runtimes import KerasRunner, OnnxRunner, TFLiteRunner
+from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ logger = logging.getLogger(__name__)
 class Embedder:
     """A face embedding model: uint8 RGB aligned faces in, float32 embeddings out.
 
-    Made by `load_embedder`. Not safe for calls from several threads at once.
+    Made by `load_embedder` or `Embedder.in_memory`. Not safe for calls from several threads at
+    once.
 
     Attributes:
         metadata: how the network is fed and where it comes from.
@@ -44,6 +46,7 @@ class Embedder:
         format: `"keras"`, `"tflite"` or `"onnx"`.
         path: the file, or None for a model in memory.
         batch_size: the most faces that go through the network at once.
+        backbone: the Keras network; None for a `.tflite` or `.onnx` file.
     """
 
     def __init__(
@@ -59,8 +62,48 @@ class Embedder:
         self.format = format
         self.path = path
         self.batch_size = batch_size
+        self.backbone: Any = None  # keras.Model | None
         self.input_size: tuple[int, int] = runner.input_size
         self.embedding_dim: int = runner.embedding_dim
+
+    @classmethod
+    def in_memory(
+        cls,
+        model: keras.Model,
+        metadata: EmbedderMetadata | None = None,
+        *,
+        batch_size: int = 64,
+        float32: bool = False,
+    ) -> Embedder:
+        """Wrap a Keras model.
+
+        Args:
+            model: a backbone, or what `as_backbone` makes one of: a `FaceClassifier` gives its
+                backbone, a model that ends in `AngularDense` is stripped of it.
+            metadata: how to feed it. Input size and embedding length are taken from the model.
+                None: the project's defaults.
+            batch_size: the most faces that go through the network at once.
+            float32: compute in float32 whatever policy the layers have.
+
+        Raises:
+            ValueError: another kind of model, or a batch size below 1.
+
+        Example:
+
+        >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+        >>> embedder = Embedder.in_memory(network, EmbedderMetadata(channel_order="bgr"))
+        >>> embedder.metadata.input_size, embedder.metadata.embedding_dim
+        ((8, 8), 192)
+        """
+        batch_size = check_integer("batch_size", batch_size, 1)
+        backbone = as_backbone(model)
+        if float32:
+            backbone = in_float32(backbone)
+        metadata = _describe(backbone, metadata)
+        runner = KerasRunner(backbone, metadata)
+        embedder = cls(runner, metadata, "keras", None, batch_size)
+        embedder.backbone = backbone
+        return embedder
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Embed faces.
@@ -77,13 +120,14 @@ class Embedder:
         images = np.asarray(images)
         if images.dtype != np.uint8:
             raise ValueError(
-                "images must be uint8 pixels of 0 to 255 (they are normalised here). "
+                "Argument `images` must be uint8 pixels of 0 to 255 (they are normalised here). "
                 f"Received: dtype {images.dtype}"
             )
         if images.ndim != 4 or images.shape[1:] != (*self.input_size, 3):
             height, width = self.input_size
             raise ValueError(
-                f"images must have the shape (n, {height}, {width}, 3). Received: {images.shape}"
+                f"Argument `images` must have the shape (n, {height}, {width}, 3). "
+                f"Received: {images.shape}"
             )
         if len(images) == 0:
             return np.zeros((0, self.embedding_dim), np.float32)
@@ -163,33 +207,25 @@ def load_embedder(
     """
     if isinstance(model, Embedder):
         return model
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
+    batch_size = check_integer("batch_size", batch_size, 1)
     if isinstance(model, keras.Model):
-        backbone = as_backbone(model)
-        metadata = _describe(backbone, None)
-        return Embedder(KerasRunner(backbone, metadata), metadata, "keras", None, batch_size)
+        return Embedder.in_memory(model, batch_size=batch_size)
     path = Path(model)
     suffix = artifact_format(path)
     stored = read_metadata(path)
     if stored is None:
         logger.info("%s carries no metadata: taking RGB and (x - 127.5) / 128", path)
-    metadata = stored or EmbedderMetadata()
-    runner: Any
     if suffix == ".keras":
-        backbone = as_backbone(_load_keras(path))
-        metadata = _describe(backbone, stored)
-        runner = KerasRunner(backbone, metadata)
-    elif suffix == ".tflite":
-        runner = TFLiteRunner(path, metadata, threads)
-    else:
-        runner = OnnxRunner(path, metadata, threads)
-    template = metadata.template if stored else _template_name(runner.input_size)
+        embedder = Embedder.in_memory(_load_keras(path), stored, batch_size=batch_size)
+        embedder.path = path
+        return embedder
+    metadata = stored or EmbedderMetadata()
+    runner = (TFLiteRunner if suffix == ".tflite" else OnnxRunner)(path, metadata, threads)
     metadata = dataclasses.replace(
         metadata,
         input_size=runner.input_size,
         embedding_dim=runner.embedding_dim,
-        template=template,
+        template=metadata.template if stored else _template_name(runner.input_size),
     )
     return Embedder(runner, metadata, suffix[1:], path, batch_size)
 
@@ -216,12 +252,12 @@ def save_embedder(
     """
     path = Path(path)
     if path.suffix != ".keras":
-        raise ValueError(f"path must end in .keras. Received: {str(path)!r}")
+        raise error("path", "end in .keras", str(path))
     backbone = as_backbone(model)
     foreign = sorted({type(layer).__name__ for layer in all_layers(backbone) if is_foreign(layer)})
     if foreign:
         raise ValueError(
-            "an embedder must consist of Keras' own layers, or plain Keras could not load it. "
+            "Argument `model` must consist of Keras' own layers, or plain Keras could not load it. "
             f"Received: {', '.join(foreign)}"
         )
     backbone = in_float32(backbone)
@@ -237,8 +273,8 @@ def save_embedder(
 def _load_keras(path: Path) -> keras.Model:
     try:
         return load_model(path)
-    except Exception as error:  # Keras raises many kinds for a broken archive
-        raise ValueError(f"{path} cannot be loaded by Keras: {error}") from error
+    except Exception as caught:  # Keras raises many kinds for a broken archive
+        raise ValueError(f"{path} cannot be loaded by Keras: {caught}") from caught
 
 
 def _describe(model: keras.Model, metadata: EmbedderMetadata | None) -> EmbedderMetadata:

@@ -1,4 +1,4 @@
-"""What an embedding model says about itself, wherever it is stored."""
+"""Metadata of an embedding model, in `.keras`, `.tflite` and `.onnx` files."""
 
 from __future__ import annotations
 
@@ -9,108 +9,17 @@ import os
 import platform
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+
+from tf_sphereface.utils.checks import check_choice, check_image_size, check_integer, error
 from tf_sphereface.utils.optional import require
 
 METADATA_NAME = "tf_sphereface"
+KERAS_MEMBER = f"{METADATA_NAME}.json"
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # bytes; the schema's force_align of a buffer's data
-
-
-def read_tflite_metadata(path: str | os.PathLike[str]) -> str | None:
-    """Return the text stored under the name `tf_sphereface` in a TensorFlow Lite file.
-
-    Args:
-        path: a `.tflite` file.
-
-    Returns:
-        The text, or None where the file carries none.
-
-    Raises:
-        ValueError: the file is not a TensorFlow Lite model.
-        ImportError: the `export` extra is not installed.
-    """
-    content = Path(path).read_bytes()
-    _check_identifier(content, str(path))
-    schema = _schema()
-    model = schema.Model.GetRootAs(content, 0)
-    for i in range(model.MetadataLength()):
-        entry = model.Metadata(i)
-        if entry.Name() == METADATA_NAME.encode():
-            return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode("utf-8")
-    return None
-
-
-def add_tflite_metadata(model_bytes: bytes, text: str) -> bytes:
-    """Return a TensorFlow Lite model with `text` stored under the name `tf_sphereface`.
-
-    Older text under that name is replaced. The tensors' data stays aligned to 16 bytes, as the
-    format asks (the generated packer alone would align it to 4).
-
-    Args:
-        model_bytes: the content of a `.tflite` file.
-        text: any text that is not empty; the package stores JSON.
-
-    Returns:
-        The content of the new file.
-
-    Raises:
-        ValueError: `model_bytes` is not a TensorFlow Lite model, or `text` is empty.
-        ImportError: the `export` extra is not installed.
-    """
-    _check_identifier(model_bytes, "model_bytes")
-    if not text:
-        raise ValueError("text must not be empty. Received: ''")
-    import numpy as np
-
-    schema = _schema()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytes(model_bytes), 0))
-    data = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
-    for entry in model.metadata or []:
-        if entry.name in (METADATA_NAME, METADATA_NAME.encode()):
-            model.buffers[entry.buffer].data = data
-            break
-    else:
-        buffer = schema.BufferT()
-        buffer.data = data
-        model.buffers.append(buffer)
-        entry = schema.MetadataT()
-        entry.name = METADATA_NAME
-        entry.buffer = len(model.buffers) - 1
-        model.metadata = [*(model.metadata or []), entry]
-    builder = _aligned_builder(len(model_bytes) + len(data) + 4096)
-    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
-
-
-def _aligned_builder(size: int) -> Any:
-    """Return a flatbuffer builder that aligns byte vectors (the tensors' data) to 16 bytes."""
-    import flatbuffers
-
-    class AlignedBuilder(flatbuffers.Builder):
-        def CreateNumpyVector(self, x: Any) -> Any:  # noqa: N802 (the library's name)
-            if x.dtype.itemsize == 1:
-                self.Prep(_ALIGNMENT, x.nbytes)
-            return super().CreateNumpyVector(x)
-
-    return AlignedBuilder(size)
-
-
-def _schema() -> Any:
-    return require("ai_edge_litert.schema_py_generated", extra="export")
-
-
-def _check_identifier(content: bytes, name: str) -> None:
-    if len(content) < 8 or bytes(content[4:8]) != _IDENTIFIER:
-        raise ValueError(
-            f"{name} is not a TensorFlow Lite model: expected the identifier 'TFL3' at byte 4. "
-            f"Received: {bytes(content[4:8])!r} in {len(content)} bytes."
-        )
-
-
-KERAS_MEMBER = f"{METADATA_NAME}.json"
-FORMATS = (".keras", ".tflite", ".onnx")
 
 
 @dataclasses.dataclass
@@ -169,23 +78,23 @@ class EmbedderMetadata:
     source_hash: str | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
-    input_dtype: str = "float32"
-    layout: str = "nhwc"
+    input_dtype: Literal["float32", "uint8"] = "float32"
+    layout: Literal["nhwc", "nchw"] = "nhwc"
     batch: int | None = None
     flip_built_in: bool = False
 
     def __post_init__(self) -> None:
-        self.input_size = _image_size(self.input_size)
+        self.input_size = check_image_size("input_size", self.input_size)
         self.pixel_mean = _per_channel("pixel_mean", self.pixel_mean)
         self.pixel_scale = _per_channel("pixel_scale", self.pixel_scale)
-        _one_of("channel_order", self.channel_order, ("rgb", "bgr"))
-        _one_of("flip", self.flip, ("none", "concat", "sum"))
-        _one_of("input_dtype", self.input_dtype, ("float32", "uint8"))
-        _one_of("layout", self.layout, ("nhwc", "nchw"))
-        if self.batch is not None and self.batch < 1:
-            raise ValueError(f"batch must be at least 1, or None. Received: {self.batch}")
+        check_choice("channel_order", self.channel_order, ("rgb", "bgr"))
+        check_choice("flip", self.flip, ("none", "concat", "sum"))
+        check_choice("input_dtype", self.input_dtype, ("float32", "uint8"))
+        check_choice("layout", self.layout, ("nhwc", "nchw"))
+        if self.batch is not None:
+            self.batch = check_integer("batch", self.batch, 1)
         if self.threshold is not None and not -1.0 <= self.threshold <= 1.0:
-            raise ValueError(f"threshold must be a cosine in [-1, 1]. Received: {self.threshold}")
+            raise error("threshold", "be a cosine in [-1, 1]", self.threshold)
 
     def to_json(self) -> str:
         """Return the fields as JSON text."""
@@ -200,15 +109,34 @@ class EmbedderMetadata:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"metadata must be JSON. Received: {text[:80]!r} ({error})") from error
+        except json.JSONDecodeError as caught:
+            raise error("text", f"be JSON ({caught})", text[:80]) from caught
         if not isinstance(values, dict):
-            raise ValueError(f"metadata must be a JSON object. Received: {text[:80]!r}")
+            raise error("text", "be a JSON object", text[:80])
         known = {field.name for field in dataclasses.fields(cls)}
         extra = dict(values.get("extra") or {})
         extra.update({key: value for key, value in values.items() if key not in known})
         fields = {key: value for key, value in values.items() if key in known}
         return cls(**{**fields, "extra": extra})
+
+
+def _per_channel(name: str, value: Any) -> float | tuple[float, ...]:
+    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if len(numbers) not in (1, 3) or not all(isinstance(n, (int, float)) for n in numbers):
+        raise error(name, "be one number or three", value)
+    if name == "pixel_scale" and not all(number > 0 for number in numbers):
+        raise error(name, "be positive", value)
+    return float(numbers[0]) if len(numbers) == 1 else tuple(float(n) for n in numbers)
+
+
+def artifact_format(path: Path) -> str:
+    """Return `.keras`, `.tflite` or `.onnx`, having checked that the file exists."""
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
+        raise error("path", f"end in {', '.join(_READERS)}", str(path))
+    if not path.is_file():
+        raise FileNotFoundError(str(error("path", f"be an existing {suffix} file", str(path))))
+    return suffix
 
 
 def read_metadata(path: str | os.PathLike[str]) -> EmbedderMetadata | None:
@@ -230,19 +158,124 @@ def read_metadata(path: str | os.PathLike[str]) -> EmbedderMetadata | None:
         ImportError: `.tflite` and `.onnx` need the `export` extra.
     """
     path = Path(path)
-    suffix = artifact_format(path)
-    if suffix == ".keras":
-        text = _read_keras(path)
-    elif suffix == ".tflite":
-        text = read_tflite_metadata(path)
-    else:
-        text = _read_onnx(path)
+    text = _READERS[artifact_format(path)](path)
     if text is None:
         return None
     try:
         return EmbedderMetadata.from_json(text)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: its metadata cannot be read. {error}") from error
+    except (TypeError, ValueError) as caught:
+        raise ValueError(f"{path}: its metadata cannot be read. {caught}") from caught
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return where the JSON beside an exported file lies: its name with `.json` behind."""
+    return path.with_name(f"{path.name}.json")
+
+
+def sidecar_text(metadata: EmbedderMetadata) -> str:
+    """Return the metadata as the sidecar holds it."""
+    return json.dumps(dataclasses.asdict(metadata), indent=2) + "\n"
+
+
+def _read_keras(path: Path) -> str | None:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} is not a .keras file: expected the zip archive that model.save('x.keras') "
+            f"writes. Received: a file of {path.stat().st_size} bytes that is no zip archive"
+        )
+    with zipfile.ZipFile(path) as archive:
+        if KERAS_MEMBER not in archive.namelist():
+            return None
+        return archive.read(KERAS_MEMBER).decode("utf-8")
+
+
+def _read_tflite(path: Path) -> str | None:
+    content = path.read_bytes()
+    _check_identifier(content, str(path))
+    schema = _schema()
+    model = schema.Model.GetRootAs(content, 0)
+    for i in range(model.MetadataLength()):
+        entry = model.Metadata(i)
+        if entry.Name() == METADATA_NAME.encode():
+            return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode("utf-8")
+    return None
+
+
+def add_tflite_metadata(model_bytes: bytes, text: str) -> bytes:
+    """Return a TensorFlow Lite model with `text` stored under the name `tf_sphereface`.
+
+    Older text under that name is replaced. The tensors' data stays aligned to 16 bytes, as the
+    format asks (the generated packer alone would align it to 4).
+
+    Args:
+        model_bytes: the content of a `.tflite` file.
+        text: any text that is not empty; the package stores JSON.
+
+    Returns:
+        The content of the new file.
+
+    Raises:
+        ValueError: `model_bytes` is not a TensorFlow Lite model, or `text` is empty.
+        ImportError: the `export` extra is not installed.
+    """
+    _check_identifier(model_bytes, "model_bytes")
+    if not text:
+        raise error("text", "not be empty", text)
+    schema = _schema()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytes(model_bytes), 0))
+    data = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+    for entry in model.metadata or []:
+        if entry.name in (METADATA_NAME, METADATA_NAME.encode()):
+            model.buffers[entry.buffer].data = data
+            break
+    else:
+        buffer = schema.BufferT()
+        buffer.data = data
+        model.buffers.append(buffer)
+        entry = schema.MetadataT()
+        entry.name = METADATA_NAME
+        entry.buffer = len(model.buffers) - 1
+        model.metadata = [*(model.metadata or []), entry]
+    builder = _aligned_builder(len(model_bytes) + len(data) + 4096)
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _aligned_builder(size: int) -> Any:
+    """Return a flatbuffer builder that aligns byte vectors (the tensors' data) to 16 bytes."""
+    import flatbuffers
+
+    class AlignedBuilder(flatbuffers.Builder):
+        def CreateNumpyVector(self, x: Any) -> Any:  # noqa: N802 (the library's name)
+            if x.dtype.itemsize == 1:
+                self.Prep(_ALIGNMENT, x.nbytes)
+            return super().CreateNumpyVector(x)
+
+    return AlignedBuilder(size)
+
+
+def _schema() -> Any:
+    return require("ai_edge_litert.schema_py_generated", extra="export")
+
+
+def _check_identifier(content: bytes, name: str) -> None:
+    if len(content) < 8 or bytes(content[4:8]) != _IDENTIFIER:
+        raise ValueError(
+            f"{name} is not a TensorFlow Lite model: expected the identifier 'TFL3' at byte 4. "
+            f"Received: {bytes(content[4:8])!r} in {len(content)} bytes."
+        )
+
+
+def _read_onnx(path: Path) -> str | None:
+    onnx = require("onnx", extra="export")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as caught:  # protobuf raises its own kinds
+        raise ValueError(f"{path} is not an ONNX model. Received: {caught}") from caught
+    for entry in model.metadata_props:
+        if entry.key == METADATA_NAME:
+            return str(entry.value)
+    return None
 
 
 def add_onnx_metadata(content: bytes, text: str) -> bytes:
@@ -259,7 +292,8 @@ def add_onnx_metadata(content: bytes, text: str) -> bytes:
     onnx = require("onnx", extra="export")
     model = onnx.load_from_string(content)
     if any(tensor.external_data for tensor in model.graph.initializer):
-        raise ValueError("content must hold its weights. Received: an ONNX model of several files")
+        message = "Argument `content` must hold its weights. Received: a model of several files"
+        raise ValueError(message)
     kept = [entry for entry in model.metadata_props if entry.key != METADATA_NAME]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
@@ -267,77 +301,20 @@ def add_onnx_metadata(content: bytes, text: str) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def sidecar_path(path: Path) -> Path:
-    """Return where the JSON beside an exported file lies: its name with `.json` behind."""
-    return path.with_name(f"{path.name}.json")
+# format -> the function that reads its metadata's text, None where the file carries none
+_READERS = {".keras": _read_keras, ".tflite": _read_tflite, ".onnx": _read_onnx}
 
 
-def sidecar_text(metadata: EmbedderMetadata) -> str:
-    """Return the metadata as the sidecar holds it."""
-    return json.dumps(json.loads(metadata.to_json()), indent=2) + "\n"
+def library_versions(*others: str) -> dict[str, str]:
+    """Return the versions of Python and of the libraries that shape a model.
 
-
-def artifact_format(path: Path) -> str:
-    """Return `.keras`, `.tflite` or `.onnx`, having checked that the file exists."""
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise ValueError(f"path must end in {', '.join(FORMATS)}. Received: {str(path)!r}")
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be an existing {suffix} file. Received: {str(path)!r}")
-    return suffix
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that shape a model."""
+    Args:
+        *others: more distributions to name, where they are installed.
+    """
     versions = {"python": platform.python_version()}
-    for name in ("tf_sphereface", "tensorflow", "keras", "numpy"):
+    for name in ("tf_sphereface", "tensorflow", "keras", "numpy", *others):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _read_keras(path: Path) -> str | None:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"{path} is not a .keras file: expected the zip archive that model.save('x.keras') "
-            f"writes. Received: a file of {path.stat().st_size} bytes that is no zip archive"
-        )
-    with zipfile.ZipFile(path) as archive:
-        if KERAS_MEMBER not in archive.namelist():
-            return None
-        return archive.read(KERAS_MEMBER).decode("utf-8")
-
-
-def _read_onnx(path: Path) -> str | None:
-    onnx = require("onnx", extra="export")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf raises its own kinds
-        raise ValueError(f"{path} is not an ONNX model. Received: {error}") from error
-    for entry in model.metadata_props:
-        if entry.key == METADATA_NAME:
-            return str(entry.value)
-    return None
-
-
-def _image_size(value: Any) -> tuple[int, int]:
-    size = tuple(value)
-    if len(size) != 2 or not all(int(side) == side and side > 0 for side in size):
-        raise ValueError(f"input_size must be (height, width) in pixels. Received: {value!r}")
-    return int(size[0]), int(size[1])
-
-
-def _per_channel(name: str, value: Any) -> float | tuple[float, ...]:
-    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if len(numbers) not in (1, 3) or not all(isinstance(n, (int, float)) for n in numbers):
-        raise ValueError(f"{name} must be one number or three. Received: {value!r}")
-    if name == "pixel_scale" and not all(number > 0 for number in numbers):
-        raise ValueError(f"pixel_scale must be positive. Received: {value!r}")
-    return float(numbers[0]) if len(numbers) == 1 else tuple(float(n) for n in numbers)
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}. Received: {value!r}")

@@ -1,4 +1,4 @@
-"""Change what a saved model says about itself, and nothing else of it."""
+"""Replacement of the metadata inside a saved model, which leaves the network as it is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tf_sphereface.embedder.metadata import (
     sidecar_path,
     sidecar_text,
 )
-from tf_sphereface.embedder.model_card import card_paths, write_card
+from tf_sphereface.embedder.model_card import card_path, write_card
 from tf_sphereface.utils.files import atomic_path, sha256_file
 
 
@@ -31,8 +31,8 @@ def replace_metadata(
 
     A new file is written beside the old one, opened, and compared: it must carry the metadata and
     embed two probe images as the old one does. Only then it takes the old one's name, so the model
-    is whole at every moment. The JSON file and the card beside it
-    are renewed too, if they are there.
+    is whole at every moment. The JSON file and the card beside it are renewed too, if they are
+    there.
 
     Args:
         path: the model; a link is followed.
@@ -59,9 +59,12 @@ def replace_metadata(
     """
     path = Path(path).resolve()
     suffix = artifact_format(path)
-    copy = {".keras": _copy_keras, ".tflite": _copy_tflite, ".onnx": _copy_onnx}[suffix]
     with atomic_path(path) as temporary:
-        copy(path, temporary, metadata.to_json())
+        if suffix == ".keras":
+            _copy_keras(path, temporary, metadata.to_json())
+        else:
+            add = add_tflite_metadata if suffix == ".tflite" else add_onnx_metadata
+            temporary.write_bytes(add(path.read_bytes(), metadata.to_json()))
         shutil.copymode(path, temporary)
         if read_metadata(temporary) != metadata:
             raise OSError(f"{path} was left as it was: a copy did not keep the new metadata")
@@ -72,7 +75,7 @@ def replace_metadata(
     if beside.is_file():
         with atomic_path(beside) as temporary:
             temporary.write_text(sidecar_text(metadata), encoding="utf-8")
-    if card_paths(path)[1].is_file():
+    if card_path(path).is_file():
         write_card(path)
 
 
@@ -84,14 +87,6 @@ def _copy_keras(source: Path, target: Path, text: str) -> None:
             with old.open(entry) as reader, new.open(entry, "w", force_zip64=True) as writer:
                 shutil.copyfileobj(reader, writer, 1 << 20)  # its checksum is verified on the way
         new.writestr(KERAS_MEMBER, text)
-
-
-def _copy_tflite(source: Path, target: Path, text: str) -> None:
-    target.write_bytes(add_tflite_metadata(source.read_bytes(), text))
-
-
-def _copy_onnx(source: Path, target: Path, text: str) -> None:
-    target.write_bytes(add_onnx_metadata(source.read_bytes(), text))
 
 
 def _require_same_network(old: Path, new: Path) -> None:

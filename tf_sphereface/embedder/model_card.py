@@ -1,4 +1,4 @@
-"""A model card beside a model file: what it is, what was measured, what it is for and what not.
+"""Model cards: Markdown beside a model file that tells what it is, its figures, use and limits.
 
 Everything in a card comes from the metadata inside the file, so a card can always be made again:
 `write_card("embedder.keras")`. What a program knows beyond the metadata's own fields it keeps in
@@ -16,38 +16,37 @@ import keras
 
 from tf_sphereface.backbones.common import count_macs, count_parameters
 from tf_sphereface.embedder.metadata import EmbedderMetadata, artifact_format, read_metadata
-from tf_sphereface.utils.files import atomic_path, sha256_file, write_json
+from tf_sphereface.utils.files import atomic_path, sha256_file
 
-FORMAT, VERSION = "tf_sphereface-card", 1
 UNKNOWN = "unknown"
 
 # Keys of `EmbedderMetadata.extra`.
-LICENCE, SOURCE, NOTES, LEFT_OUT = "licence", "source", "notes", "left_out"
+LICENSE, SOURCE, NOTES, LEFT_OUT = "licence", "source", "notes", "left_out"
 NETWORK, MEASURED = "network", "measured"
 EARLIER_SOURCE = "earlier_source"  # what the source was made from: {"file", "sha256"}
 
 
-def card_paths(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Return where the card of a model lies, as Markdown and as JSON.
+def card_path(path: str | os.PathLike[str]) -> Path:
+    """Return where the card of a model lies.
 
     Example:
 
-    >>> [path.name for path in card_paths("runs/first/embedder.keras")]
-    ['embedder.keras.card.md', 'embedder.keras.card.json']
+    >>> card_path("runs/first/embedder.keras").name
+    'embedder.keras.card.md'
     """
     path = Path(path)
-    return path.with_name(f"{path.name}.card.md"), path.with_name(f"{path.name}.card.json")
+    return path.with_name(f"{path.name}.card.md")
 
 
-def write_card(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Write the card of a model beside it, as Markdown and as JSON; older ones are replaced.
+def write_card(path: str | os.PathLike[str]) -> Path:
+    """Write the card of a model beside it; an older one is replaced.
 
     Args:
         path: a `.keras`, `.tflite` or `.onnx` file. Where it carries no metadata, the card says
             that nothing is known.
 
     Returns:
-        The two files.
+        The card's path.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -59,16 +58,13 @@ def write_card(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     >>> import keras, tf_sphereface as sf
     >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     >>> sf.embedder.save_embedder(network, "network.keras")
-    >>> print(write_card("network.keras")[0].read_text(encoding="utf-8").splitlines()[0])
+    >>> print(write_card("network.keras").read_text(encoding="utf-8").splitlines()[0])
     # Model card: network.keras
     """
-    path = Path(path)
-    card = card_of(path)
-    markdown, data = card_paths(path)
-    with atomic_path(markdown) as temporary:
-        temporary.write_text(to_markdown(card), encoding="utf-8")
-    write_json(data, card)
-    return markdown, data
+    text = to_markdown(card_of(path))
+    with atomic_path(card_path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return card_path(path)
 
 
 def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -78,9 +74,9 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: as for `write_card`.
 
     Returns:
-        `format`, `version`, and the sections `file`, `architecture`, `input`, `output`, `training`,
-        `measured`, `intended_use`, `limits`, `licence`, `source`, `notes`, `versions`. What is not
-        known is None, the licence of the weights `"unknown"`.
+        The sections `file`, `architecture`, `input`, `output`, `training`, `measured`,
+        `intended_use`, `limits`, `licence`, `source`, `notes`, `versions`. What is not known is
+        None, the licence of the weights `"unknown"`.
 
     Raises:
         FileNotFoundError, ValueError: as `write_card`.
@@ -92,8 +88,6 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
     network = extra.get(NETWORK) or {}
     height, width = metadata.input_size
     return {
-        "format": FORMAT,
-        "version": VERSION,
         "file": {
             "name": path.name,
             "format": suffix[1:],
@@ -133,7 +127,7 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
         "measured": _measured(metadata),
         "intended_use": list(INTENDED_USE),
         "limits": limits_of(metadata),
-        "licence": str(extra.get(LICENCE) or UNKNOWN),
+        "licence": str(extra.get(LICENSE) or UNKNOWN),
         "source": {
             "file": extra.get(SOURCE),
             "sha256": metadata.source_hash,
@@ -155,6 +149,17 @@ def network_facts(model: keras.Model) -> dict[str, int]:
     999552
     """
     return {"parameters": count_parameters(model), "macs": count_macs(model)}
+
+
+def network_size(facts: dict[str, Any]) -> str:
+    """Return a network's size in words.
+
+    Example:
+
+    >>> network_size({"parameters": 2_000_000, "macs": 300_000_000})
+    '2.00 M parameters, 0.300 GMAC per image'
+    """
+    return f"{facts['parameters'] / 1e6:.2f} M parameters, {facts['macs'] / 1e9:.3f} GMAC per image"
 
 
 def with_measured(metadata: EmbedderMetadata, figures: dict[str, Any]) -> EmbedderMetadata:
@@ -233,11 +238,7 @@ def to_markdown(card: dict[str, Any]) -> str:
     file, net, given = card["file"], card["architecture"], card["input"]
     out, training, source = card["output"], card["training"], card["source"]
     kind = f", {file['quantize']}" if file["quantize"] not in (None, "none") else ""
-    size = ""
-    if net["parameters"]:
-        size = (
-            f", {net['parameters'] / 1e6:.2f} M parameters, {net['macs'] / 1e9:.3f} GMAC an image"
-        )
+    size = f", {network_size(net)}" if net["parameters"] else ""
     unit = "of unit length" if out["normalized"] else "not of unit length"
     lines = [
         f"# Model card: {file['name']}",
@@ -264,7 +265,7 @@ def to_markdown(card: dict[str, Any]) -> str:
             lines.append(f"- which was made from: {_origin(source['earlier'])}")
     lines += [f"- left out: {text}" for text in source["left_out"]]
     lines += ["", "## Measured", ""]
-    figures = _rows(card["measured"])
+    figures = _flat(card["measured"])
     if figures:
         lines += ["| figure | value |", "|---|---|"]
         lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in figures]
@@ -292,7 +293,7 @@ def _input(given: dict[str, Any]) -> str:
     size = f"{given['height']}x{given['width']} (height x width)"
     inside = given["built_in"] or given
     order = inside["channel_order"].upper()
-    scaled = f"(x - {_number(inside['pixel_mean'])}) / {_number(inside['pixel_scale'])}"
+    scaled = f"(x - {_cell(inside['pixel_mean'])}) / {_cell(inside['pixel_scale'])}"
     if given["dtype"] == "uint8":
         pixels = f"uint8 RGB pixels; {order} and {scaled} are built in"
     else:
@@ -314,12 +315,12 @@ def _mirror(out: dict[str, Any]) -> str:
     }[out["flip"]]
 
 
-def _rows(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Return the figures as rows; those of figures inside are named after both."""
     rows: list[tuple[str, Any]] = []
     for name, value in values.items():
         if isinstance(value, dict):
-            rows += _rows(value, f"{prefix}{name}: ")
+            rows += _flat(value, f"{prefix}{name}: ")
         elif value is not None:
             rows.append((prefix + name, value))
     return rows
@@ -334,7 +335,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_cell(item) for item in value)
     return " ".join(str(value).replace("|", "\\|").split())
-
-
-def _number(value: Any) -> str:
-    return _cell(list(value) if isinstance(value, (list, tuple)) else value)

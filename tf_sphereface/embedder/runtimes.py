@@ -1,4 +1,4 @@
-"""One network, three engines: each runner takes uint8 RGB faces and returns float32 embeddings."""
+"""Runners of a network in three engines: uint8 RGB faces in, float32 embeddings out."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ def to_network(images: np.ndarray, metadata: EmbedderMetadata) -> np.ndarray:
 
 
 class KerasRunner:
-    """A Keras model as one traced function; batches of any length share the trace."""
+    """A Keras model as one traced function; batches of any length share the trace.
+
+    Args:
+        model: a backbone.
+        metadata: how it is fed, with the model's own input size and embedding length.
+    """
 
     def __init__(self, model: keras.Model, metadata: EmbedderMetadata) -> None:
-        height, width, _ = model.inputs[0].shape[1:]
+        self.input_size = metadata.input_size
+        self.embedding_dim = int(model.outputs[0].shape[-1])
         mean = np.asarray(metadata.pixel_mean, np.float32)
         scale = np.asarray(metadata.pixel_scale, np.float32)
         reverse = metadata.channel_order == "bgr"
-        size = (height or metadata.input_size[0], width or metadata.input_size[1])
-        self.input_size = (int(size[0]), int(size[1]))
-        self.embedding_dim = int(model.outputs[0].shape[-1])
 
         # A batch of unknown length in the signature: an odd last batch does not trace again.
         @tf.function(input_signature=[tf.TensorSpec((None, *self.input_size, 3), tf.uint8)])
@@ -53,7 +56,41 @@ class KerasRunner:
         return np.asarray(self._embed(tf.constant(images)).numpy())
 
 
-class TFLiteRunner:
+class _FileRunner:
+    """A file whose engine takes one batch at a time; a subclass opens it and runs a batch."""
+
+    def _take_sizes(
+        self, path: Path, metadata: EmbedderMetadata, shapes: list[Any], outputs: int
+    ) -> None:
+        """Take the sizes of the only input; refuse a file that is no embedder."""
+        if (len(shapes), outputs) != (1, 1):
+            raise ValueError(
+                f"{path}: an embedder has one input and one output. "
+                f"Received: {len(shapes)} inputs and {outputs} outputs"
+            )
+        (self._fixed_batch, height, width), self._channels_first = _image_shape(path, shapes[0])
+        self._metadata = metadata
+        self.input_size = (height or metadata.input_size[0], width or metadata.input_size[1])
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return the embeddings of one batch, in pieces where the file's batch size is fixed."""
+        fixed = self._fixed_batch
+        if fixed is None:
+            return self._run(images)
+        pieces = []
+        for start in range(0, len(images), fixed):
+            piece = images[start : start + fixed]
+            missing = fixed - len(piece)
+            if missing:
+                piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
+            pieces.append(self._run(piece)[: fixed - missing])
+        return np.concatenate(pieces)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class TFLiteRunner(_FileRunner):
     """A TensorFlow Lite file, float or quantized, with a fixed or a free batch size."""
 
     def __init__(self, path: Path, metadata: EmbedderMetadata, threads: int | None) -> None:
@@ -63,20 +100,13 @@ class TFLiteRunner:
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{path} cannot be run as TensorFlow Lite: {error}") from error
-        self._metadata = metadata
         inputs = self._interpreter.get_input_details()
         outputs = self._interpreter.get_output_details()
-        _check_single(path, len(inputs), len(outputs))
+        shapes = [each["shape_signature"] for each in inputs]
+        self._take_sizes(path, metadata, shapes, len(outputs))
         self._input, self._output = inputs[0], outputs[0]
-        shape, self._channels_first = _image_shape(path, self._input["shape_signature"])
-        self.input_size = (shape[1] or metadata.input_size[0], shape[2] or metadata.input_size[1])
         self.embedding_dim = int(self._output["shape"][-1])
-        self._fixed_batch = shape[0]
         self._batch = int(self._input["shape"][0])
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return the embeddings of one batch."""
-        return _in_batches(self._run, images, self._fixed_batch)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         if len(images) != self._batch or self._fixed_batch is None:
@@ -99,7 +129,7 @@ class TFLiteRunner:
         self._batch = batch
 
 
-class OnnxRunner:
+class OnnxRunner(_FileRunner):
     """An ONNX file on ONNX Runtime's CPU engine, NHWC or NCHW, float or uint8 input."""
 
     def __init__(self, path: Path, metadata: EmbedderMetadata, threads: int | None) -> None:
@@ -115,21 +145,15 @@ class OnnxRunner:
             )
         except Exception as error:  # onnxruntime raises its own kinds
             raise ValueError(f"{path} cannot be run as ONNX: {error}") from error
-        self._metadata = metadata
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        _check_single(path, len(inputs), len(outputs))
+        self._take_sizes(path, metadata, [each.shape for each in inputs], len(outputs))
         self._name, self._type = inputs[0].name, inputs[0].type
         if self._type not in ("tensor(float)", "tensor(float16)", "tensor(uint8)"):
             raise ValueError(f"{path}: its input must be float or uint8. Received: {self._type}")
-        shape, self._channels_first = _image_shape(path, inputs[0].shape)
-        self.input_size = (shape[1] or metadata.input_size[0], shape[2] or metadata.input_size[1])
-        self._fixed_batch = shape[0]
-        width = outputs[0].shape[-1] if outputs[0].shape else None
-        self.embedding_dim = width if isinstance(width, int) else self._measure()
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return the embeddings of one batch."""
-        return _in_batches(self._run, images, self._fixed_batch)
+        length = outputs[0].shape[-1] if outputs[0].shape else None
+        if not isinstance(length, int):
+            length = self(np.zeros((1, *self.input_size, 3), np.uint8)).shape[-1]
+        self.embedding_dim = length
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         if self._type == "tensor(uint8)":
@@ -142,23 +166,6 @@ class OnnxRunner:
             values = values.transpose(0, 3, 1, 2)
         outputs = self._session.run(None, {self._name: np.ascontiguousarray(values)})
         return np.asarray(outputs[0], np.float32)
-
-    def _measure(self) -> int:
-        return int(self(np.zeros((1, *self.input_size, 3), np.uint8)).shape[-1])
-
-
-def _in_batches(run: Any, images: np.ndarray, fixed: int | None) -> np.ndarray:
-    """Run in pieces of the batch size that the file is fixed to, the last one padded."""
-    if fixed is None:
-        return np.asarray(run(images))
-    pieces = []
-    for start in range(0, len(images), fixed):
-        piece = images[start : start + fixed]
-        missing = fixed - len(piece)
-        if missing:
-            piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
-        pieces.append(run(piece)[: fixed - missing])
-    return np.concatenate(pieces)
 
 
 def _quantize(images: np.ndarray, metadata: EmbedderMetadata, detail: Any) -> np.ndarray:
@@ -195,11 +202,3 @@ def _image_shape(path: Path, shape: Any) -> tuple[tuple[int | None, int | None, 
         f"{path}: its input must be a batch of images with three channels. "
         f"Received: shape {[side if side else 'any' for side in sides]}"
     )
-
-
-def _check_single(path: Path, inputs: int, outputs: int) -> None:
-    if (inputs, outputs) != (1, 1):
-        raise ValueError(
-            f"{path}: an embedder has one input and one output. "
-            f"Received: {inputs} inputs and {outputs} outputs"
-        )

@@ -5,9 +5,9 @@ Importing this package needs no extra; exporting needs `pip install "tf_spherefa
 
 from tf_sphereface.export.gate import Gate, GateResult
 from tf_sphereface.export.onnx import export_onnx
-from tf_sphereface.export.parity import Parity, compare
+from tf_sphereface.export.parity import ExportError, Parity, measure_parity
 from tf_sphereface.export.parity_table import ParityRow, parity_table
-from tf_sphereface.export.report import ExportError, ExportReport
+from tf_sphereface.export.report import ExportReport
 from tf_sphereface.export.tflite import export_tflite
 
 __all__ = [
@@ -17,8 +17,8 @@ __all__ = [
     "GateResult",
     "Parity",
     "ParityRow",
-    "compare",
     "export_onnx",
     "export_tflite",
+    "measure_parity",
     "parity_table",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,9 @@ from tf_sphereface.eval.lfw import evaluate
 from tf_sphereface.eval.scoring.score_pairs import VerificationTable
 from tf_sphereface.eval.verification import compare
 from tf_sphereface.export.parity import ExportError
+from tf_sphereface.utils.checks import check_number, error
 from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.utils.messages import ProgressCallback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Gate:
         pairs: a list of pairs in the format of LFW's `pairs.txt`.
         landmarks: a landmark file by which the images are aligned; None when they are already.
         max_drop: the largest drop of the accuracy that is allowed, in percentage points.
-        progress: called with (images done, images in all), once for Keras and once a file.
+        progress: called with (images done, images in all), once for Keras and once per file.
 
     Raises:
         FileNotFoundError: a file or the folder does not exist.
@@ -104,17 +105,13 @@ class Gate:
         pairs: str | os.PathLike[str],
         landmarks: Landmarks | None = None,
         max_drop: float = 0.25,
-        progress: Callable[[int, int], None] | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
-        if not 0 <= max_drop < float("inf"):
-            raise ValueError(
-                f"max_drop must be percentage points from 0 up. Received: {max_drop!r}"
-            )
         self.images, self.pairs, self.landmarks = Path(images), Path(pairs), landmarks
         for name, path, kind in (("images", self.images, "folder"), ("pairs", self.pairs, "file")):
             if not (path.is_dir() if kind == "folder" else path.is_file()):
-                raise FileNotFoundError(f"{name} must be an existing {kind}. Received: {path}")
-        self.max_drop = max_drop
+                raise FileNotFoundError(str(error(name, f"be an existing {kind}", str(path))))
+        self.max_drop = check_number("max_drop", max_drop, 0)
         self.progress = progress
         self._reference: tuple[Embedder, VerificationTable] | None = None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.export.options import Options
 
 INPUT_NAME = "image"

@@ -1,4 +1,4 @@
-"""What the pipeline and the two formats tell each other."""
+"""The formats as the pipeline sees them, and the jobs that it gives them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.embedder.runtimes import to_network
 from tf_sphereface.export.inference_graph import INPUT_NAME
 from tf_sphereface.export.options import Options
+from tf_sphereface.utils.checks import error
+from tf_sphereface.utils.messages import ProgressCallback
 
-KINDS = ("none", "float16", "dynamic", "int8")
+KINDS = {"tflite": ("none", "float16", "dynamic", "int8"), "onnx": ("none", "float16", "int8")}
 FACES_AT_ONCE = 4  # whose extremes are one sample of a tensor's range
-
-Progress = Callable[[int, int], None]
+EXPLAINED_FACES = 8  # whose activations are compared layer by layer
 
 
 class Inputs:
@@ -71,7 +72,7 @@ class Job:
     inputs: Inputs | None
     options: Options
     scratch: Path
-    progress: Progress | None
+    progress: ProgressCallback | None
     float_layers: tuple[str, ...] = ()
 
 
@@ -113,14 +114,14 @@ def rank_layers(
     >>> [(layer.name, round(layer.added, 3)) for layer in ranked]
     [('b', 0.4), ('a', 0.3)]
     """
-    found = []
+    ranked = []
     for operator, source, name in layers:
         if name not in errors:
             continue
         before = errors.get(source, 0.0)
         added = max(errors[name] ** 2 - before**2, 0.0) ** 0.5
-        found.append(LayerError(name, operator, errors[name], added, name in in_float))
-    return sorted(found, key=lambda layer: -layer.added)
+        ranked.append(LayerError(name, operator, errors[name], added, name in in_float))
+    return sorted(ranked, key=lambda layer: -layer.added)
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -136,28 +137,26 @@ class Format:
 
     Attributes:
         name: `"tflite"` or `"onnx"`, which is the suffix too.
-        kinds: the values of `quantize` that it knows.
+        libraries: the distributions whose versions its files name.
         to_float: (graph, scratch folder) to the float32 file's content.
         quantize: (float32 content, job) to the content of another kind.
-        embed: (content, metadata) to the content with the metadata inside.
+        embed: (content, metadata as text) to the content with the metadata inside.
         explain: (float32 content, int8 content, job) to every layer's error.
         partitions: content to the number of pieces that a delegate runs; None where there is none.
     """
 
     name: str
-    kinds: tuple[str, ...]
+    libraries: tuple[str, ...]
     to_float: Callable[[keras.Model, Path], bytes]
     quantize: Callable[[bytes, Job], bytes]
-    embed: Callable[[bytes, EmbedderMetadata], bytes]
+    embed: Callable[[bytes, str], bytes]
     explain: Callable[[bytes, bytes, Job], list[LayerError]]
     partitions: Callable[[bytes], int | None]
 
     def kind(self, quantize: str | None) -> str:
         """Return the kind's name, `"none"` for None; refuse what this format does not know."""
         kind = "none" if quantize is None else quantize
-        if kind not in self.kinds:
-            raise ValueError(
-                f"quantize must be one of {', '.join(self.kinds)} for .{self.name} files. "
-                f"Received: {quantize!r}"
-            )
+        if kind not in KINDS[self.name]:
+            listed = ", ".join(map(repr, KINDS[self.name]))
+            raise error("quantize", f"be one of {listed} for .{self.name} files", quantize)
         return kind

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.embedder.metadata import EmbedderMetadata, add_onnx_metadata
 from tf_sphereface.export.calibration_faces import FaceSource
 from tf_sphereface.export.gate import Gate
 from tf_sphereface.export.job import (
+    EXPLAINED_FACES,
     FACES_AT_ONCE,
     Format,
     Inputs,
     Job,
     LayerError,
-    Progress,
     rank_layers,
     relative_error,
 )
@@ -32,28 +33,28 @@ from tf_sphereface.export.onnx_rewrites import (
     shorten_prelu,
 )
 from tf_sphereface.export.options import Options
-from tf_sphereface.export.pipeline import Checks, embed_in_onnx, export
+from tf_sphereface.export.pipeline import Checks, export
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
+from tf_sphereface.utils.messages import ProgressCallback
 from tf_sphereface.utils.optional import require
 
 OPSET = 18  # the highest that tf2onnx writes
-_EXPLAINED = 8  # faces whose activations are compared
 
 
 def export_onnx(
     model: keras.Model,
     path: str | os.PathLike[str],
-    quantize: str | None = None,
+    quantize: Literal["none", "float16", "int8"] | None = None,
     calibration: FaceSource | None = None,
     metadata: EmbedderMetadata | None = None,
     *,
     gate: Gate | None = None,
-    progress: Progress | None = None,
-    input_dtype: str = "float32",
+    progress: ProgressCallback | None = None,
+    input_dtype: Literal["float32", "uint8"] = "float32",
     flip_concat: bool = False,
     normalize: bool = False,
-    layout: str = "nhwc",
+    layout: Literal["nhwc", "nchw"] = "nhwc",
     batch: int | None = None,
     explain: bool = False,
     float_layers: int = 0,
@@ -106,7 +107,16 @@ def export_onnx(
     """
     options = Options(input_dtype, flip_concat, normalize, layout, batch)
     checks = Checks(gate, explain, float_layers, progress)
-    return export(_ONNX, model, path, quantize, calibration, metadata, options, checks)
+    return export(
+        _ONNX,
+        model,
+        path,
+        quantize=quantize,
+        calibration=calibration,
+        metadata=metadata,
+        options=options,
+        checks=checks,
+    )
 
 
 def _to_float(graph: keras.Model, scratch: Path) -> bytes:
@@ -191,28 +201,23 @@ def _kept(model: Any, job: Job) -> list[str]:
 class _Reader:
     """Hands the calibration faces to ONNX Runtime batch by batch (its CalibrationDataReader)."""
 
-    def __init__(self, inputs: Inputs, progress: Progress | None) -> None:
-        self._inputs, self._progress, self._next = inputs, progress, 0
+    def __init__(self, inputs: Inputs, progress: ProgressCallback | None) -> None:
+        self._batches = _batches(inputs, progress)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Return the next batch, or None after the last."""
-        if self._next >= len(self._inputs):
-            return None
-        size = self._inputs.batch or FACES_AT_ONCE
-        batch = self._inputs.take(self._next, size)
-        self._next = min(self._next + size, len(self._inputs))
-        if self._progress is not None:
-            self._progress(self._next, len(self._inputs))
-        return batch
+        return next(self._batches, None)
 
-    def __iter__(self) -> _Reader:
-        return self
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self._batches
 
-    def __next__(self) -> dict[str, np.ndarray]:
-        batch = self.get_next()
-        if batch is None:
-            raise StopIteration
-        return batch
+
+def _batches(inputs: Inputs, progress: ProgressCallback | None) -> Iterator[dict[str, np.ndarray]]:
+    size = inputs.batch or FACES_AT_ONCE
+    for start in range(0, len(inputs), size):
+        if progress is not None:
+            progress(min(start + size, len(inputs)), len(inputs))
+        yield inputs.take(start, size)
 
 
 def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]:
@@ -241,22 +246,22 @@ def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]
 
 
 def _activations(content: bytes, inputs: Inputs, scratch: Path) -> dict[str, list[np.ndarray]]:
-    """Return every float tensor's values, a batch each, with ONNX Runtime's debugging tools."""
+    """Return every float tensor's values, batch by batch, with ONNX Runtime's debugging tools."""
     debug = require("onnxruntime.quantization.qdq_loss_debug", extra="export")
     source, augmented = scratch / "explained.onnx", scratch / "augmented.onnx"
     source.write_bytes(content)
     with quiet():
         debug.modify_model_output_intermediate_tensors(str(source), str(augmented))
-        batches = inputs.pieces(0, _EXPLAINED)
+        batches = inputs.pieces(0, EXPLAINED_FACES)
         return dict(debug.collect_activations(str(augmented), batches))
 
 
 _ONNX = Format(
     "onnx",
-    ("none", "float16", "int8"),
-    _to_float,
-    _quantize,
-    embed_in_onnx,
-    _explain,
-    lambda content: None,
+    libraries=("tf2onnx", "onnx", "onnxslim", "onnxruntime"),
+    to_float=_to_float,
+    quantize=_quantize,
+    embed=add_onnx_metadata,
+    explain=_explain,
+    partitions=lambda content: None,
 )

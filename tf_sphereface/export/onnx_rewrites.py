@@ -1,4 +1,4 @@
-"""What the converter to ONNX leaves to do: a shorter PReLU, no transpose before the matrix.
+"""Rewrites of a converted ONNX graph: a shorter PReLU, no transpose before the matrix.
 
 Both passes rewrite a pattern only where it is found whole; anything else stays as it is.
 """

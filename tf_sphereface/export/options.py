@@ -1,16 +1,18 @@
-"""What is built into an exported file around the network."""
+"""Options that are built into an exported file around the network."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
-from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.embedder.metadata import EmbedderMetadata
+from tf_sphereface.utils.checks import check_choice, check_integer
 
 INPUTS = ("float32", "uint8")
 LAYOUTS = ("nhwc", "nchw")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Options:
     """What is built in; all of it stays in float, outside the quantised part.
 
@@ -27,20 +29,17 @@ class Options:
         ValueError: a value outside its range; the argument is named.
     """
 
-    input_dtype: str = "float32"
+    input_dtype: Literal["float32", "uint8"] = "float32"
     flip_concat: bool = False
     normalize: bool = False
-    layout: str = "nhwc"
+    layout: Literal["nhwc", "nchw"] = "nhwc"
     batch: int | None = None
 
     def __post_init__(self) -> None:
-        for name, allowed in (("input_dtype", INPUTS), ("layout", LAYOUTS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(allowed)}. Received: {getattr(self, name)!r}"
-                )
-        if self.batch is not None and (not isinstance(self.batch, int) or self.batch < 1):
-            raise ValueError(f"batch must be at least 1, or None. Received: {self.batch!r}")
+        check_choice("input_dtype", self.input_dtype, INPUTS)
+        check_choice("layout", self.layout, LAYOUTS)
+        if self.batch is not None:
+            self.batch = check_integer("batch", self.batch, 1)
 
     @property
     def wraps(self) -> bool:
@@ -88,5 +87,5 @@ class Options:
 
 
 def _as_json(value: float | tuple[float, ...]) -> float | list[float]:
-    """Return one number, or one a channel, as JSON gives it back."""
+    """Return one number, or one per channel, as JSON gives it back."""
     return list(value) if isinstance(value, tuple) else value

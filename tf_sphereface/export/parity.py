@@ -1,4 +1,4 @@
-"""Does a file compute what Keras computes? Measure it, and judge it by the file's kind."""
+"""Parity: how near a file comes to Keras on the same faces, and the limits for its kind."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, load_embedder
-from tf_sphereface.embedder.runtimes import KerasRunner
+from tf_sphereface.embedder.embedder import Embedder, load_embedder
+from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.export.options import Options
 from tf_sphereface.export.quiet import quiet
 
@@ -54,7 +54,7 @@ class Parity:
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a kind of file must keep to."""
+    """The bounds that a kind of file must keep."""
 
     cosine_min: float
     cosine_mean: float
@@ -74,48 +74,36 @@ LIMITS = {
 _FIXED_BYTES = 256 * 1024  # graph, names, metadata
 
 
-def keras_embedder(backbone: keras.Model, metadata: EmbedderMetadata) -> Embedder:
-    """Return a backbone in memory as an embedder that is fed as `metadata` says."""
-    return Embedder(KerasRunner(backbone, metadata), metadata, "keras", None, batch_size=64)
-
-
-def reference_embedder(
-    backbone: keras.Model,
-    network: EmbedderMetadata,
-    file: EmbedderMetadata,
-    options: Options,
-) -> Embedder:
-    """Return what a file should compute: a backbone in memory, with `options` around it.
+def reference_embedder(network: Embedder, file: EmbedderMetadata, options: Options) -> Embedder:
+    """Return what a file should compute: the network with `options` around it.
 
     Args:
-        backbone: the network, in float32.
-        network: how it is fed.
+        network: the Keras network, in float32.
         file: what the file says about itself.
         options: what is built in.
     """
-    runner = _Wrapped(KerasRunner(backbone, network), options)
-    return Embedder(runner, file, "keras", None, batch_size=64)
+    return Embedder(_Wrapped(network, options), file, "keras", None, network.batch_size)
 
 
 class _Wrapped:
-    """A runner with the mirror image and the norm added in NumPy."""
+    """A network with the mirror image and the norm added in NumPy."""
 
-    def __init__(self, runner: KerasRunner, options: Options) -> None:
-        self._runner, self._options = runner, options
-        self.input_size = runner.input_size
-        self.embedding_dim = runner.embedding_dim * (2 if options.flip_concat else 1)
+    def __init__(self, network: Embedder, options: Options) -> None:
+        self._network, self._options = network, options
+        self.input_size = network.input_size
+        self.embedding_dim = network.embedding_dim * (2 if options.flip_concat else 1)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        vectors = self._runner(images)
+        vectors = self._network(images)
         if self._options.flip_concat:
-            mirrored = self._runner(np.ascontiguousarray(images[:, :, ::-1]))
+            mirrored = self._network(np.ascontiguousarray(images[:, :, ::-1]))
             vectors = np.concatenate([vectors, mirrored], axis=1)
         if self._options.normalize:
             vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 
 
-def compare(
+def measure_parity(
     reference: Embedder | keras.Model,
     artifact: str | os.PathLike[str],
     faces: np.ndarray,
@@ -150,8 +138,8 @@ def compare(
             elapsed = measure_latency(embedder, faces) if latency else float("nan")
     except ImportError:
         raise
-    except Exception as error:  # an engine may raise anything on a broken file
-        raise ExportError(f"{path.name} does not run: {error}") from error
+    except Exception as caught:  # an engine may raise anything on a broken file
+        raise ExportError(f"{path.name} does not run: {caught}") from caught
     if actual.shape != expected.shape or single.shape != expected[:1].shape:
         raise ExportError(
             f"{path.name} returns the shape {actual.shape} where Keras returns {expected.shape}"
@@ -159,8 +147,8 @@ def compare(
     actual = np.concatenate([single, actual[1:]])
     finite = bool(np.isfinite(actual).all())
     cosine = _cosine(expected, actual)
-    centre = expected.mean(axis=0)
-    spread = _cosine(expected - centre, actual - centre)
+    center = expected.mean(axis=0)
+    spread = _cosine(expected - center, actual - center)
     max_abs = float(np.abs(actual - expected).max())
     return Parity(
         finite=finite,
@@ -179,7 +167,7 @@ def require_parity(parity: Parity, quantize: str, parameters: int, float_layers:
     """Raise if a file is not what its kind must be.
 
     Args:
-        parity: what `compare` measured.
+        parity: what `measure_parity` returned.
         quantize: `"none"`, `"float16"`, `"dynamic"` or `"int8"`.
         parameters: how many weights the network has.
         float_layers: how many layers of an int8 file were left in float.
@@ -221,7 +209,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def measure_latency(embedder: Embedder, faces: np.ndarray) -> float:
-    """Return the median milliseconds a face, one at a time or in the file's fixed batches.
+    """Return the median milliseconds per face, one at a time or in the file's fixed batches.
 
     Args:
         embedder: opened with `threads=1` (TFLite, ONNX) and `batch_size=1` (Keras, which pads to

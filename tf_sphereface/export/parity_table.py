@@ -1,4 +1,4 @@
-"""One table: Keras against every file that was made of it, measured in one run."""
+"""One table of Keras and every file that was made of it, measured in one run."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import (
-    Embedder,
-    EmbedderMetadata,
-    as_backbone,
-    in_float32,
-    load_embedder,
-)
-from tf_sphereface.embedder.runtimes import KerasRunner
+from tf_sphereface.embedder.embedder import Embedder, load_embedder
+from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.export.gate import GateResult
 from tf_sphereface.export.options import Options
-from tf_sphereface.export.parity import compare, reference_embedder
+from tf_sphereface.export.parity import measure_parity, reference_embedder
 from tf_sphereface.export.quiet import quiet
 
 _ROUNDS = 30
 _MOST_SECONDS = 20.0
+_GATED = ("accuracy", "std_error", "pairs", "decided_differently")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +38,8 @@ class ParityRow:
         std_error: its standard error.
         pairs: how many.
         decided_differently: how many of them Keras decides differently.
-        latency_ms: a face on one thread, the least of many calls; None for Keras, whose threads are
-            TensorFlow's.
+        latency_ms: per face on one thread, the least of many calls; None for Keras, whose threads
+            are TensorFlow's.
         latency_2_threads_ms: on two threads.
         latency_keras_ms: Keras' own, on all its threads; None for files.
     """
@@ -86,7 +81,7 @@ def parity_table(
         accuracies: what the gate measured, by file.
 
     Returns:
-        A row for Keras, then one a file.
+        A row for Keras, then one per file.
 
     Raises:
         ExportError: a file does not run, or returns another shape.
@@ -98,60 +93,51 @@ def parity_table(
         print(row.name, row.cosine_min, row.latency_ms)
     ```
     """
-    backbone = in_float32(as_backbone(model))
-    network = metadata or load_embedder(backbone).metadata
+    network = Embedder.in_memory(model, metadata, float32=True)
     files = [Path(path) for path in paths]
     opened = {(path, n): load_embedder(path, threads=n) for path in files for n in (1, 2)}
-    own = Embedder(KerasRunner(backbone, network), network, "keras", None, batch_size=64)
     with quiet():
-        times = _in_turns({**opened, "keras": own}, faces)
-    known = accuracies or {}
-    first = next(iter(known.values()), None)
-    rows = [
-        ParityRow(
-            "Keras",
-            accuracy=None if first is None else first.keras_accuracy,
-            std_error=None if first is None else first.keras_std_error,
-            pairs=None if first is None else first.pairs,
-            decided_differently=None if first is None else 0,
-            latency_keras_ms=times["keras"],
+        times = _in_turns({**opened, "keras": network}, faces)
+    results = accuracies or {}
+    rows = [ParityRow("Keras", latency_keras_ms=times["keras"])]
+    for result in list(results.values())[:1]:
+        rows[0] = dataclasses.replace(
+            rows[0],
+            accuracy=result.keras_accuracy,
+            std_error=result.keras_std_error,
+            pairs=result.pairs,
+            decided_differently=0,
         )
-    ]
     for path in files:
-        reference = _reference(backbone, network, opened[path, 1].metadata)
-        parity = compare(reference, path, faces, latency=False)
-        gate = known.get(path)
-        rows.append(
-            ParityRow(
-                path.name,
-                size_bytes=parity.size_bytes,
-                max_abs=parity.max_abs,
-                cosine_min=parity.cosine_min,
-                cosine_mean=parity.cosine_mean,
-                accuracy=None if gate is None else gate.accuracy,
-                std_error=None if gate is None else gate.std_error,
-                pairs=None if gate is None else gate.pairs,
-                decided_differently=None if gate is None else gate.decided_differently,
-                latency_ms=times[path, 1],
-                latency_2_threads_ms=times[path, 2],
-            )
+        reference = _reference(network, opened[path, 1].metadata)
+        parity = measure_parity(reference, path, faces, latency=False)
+        row = ParityRow(
+            path.name,
+            size_bytes=parity.size_bytes,
+            max_abs=parity.max_abs,
+            cosine_min=parity.cosine_min,
+            cosine_mean=parity.cosine_mean,
+            latency_ms=times[path, 1],
+            latency_2_threads_ms=times[path, 2],
         )
+        if path in results:
+            gated = {name: getattr(results[path], name) for name in _GATED}
+            row = dataclasses.replace(row, **gated)
+        rows.append(row)
     return rows
 
 
-def _reference(
-    backbone: keras.Model, network: EmbedderMetadata, file: EmbedderMetadata
-) -> Embedder:
+def _reference(network: Embedder, file: EmbedderMetadata) -> Embedder:
     """Return Keras with what the file has built in."""
-    unit = file.normalized and not (network.normalized and not file.flip_built_in)
+    unit = file.normalized and not (network.metadata.normalized and not file.flip_built_in)
     options = Options(flip_concat=file.flip_built_in, normalize=unit)
-    return reference_embedder(backbone, network, file, options)
+    return reference_embedder(network, file, options)
 
 
 def _in_turns(embedders: dict[Any, Embedder], faces: np.ndarray) -> dict[Any, float]:
-    """Return the least milliseconds a face of each, one call of each after the other.
+    """Return the least milliseconds per face of each, one call of each after the other.
 
-    The least, for whatever else runs on the machine only adds.
+    The least: whatever else the machine runs can only add time.
     """
     batches = {key: e.metadata.batch or 1 for key, e in embedders.items()}
     inputs = {key: np.repeat(faces[:1], batch, axis=0) for key, batch in batches.items()}
@@ -165,4 +151,4 @@ def _in_turns(embedders: dict[Any, Embedder], faces: np.ndarray) -> dict[Any, fl
                 times[key].append(time.perf_counter() - begin)
         if i >= 4 and time.perf_counter() - start > _MOST_SECONDS:
             break
-    return {key: 1e3 * min(found) / batches[key] for key, found in times.items()}
+    return {key: 1e3 * min(taken) / batches[key] for key, taken in times.items()}

@@ -1,60 +1,51 @@
-"""What both formats share: convert, describe, run, compare, judge, and only then rename."""
+"""The steps that both formats share: convert, describe, run, compare, judge, and then rename."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import hashlib
-import importlib.metadata
-import math
 import os
 import tempfile
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import (
-    Embedder,
-    EmbedderMetadata,
-    as_backbone,
-    in_float32,
-    load_embedder,
-    read_metadata,
-)
+from tf_sphereface.embedder.embedder import Embedder
 from tf_sphereface.embedder.metadata import (
-    add_onnx_metadata,
-    add_tflite_metadata,
+    EmbedderMetadata,
     library_versions,
+    read_metadata,
     sidecar_path,
     sidecar_text,
 )
 from tf_sphereface.embedder.model_card import write_card
 from tf_sphereface.export.calibration_faces import FaceSource, calibration_faces, probe_faces
-from tf_sphereface.export.gate import Gate, GateFailed, GateResult
+from tf_sphereface.export.gate import Gate, GateFailed
 from tf_sphereface.export.inference_graph import inference_graph
-from tf_sphereface.export.job import Format, Inputs, Job, LayerError, Progress
+from tf_sphereface.export.job import Format, Inputs, Job, LayerError
 from tf_sphereface.export.options import Options
 from tf_sphereface.export.parity import (
     ExportError,
-    Parity,
-    compare,
+    measure_parity,
     reference_embedder,
     require_parity,
 )
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
+from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.messages import ProgressCallback
 
 _MOST_COMPARED = 64
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Checks:
-    """What is looked at before a file appears.
+    """Checks of a file before it appears.
 
     Attributes:
         gate: pairs of faces, or None.
@@ -66,17 +57,17 @@ class Checks:
     gate: Gate | None = None
     explain: bool = False
     float_layers: int = 0
-    progress: Progress | None = None
+    progress: ProgressCallback | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.float_layers, int) or self.float_layers < 0:
-            raise ValueError(f"float_layers must be 0 or more. Received: {self.float_layers!r}")
+        self.float_layers = check_integer("float_layers", self.float_layers, 0)
 
 
 def export(
     file_format: Format,
     model: keras.Model,
     path: str | os.PathLike[str],
+    *,
     quantize: str | None,
     calibration: FaceSource | None,
     metadata: EmbedderMetadata | None,
@@ -86,73 +77,56 @@ def export(
     """Write one file and its JSON sidecar, or raise and leave everything as it was."""
     path = Path(path)
     kind = file_format.kind(quantize)
-    if path.suffix != f".{file_format.name}":
-        raise ValueError(f"path must end in .{file_format.name}. Received: {str(path)!r}")
-    if kind == "int8" and calibration is None:
-        raise ValueError(
-            "calibration is needed for quantize='int8': faces (uint8, aligned, n x height x width "
-            "x 3), a folder of them, or an iterable of batches. Received: None"
-        )
-    if (checks.explain or checks.float_layers) and kind != "int8":
-        name = "explain" if checks.explain else "float_layers"
-        raise ValueError(f"{name} is for quantize='int8'. Received: quantize={quantize!r}")
-    backbone = in_float32(as_backbone(model))
-    network = describe(backbone, metadata, format=file_format.name, quantize=kind)
-    calibrate = None
+    _check_arguments(file_format, path, kind, calibration, checks)
+    network = Embedder.in_memory(model, metadata, float32=True)
+    described = _described(network.metadata, file_format, kind)
+    faces = None
     if calibration is not None:
-        calibrate = calibration_faces(calibration, network.input_size)
+        faces = calibration_faces(calibration, network.input_size)
     with (
         _forgetting(model),
         tempfile.TemporaryDirectory(prefix="tf_sphereface-") as scratch,
         atomic_path(sidecar_path(path)) as sidecar,
         atomic_path(path) as temporary,
     ):
-        details = options.applied_to(network)
-        inputs = None if calibrate is None else Inputs(calibrate, details)
+        details = options.applied_to(described)
+        inputs = None if faces is None else Inputs(faces, details)
         job = Job(kind, inputs, options, Path(scratch), checks.progress)
         with _converting(kind, file_format.name):
-            content = _to_float(file_format, model, backbone, network, job)
-        reference = reference_embedder(backbone, network, details, options)
-        parameters = sum(math.prod(weight.shape) for weight in backbone.weights)
-        work = _Work(
-            file_format, job, content, details, reference, calibrate, temporary, parameters
-        )
-        made = work.within_bounds(checks)
-        report = ExportReport.from_parity(
-            made.parity,
-            path=path,
-            format=file_format.name,
-            quantize=kind,
-            faces_from="synthetic" if calibrate is None else "calibration",
-            accuracy=made.accuracy,
-            partitions=made.partitions,
-            float_layers=made.float_layers,
-            layers=made.layers,
-        )
-        measured = {key: v for key, v in report.to_dict().items() if key not in _NOT_IN_FILE}
-        final = with_checks(details, measured)
-        temporary.write_bytes(file_format.embed(made.content, final))
+            float_content = _to_float(file_format, model, network, job)
+        work = _Work(file_format, checks, float_content, details, network, faces, temporary)
+        content, report = work.within_bounds(job)
+        told = {**details.extra["export"], **report.measured()}
+        final = dataclasses.replace(details, extra={**details.extra, "export": told})
+        temporary.write_bytes(file_format.embed(content, final.to_json()))
         if read_metadata(temporary) != final:
             raise ExportError(f"{path.name} did not keep its metadata")
         sidecar.write_text(sidecar_text(final), encoding="utf-8")
-        size = temporary.stat().st_size
+        parity = dataclasses.replace(report.parity, size_bytes=temporary.stat().st_size)
     write_card(path)
-    return dataclasses.replace(report, size_bytes=size)
+    return dataclasses.replace(report, path=path, parity=parity)
 
 
-_NOT_IN_FILE = ("path", "format", "quantize", "size_bytes", "layers")
+def _check_arguments(
+    file_format: Format, path: Path, kind: str, calibration: FaceSource | None, checks: Checks
+) -> None:
+    if path.suffix != f".{file_format.name}":
+        raise error("path", f"end in .{file_format.name}", str(path))
+    if kind == "int8" and calibration is None:
+        raise ValueError(
+            "Argument `calibration` must hold faces for quantize='int8': an array (uint8, aligned, "
+            "n x height x width x 3), a folder, or an iterable of batches. Received: None"
+        )
+    if (checks.explain or checks.float_layers) and kind != "int8":
+        name = "explain" if checks.explain else "float_layers"
+        raise ValueError(f"Argument `{name}` is for quantize='int8'. Received: quantize={kind!r}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Made:
-    """A file's content and what was measured on it."""
-
-    content: bytes
-    parity: Parity
-    accuracy: GateResult | None
-    partitions: int | None
-    float_layers: tuple[str, ...]
-    layers: tuple[LayerError, ...] | None
+def _described(network: EmbedderMetadata, file_format: Format, kind: str) -> EmbedderMetadata:
+    """Return the network's metadata with the writing libraries and the kind of file."""
+    versions = {**network.versions, **library_versions(*file_format.libraries)}
+    extra = {**network.extra, "export": {"format": file_format.name, "quantize": kind}}
+    return dataclasses.replace(network, versions=versions, extra=extra)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,26 +134,25 @@ class _Work:
     """Makes one kind of file from the float32 file, again and again where need be."""
 
     file_format: Format
-    job: Job
+    checks: Checks
     float_content: bytes
     details: EmbedderMetadata
-    reference: Embedder
-    calibration: np.ndarray | None
+    network: Embedder
+    faces: np.ndarray | None
     temporary: Path
-    parameters: int
 
-    def within_bounds(self, checks: Checks) -> _Made:
+    def within_bounds(self, job: Job) -> tuple[bytes, ExportReport]:
         """Return a file that passes; leave 1, 2, 4, ... of the worst layers in float for that."""
         kept, ranked = 0, list[str]()
         while True:
-            job = dataclasses.replace(self.job, float_layers=tuple(ranked[:kept]))
+            job = dataclasses.replace(job, float_layers=tuple(ranked[:kept]))
             content = self._convert(job)
             try:
-                return self._check(content, job, checks)
+                return content, self._check(content, job)
             except ExportError:
-                if not ranked and checks.float_layers:
+                if not ranked and self.checks.float_layers:
                     ranked = [layer.name for layer in self._explain(content, job)]
-                most = min(checks.float_layers, len(ranked))
+                most = min(self.checks.float_layers, len(ranked))
                 if kept >= most:
                     raise
                 kept = min(max(2 * kept, 1), most)
@@ -194,28 +167,42 @@ class _Work:
         with _converting(job.kind, self.file_format.name):
             return self.file_format.explain(self.float_content, content, job)
 
-    def _check(self, content: bytes, job: Job, checks: Checks) -> _Made:
+    def _check(self, content: bytes, job: Job) -> ExportReport:
+        """Measure a file; raise where it does not compute what Keras computes."""
         with _converting(job.kind, self.file_format.name):
-            described = self.file_format.embed(content, self.details)
+            described = self.file_format.embed(content, self.details.to_json())
         self.temporary.write_bytes(described)
-        parity = compare(self.reference, self.temporary, self._faces())
-        require_parity(parity, job.kind, self.parameters, float_layers=len(job.float_layers))
-        accuracy = None
-        if checks.gate is not None:
+        reference = reference_embedder(self.network, self.details, job.options)
+        parity = measure_parity(reference, self.temporary, self._compared())
+        parameters = self.network.backbone.count_params()
+        require_parity(parity, job.kind, parameters, float_layers=len(job.float_layers))
+        result = None
+        if self.checks.gate is not None:
             try:
-                accuracy = checks.gate.check(self.reference, self.temporary)
-            except GateFailed as error:
-                measured = f"{parity.size_bytes / 1e6:.2f} MB, {parity.latency_ms:.2f} ms a face"
-                raise GateFailed(f"{error}; {measured}", error.result) from error
-        layers = tuple(self._explain(content, job)) if checks.explain else None
+                result = self.checks.gate.check(reference, self.temporary)
+            except GateFailed as failed:
+                size = f"{parity.size_bytes / 1e6:.2f} MB, {parity.latency_ms:.2f} ms per face"
+                raise GateFailed(f"{failed}; {size}", failed.result) from failed
+        layers = tuple(self._explain(content, job)) if self.checks.explain else None
         with quiet():
             partitions = self.file_format.partitions(content)
-        return _Made(content, parity, accuracy, partitions, job.float_layers, layers)
+        return ExportReport(
+            path=self.temporary,
+            format=self.file_format.name,
+            quantize=job.kind,
+            parity=parity,
+            faces_from="synthetic" if self.faces is None else "calibration",
+            gate=result,
+            partitions=partitions,
+            float_layers=job.float_layers,
+            layers=layers,
+        )
 
-    def _faces(self) -> np.ndarray:
-        if self.calibration is None:
-            return probe_faces(self.reference.input_size)
-        return self.calibration[:: -(-len(self.calibration) // _MOST_COMPARED)]
+    def _compared(self) -> np.ndarray:
+        """Return the faces that Keras and the file are compared on."""
+        if self.faces is None:
+            return probe_faces(self.network.input_size)
+        return self.faces[:: -(-len(self.faces) // _MOST_COMPARED)]
 
 
 @contextlib.contextmanager
@@ -225,10 +212,10 @@ def _converting(kind: str, name: str) -> Iterator[None]:
         yield
     except (ImportError, OSError, MemoryError, ExportError):
         raise
-    except Exception as error:
+    except Exception as caught:
         raise ExportError(
-            f"the {kind} .{name} file could not be made: {type(error).__name__}: {error}"
-        ) from error
+            f"the {kind} .{name} file could not be made: {type(caught).__name__}: {caught}"
+        ) from caught
 
 
 # model -> {format: (fingerprint, float32 content)}. Several kinds of one model start from the same
@@ -247,20 +234,16 @@ def _forgetting(model: keras.Model) -> Iterator[None]:
         raise
 
 
-def _to_float(
-    file_format: Format,
-    model: keras.Model,
-    backbone: keras.Model,
-    network: EmbedderMetadata,
-    job: Job,
-) -> bytes:
-    fingerprint = _fingerprint(backbone, network, job.options)
-    known = _FLOAT.setdefault(model, {})
-    if known.get(file_format.name, ("",))[0] != fingerprint:
+def _to_float(file_format: Format, model: keras.Model, network: Embedder, job: Job) -> bytes:
+    """Return the float32 file: that of the last export of `model`, or a new one."""
+    backbone, metadata = network.backbone, network.metadata
+    fingerprint = _fingerprint(backbone, metadata, job.options)
+    stored = _FLOAT.setdefault(model, {})
+    if stored.get(file_format.name, ("",))[0] != fingerprint:
         with quiet():
-            graph = inference_graph(backbone, network.input_size, job.options, network)
-            known[file_format.name] = (fingerprint, file_format.to_float(graph, job.scratch))
-    return known[file_format.name][1]
+            graph = inference_graph(backbone, metadata.input_size, job.options, metadata)
+            stored[file_format.name] = (fingerprint, file_format.to_float(graph, job.scratch))
+    return stored[file_format.name][1]
 
 
 def _fingerprint(backbone: keras.Model, network: EmbedderMetadata, options: Options) -> str:
@@ -271,67 +254,3 @@ def _fingerprint(backbone: keras.Model, network: EmbedderMetadata, options: Opti
     for weight in backbone.weights:
         digest.update(np.asarray(weight.numpy()).tobytes())
     return digest.hexdigest()
-
-
-_CONVERTERS = {
-    "tflite": ("tensorflow", "litert-quantizer", "ai-edge-litert"),
-    "onnx": ("tf2onnx", "onnx", "onnxslim", "onnxruntime"),
-}
-
-
-def describe(
-    backbone: keras.Model,
-    metadata: EmbedderMetadata | None,
-    *,
-    format: str,
-    quantize: str,
-) -> EmbedderMetadata:
-    """Return the metadata that an exported file gets, its measurements aside.
-
-    Args:
-        backbone: the network; input size and embedding length are taken from it.
-        metadata: what is known about it; None: the project's defaults.
-        format: `"tflite"` or `"onnx"`.
-        quantize: the kind of file.
-
-    Returns:
-        A copy with the library versions filled in and `extra["export"]` begun.
-    """
-    known = load_embedder(backbone).metadata
-    base = metadata or known
-    height, width, _ = backbone.inputs[0].shape[1:]
-    size = (height or base.input_size[0], width or base.input_size[1])
-    versions = {**base.versions, **library_versions(), **_versions(_CONVERTERS[format])}
-    return dataclasses.replace(
-        base,
-        input_size=size,
-        embedding_dim=known.embedding_dim,
-        versions=versions,
-        extra={**base.extra, "export": {"format": format, "quantize": quantize}},
-    )
-
-
-def with_checks(metadata: EmbedderMetadata, checks: dict[str, Any]) -> EmbedderMetadata:
-    """Return the metadata with what was measured on the file under `extra["export"]`."""
-    export = {**metadata.extra.get("export", {}), **checks}
-    return dataclasses.replace(metadata, extra={**metadata.extra, "export": export})
-
-
-def embed_in_tflite(content: bytes, metadata: EmbedderMetadata) -> bytes:
-    """Return a TensorFlow Lite file with the metadata in the buffer named `tf_sphereface`."""
-    return add_tflite_metadata(content, metadata.to_json())
-
-
-def embed_in_onnx(content: bytes, metadata: EmbedderMetadata) -> bytes:
-    """Return an ONNX file with the metadata in the property named `tf_sphereface`."""
-    return add_onnx_metadata(content, metadata.to_json())
-
-
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -1,4 +1,4 @@
-"""What an export returns, and the error it ends with."""
+"""The report that an export returns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 from tf_sphereface.export.gate import GateResult
 from tf_sphereface.export.job import LayerError
-from tf_sphereface.export.parity import ExportError, Parity
+from tf_sphereface.export.parity import Parity
 
-__all__ = ["ExportError", "ExportReport"]
-
-NOT_CHECKED = "accuracy was not checked"
+_PARITY_FIGURES = ("cosine_min", "cosine_mean", "max_abs", "latency_ms", "faces")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,14 +21,9 @@ class ExportReport:
         path: the file.
         format: `"tflite"` or `"onnx"`.
         quantize: `"none"`, `"float16"`, `"dynamic"` or `"int8"`.
-        size_bytes: size of the file.
-        cosine_min: smallest cosine between a face's embedding by Keras and by the file.
-        cosine_mean: mean of these cosines.
-        max_abs: largest absolute difference of an embedding's element.
-        latency_ms: one face, one thread, median, in milliseconds, on this machine.
-        faces: how many faces were compared.
-        faces_from: `"calibration"` or `"synthetic"`.
-        accuracy: what the gate measured, or None.
+        parity: the file against Keras on the same faces, and its size and latency.
+        faces_from: where those faces are from, `"calibration"` or `"synthetic"`.
+        gate: what the gate measured, or None.
         partitions: into how many pieces a delegate (XNNPACK) takes the graph of a TensorFlow Lite
             file; None for ONNX.
         float_layers: the names of the layers that were left in float to pass the checks.
@@ -40,59 +33,64 @@ class ExportReport:
     path: Path
     format: str
     quantize: str
-    size_bytes: int
-    cosine_min: float
-    cosine_mean: float
-    max_abs: float
-    latency_ms: float
-    faces: int
+    parity: Parity
     faces_from: str
-    accuracy: GateResult | None = None
+    gate: GateResult | None = None
     partitions: int | None = None
     float_layers: tuple[str, ...] = ()
     layers: tuple[LayerError, ...] | None = None
 
     @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self.parity.size_bytes
+
+    @property
+    def cosine_min(self) -> float:
+        """Smallest cosine between a face's embedding by Keras and by the file."""
+        return self.parity.cosine_min
+
+    @property
+    def cosine_mean(self) -> float:
+        """Mean of these cosines."""
+        return self.parity.cosine_mean
+
+    @property
+    def latency_ms(self) -> float:
+        """Milliseconds for one face on one thread of this machine, median."""
+        return self.parity.latency_ms
+
+    @property
+    def accuracy(self) -> GateResult | None:
+        """What the gate measured, or None."""
+        return self.gate
+
+    @property
     def note(self) -> str:
         """What the file's accuracy was checked with, in words."""
-        if self.accuracy is None:
-            return NOT_CHECKED
-        return f"accuracy checked on {self.accuracy.pairs} pairs"
+        if self.gate is None:
+            return "accuracy was not checked"
+        return f"accuracy checked on {self.gate.pairs} pairs"
+
+    def measured(self) -> dict[str, Any]:
+        """Return what was measured as JSON values, as the file's own metadata hold it."""
+        return {
+            **{name: getattr(self.parity, name) for name in _PARITY_FIGURES},
+            "faces_from": self.faces_from,
+            "accuracy": None if self.gate is None else dataclasses.asdict(self.gate),
+            "partitions": self.partitions,
+            "float_layers": list(self.float_layers),
+            "note": self.note,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        values = dataclasses.asdict(self)
-        values["float_layers"] = list(self.float_layers)
-        return {**values, "path": str(self.path), "note": self.note}
-
-    @classmethod
-    def from_parity(
-        cls,
-        parity: Parity,
-        *,
-        path: Path,
-        format: str,
-        quantize: str,
-        faces_from: str,
-        accuracy: GateResult | None,
-        partitions: int | None = None,
-        float_layers: tuple[str, ...] = (),
-        layers: tuple[LayerError, ...] | None = None,
-    ) -> ExportReport:
-        """Combine a file's name and kind with what was measured on it."""
-        return cls(
-            path=path,
-            format=format,
-            quantize=quantize,
-            size_bytes=parity.size_bytes,
-            cosine_min=parity.cosine_min,
-            cosine_mean=parity.cosine_mean,
-            max_abs=parity.max_abs,
-            latency_ms=parity.latency_ms,
-            faces=parity.faces,
-            faces_from=faces_from,
-            accuracy=accuracy,
-            partitions=partitions,
-            float_layers=float_layers,
-            layers=layers,
-        )
+        layers = self.layers
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "quantize": self.quantize,
+            "size_bytes": self.size_bytes,
+            **self.measured(),
+            "layers": None if layers is None else [dataclasses.asdict(each) for each in layers],
+        }

@@ -5,118 +5,47 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from tf_sphereface.embedder.embedder import EmbedderMetadata
+from tf_sphereface.embedder.metadata import EmbedderMetadata, add_tflite_metadata
 from tf_sphereface.export.calibration_faces import FaceSource
 from tf_sphereface.export.gate import Gate
 from tf_sphereface.export.inference_graph import INPUT_NAME
 from tf_sphereface.export.job import (
+    EXPLAINED_FACES,
     FACES_AT_ONCE,
-    KINDS,
     Format,
     Inputs,
     Job,
     LayerError,
-    Progress,
     rank_layers,
     relative_error,
 )
 from tf_sphereface.export.onnx_rewrites import outside
 from tf_sphereface.export.options import Options
-from tf_sphereface.export.pipeline import Checks, embed_in_tflite, export
+from tf_sphereface.export.pipeline import Checks, export
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
+from tf_sphereface.utils.messages import ProgressCallback
 from tf_sphereface.utils.optional import require
 
 SIGNATURE = "serving_default"
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-_EXPLAINED = 8  # faces whose activations are compared
-
-
-def partitions(content: bytes) -> int | None:
-    """Return how many pieces of the graph XNNPACK takes; one is best."""
-    interpreters = require("ai_edge_litert.interpreter", extra="export")
-    with quiet():
-        interpreter = interpreters.Interpreter(model_content=content, num_threads=1)
-        interpreter.allocate_tensors()
-        # The replaced operators stay in the list; each piece adds one that is called DELEGATE.
-        operators = interpreter._get_ops_details()
-    return sum(operator["op_name"] == "DELEGATE" for operator in operators)
-
-
-def names_outside(content: bytes) -> set[str]:
-    """Return the outputs' names of operators before the first and behind the last weighted one."""
-    operators = _operators(content)
-    listed = [(name in WEIGHTED, inputs, outputs) for name, inputs, outputs in operators]
-    found = outside(listed)
-    return {name for i in found for name in operators[i][2]}
-
-
-def explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]:
-    """Return every layer's error, by the quantiser's own comparison of two files."""
-    validator = require("litert_quantizer.model_validator", extra="export")
-    metrics = require("litert_quantizer.utils.validation_utils", extra="export")
-    if job.inputs is None:
-        return []
-    data = {SIGNATURE: list(job.inputs.pieces(0, _EXPLAINED))}
-    with quiet():
-        compared = validator.compare_model(
-            float_content,
-            content,
-            data,
-            [metrics.ValidationErrorMetric.MSE],  # names the column, the function is ours
-            [relative_error],
-            use_xnnpack=False,
-            num_threads=1,
-        )
-    errors = {
-        name: values[metrics.ValidationErrorMetric.MSE.value]
-        for name, values in compared.get_all_tensor_results().items()
-        if np.isfinite(values[metrics.ValidationErrorMetric.MSE.value])
-    }
-    layers = [
-        (operator, inputs[0], outputs[0])
-        for operator, inputs, outputs in _operators(float_content)
-        if operator in WEIGHTED
-    ]
-    return rank_layers(layers, errors, job.float_layers)
-
-
-def _operators(content: bytes) -> list[tuple[str, list[str], list[str]]]:
-    """Return name, inputs' names and outputs' names of every operator, in order."""
-    interpreters = require("ai_edge_litert.interpreter", extra="export")
-    with quiet():
-        interpreter = interpreters.Interpreter(
-            model_content=content,
-            experimental_op_resolver_type=interpreters.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        interpreter.allocate_tensors()
-        names = {d["index"]: d["name"] for d in interpreter.get_tensor_details()}
-        operators: list[Any] = interpreter._get_ops_details()
-    return [
-        (
-            str(operator["op_name"]),
-            [names[i] for i in operator["inputs"] if i in names],
-            [names[i] for i in operator["outputs"] if i in names],
-        )
-        for operator in operators
-    ]
 
 
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike[str],
-    quantize: str | None = None,
+    quantize: Literal["none", "float16", "dynamic", "int8"] | None = None,
     calibration: FaceSource | None = None,
     metadata: EmbedderMetadata | None = None,
     *,
     gate: Gate | None = None,
-    progress: Progress | None = None,
-    input_dtype: str = "float32",
+    progress: ProgressCallback | None = None,
+    input_dtype: Literal["float32", "uint8"] = "float32",
     flip_concat: bool = False,
     normalize: bool = False,
     batch: int | None = None,
@@ -171,7 +100,16 @@ def export_tflite(
     """
     options = Options(input_dtype, flip_concat, normalize, batch=batch)
     checks = Checks(gate, explain, float_layers, progress)
-    return export(_TFLITE, model, path, quantize, calibration, metadata, options, checks)
+    return export(
+        _TFLITE,
+        model,
+        path,
+        quantize=quantize,
+        calibration=calibration,
+        metadata=metadata,
+        options=options,
+        checks=checks,
+    )
 
 
 def _to_float(graph: keras.Model, scratch: Path) -> bytes:
@@ -228,7 +166,7 @@ def _set_recipe(quantizer: Any, content: bytes, job: Job) -> None:
             )
     kept = set(job.float_layers)
     if job.options.wraps:
-        kept |= names_outside(content)
+        kept |= _names_outside(content)
     for name in sorted(kept):  # the quantiser calls an operator after its outputs
         quantizer.update_quantization_recipe(
             f"^{re.escape(name)};$",
@@ -238,7 +176,7 @@ def _set_recipe(quantizer: Any, content: bytes, job: Job) -> None:
 
 
 def _calibrate(
-    content: bytes, recipe: Any, inputs: Inputs, progress: Progress | None
+    content: bytes, recipe: Any, inputs: Inputs, progress: ProgressCallback | None
 ) -> dict[str, Any]:
     """Return every tensor's range: the extremes of each batch, averaged over the batches.
 
@@ -274,12 +212,81 @@ def _average(ranges: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: np.mean([each[key] for each in ranges], axis=0) for key in ("min", "max")}
 
 
+def _partitions(content: bytes) -> int | None:
+    """Return how many pieces of the graph XNNPACK takes; one is best."""
+    interpreters = require("ai_edge_litert.interpreter", extra="export")
+    with quiet():
+        interpreter = interpreters.Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
+        # The replaced operators stay in the list; each piece adds one that is called DELEGATE.
+        operators = interpreter._get_ops_details()
+    return sum(operator["op_name"] == "DELEGATE" for operator in operators)
+
+
+def _names_outside(content: bytes) -> set[str]:
+    """Return the outputs' names of operators before the first and behind the last weighted one."""
+    operators = _operators(content)
+    listed = [(name in WEIGHTED, inputs, outputs) for name, inputs, outputs in operators]
+    return {name for i in outside(listed) for name in operators[i][2]}
+
+
+def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]:
+    """Return every layer's error, by the quantiser's own comparison of two files."""
+    validator = require("litert_quantizer.model_validator", extra="export")
+    metrics = require("litert_quantizer.utils.validation_utils", extra="export")
+    if job.inputs is None:
+        return []
+    data = {SIGNATURE: list(job.inputs.pieces(0, EXPLAINED_FACES))}
+    with quiet():
+        compared = validator.compare_model(
+            float_content,
+            content,
+            data,
+            [metrics.ValidationErrorMetric.MSE],  # names the column, the function is ours
+            [relative_error],
+            use_xnnpack=False,
+            num_threads=1,
+        )
+    errors = {
+        name: values[metrics.ValidationErrorMetric.MSE.value]
+        for name, values in compared.get_all_tensor_results().items()
+        if np.isfinite(values[metrics.ValidationErrorMetric.MSE.value])
+    }
+    layers = [
+        (operator, inputs[0], outputs[0])
+        for operator, inputs, outputs in _operators(float_content)
+        if operator in WEIGHTED
+    ]
+    return rank_layers(layers, errors, job.float_layers)
+
+
+def _operators(content: bytes) -> list[tuple[str, list[str], list[str]]]:
+    """Return name, inputs' names and outputs' names of every operator, in order."""
+    interpreters = require("ai_edge_litert.interpreter", extra="export")
+    with quiet():
+        interpreter = interpreters.Interpreter(
+            model_content=content,
+            experimental_op_resolver_type=interpreters.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+        names = {d["index"]: d["name"] for d in interpreter.get_tensor_details()}
+        operators: list[Any] = interpreter._get_ops_details()
+    return [
+        (
+            str(operator["op_name"]),
+            [names[i] for i in operator["inputs"] if i in names],
+            [names[i] for i in operator["outputs"] if i in names],
+        )
+        for operator in operators
+    ]
+
+
 _TFLITE = Format(
     "tflite",
-    KINDS,
-    _to_float,
-    _quantize,
-    embed_in_tflite,
-    explain,
-    partitions,
+    libraries=("tensorflow", "litert-quantizer", "ai-edge-litert"),
+    to_float=_to_float,
+    quantize=_quantize,
+    embed=add_tflite_metadata,
+    explain=_explain,
+    partitions=_partitions,
 )

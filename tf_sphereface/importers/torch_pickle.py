@@ -10,16 +10,15 @@ from __future__ import annotations
 import collections
 import io
 import os
-import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from tf_sphereface.utils.safe_pickle import instructions
+from tf_sphereface.utils.safe_pickle import RefusedError, RestrictedUnpickler, stand_in
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -76,7 +75,7 @@ def read_torch_checkpoint(
             with path.open("rb") as stream:
                 content = _read_legacy(stream, path.stat().st_size)
         tensors = _state_dictionary(content, key)
-    except _FileError as error:
+    except RefusedError as error:
         raise ValueError(f"{path}: {error}") from error
     except OSError:
         raise
@@ -89,7 +88,7 @@ def read_torch_checkpoint(
     return tensors
 
 
-class _FileError(Exception):
+class _FileError(RefusedError):
     """What is wrong with the content; the caller adds the file's name."""
 
 
@@ -140,34 +139,26 @@ class _Tensor(NamedTuple):
         return view.copy()
 
 
-class _Rebuild:
+@stand_in
+def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
     """Stands for `torch._utils._rebuild_tensor_v2`: makes a `_Tensor` of plain integers.
 
     And for `_rebuild_tensor`, its name before PyTorch 0.4, with the same first four arguments.
-
-    Without attributes of its own, so that a pickle cannot change it with a BUILD instruction.
     """
-
-    __slots__ = ()
-
-    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-        numbers = (offset, *shape, *strides)
-        if (
-            not isinstance(storage, _Storage)
-            or len(shape) != len(strides)
-            or not all(type(number) is int and number >= 0 for number in numbers)
-        ):
-            raise _FileError("a tensor is described wrongly")
-        return _Tensor(storage, offset, tuple(shape), tuple(strides))
+    numbers = (offset, *shape, *strides)
+    if (
+        not isinstance(storage, _Storage)
+        or len(shape) != len(strides)
+        or not all(type(number) is int and number >= 0 for number in numbers)
+    ):
+        raise _FileError("a tensor is described wrongly")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-class _Parameter:
+@stand_in
+def _parameter(data: Any, *_: Any) -> Any:
     """Stands for `torch._utils._rebuild_parameter`: gives the tensor that it wraps."""
-
-    __slots__ = ()
-
-    def __call__(self, data: Any, *_: Any) -> Any:
-        return data
+    return data
 
 
 class _Kind(str):
@@ -176,29 +167,21 @@ class _Kind(str):
     __slots__ = ()
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _Rebuild(),
-    ("torch._utils", "_rebuild_tensor_v2"): _Rebuild(),
-    ("torch._utils", "_rebuild_parameter"): _Parameter(),
-    **{("torch", kind): _Kind(kind) for kind in _STORAGES},
-}
-
-
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(RestrictedUnpickler):
     """Unpickles tensors, dictionaries and plain values, and refuses everything else."""
+
+    only = "tensors and plain values"
+    allowed: ClassVar[Mapping[tuple[str, str], Any]] = {
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("torch._utils", "_rebuild_tensor"): _rebuild,
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+        ("torch._utils", "_rebuild_parameter"): _parameter,
+        **{("torch", kind): _Kind(kind) for kind in _STORAGES},
+    }
 
     def __init__(self, stream: BinaryIO, load: Callable[[tuple[Any, ...]], _Storage]) -> None:
         super().__init__(stream, encoding="utf-8")
         self._load = load
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise _FileError(
-                f"refused: it names {module}.{name}, and only tensors and plain values are allowed"
-            ) from None
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
@@ -207,15 +190,6 @@ class _Unpickler(pickle.Unpickler):
             ):
                 return self._load((str(kind), name, count))
         raise _FileError(f"unknown kind of storage: {pid!r}")
-
-
-def _load(stream: BinaryIO, request: Callable[[tuple[Any, ...]], _Storage]) -> Any:
-    """Look through the pickle at the stream's position, then load it."""
-    begin = stream.tell()
-    for _ in instructions(stream):
-        pass
-    stream.seek(begin)
-    return _Unpickler(stream, request).load()
 
 
 class _Storages(dict[str, _Storage]):
@@ -236,7 +210,7 @@ def _read_legacy(stream: BinaryIO, file_size: int) -> Any:
         raise _FileError("a storage before the tensors")
 
     def plain() -> Any:
-        return _load(stream, refuse)
+        return _Unpickler(stream, refuse).load()
 
     if plain() != LEGACY_MAGIC:
         raise _FileError("not a PyTorch checkpoint: the magic number is missing")
@@ -245,7 +219,7 @@ def _read_legacy(stream: BinaryIO, file_size: int) -> Any:
         raise _FileError(f"unknown format version {protocol!r}, expected {LEGACY_PROTOCOL}")
     byteorder: Literal["<", ">"] = "<" if plain().get("little_endian", True) else ">"
     storages = _Storages()
-    content = _load(stream, storages.request)
+    content = _Unpickler(stream, storages.request).load()
     keys = plain()
     if sorted(keys) != sorted(storages):
         raise _FileError("the list of storages does not match the tensors")
@@ -271,7 +245,8 @@ def _read_zip(path: Path) -> Any:
         if f"{prefix}byteorder" in archive.namelist():
             byteorder = ">" if archive.read(f"{prefix}byteorder") == b"big" else "<"
         storages = _Storages()
-        content = _load(io.BytesIO(archive.read(found[0])), storages.request)
+        stream = io.BytesIO(archive.read(found[0]))
+        content = _Unpickler(stream, storages.request).load()
         for name, storage in storages.items():
             member = f"{prefix}data/{name}"
             if archive.getinfo(member).file_size != storage.nbytes:

@@ -1,8 +1,8 @@
-"""Unpickle lists, bytes, numbers and flat NumPy arrays, and nothing else.
+"""Unpickling of files from strangers: what they may name is listed, all else is refused.
 
-A pickle is a program: unpickling a file from a stranger can run any command. Here the program is
-read through first. It may only hold the instructions that build such values, and of the names that
-it may call each stands for a function of this file.
+A pickle is a program: unpickling it can run any command. Here the program is read through first,
+and of the names that it may call each stands for a function of ours. `loads` reads lists, bytes,
+numbers and flat NumPy arrays.
 """
 
 from __future__ import annotations
@@ -11,22 +11,77 @@ import io
 import math
 import pickle
 import pickletools
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-_NAMES = (
-    "PROTO FRAME STOP MARK POP POP_MARK "
-    "EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
-    "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 "
-    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 NEWTRUE NEWFALSE NONE "
-    "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET "
-    "GLOBAL STACK_GLOBAL REDUCE BUILD"
-)
-_INSTRUCTIONS = frozenset(_NAMES.split())
-_KINDS = {"b1": np.bool_, "u1": np.uint8, "i1": np.int8, "i4": np.int32, "i8": np.int64}
+
+class RefusedError(Exception):
+    """What a pickle asks for, and does not get."""
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickles what is made of `allowed`, and refuses everything else before it is imported.
+
+    A subclass sets the attributes.
+
+    Args:
+        stream: stands at the pickle's beginning.
+        encoding: of text that Python 2 wrote.
+
+    Attributes:
+        allowed: (module, name) to what a pickle gets for that name.
+        only: what that makes, in words.
+        needed: the instructions that make it; None allows all.
+
+    Raises:
+        RefusedError: an instruction is not needed, or (by `load`) a name is not allowed.
+        ValueError: it is no pickle, or it numbers a value higher than it can have values.
+    """
+
+    allowed: ClassVar[Mapping[tuple[str, str], Any]]
+    only: ClassVar[str]
+    needed: ClassVar[frozenset[str] | None] = None
+
+    def __init__(self, stream: BinaryIO, *, encoding: str) -> None:
+        begin = stream.tell()
+        for name in _instructions(stream):
+            if self.needed is not None and name not in self.needed:
+                raise RefusedError(f"refused: {self.only} do not need its instruction {name}")
+        stream.seek(begin)
+        super().__init__(stream, encoding=encoding)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name."""
+        if (module, name) not in self.allowed:
+            message = f"refused: it names {module}.{name}, and only {self.only} are allowed"
+            raise RefusedError(message)
+        return self.allowed[module, name]
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Refuse what lies outside the pickle."""
+        raise RefusedError("refused: it refers to something outside of it")
+
+
+def _instructions(stream: BinaryIO) -> Iterator[str]:
+    """Yield the name of each instruction of a pickle, without running any.
+
+    The C unpickler takes memory for as many values as the highest number says, so that ten bytes
+    could ask for 34 GB: a number past the count of instructions is an error.
+    """
+    for count, (instruction, argument, _) in enumerate(pickletools.genops(stream), start=1):
+        if instruction.name in ("PUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= count:
+            raise ValueError(f"it keeps its value number {argument}, and has {count} at most")
+        yield instruction.name
+
+
+def stand_in(function: Callable[..., Any]) -> Any:
+    """Return an object that calls a function, to stand for one in `allowed`.
+
+    It has no attributes of its own, so that a pickle cannot change it with a BUILD instruction.
+    """
+    return type(function.__name__, (), {"__slots__": (), "__call__": staticmethod(function)})()
 
 
 def loads(data: bytes) -> Any:
@@ -47,9 +102,8 @@ def loads(data: bytes) -> Any:
     ([b'jpeg'], array([ True]))
     """
     try:
-        _read_through(data)
         value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-    except _RefusedError as error:
+    except RefusedError as error:
         raise ValueError(str(error)) from error
     except Exception as error:  # a damaged pickle fails in as many ways as there are instructions
         raise ValueError(
@@ -58,15 +112,16 @@ def loads(data: bytes) -> Any:
     return _finished(value, 0)
 
 
-class _RefusedError(Exception):
-    """What the pickle asks for, and does not get."""
-
-
-def _read_through(data: bytes) -> None:
-    """Refuse instructions that lists and arrays do not need, without running any."""
-    for name, _ in instructions(data):
-        if name not in _INSTRUCTIONS:
-            raise _RefusedError(f"its instruction {name} is not one that lists and arrays need")
+_NAMES = (
+    "PROTO FRAME STOP MARK POP POP_MARK "
+    "EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
+    "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 "
+    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 NEWTRUE NEWFALSE NONE "
+    "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET "
+    "GLOBAL STACK_GLOBAL REDUCE BUILD"
+)
+_KINDS = {"b1": np.bool_, "u1": np.uint8, "i1": np.int8, "i4": np.int32, "i8": np.int64}
 
 
 class _Name:
@@ -86,7 +141,7 @@ class _Kind:
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
         if _text(order) not in ("|", "<", "="):
-            raise _RefusedError(f"arrays of byte order {order!r}")
+            raise RefusedError(f"arrays of byte order {order!r}")
 
     @property
     def numpy(self) -> np.dtype[Any]:
@@ -104,89 +159,72 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise _RefusedError("an array that is described wrongly")
+            raise RefusedError("an array that is described wrongly")
         _, shape, kind, by_columns, content = state
         if by_columns:
-            raise _RefusedError("an array that is stored by columns")
+            raise RefusedError("an array that is stored by columns")
         self.value = _array(content, kind, shape)
 
 
-class _MakeKind:
-    __slots__ = ()
-
-    def __call__(self, code: Any, *_: Any) -> _Kind:
-        if _text(code) not in _KINDS:
-            raise _RefusedError(f"arrays of {code!r}")
-        return _Kind(str(_text(code)))
+@stand_in
+def _make_kind(code: Any, *_: Any) -> _Kind:
+    if _text(code) not in _KINDS:
+        raise RefusedError(f"arrays of {code!r}")
+    return _Kind(str(_text(code)))
 
 
-class _MakeArray:
-    __slots__ = ()
-
-    def __call__(self, *_: Any) -> _Array:
-        return _Array()
+@stand_in
+def _make_array(*_: Any) -> _Array:
+    return _Array()
 
 
-class _MakeFlat:
+@stand_in
+def _make_flat(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
     """Stands for `numpy._core.numeric._frombuffer`, which protocol 5 calls."""
-
-    __slots__ = ()
-
-    def __call__(self, content: Any, kind: Any, shape: Any, order: Any) -> _Array:
-        array = _Array()
-        array.__setstate__((1, shape, kind, _text(order) == "F" and len(shape) > 1, content))
-        return array
+    array = _Array()
+    array.__setstate__((1, shape, kind, _text(order) == "F" and len(shape) > 1, content))
+    return array
 
 
-class _MakeScalar:
-    __slots__ = ()
-
-    def __call__(self, kind: Any, content: Any) -> Any:
-        return _array(content, kind, ()).item()
+@stand_in
+def _make_scalar(kind: Any, content: Any) -> Any:
+    return _array(content, kind, ()).item()
 
 
-class _MakeBytes:
+@stand_in
+def _make_bytes(text: Any = "", encoding: Any = "latin1") -> bytes:
     """Stands for `_codecs.encode`, by which Python 3 writes bytes for Python 2, and for `bytes`."""
-
-    __slots__ = ()
-
-    def __call__(self, text: Any = "", encoding: Any = "latin1") -> bytes:
-        if not isinstance(text, str) or _text(encoding) != "latin1":
-            raise _RefusedError("text in another encoding than latin1")
-        return text.encode("latin1")
+    if not isinstance(text, str) or _text(encoding) != "latin1":
+        raise RefusedError("text in another encoding than latin1")
+    return text.encode("latin1")
 
 
-_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "dtype"): _MakeKind(),
-    ("numpy", "ndarray"): _Name(),
-    ("_codecs", "encode"): _MakeBytes(),
-    ("__builtin__", "bytes"): _MakeBytes(),
-    ("builtins", "bytes"): _MakeBytes(),
-    **{(module, "_reconstruct"): _MakeArray() for module in _MULTIARRAY},
-    **{(module, "scalar"): _MakeScalar() for module in _MULTIARRAY},
-    ("numpy.core.numeric", "_frombuffer"): _MakeFlat(),
-    ("numpy._core.numeric", "_frombuffer"): _MakeFlat(),
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise _RefusedError(f"it asks for {module}.{name}, which is no list, bytes or array")
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError("it refers to something outside of it")
+class _Unpickler(RestrictedUnpickler):
+    only = "lists, bytes, numbers and arrays"
+    needed = frozenset(_NAMES.split())
+    allowed: ClassVar[Mapping[tuple[str, str], Any]] = {
+        ("numpy", "dtype"): _make_kind,
+        ("numpy", "ndarray"): _Name(),
+        ("_codecs", "encode"): _make_bytes,
+        ("__builtin__", "bytes"): _make_bytes,
+        ("builtins", "bytes"): _make_bytes,
+        # NumPy 1 and NumPy 2
+        ("numpy.core.multiarray", "_reconstruct"): _make_array,
+        ("numpy._core.multiarray", "_reconstruct"): _make_array,
+        ("numpy.core.multiarray", "scalar"): _make_scalar,
+        ("numpy._core.multiarray", "scalar"): _make_scalar,
+        ("numpy.core.numeric", "_frombuffer"): _make_flat,
+        ("numpy._core.numeric", "_frombuffer"): _make_flat,
+    }
 
 
 def _array(content: Any, kind: Any, shape: Any) -> np.ndarray:
     if not isinstance(kind, _Kind) or not isinstance(content, bytes | bytearray):
-        raise _RefusedError("an array that is described wrongly")
+        raise RefusedError("an array that is described wrongly")
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise _RefusedError("an array that is described wrongly")
+        raise RefusedError("an array that is described wrongly")
     if math.prod(shape) * kind.numpy.itemsize != len(content):
-        raise _RefusedError("an array whose content does not fit its shape")
+        raise RefusedError("an array whose content does not fit its shape")
     values = np.frombuffer(content, kind.numpy).astype(kind.numpy.newbyteorder("="))
     return values.reshape(shape)
 
@@ -214,26 +252,3 @@ def _finished(value: Any, depth: int, done: dict[int, Any] | None = None) -> Any
     if value is None or isinstance(value, bytes | bytearray | str | bool | int):
         return value
     raise ValueError(f"a value of another kind: {type(value).__name__}")
-
-
-def instructions(data: bytes | BinaryIO) -> Iterator[tuple[str, Any]]:
-    """Yield the name and argument of each instruction of a pickle, without running any.
-
-    Args:
-        data: the pickle; a stream is read up to the pickle's end.
-
-    Raises:
-        ValueError: it is no pickle, or it numbers a value higher than it can have values. The C
-            unpickler takes memory for as many values as the highest number says, so that ten bytes
-            could ask for 34 GB.
-
-    Example:
-
-    >>> import pickle
-    >>> [name for name, _ in instructions(pickle.dumps(None, protocol=0))]
-    ['NONE', 'STOP']
-    """
-    for count, (instruction, argument, _) in enumerate(pickletools.genops(data), start=1):
-        if instruction.name in ("PUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= count:
-            raise ValueError(f"it keeps its value number {argument}, and has {count} at most")
-        yield instruction.name, argument

@@ -1,4 +1,4 @@
-"""What `tf_sphereface-export` understands, and which files that asks for."""
+"""The arguments of `tf_sphereface-export`, and the files that they ask for."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from tf_sphereface.commands.console import (
     existing_file,
     output_file,
 )
+from tf_sphereface.export.job import KINDS
+from tf_sphereface.export.options import INPUTS, LAYOUTS
 
-INPUTS = ("float32", "uint8")
-LAYOUTS = ("nhwc", "nchw")
 DEFAULT_MAX_DROP = 0.25
-KINDS = {"tflite": ("none", "float16", "dynamic", "int8"), "onnx": ("none", "float16", "int8")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,10 +125,8 @@ def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:
     formats = [name for name in KINDS if getattr(args, name)]
     if not formats:
         raise CommandError("say what to write: --tflite, --onnx or both")
-    kinds: list[str] = []
-    for kind in ",".join(args.quantize or ["none"]).split(","):
-        if kind.strip() not in kinds:
-            kinds.append(kind.strip())
+    named = ",".join(args.quantize or ["none"]).split(",")
+    kinds = list(dict.fromkeys(kind.strip() for kind in named))
     for kind in kinds:
         if kind not in KINDS["tflite"]:
             raise CommandError(

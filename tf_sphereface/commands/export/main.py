@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_sphereface.backbones.extraction import load_model
 from tf_sphereface.commands.console import (
     EXIT_CHECK_FAILED,
     EXIT_OK,
@@ -16,7 +18,7 @@ from tf_sphereface.commands.console import (
     console,
     error_console,
     make_parser,
-    progress,
+    progress_bar,
     write_json_option,
 )
 from tf_sphereface.commands.export.arguments import (
@@ -26,6 +28,17 @@ from tf_sphereface.commands.export.arguments import (
     file_jobs,
 )
 from tf_sphereface.commands.export.tables import print_layers, print_parity, print_reports
+from tf_sphereface.embedder import Embedder, model_card, read_metadata
+from tf_sphereface.export import (
+    ExportError,
+    ExportReport,
+    Gate,
+    export_onnx,
+    export_tflite,
+    parity_table,
+)
+from tf_sphereface.export.calibration_faces import calibration_faces, probe_faces
+from tf_sphereface.utils.files import sha256_file, write_json
 
 _PARITY_FACES = 64
 
@@ -72,40 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise CommandError("--inspect FILE writes nothing: leave MODEL out, or --inspect")
         return _inspect(args.inspect, args.json)
     jobs = file_jobs(args)
-
-    from tf_sphereface.export import ExportError, Gate, export_onnx, export_tflite
-
-    model, metadata = _load(args.model)
-    writers = {"tflite": export_tflite, "onnx": export_onnx}
-    reports, failures = [], []
-    with progress() as bars:
-        task = bars.add_task("", total=None)
-        gate = None
-        if args.gate_images is not None:
-            gate = Gate(
-                args.gate_images,
-                args.gate_pairs,
-                landmarks=args.gate_landmarks,
-                max_drop=DEFAULT_MAX_DROP if args.max_drop is None else args.max_drop,
-                progress=_show(bars, task, "gate"),
-            )
-        for path, file_format, kind in jobs:
-            bars.reset(task, description=path.name, total=None)
-            try:
-                reports.append(
-                    writers[file_format](
-                        model,
-                        path,
-                        kind,
-                        calibration=args.calibrate,
-                        metadata=metadata,
-                        gate=gate,
-                        progress=_show(bars, task, f"{path.name}: calibration"),
-                        **built_in(args, file_format, kind),
-                    )
-                )
-            except ExportError as error:
-                failures.append((path, error))
+    network = _load(args.model)
+    reports, failures = _write(args, network, jobs)
     if reports:
         print_reports(reports)
     for report in reports:
@@ -118,64 +99,82 @@ def main(argv: Sequence[str] | None = None) -> int:
     values["files"] = [report.to_dict() for report in reports]
     values["failures"] = [_failure(path, error) for path, error in failures]
     if args.parity is not None and reports:
-        values["parity"] = _parity(args, model, metadata, reports)
+        values["parity"] = _parity(args, network, reports)
     write_json_option(args.json, values)
     return EXIT_CHECK_FAILED if failures else EXIT_OK
 
 
-def _failure(path: Path, error: Exception) -> dict[str, Any]:
+def _write(
+    args: argparse.Namespace, network: Embedder, jobs: list[tuple[Path, str, str]]
+) -> tuple[list[ExportReport], list[tuple[Path, ExportError]]]:
+    """Return the reports of the files that were written, and why others were not."""
+    gate = None
+    if args.gate_images is not None:
+        max_drop = DEFAULT_MAX_DROP if args.max_drop is None else args.max_drop
+        gate = Gate(args.gate_images, args.gate_pairs, args.gate_landmarks, max_drop)
+    reports, failures = [], []
+    for path, file_format, kind in jobs:
+        write: Any = export_tflite if file_format == "tflite" else export_onnx
+        with progress_bar(path.name) as show:
+            if gate is not None:
+                gate.progress = show
+            try:
+                report = write(
+                    network.backbone,
+                    path,
+                    kind,
+                    calibration=args.calibrate,
+                    metadata=network.metadata,
+                    gate=gate,
+                    progress=show,
+                    **built_in(args, file_format, kind),
+                )
+                reports.append(report)
+            except ExportError as error:
+                failures.append((path, error))
+    return reports, failures
+
+
+def _failure(path: Path, error: ExportError) -> dict[str, Any]:
     """Return what `--json` holds of a file that was not written."""
     result = getattr(error, "result", None)  # of the gate
     values = {"path": str(path), "reason": str(error)}
     return values if result is None else {**values, "accuracy": dataclasses.asdict(result)}
 
 
-def _load(path: Path) -> tuple[Any, Any]:
-    """Return the backbone in a `.keras` file and its metadata, which names the file by its hash."""
-    from tf_sphereface.backbones.extraction import load_model
-    from tf_sphereface.embedder import model_card
-    from tf_sphereface.embedder.embedder import as_backbone, load_embedder, read_metadata
-    from tf_sphereface.utils.files import sha256_file
-
+def _load(path: Path) -> Embedder:
+    """Return the network in a `.keras` file; its metadata names the file by its hash."""
     stored = read_metadata(path)
     try:
         model = load_model(path)
     except Exception as error:  # Keras raises many kinds for a broken archive
         raise CommandError(f"{path} cannot be loaded by Keras: {error}") from error
-    backbone = as_backbone(model)
+    network = Embedder.in_memory(model, stored)
+    backbone = network.backbone
     if len(backbone.layers) < len(model.layers) and len(backbone.weights) < len(model.weights):
         console.print(f"{path}: the classification head is left out", highlight=False)
-    metadata = stored or load_embedder(backbone).metadata
+    metadata = network.metadata
     extra = {**metadata.extra, model_card.SOURCE: path.name}
     if metadata.source_hash or metadata.extra.get(model_card.SOURCE):
         earlier = {"file": metadata.extra.get(model_card.SOURCE), "sha256": metadata.source_hash}
         extra[model_card.EARLIER_SOURCE] = earlier
-    return backbone, dataclasses.replace(metadata, source_hash=sha256_file(path), extra=extra)
-
-
-def _show(bars: Any, task: Any, description: str) -> Callable[[int, int], None]:
-    def show(done: int, total: int) -> None:
-        bars.update(task, description=description, completed=done, total=total)
-
-    return show
+    digest = sha256_file(path)
+    network.metadata = dataclasses.replace(metadata, source_hash=digest, extra=extra)
+    return network
 
 
 def _parity(
-    args: argparse.Namespace, model: Any, metadata: Any, reports: Sequence[Any]
+    args: argparse.Namespace, network: Embedder, reports: Sequence[ExportReport]
 ) -> list[dict[str, Any]]:
     """Measure Keras and the files in one run, print the table, write it; return its rows."""
-    from tf_sphereface.export.calibration_faces import calibration_faces, probe_faces
-    from tf_sphereface.export.parity_table import parity_table
-    from tf_sphereface.utils.files import write_json
-
-    size, source = metadata.input_size, "synthetic"
+    size, source = network.input_size, "synthetic"
     if args.calibrate is None:
         faces = probe_faces(size)
     else:
         faces, source = calibration_faces(args.calibrate, size, limit=_PARITY_FACES), "calibration"
-    accuracies = {report.path: report.accuracy for report in reports if report.accuracy is not None}
+    accuracies = {report.path: report.gate for report in reports if report.gate is not None}
     paths = [report.path for report in reports]
-    rows = parity_table(model, paths, faces, metadata, accuracies)
+    rows = parity_table(network.backbone, paths, faces, network.metadata, accuracies)
     print_parity(rows, len(faces), source)
     listed = [row.to_dict() for row in rows]
     values = {"model": str(args.model), "faces": len(faces), "faces_from": source, "rows": listed}
@@ -184,10 +183,6 @@ def _parity(
 
 
 def _inspect(path: Path, json_path: Path | None) -> int:
-    import json
-
-    from tf_sphereface.embedder.embedder import read_metadata
-
     metadata = read_metadata(path)
     if metadata is None:
         raise CommandError(f"{path} says nothing about itself: it carries no metadata")

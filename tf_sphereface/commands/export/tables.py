@@ -3,51 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.table import Table
 
 from tf_sphereface.commands.console import console
+from tf_sphereface.export import ExportReport, ParityRow
 
 _MOST_LAYERS = 12
 
 
-def print_reports(reports: Sequence[Any]) -> None:
+def print_reports(reports: Sequence[ExportReport]) -> None:
     """Print what was measured on the files; their names without the model's."""
     stem, names = _without_stem([report.path.name for report in reports])
     table = Table(title=stem or None, title_justify="left")
     table.add_column("file", overflow="fold")
     for name in ("MB", "cosine min", "mean", "max abs", "ms"):
         table.add_column(name, justify="right")
-    gated = any(report.accuracy is not None for report in reports)
-    if gated:
+    gates = [report.gate for report in reports if report.gate is not None]
+    if gates:
         table.add_column("accuracy, %", justify="right")
         table.add_column("drop", justify="right")
     for name, report in zip(names, reports, strict=True):
+        parity, gate = report.parity, report.gate
         cells = [
             name,
-            f"{report.size_bytes / 1e6:.2f}",
-            f"{report.cosine_min:.5f}",
-            f"{report.cosine_mean:.5f}",
-            f"{report.max_abs:.2g}",
-            f"{report.latency_ms:.2f}",
+            f"{parity.size_bytes / 1e6:.2f}",
+            f"{parity.cosine_min:.5f}",
+            f"{parity.cosine_mean:.5f}",
+            f"{parity.max_abs:.2g}",
+            f"{parity.latency_ms:.2f}",
         ]
-        if gated:
-            a = report.accuracy
-            cells.append(f"{100 * a.accuracy:.2f} ± {100 * a.std_error:.2f}")
-            cells.append(f"{100 * a.drop:+.2f} ± {100 * a.drop_std_error:.2f}")
+        if gate is not None:
+            cells.append(f"{100 * gate.accuracy:.2f} ± {100 * gate.std_error:.2f}")
+            cells.append(f"{100 * gate.drop:+.2f} ± {100 * gate.drop_std_error:.2f}")
         table.add_row(*cells)
     console.print(table)
     first = reports[0]
     console.print(
-        f"cosine with Keras over {first.faces} {first.faces_from} faces; ms a face on one thread",
+        f"cosine with Keras over {first.parity.faces} {first.faces_from} faces; "
+        "ms per face on one thread",
         highlight=False,
     )
-    if gated:
-        a = first.accuracy
+    for gate in gates[:1]:
         console.print(
-            f"accuracy on {a.pairs:,} pairs; Keras: {100 * a.keras_accuracy:.2f} ± "
-            f"{100 * a.keras_std_error:.2f} %",
+            f"accuracy on {gate.pairs:,} pairs; Keras: {100 * gate.keras_accuracy:.2f} ± "
+            f"{100 * gate.keras_std_error:.2f} %",
             highlight=False,
         )
     parts = [(r.path.name, r.partitions) for r in reports if r.partitions is not None]
@@ -61,14 +61,14 @@ def print_reports(reports: Sequence[Any]) -> None:
                 highlight=False,
                 markup=False,
             )
-        if report.accuracy is not None:
-            console.print(f"{report.path.name}: {report.accuracy.drift}", highlight=False)
-    if not gated:
+        if report.gate is not None:
+            console.print(f"{report.path.name}: {report.gate.drift}", highlight=False)
+    if not gates:
         console.print(f"{first.note}: give --gate-images and --gate-pairs for that")
     console.print(f"written to {first.path.parent}", highlight=False, soft_wrap=True)
 
 
-def print_layers(report: Any) -> None:
+def print_layers(report: ExportReport) -> None:
     """Print the layers of an int8 file that add most to its error."""
     title = f"{report.path.name}: error of each layer against float"
     table = Table(title=title, title_justify="left")
@@ -77,7 +77,8 @@ def print_layers(report: Any) -> None:
     for name in ("adds, %", "error, %"):
         table.add_column(name, justify="right")
     table.add_column("runs in")
-    for layer in report.layers[:_MOST_LAYERS]:
+    layers = report.layers or ()
+    for layer in layers[:_MOST_LAYERS]:
         table.add_row(
             layer.name,
             layer.operator,
@@ -86,7 +87,7 @@ def print_layers(report: Any) -> None:
             "float" if layer.in_float else "int8",
         )
     console.print(table)
-    hidden = len(report.layers) - _MOST_LAYERS
+    hidden = len(layers) - _MOST_LAYERS
     more = f"; {hidden} more that add less are in --json" if hidden > 0 else ""
     console.print(
         "error: of the layer's output with all before it, as a share of the float activation; "
@@ -95,7 +96,7 @@ def print_layers(report: Any) -> None:
     )
 
 
-def print_parity(rows: Sequence[Any], faces: int, faces_from: str) -> None:
+def print_parity(rows: Sequence[ParityRow], faces: int, faces_from: str) -> None:
     """Print Keras and every file in one table."""
     gated = any(row.accuracy is not None for row in rows)
     stem, names = _without_stem([row.name for row in rows[1:]])
@@ -117,15 +118,17 @@ def print_parity(rows: Sequence[Any], faces: int, faces_from: str) -> None:
             f"{row.cosine_min:.5f}",
             f"{row.cosine_mean:.5f}",
         ]
-        if gated:
+        if row.accuracy is not None:
             accuracy = f"{_number(row.accuracy, 100)} ± {_number(row.std_error, 100)}"
-            cells += ["" if row.accuracy is None else accuracy, _count(row)]
+            cells += [accuracy, f"{row.decided_differently}/{row.pairs}"]
+        elif gated:
+            cells += ["", ""]
         latency = _number(row.latency_keras_ms or row.latency_2_threads_ms)
         table.add_row(*cells, _number(row.latency_ms), latency)
     console.print(table)
     console.print(
-        f"cosine over {faces} {faces_from} faces; ms a face, the least of calls in turns; Keras "
-        "runs on TensorFlow's threads",
+        f"cosine over {faces} {faces_from} faces; ms per face, the least of calls in turns; "
+        "Keras runs on TensorFlow's threads",
         highlight=False,
     )
     if gated:
@@ -148,7 +151,3 @@ def _without_stem(names: Sequence[str]) -> tuple[str, list[str]]:
 
 def _number(value: float | None, factor: float = 1.0) -> str:
     return "" if value is None else f"{factor * value:.2f}"
-
-
-def _count(row: Any) -> str:
-    return "" if row.decided_differently is None else f"{row.decided_differently}/{row.pairs}"

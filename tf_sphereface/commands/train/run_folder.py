@@ -139,7 +139,7 @@ def metadata_of(
             "recipe": recipe.to_dict(),
             "loss": recipe_losses.describe(model.loss, recipe.gradient),
             model_card.NETWORK: model_card.network_facts(model.backbone),
-            model_card.LICENCE: arguments.license or model_card.UNKNOWN,
+            model_card.LICENSE: arguments.license or model_card.UNKNOWN,
         },
     )
     if log is None or not log.rows:
