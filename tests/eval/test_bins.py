@@ -167,7 +167,7 @@ def test_a_damaged_set_is_read_as_bytes_or_refused(data):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ((IMAGES, SAME[:-1]), "must hold two images a label"),
+        ((IMAGES, SAME[:-1]), "must hold two images per label"),
         ((IMAGES[:4], SAME[:2]), "10 labels at least"),
         (IMAGES, "not a list of images and a list of labels"),
         ((SAME, IMAGES), "an image must be bytes"),

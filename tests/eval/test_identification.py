@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tf_sphereface.commands.eval.main import main
-from tf_sphereface.eval.identification.identify import (
+from tf_sphereface.eval.identification import (
     blufr,
     open_set,
     pool_templates,

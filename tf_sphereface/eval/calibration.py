@@ -1,4 +1,4 @@
-"""The cosine from which a model calls two faces one person: chosen for a false accept rate."""
+"""Calibration of the cosine from which two faces count as one person, for a false accept rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.face_reader import Landmarks, ProgressCallback
+from tf_sphereface.alignment.face_reader import Landmarks
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
@@ -20,9 +20,11 @@ from tf_sphereface.eval.measures.curve import unsupported
 from tf_sphereface.eval.pairs import Pairs, read_pairs
 from tf_sphereface.eval.protocol import existing_folder
 from tf_sphereface.eval.report.provenance import images_sha256
-from tf_sphereface.eval.scoring.score_pairs import check_embeddings, cosines
-from tf_sphereface.eval.scoring.sources import embed_all, open_source
+from tf_sphereface.eval.scoring.score_pairs import Flip, cosines, verification_vectors_of_files
+from tf_sphereface.eval.scoring.sources import EmbeddingOptions
+from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.utils.messages import ProgressCallback
 
 CONFIDENCE = 0.95
 RESAMPLES = 200
@@ -93,7 +95,8 @@ def calibrate(
     far: float = 1e-2,
     pairs: str | os.PathLike[str] | Pairs | None = None,
     landmarks: Landmarks | None = None,
-    flip: str | None = None,
+    *,
+    flip: Flip | None = None,
     max_pairs: int = 200_000,
     seed: int = 0,
     progress: ProgressCallback | None = None,
@@ -106,7 +109,7 @@ def calibrate(
 
     Args:
         embedder: what `load_embedder` takes.
-        images: a folder of one folder a person.
+        images: a folder that holds one folder per person.
         far: the false accept rate, in (0, 1).
         pairs: a file in LFW's format, or what `read_pairs` returned; None: all pairs of the folder,
             or `max_pairs` of each class drawn from them.
@@ -129,20 +132,15 @@ def calibrate(
         raise ValueError(f"far must be in (0, 1). Received: {far}")
     root = existing_folder("images", images)
     model = load_embedder(embedder)
-    flip = model.metadata.flip if flip is None else flip
-    if flip not in ("none", "concat", "sum"):
-        raise ValueError(f'flip must be "none", "concat" or "sum". Received: {flip!r}')
-    if model.metadata.flip_built_in and flip != "concat":
-        raise ValueError(
-            'flip must be "concat" for a file that embeds the mirror image itself: an app compares '
-            f"its whole output. Received: {flip!r}"
-        )
+    flip = _flip_of(model, flip)
     rng = np.random.default_rng(seed)
     names, left, right, same = _choose(root, pairs, max_pairs, rng)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
     _check(int(np.sum(~same)), len(people), far, max_pairs)
     digest = sha256_file(model.path) if model.path else None
-    scores = cosines(_vectors(model, root, names, landmarks, flip, progress), left, right)
+    options = EmbeddingOptions(flip != "none", landmarks, progress=progress)
+    vectors = verification_vectors_of_files(model, root, names, options, flip)
+    scores = cosines(np.asarray(vectors, np.float64), left, right)
 
     impostor = np.flatnonzero(~same)
     impostor = impostor[np.argsort(-scores[impostor], kind="stable")]
@@ -208,6 +206,18 @@ def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     replace_metadata(path, updated, expected_sha256=calibration.model_sha256)
 
 
+def _flip_of(model: Embedder, flip: Flip | None) -> Flip:
+    """Return what is done with mirror images: what the argument or the model's metadata says."""
+    chosen: Any = model.metadata.flip if flip is None else flip
+    check_choice("flip", chosen, ("none", "concat", "sum"))
+    if model.metadata.flip_built_in and chosen != "concat":
+        raise ValueError(
+            'flip must be "concat" for a file that embeds the mirror image itself: an app compares '
+            f"its whole output. Received: {chosen!r}"
+        )
+    return chosen
+
+
 def _choose(
     root: Path, pairs: Any, max_pairs: int, rng: np.random.Generator
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
@@ -243,26 +253,6 @@ def _check(impostors: int, people: int, far: float, max_pairs: int) -> None:
         raise ValueError(
             f"images must show {FEWEST_PEOPLE} people at least, one folder each. Received: {people}"
         )
-
-
-def _vectors(
-    model: Embedder,
-    root: Path,
-    names: list[str],
-    landmarks: Landmarks | None,
-    flip: str,
-    progress: ProgressCallback | None,
-) -> NDArray[np.float64]:
-    """Embed files as `tf_sphereface-verify` embeds two faces."""
-    source = open_source(model, root, landmarks, flip != "none", None)
-    plain, mirrored = embed_all(source, names, progress)
-    vectors = plain.astype(np.float64)
-    if mirrored is not None and flip == "concat":
-        vectors = np.concatenate([vectors, mirrored], axis=1)
-    elif mirrored is not None:
-        vectors = vectors + mirrored
-    check_embeddings(vectors, names)
-    return vectors
 
 
 def _threshold(falling: NDArray[np.float64], far: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Two videos compared by random pairs of their frames: the mean of the frame pairs' cosines."""
+"""Comparison of two videos by random pairs of their frames: the mean of the pairs' cosines."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.face_reader import ProgressCallback
+from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
-from tf_sphereface.eval.scoring.score_pairs import VerificationTable, check_embeddings, judge
-from tf_sphereface.eval.scoring.sources import Source
+from tf_sphereface.eval.scoring.score_pairs import (
+    VerificationTable,
+    check_embeddings,
+    evaluate_scores,
+    join_sides,
+)
+from tf_sphereface.eval.scoring.sources import EmbeddingSource
+from tf_sphereface.utils.messages import ProgressCallback
 
 _BLOCK = 8192  # frames in memory at a time, as float64
 
@@ -42,13 +48,14 @@ def draw_frame_pairs(
 
 
 def verify_frame_pairs(
-    source: Source,
+    source: EmbeddingSource,
     pairs: Pairs,
     files: Files,
+    *,
     count: int,
     seed: int,
-    progress: ProgressCallback | None,
-    search: str = "exact",
+    progress: ProgressCallback | None = None,
+    search: Search = "exact",
 ) -> tuple[VerificationTable, int]:
     """Embed the frames that are drawn, each once, into a file, and compare them there.
 
@@ -92,16 +99,20 @@ def verify_frame_pairs(
         table = {}
         for flip, part in parts.items():
             plain, centred = _scores(part, rows, pairs.folds)
-            table[flip, "plain"] = judge(plain, pairs.is_same, pairs.folds, search=search)
-            table[flip, "mean_subtracted"] = judge(
-                centred, pairs.is_same, pairs.folds, search=search
-            )
+            for mean, scores in (("plain", plain), ("mean_subtracted", centred)):
+                table[flip, mean] = evaluate_scores(
+                    scores, pairs.is_same, pairs.folds, search=search
+                )
         del vectors, parts, part  # before the file that they map
     return VerificationTable(table), int(ends[-1])
 
 
 def _embed(
-    source: Source, chosen: Files, total: int, path: Path, progress: ProgressCallback | None
+    source: EmbeddingSource,
+    chosen: Files,
+    total: int,
+    path: Path,
+    progress: ProgressCallback | None,
 ) -> NDArray[np.float32]:
     """Write the frames' embeddings to a file, video by video, and map it."""
     width = source.embedding_dim * (2 if source.flip else 1)
@@ -111,7 +122,7 @@ def _embed(
         for done, names in enumerate(chosen.values(), start=1):
             seen = 0
             for plain, mirrored in source.stream(names):
-                joined = plain if mirrored is None else np.concatenate([plain, mirrored], axis=1)
+                joined = join_sides(plain, mirrored, "concat")
                 for side in (plain, mirrored):
                     if side is not None:
                         check_embeddings(side, names[seen : seen + len(side)], count=False)

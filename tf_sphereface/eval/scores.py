@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tf_sphereface.eval import verification
+from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
-from tf_sphereface.eval.protocol import ProtocolResult, over_folds
+from tf_sphereface.eval.protocol import ProtocolResult, count_in_words, over_folds
 from tf_sphereface.eval.scoring.precomputed import StoredScores
 from tf_sphereface.utils.files import atomic_path
 
@@ -18,15 +19,15 @@ _MOST = 2**63 - 1  # a fold is an int64
 
 
 def evaluate(
-    path: str | os.PathLike[str], pairs: Pairs | None = None, *, search: str = "exact"
+    path: str | os.PathLike[str], pairs: Pairs | None = None, *, search: Search = "exact"
 ) -> ProtocolResult:
     r"""Evaluate scores that were computed elsewhere.
 
     Args:
-        path: a text file, a line a pair, fields separated by tabs, else commas, else spaces; empty
-            lines and those that begin with `#` are skipped. With `pairs` a line is the score alone,
-            in the order of the pairs. Without, it is `score, label, fold`, the label 1 (or true)
-            for one person and 0 (or false) for two, and what else follows names what is compared.
+        path: a text file, one line per pair, fields separated by tabs, else commas, else spaces;
+            empty lines and those that begin with `#` are skipped. With `pairs` a line is the score
+            alone, in the order of the pairs. Without, it is `score, label, fold`, the label 1 (or
+            true) for one person and 0 (or false) for two; further fields name what is compared.
         pairs: what `read_pairs` or `read_splits` returned.
         search: as for `verification.evaluate`.
 
@@ -49,14 +50,12 @@ def evaluate(
     values, listed = _read(Path(path), pairs)
     names = [f"{a} and {b}" for a, b in zip(listed.left, listed.right, strict=True)]
     result = verification.evaluate(values, listed.is_same, listed.folds, search=search, names=names)
-    genuine = int(listed.is_same.sum())
-    folds = len(result.fold_ids)
     return ProtocolResult(
         table={("scores", "plain"): result},
         name="scores",
         protocol=(
-            f"{len(listed):,} pairs ({genuine:,} genuine, {len(listed) - genuine:,} impostor) in "
-            f"{folds} folds; scores as given; {over_folds(folds, search)}"
+            f"{count_in_words(listed)} in {listed.num_folds} folds; scores as given; "
+            f"{over_folds(listed, search)}"
         ),
         embedder=StoredScores(Path(path)),
         pairs=listed,
@@ -65,7 +64,7 @@ def evaluate(
 
 
 def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
-    """Write the headline's scores as `evaluate` reads them, a line a pair.
+    """Write the headline's scores as `evaluate` reads them, one line per pair.
 
     Args:
         path: where; written whole or not at all.

@@ -1,4 +1,4 @@
-"""YouTube Faces: verification of pairs of videos, one pooled embedding a video."""
+"""YouTube Faces: verification of pairs of videos, one pooled embedding per video."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.face_reader import Landmarks, Problems, ProgressCallback
+from tf_sphereface.alignment.face_reader import Landmarks, Problems
 from tf_sphereface.eval.folder import image_names
 from tf_sphereface.eval.frame_pairs import verify_frame_pairs
-from tf_sphereface.eval.measures.thresholds import check_pairs
+from tf_sphereface.eval.measures.checks import check_protocol
+from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
-from tf_sphereface.eval.protocol import ProtocolResult, describe, existing_folder, people
-from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, open_model
+from tf_sphereface.eval.protocol import (
+    ProtocolResult,
+    describe,
+    existing_folder,
+    over_folds,
+    people,
+)
 from tf_sphereface.eval.scoring.score_pairs import check_embeddings, verify_embeddings
-from tf_sphereface.eval.scoring.sources import Source, open_source
+from tf_sphereface.eval.scoring.sources import (
+    EmbeddingOptions,
+    EmbeddingSource,
+    embedding_source,
+    open_embedder,
+)
+from tf_sphereface.utils.messages import ProgressCallback
 
-POOLINGS = {
+Pooling = Literal["mean", "mean_normalized", "best_frame", "frame_pairs"]
+POOLINGS: dict[Pooling, str] = {
     "mean": "A video's embedding is the mean over its frames.",
     "mean_normalized": "A video's embedding is the mean over its frames, each scaled to unit "
     "length.",
@@ -80,16 +93,16 @@ def evaluate(
     embedder: Any,
     frames: str | os.PathLike[str] | None,
     splits: str | os.PathLike[str] | Pairs,
-    pooling: str = "mean",
+    pooling: Pooling = "mean",
     landmarks: Landmarks | None = None,
     max_frames: int | None = None,
+    *,
     flip: bool = True,
     progress: ProgressCallback | None = None,
-    *,
     frame_pairs: int = 100,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
-    search: str = "exact",
+    search: Search = "exact",
 ) -> ProtocolResult:
     """Run the YouTube Faces protocol, video by video.
 
@@ -131,36 +144,42 @@ def evaluate(
         raise ValueError(f"frame_pairs must be at least 1. Received: {frame_pairs}")
     root = None if frames is None else existing_folder("frames", frames)
     pairs = splits if isinstance(splits, Pairs) else read_splits(splits)
-    check_pairs(pairs.is_same, pairs.folds, search)
-    model = open_model(embedder)
-    source = open_source(model, root, landmarks, flip, cache, "frames", "frames")
+    check_protocol(pairs.is_same, pairs.folds, search)
+    options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
+    model = open_embedder(embedder, options)
+    source = embedding_source(model, root, options, "frames")
     videos, left, right = pairs.images()
     listed = _stored_frames(model, videos) if root is None else _list_frames(root, videos)
     files = {video: _sample(names, max_frames) for video, names in listed.items()}
     count = sum(len(names) for names in files.values())
     if pooling == "frame_pairs":
-        found, count = verify_frame_pairs(source, pairs, files, frame_pairs, seed, progress, search)
+        scored, count = verify_frame_pairs(
+            source, pairs, files, count=frame_pairs, seed=seed, progress=progress, search=search
+        )
     else:
         plain, mirrored = pool_videos(source, files, pooling, progress)
-        found = verify_embeddings(
+        scored = verify_embeddings(
             plain,
             mirrored,
             left,
             right,
             pairs.is_same,
             pairs.folds,
-            videos,
+            names=videos,
             labels=people(videos),
             search=search,
         )
-    items = f"{len(videos):,} videos ({count:,} frames)"
-    sampled = f" At most {max_frames} frames of a video, evenly spaced." if max_frames else ""
+    items = (
+        f"{len(videos):,} videos ({count:,} frames) in the {pairs.num_folds} folds of splits.txt"
+    )
+    measured = describe(pairs, items, scored.headline_key[0], over_folds(pairs, search))
     drawn = f" {frame_pairs} frame pairs a pair of videos, seed {seed}."
+    sampled = f" At most {max_frames} frames of a video, evenly spaced." if max_frames else ""
     return ProtocolResult(
-        table=found.table,
+        table=scored.table,
         name="ytf",
-        protocol=describe(pairs, items, source.flip, "of splits.txt", search)
-        + f" {POOLINGS[pooling]}{drawn if pooling == 'frame_pairs' else ''}{sampled}",
+        protocol=f"{measured} {POOLINGS[pooling]}{drawn if pooling == 'frame_pairs' else ''}"
+        + sampled,
         embedder=model,
         pairs=pairs,
         num_items=len(videos),
@@ -182,7 +201,7 @@ def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
     return files
 
 
-def _stored_frames(model: StoredEmbeddings, videos: list[str]) -> dict[str, list[str]]:
+def _stored_frames(model: Any, videos: list[str]) -> dict[str, list[str]]:
     """Return video -> names of its stored embeddings: its frames', or its own."""
     frames: dict[str, list[str]] = {}
     for name in model.names:
@@ -239,12 +258,12 @@ ONE_LENGTH = 1e-3  # relative spread of norms below which a network must scale i
 
 
 def pool_videos(
-    source: Source,
+    source: EmbeddingSource,
     files: Mapping[str, Sequence[str]],
-    pooling: str,
+    pooling: Pooling,
     progress: ProgressCallback | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Return one embedding a video; one piece of one video is in memory at a time.
+    """Return one embedding per video; at most 256 frames are in memory at a time.
 
     Args:
         source: where the frames' embeddings come from.
@@ -296,7 +315,7 @@ def pool_videos(
     return pooled[0], pooled[1] if source.flip else None
 
 
-def _sum(vectors: NDArray[np.float64], pooling: str) -> NDArray[np.float64]:
+def _sum(vectors: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:
     if pooling == "mean_normalized":
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = vectors / np.maximum(norms, np.finfo(np.float64).tiny)

@@ -10,13 +10,13 @@ from tf_sphereface.commands.console import (
     console,
     existing_dir,
     existing_file,
+    progress_bar,
     write_json_option,
 )
 from tf_sphereface.commands.eval.shared import (
     Subparsers,
     add_batch_size_option,
     add_landmarks_option,
-    shown_progress,
 )
 
 SUMMARY = "choose the threshold for a false accept rate, and write it into the model"
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from tf_sphereface.embedder.embedder import load_embedder
     from tf_sphereface.eval.calibration import calibrate, store
 
-    with shown_progress("images") as show:
+    with progress_bar("embedding images") as show:
         found = calibrate(
             load_embedder(args.model, batch_size=args.batch_size),
             args.images,

@@ -1,4 +1,4 @@
-"""`tf_sphereface-eval identify`: who is it, among distractors and on a watch list?"""
+"""`tf_sphereface-eval identify`: identification among distractors and on a watch list."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from tf_sphereface.commands.console import (
     console,
     existing_dir,
     existing_file,
+    progress_bar,
     write_json_option,
 )
-from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, open_model, shown_progress
+from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, embedding_options
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -51,12 +52,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from tf_sphereface.eval import folder, identification
     from tf_sphereface.eval.report.tables import describe_model
+    from tf_sphereface.eval.scoring.sources import open_embedder
 
     if args.distractors is None and args.trials < 1:
         raise CommandError("nothing to do: give --distractors, or a positive number of --trials")
     if args.distractor_landmarks is not None:
         _check_aligned(args.distractors)
-    model = open_model(args)
+    model = open_embedder(args.model, embedding_options(args))
     people = folder.scan(args.root)
     names = [file for files in people.values() for file in files]
     if not names:
@@ -111,21 +113,18 @@ def _check_aligned(distractors: Path | None) -> None:
 def _embed(
     args: argparse.Namespace, model: Any, root: Path, names: list[str], landmarks: Path | None
 ) -> Any:
-    from tf_sphereface.eval.scoring.score_pairs import check_embeddings
-    from tf_sphereface.eval.scoring.sources import embed_all, open_source
+    from tf_sphereface.eval.scoring.score_pairs import verification_vectors_of_files
 
-    source = open_source(model, root, landmarks, not args.no_flip, args.cache)
-    with shown_progress("images") as show:
-        plain, mirrored = embed_all(source, names, show)
-    vectors = plain if mirrored is None else np.concatenate([plain, mirrored], axis=1)
-    check_embeddings(vectors, names)
-    return vectors
+    with progress_bar("embedding images") as show:
+        options = embedding_options(args, landmarks=landmarks, progress=show)
+        return verification_vectors_of_files(model, root, names, options)
 
 
 def _distractors(args: argparse.Namespace, model: Any) -> Any:
     """Return the distractors' embeddings, from a file or embedded."""
     from tf_sphereface.eval.folder import SUFFIXES
     from tf_sphereface.eval.scoring.precomputed import read_embeddings
+    from tf_sphereface.eval.scoring.score_pairs import join_sides
 
     root = args.distractors
     if root.is_file():
@@ -134,7 +133,7 @@ def _distractors(args: argparse.Namespace, model: Any) -> Any:
             return stored.embeddings
         if stored.mirrored is None:
             raise CommandError(f"{root} has no mirrored embeddings: say --no-flip")
-        return np.concatenate([stored.embeddings, stored.mirrored], axis=1)
+        return join_sides(stored.embeddings, stored.mirrored, "concat")
     if not root.is_dir():
         raise CommandError(f"no such file or folder: {root}")
     names = find_photos(root, SUFFIXES)

@@ -1,17 +1,15 @@
-"""What the subcommands share: options, the progress bar, and what is done with a result."""
+"""Options of all subcommands, the run of a protocol, and the output of its result."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from tf_sphereface.alignment.face_reader import ProgressCallback
 from tf_sphereface.commands.console import (
     HelpFormatter,
     add_json_option,
@@ -19,7 +17,7 @@ from tf_sphereface.commands.console import (
     error_console,
     existing_file,
     output_file,
-    progress,
+    progress_bar,
 )
 from tf_sphereface.commands.eval.report_options import add_report_option, write_report_options
 
@@ -130,23 +128,47 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def open_model(args: argparse.Namespace) -> Any:
-    """Open MODEL as the options say: an embedder, or stored embeddings."""
-    from tf_sphereface.eval.scoring.precomputed import open_model as open_any
+def run_protocol(
+    args: argparse.Namespace,
+    evaluate: Callable[..., Any],
+    *inputs: Any,
+    unit: str = "images",
+    **options: Any,
+) -> int:
+    """Open MODEL, run a protocol under a progress bar, and write and print the result.
 
-    return open_any(args.model, batch_size=args.batch_size, threads=args.threads)
+    Args:
+        args: the parsed arguments.
+        evaluate: the protocol, called with the model, `inputs` and keyword arguments.
+        *inputs: of the protocol.
+        unit: what is embedded.
+        **options: of the protocol, beside those that all protocols share.
+
+    Returns:
+        The exit code.
+    """
+    from tf_sphereface.eval.scoring.sources import open_embedder
+
+    embedding = embedding_options(args)
+    model = open_embedder(args.model, embedding)
+    with progress_bar(f"embedding {unit}") as show:
+        result = evaluate(
+            model, *inputs, flip=embedding.flip, cache=embedding.cache, progress=show, **options
+        )
+    return finish(args, result)
 
 
-@contextlib.contextmanager
-def shown_progress(unit: str) -> Iterator[ProgressCallback]:
-    """Show a bar on stderr; yields what a protocol takes as `progress`."""
-    with progress() as bars:
-        task = bars.add_task(f"embedding {unit}", total=None)
+def embedding_options(args: argparse.Namespace, **options: Any) -> Any:
+    """Return the `EmbeddingOptions` that all protocols share, with others beside them."""
+    from tf_sphereface.eval.scoring.sources import EmbeddingOptions
 
-        def show(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total)
-
-        yield show
+    return EmbeddingOptions(
+        flip=not args.no_flip,
+        batch_size=args.batch_size,
+        cache=args.cache,
+        threads=args.threads,
+        **options,
+    )
 
 
 def finish(args: argparse.Namespace, result: Any) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.eval.measures.angles import norms_of
+
 MEMORY = 2**28  # bytes that the blocks of a comparison may take together
 TIE = 1e-12  # cosines in float64 that differ by less are equal: 512 products round to 1e-15
 COLLECT = 2**20  # scores that are sorted at once
@@ -24,8 +26,7 @@ def unit_rows(vectors: NDArray[np.floating], name: str) -> NDArray[np.float64]:
         ValueError: one of them is zero or not finite.
     """
     rows = np.asarray(vectors, np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)).ravel())
+    norms, bad = norms_of(rows)
     if len(bad):
         raise ValueError(
             f"{name} must be finite and not zero. Received: row {bad[0]} (counted from 0 in its "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.eval.report import figures
 from tf_sphereface.eval.report.figures import GENUINE, IMPOSTOR
 from tf_sphereface.eval.report.provenance import FULL_SIZE
@@ -207,7 +207,7 @@ def _limit(error: dict[str, Any]) -> str:
         return "none"
     if error["angle_degrees"] is None:
         return f"{threshold:.4f}"
-    return f"{math.degrees(math.acos(min(1.0, max(-1.0, threshold)))):.1f}°"
+    return f"{degrees(threshold):.1f}°"
 
 
 def _pictures(error: dict[str, Any], picture: Picture | None) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ def result_to_dict(result: VerificationResult) -> dict[str, Any]:
             {
                 "fold": int(fold),
                 "accuracy": float(accuracy),
-                "threshold": float(threshold) if math.isfinite(threshold) else None,
+                "threshold": _finite(float(threshold)),
             }
             for fold, accuracy, threshold in zip(
                 result.fold_ids, result.fold_accuracies, result.thresholds, strict=True
