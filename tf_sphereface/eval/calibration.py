@@ -22,7 +22,7 @@ from tf_sphereface.eval.protocol import existing_folder
 from tf_sphereface.eval.report.provenance import images_sha256
 from tf_sphereface.eval.scoring.score_pairs import Flip, cosines, verification_vectors_of_files
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions
-from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.utils.checks import check_choice, check_number
 from tf_sphereface.utils.files import sha256_file
 from tf_sphereface.utils.messages import ProgressCallback
 
@@ -128,23 +128,22 @@ def calibrate(
         ValueError: fewer than `10 / far` impostor pairs or 20 people; images that cannot be used;
             an argument out of range; scores so equal that no threshold keeps to the rate.
     """
-    if not 0.0 < far < 1.0:
-        raise ValueError(f"far must be in (0, 1). Received: {far}")
+    check_number("far", far, 0.0, 1.0, open_low=True)
     root = existing_folder("images", images)
     model = load_embedder(embedder)
     flip = _flip_of(model, flip)
     rng = np.random.default_rng(seed)
     names, left, right, same = _choose(root, pairs, max_pairs, rng)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
-    _check(int(np.sum(~same)), len(people), far, max_pairs)
-    digest = sha256_file(model.path) if model.path else None
+    _check_counts(int(np.sum(~same)), len(people), far, max_pairs)
+    digest = sha256_file(model.path) if model.path else None  # before the work
     options = EmbeddingOptions(flip != "none", landmarks, progress=progress)
     vectors = verification_vectors_of_files(model, root, names, options, flip)
     scores = cosines(np.asarray(vectors, np.float64), left, right)
 
-    impostor = np.flatnonzero(~same)
+    genuine, impostor = np.flatnonzero(same), np.flatnonzero(~same)
     impostor = impostor[np.argsort(-scores[impostor], kind="stable")]
-    falling, genuine = scores[impostor], np.flatnonzero(same)
+    falling = scores[impostor]
     threshold, measured = _threshold(falling, far)
     resampled = _bootstrap(
         falling,
@@ -154,15 +153,15 @@ def calibrate(
         (far, threshold, len(people)),
         rng,
     )
-    accepted = float(np.mean(scores[genuine] >= threshold)) if len(genuine) else None
+    tar = float(np.mean(scores[genuine] >= threshold)) if len(genuine) else None
     return Calibration(
         threshold=threshold,
         threshold_interval=_interval(resampled[0]),
         far=far,
         measured_far=measured,
         far_interval=_interval(resampled[1]),
-        tar=accepted,
-        tar_interval=None if accepted is None else _interval(resampled[2]),
+        tar=tar,
+        tar_interval=None if tar is None else _interval(resampled[2]),
         impostor_pairs=len(impostor),
         genuine_pairs=len(genuine),
         people=len(people),
@@ -242,7 +241,7 @@ def _choose(
     return names, left[chosen], right[chosen], same[chosen]
 
 
-def _check(impostors: int, people: int, far: float, max_pairs: int) -> None:
+def _check_counts(impostors: int, people: int, far: float, max_pairs: int) -> None:
     reason = unsupported(far, impostors)
     if reason:
         more = f"; max_pairs is {max_pairs:,}" if impostors == max_pairs else ""

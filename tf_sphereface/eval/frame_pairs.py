@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.eval import verification
 from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.scoring.score_pairs import (
     VerificationTable,
     check_embeddings,
-    evaluate_scores,
     join_sides,
 )
 from tf_sphereface.eval.scoring.sources import EmbeddingSource
@@ -100,7 +100,7 @@ def verify_frame_pairs(
         for flip, part in parts.items():
             plain, centred = _scores(part, rows, pairs.folds)
             for mean, scores in (("plain", plain), ("mean_subtracted", centred)):
-                table[flip, mean] = evaluate_scores(
+                table[flip, mean] = verification.evaluate(
                     scores, pairs.is_same, pairs.folds, search=search
                 )
         del vectors, parts, part  # before the file that they map

@@ -6,6 +6,9 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tf_sphereface.embedder.embedder import Embedder
 from tf_sphereface.eval.measures.checks import check_protocol
 from tf_sphereface.eval.measures.thresholds import Search
@@ -84,11 +87,25 @@ def verify_images(
     """Embed the images of `pairs`, each once, and score the pairs.
 
     Returns:
-        What `verify_embeddings` returns, and how many images there are.
+        The table, and how many images there are.
     """
-    names, left, right = pairs.images()
+    names = pairs.images()[0]
     plain, mirrored = embed_all(embedding_source(model, root, options), names, options.progress)
-    scored = verify_embeddings(
+    scored = verify_items(pairs, plain, mirrored, test_fold=test_fold, search=search)
+    return scored, len(names)
+
+
+def verify_items(
+    pairs: Pairs,
+    plain: NDArray[np.floating],
+    mirrored: NDArray[np.floating] | None,
+    *,
+    test_fold: int | None = None,
+    search: Search = "exact",
+) -> VerificationTable:
+    """Score pairs of images or videos whose embeddings have the order of `pairs.images()`."""
+    names, left, right = pairs.images()
+    return verify_embeddings(
         plain,
         mirrored,
         left,
@@ -96,11 +113,10 @@ def verify_images(
         pairs.is_same,
         pairs.folds,
         names=names,
-        labels=people(names),
+        labels=[name.split("/")[0] for name in names],  # the first folder is the person
         test_fold=test_fold,
         search=search,
     )
-    return scored, len(names)
 
 
 def describe(pairs: Pairs, items: str, flip: str, thresholds: str) -> str:
@@ -146,11 +162,6 @@ def on_grid(search: Search) -> str:
 def alignment_note(options: EmbeddingOptions) -> str:
     """Return whether images were aligned here as a sentence, with a space before it."""
     return "" if options.landmarks is None else " Aligned by the given landmarks."
-
-
-def people(names: list[str]) -> list[str]:
-    """Return who is in each image or video: the first folder of its path."""
-    return [name.split("/")[0] for name in names]
 
 
 def existing_folder(argument: str, path: str | os.PathLike[str]) -> Path:

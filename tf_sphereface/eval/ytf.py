@@ -22,15 +22,16 @@ from tf_sphereface.eval.protocol import (
     describe,
     existing_folder,
     over_folds,
-    people,
+    verify_items,
 )
-from tf_sphereface.eval.scoring.score_pairs import check_embeddings, verify_embeddings
+from tf_sphereface.eval.scoring.score_pairs import check_embeddings
 from tf_sphereface.eval.scoring.sources import (
     EmbeddingOptions,
     EmbeddingSource,
     embedding_source,
     open_embedder,
 )
+from tf_sphereface.utils.checks import check_choice, check_integer
 from tf_sphereface.utils.messages import ProgressCallback
 
 Pooling = Literal["mean", "mean_normalized", "best_frame", "frame_pairs"]
@@ -136,21 +137,18 @@ def evaluate(
         ValueError: videos are missing or empty, frames cannot be used (all are listed), or
             `splits` is malformed.
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}. Received: {pooling!r}")
-    if max_frames is not None and max_frames < 1:
-        raise ValueError(f"max_frames must be at least 1. Received: {max_frames}")
-    if frame_pairs < 1:
-        raise ValueError(f"frame_pairs must be at least 1. Received: {frame_pairs}")
+    check_choice("pooling", pooling, tuple(POOLINGS))
+    if max_frames is not None:
+        check_integer("max_frames", max_frames, 1)
+    check_integer("frame_pairs", frame_pairs, 1)
     root = None if frames is None else existing_folder("frames", frames)
     pairs = splits if isinstance(splits, Pairs) else read_splits(splits)
     check_protocol(pairs.is_same, pairs.folds, search)
     options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
     model = open_embedder(embedder, options)
     source = embedding_source(model, root, options, "frames")
-    videos, left, right = pairs.images()
-    listed = _stored_frames(model, videos) if root is None else _list_frames(root, videos)
-    files = {video: _sample(names, max_frames) for video, names in listed.items()}
+    videos = pairs.images()[0]
+    files = _frames_of(videos, model, root, max_frames)
     count = sum(len(names) for names in files.values())
     if pooling == "frame_pairs":
         scored, count = verify_frame_pairs(
@@ -158,32 +156,37 @@ def evaluate(
         )
     else:
         plain, mirrored = pool_videos(source, files, pooling, progress)
-        scored = verify_embeddings(
-            plain,
-            mirrored,
-            left,
-            right,
-            pairs.is_same,
-            pairs.folds,
-            names=videos,
-            labels=people(videos),
-            search=search,
-        )
-    items = (
-        f"{len(videos):,} videos ({count:,} frames) in the {pairs.num_folds} folds of splits.txt"
-    )
-    measured = describe(pairs, items, scored.headline_key[0], over_folds(pairs, search))
-    drawn = f" {frame_pairs} frame pairs a pair of videos, seed {seed}."
-    sampled = f" At most {max_frames} frames of a video, evenly spaced." if max_frames else ""
+        scored = verify_items(pairs, plain, mirrored, search=search)
+    sentences = [
+        describe(
+            pairs,
+            f"{len(videos):,} videos ({count:,} frames) in the {pairs.num_folds} folds of "
+            "splits.txt",
+            scored.headline_key[0],
+            over_folds(pairs, search),
+        ),
+        POOLINGS[pooling],
+    ]
+    if pooling == "frame_pairs":
+        sentences.append(f"{frame_pairs} frame pairs per pair of videos, seed {seed}.")
+    if max_frames is not None:
+        sentences.append(f"At most {max_frames} frames of a video, evenly spaced.")
     return ProtocolResult(
         table=scored.table,
         name="ytf",
-        protocol=f"{measured} {POOLINGS[pooling]}{drawn if pooling == 'frame_pairs' else ''}"
-        + sampled,
+        protocol=" ".join(sentences),
         embedder=model,
         pairs=pairs,
         num_items=len(videos),
     )
+
+
+def _frames_of(
+    videos: list[str], model: Any, root: Path | None, max_frames: int | None
+) -> dict[str, list[str]]:
+    """Return video -> names of the frames to take, from the folder or the stored embeddings."""
+    frames = _stored_frames(model, videos) if root is None else _list_frames(root, videos)
+    return {video: _sample(names, max_frames) for video, names in frames.items()}
 
 
 def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from tf_sphereface.commands.console import (
     HelpFormatter,
@@ -177,16 +174,11 @@ def finish(args: argparse.Namespace, result: Any) -> int:
     from tf_sphereface.eval.report import tables
 
     values = tables.to_dict(result)
-    intervals = None
     if args.bootstrap:
-        found = result.headline
-        intervals = verification.bootstrap(found.scores, found.is_same, repeats=args.bootstrap)
-        values["headline"]["bootstrap"] = {
-            **dataclasses.asdict(intervals),
-            "tar_at_far": [
-                {"far": far, "interval": pair} for far, pair in intervals.tar_at_far.items()
-            ],
-        }
+        headline = result.headline
+        values["headline"]["bootstrap"] = tables.bootstrap_to_dict(
+            verification.bootstrap(headline.scores, headline.is_same, repeats=args.bootstrap)
+        )
     try:  # first: a closed pipe must not lose it
         write_report_options(args, result, values)
         if getattr(args, "write_scores", None) is not None:
@@ -194,19 +186,6 @@ def finish(args: argparse.Namespace, result: Any) -> int:
             error_console.print(f"wrote {args.write_scores}", highlight=False)
     finally:  # nor a file that cannot be written the table
         tables.print_result(result, console)
-        if intervals is not None:
-            console.print(bootstrap_table(intervals))
+        if args.bootstrap:
+            console.print(tables.bootstrap_table(values["headline"]["bootstrap"]))
     return 0
-
-
-def bootstrap_table(intervals: Any) -> Table:
-    """Show bootstrap intervals, in percent."""
-    title = f"{100 * intervals.confidence:g} % intervals, pairs drawn {intervals.repeats:,} times"
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    rows = {"AUC": intervals.auc, "EER": intervals.eer}
-    rows |= {f"TAR at FAR {far:g}": pair for far, pair in intervals.tar_at_far.items() if pair}
-    for name, (low, high) in rows.items():
-        table.add_row(name, f"{100 * low:.2f} to {100 * high:.2f}")
-    return table

@@ -15,7 +15,7 @@ from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.eval.report import figures
 from tf_sphereface.eval.report.figures import GENUINE, IMPOSTOR
 from tf_sphereface.eval.report.provenance import FULL_SIZE
-from tf_sphereface.eval.report.tables import FLIPS, MEANS
+from tf_sphereface.eval.report.tables import FLIPS, MEANS, bootstrap_rows
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.optional import require
 
@@ -97,14 +97,8 @@ def _bootstrap(headline: dict[str, Any]) -> dict[str, Any] | None:
     found = headline.get("bootstrap")
     if found is None:
         return None
-    rows = [("AUC", *found["auc"]), ("EER", *found["eer"])]
-    rows += [
-        (f"TAR at FAR {row['far']:g}", *row["interval"])
-        for row in found["tar_at_far"]
-        if row["interval"] is not None
-    ]
     share = f"{100 * found['confidence']:g} %"
-    return {"rows": rows, "share": share, "repeats": found["repeats"]}
+    return {"rows": bootstrap_rows(found), "share": share, "repeats": found["repeats"]}
 
 
 def _cards(contents: dict[str, Any]) -> list[tuple[str, str]]:

@@ -209,37 +209,25 @@ def verify_embeddings(
         fisher = _fisher(vectors, labels)
         scores = cosines(vectors, left, right)
         centred = mean_subtracted_cosines(vectors, left, right, fold_of)
-        table[flip, "plain"] = evaluate_scores(
+        table[flip, "plain"] = _evaluate(
             scores, is_same, fold_of, test_fold, search=search, angular_fisher_score=fisher
         )
-        table[flip, "mean_subtracted"] = evaluate_scores(
+        table[flip, "mean_subtracted"] = _evaluate(
             centred, is_same, fold_of, test_fold, search=search
         )
     return VerificationTable(table)
 
 
-def evaluate_scores(
+def _evaluate(
     scores: NDArray[np.float64],
     is_same: ArrayLike,
     folds: NDArray[np.int64],
-    test_fold: int | None = None,
+    test_fold: int | None,
     *,
-    search: Search = "exact",
+    search: Search,
     angular_fisher_score: float | None = None,
 ) -> VerificationResult:
-    """Evaluate all folds, or one fold with the threshold that the others choose.
-
-    Args:
-        scores: (pairs,) or (number of folds, pairs), as for `verification.evaluate`.
-        is_same: (pairs,) bool.
-        folds: (pairs,) int.
-        test_fold: as for `verify_embeddings`.
-        search: as for `verification.evaluate`.
-        angular_fisher_score: kept in the result.
-
-    Raises:
-        ValueError: what `verification.evaluate` refuses.
-    """
+    """Evaluate all folds, or one fold with the threshold that the others choose."""
     if test_fold is None:
         return verification.evaluate(
             scores, is_same, folds, search=search, angular_fisher_score=angular_fisher_score
