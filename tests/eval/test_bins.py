@@ -71,7 +71,7 @@ def test_what_is_written_is_read_and_by_plain_pickle_too(tmp_path):
     assert (found.images, found.is_same.tolist()) == (IMAGES, SAME)
     with path.open("rb") as file:
         assert pickle.load(file, encoding="bytes") == (IMAGES, SAME)
-    with pytest.raises(ValueError, match="two a pair"):
+    with pytest.raises(ValueError, match="two per pair"):
         write_bin(path, IMAGES[:-1], SAME)
 
 

@@ -42,7 +42,7 @@ class BinSet:
     """What a `.bin` file holds.
 
     Attributes:
-        images: encoded images (JPEG or PNG), two a pair: 2 k and 2 k + 1 are pair k.
+        images: encoded images (JPEG or PNG), two per pair: 2 k and 2 k + 1 are pair k.
         is_same: bool (pairs,).
     """
 
@@ -113,11 +113,11 @@ def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], is_same: Ar
 
     Args:
         path: where.
-        images: encoded images, two a pair.
+        images: encoded images, two per pair.
         is_same: (pairs,) bool.
 
     Raises:
-        ValueError: not two images a pair.
+        ValueError: not two images per pair.
 
     Example:
 
@@ -128,7 +128,7 @@ def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], is_same: Ar
     same = np.asarray(is_same, bool)
     if same.ndim != 1 or len(images) != 2 * len(same):
         raise ValueError(
-            f"images must be two a pair. Received: {len(images)} images and {same.shape} labels"
+            f"images must be two per pair. Received: {len(images)} images and {same.shape} labels"
         )
     with atomic_path(path) as temporary:
         temporary.write_bytes(pickle.dumps(([bytes(i) for i in images], same.tolist()), protocol=4))
@@ -193,7 +193,7 @@ def evaluate(
     insightface's own coarser search gives is in the result too.
 
     Args:
-        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (see `precomputed`),
+        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (`StoredEmbeddings`),
             named by the image's number in the file, `"0"` and on.
         path: the `.bin` file, or what `read_bin` returned.
         flip: whether mirror images are embedded and added.

@@ -56,7 +56,7 @@ def evaluate(
 
     Args:
         embedder: what `load_embedder` takes: a file, a Keras model, or an `Embedder`. Or a `.npz`
-            file of embeddings (see `precomputed`), named as in the pairs: `NAME/NAME_0001.jpg`.
+            file of embeddings (`StoredEmbeddings`), named as in the pairs: `NAME/NAME_0001.jpg`.
         images: the folder that holds `NAME/NAME_0001.jpg`; None with stored embeddings.
         pairs: LFW's `pairs.txt`, or what `read_pairs` returned.
         landmarks: a landmark file, or relative path -> (5, 2) points, by which the images are

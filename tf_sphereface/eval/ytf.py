@@ -110,7 +110,7 @@ def evaluate(
     At most 256 frames are in memory at a time, whatever the length of the videos.
 
     Args:
-        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (see `precomputed`),
+        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (`StoredEmbeddings`),
             named `person/video/frame.jpg`, or `person/video` where they are pooled already.
         frames: the folder that holds `person/video/frame.jpg`; None with stored embeddings.
         splits: `splits.txt`, or what `read_splits` returned.

@@ -38,7 +38,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "model", type=existing_file, metavar="MODEL", help="a .keras, .tflite or .onnx file"
     )
-    parser.add_argument("images", type=existing_dir, metavar="DIR", help="one folder a person")
+    parser.add_argument("images", type=existing_dir, metavar="DIR", help="one folder per person")
     parser.add_argument(
         "--far", type=float, default=1e-2, metavar="RATE", help="false accept rate, a fraction"
     )

@@ -16,7 +16,9 @@ from tf_sphereface.commands.eval.shared import (
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
     parser = add_protocol(protocols, "folder", "random pairs of a folder of identity folders", run)
-    parser.add_argument("root", type=existing_dir, metavar="DIR", help="holds one folder a person")
+    parser.add_argument(
+        "root", type=existing_dir, metavar="DIR", help="holds one folder per person"
+    )
     parser.add_argument(
         "--pairs-per-fold", type=int, default=300, metavar="N", help="of each class, at most"
     )

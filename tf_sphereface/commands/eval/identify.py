@@ -29,7 +29,9 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         run,
         verifies=False,
     )
-    parser.add_argument("root", type=existing_dir, metavar="DIR", help="holds one folder a person")
+    parser.add_argument(
+        "root", type=existing_dir, metavar="DIR", help="holds one folder per person"
+    )
     parser.add_argument(
         "--distractors",
         type=Path,
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     names = [file for files in people.values() for file in files]
     if not names:
         raise CommandError(
-            f"DIR must hold one folder of images a person. Received: {args.root}, which holds none"
+            f"DIR must hold one folder of images per person. Received: {args.root} with none in it"
         )
     labels = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
     vectors = _embed(args, model, args.root, names, args.landmarks)

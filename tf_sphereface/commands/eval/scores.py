@@ -26,7 +26,7 @@ from tf_sphereface.commands.eval.shared import (
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     """Declare the subcommands."""
-    summary = "a file of scores: a line a pair, with its label and fold, or in a list's order"
+    summary = "a file of scores: one line per pair, with its label and fold, or in a list's order"
     parser = protocols.add_parser(
         "scores", help=summary, description=summary, formatter_class=HelpFormatter
     )

@@ -74,7 +74,7 @@ def add_protocol(
         "--write-scores",
         type=output_file,
         metavar="FILE",
-        help="the headline's scores, a line a pair, for the commands scores and compare",
+        help="the headline's scores, one line per pair, for the commands scores and compare",
     )
     add_result_options(parser)
     return parser

@@ -17,7 +17,7 @@ DRAWS = {"frame_pairs": 100, "seed": 0}  # of --pooling frame_pairs, unless give
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
-    parser = add_protocol(protocols, "ytf", "YouTube Faces: one pooled embedding a video", run)
+    parser = add_protocol(protocols, "ytf", "YouTube Faces: one pooled embedding per video", run)
     parser.add_argument(
         "--frames",
         type=existing_dir,

@@ -52,7 +52,7 @@ def open_set(
     """Search probes in a gallery: some are in it, some are not (BLUFR's DIR at FAR, IJB's TPIR).
 
     Args:
-        gallery: (m, d), one entry a person or several; of these the best counts.
+        gallery: (m, d), one entry per person or several, of which the best counts.
         gallery_labels: (m,) who each shows.
         probes: (n, d).
         probe_labels: (n,); who is not in the gallery is an impostor probe.
