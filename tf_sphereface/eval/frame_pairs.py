@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -118,23 +118,45 @@ def _embed(
     width = source.embedding_dim * (2 if source.flip else 1)
     vectors = np.memmap(path, np.float32, "w+", shape=(total, width))
     at = 0
+    for _, plain, mirrored in stream_videos(source, chosen, progress):
+        vectors[at : at + len(plain)] = join_sides(plain, mirrored, "concat")
+        at += len(plain)
+    return vectors
+
+
+def stream_videos(
+    source: EmbeddingSource, files: Files, progress: ProgressCallback | None
+) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32] | None]]:
+    """Embed the frames of videos, at most 256 in memory at a time.
+
+    Args:
+        source: where the frames' embeddings come from; closed at the end.
+        files: video -> names of its frames.
+        progress: called with (videos done, videos in all).
+
+    Yields:
+        The number of the video, and embeddings of some of its frames, (k, embedding_dim), and of
+        their mirror images or None.
+
+    Raises:
+        ValueError: frames cannot be used (all are listed), or an embedding is zero or not finite
+            (its frame is named; in a mean it would go unseen).
+    """
     try:
-        for done, names in enumerate(chosen.values(), start=1):
-            seen = 0
+        for video, names in enumerate(files.values()):
+            at = 0
             for plain, mirrored in source.stream(names):
-                joined = join_sides(plain, mirrored, "concat")
+                part = names[at : at + len(plain)]
                 for side in (plain, mirrored):
                     if side is not None:
-                        check_embeddings(side, names[seen : seen + len(side)], count=False)
-                seen += len(plain)
-                vectors[at : at + len(joined)] = joined
-                at += len(joined)
+                        check_embeddings(side, part, count=False)
+                at += len(plain)
+                yield video, plain, mirrored
             if progress is not None:
-                progress(done, len(chosen))
+                progress(video + 1, len(files))
     finally:
         source.close()
-    source.check(total)
-    return vectors
+    source.check(sum(map(len, files.values())))
 
 
 def _scores(

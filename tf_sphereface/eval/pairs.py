@@ -63,10 +63,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
             first line; the file and the line are named.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in LFW's pairs format: {error}") from error
+    lines = read_lines(path, "in LFW's pairs format")
     while lines and not lines[-1].strip():
         lines.pop()
     folds, per_class = _header(path, lines)
@@ -90,6 +87,14 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         left.append(pair[0])
         right.append(pair[1])
     return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * per_class))
+
+
+def read_lines(path: Path, form: str) -> list[str]:
+    """Return the lines of a text file, or raise a ValueError that names it and its form."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file {form}: {error}") from error
 
 
 def _header(path: Path, lines: list[str]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tf_sphereface.eval import verification
 from tf_sphereface.eval.measures.thresholds import Search
-from tf_sphereface.eval.pairs import Pairs
+from tf_sphereface.eval.pairs import Pairs, read_lines
 from tf_sphereface.eval.protocol import ProtocolResult, count_in_words, over_folds
 from tf_sphereface.eval.scoring.precomputed import StoredScores
 from tf_sphereface.utils.files import atomic_path
@@ -94,11 +94,7 @@ def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs]:
     folds: list[int] = []
     left: list[str] = []
     right: list[str] = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file of scores: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "of scores"), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         sign = next((sign for sign in "\t," if sign in line), None)

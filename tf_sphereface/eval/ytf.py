@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from tf_sphereface.alignment.face_reader import Landmarks, Problems
 from tf_sphereface.eval.folder import image_names
-from tf_sphereface.eval.frame_pairs import verify_frame_pairs
+from tf_sphereface.eval.frame_pairs import stream_videos, verify_frame_pairs
 from tf_sphereface.eval.measures.checks import check_protocol
 from tf_sphereface.eval.measures.thresholds import Search
-from tf_sphereface.eval.pairs import Pairs
+from tf_sphereface.eval.pairs import Pairs, read_lines
 from tf_sphereface.eval.protocol import (
     ProtocolResult,
     describe,
@@ -24,7 +24,6 @@ from tf_sphereface.eval.protocol import (
     over_folds,
     verify_items,
 )
-from tf_sphereface.eval.scoring.score_pairs import check_embeddings
 from tf_sphereface.eval.scoring.sources import (
     EmbeddingOptions,
     EmbeddingSource,
@@ -67,11 +66,7 @@ def read_splits(path: str | os.PathLike[str]) -> Pairs:
     is_same: list[bool] = []
     folds: list[int] = []
     seen: dict[tuple[str, str], int] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in the form of splits.txt: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "in the form of splits.txt"), start=1):
         if not line.strip():
             continue
         fold, first, second, same = _split(path, number, line)
@@ -278,35 +273,23 @@ def pool_videos(
         float64 (videos, embedding_dim), and that of the mirror images or None.
 
     Raises:
-        ValueError: frames cannot be used (all are listed); an embedding is zero or not finite (its
-            frame is named); or the best frame is asked for and all
-            embeddings have one length.
+        ValueError: what `stream_videos` refuses, or the best frame is asked for and all embeddings
+            have one length.
     """
     pooled = np.zeros((2 if source.flip else 1, len(files), source.embedding_dim))
     longest = np.full(len(files), -1.0)
     shortest = np.inf
-    try:
-        for i, names in enumerate(files.values()):
-            at = 0
-            for piece in source.stream(names):
-                sides = [np.asarray(side, np.float64) for side in piece if side is not None]
-                for side in sides:  # in a mean a frame without a direction would go unseen
-                    check_embeddings(side, names[at : at + len(side)], count=False)
-                at += len(sides[0])
-                norms = np.linalg.norm(sides[0], axis=1)
-                if pooling == "best_frame":
-                    best = int(np.argmax(norms))
-                    shortest = min(shortest, float(np.min(norms)))
-                    if norms[best] > longest[i]:
-                        longest[i] = norms[best]
-                        pooled[:, i] = [side[best] for side in sides]
-                else:
-                    pooled[:, i] += [_sum(side, pooling) for side in sides]
-            if progress is not None:
-                progress(i + 1, len(files))
-    finally:
-        source.close()
-    source.check(sum(map(len, files.values())))
+    for i, *sides in stream_videos(source, files, progress):
+        vectors = [np.asarray(side, np.float64) for side in sides if side is not None]
+        if pooling == "best_frame":
+            norms = np.linalg.norm(vectors[0], axis=1)
+            best = int(np.argmax(norms))
+            shortest = min(shortest, float(np.min(norms)))
+            if norms[best] > longest[i]:
+                longest[i] = norms[best]
+                pooled[:, i] = [side[best] for side in vectors]
+        else:
+            pooled[:, i] += [_sum(side, pooling) for side in vectors]
     if pooling == "best_frame":
         if np.max(longest) - shortest <= ONE_LENGTH * np.max(longest):
             raise ValueError(
