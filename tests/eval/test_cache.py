@@ -1,4 +1,4 @@
-"""Embeddings are computed once an image, kept by content, and found again after a kill."""
+"""Embeddings are computed once per image, kept by content, and found again after a kill."""
 
 from __future__ import annotations
 

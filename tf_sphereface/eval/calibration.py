@@ -103,7 +103,7 @@ def calibrate(
 ) -> Calibration:
     """Choose the threshold for a false accept rate.
 
-    It is the middle between two neighbouring impostor scores, the lowest with which the share of
+    It is the middle between two neighboring impostor scores, the lowest with which the share of
     accepted impostor pairs is at most `far`. Take people whom the model was not trained on, and do
     not evaluate the threshold on them again.
 
@@ -283,19 +283,19 @@ def _bootstrap(
     """
     far, threshold, people = settings
     first_below = int(np.searchsorted(-falling, -threshold, side="right"))
-    found = np.full((3, RESAMPLES), np.nan)
+    figures = np.full((3, RESAMPLES), np.nan)
     for k in range(RESAMPLES):
         times = np.bincount(rng.integers(0, people, people), minlength=people)
         sums = np.cumsum(times[impostors[0]] * times[impostors[1]])
         if sums[-1]:
             at = int(np.searchsorted(sums, far * sums[-1] * (1 + 1e-12), side="right"))
             at = min(max(at, 1), len(falling) - 1)
-            found[0, k] = (falling[at - 1] + falling[at]) / 2
-            found[1, k] = sums[first_below - 1] / sums[-1]
+            figures[0, k] = (falling[at - 1] + falling[at]) / 2
+            figures[1, k] = sums[first_below - 1] / sums[-1]
         weights = times[owners]
         if weights.sum():
-            found[2, k] = np.sum(weights * accepted) / weights.sum()
-    return found
+            figures[2, k] = np.sum(weights * accepted) / weights.sum()
+    return figures
 
 
 def _interval(values: NDArray[np.float64]) -> Interval:

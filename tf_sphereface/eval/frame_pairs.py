@@ -98,8 +98,8 @@ def verify_frame_pairs(
         parts = {"none": vectors[:, :dim], **({"flip": vectors} if source.flip else {})}
         table = {}
         for flip, part in parts.items():
-            plain, centred = _scores(part, rows, pairs.folds)
-            for mean, scores in (("plain", plain), ("mean_subtracted", centred)):
+            plain, centered = _scores(part, rows, pairs.folds)
+            for mean, scores in (("plain", plain), ("mean_subtracted", centered)):
                 table[flip, mean] = verification.evaluate(
                     scores, pairs.is_same, pairs.folds, search=search
                 )
@@ -187,13 +187,13 @@ def _scores(
         along[begin : begin + _BLOCK] = block @ means.T
     left, right = rows[..., 0], rows[..., 1]
     plain = _mean_cosine(products, norms[left], norms[right])
-    centred = np.empty((len(ids), len(rows)))
+    centered = np.empty((len(ids), len(rows)))
     for k in range(len(ids)):
         own = means[k] @ means[k]
         moved = norms - 2 * along[:, k] + own
         cross = products - along[left, k] - along[right, k] + own
-        centred[k] = _mean_cosine(cross, moved[left], moved[right])
-    return plain, centred
+        centered[k] = _mean_cosine(cross, moved[left], moved[right])
+    return plain, centered
 
 
 def _mean_cosine(

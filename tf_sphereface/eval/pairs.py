@@ -1,4 +1,4 @@
-"""LFW's pairs file: which images are compared, and in which fold."""
+"""Lists of pairs in folds, and the reader of LFW's pairs file."""
 
 from __future__ import annotations
 

@@ -73,12 +73,12 @@ def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    found, pairs = result.headline, result.pairs
+    headline, pairs = result.headline, result.pairs
     lines = ["# score\tlabel\tfold\tleft\tright"]
     for score, same, fold, left, right in zip(
-        found.scores.tolist(),
-        found.is_same.tolist(),
-        found.folds.tolist(),
+        headline.scores.tolist(),
+        headline.is_same.tolist(),
+        headline.folds.tolist(),
         pairs.left,
         pairs.right,
         strict=True,

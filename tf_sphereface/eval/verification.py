@@ -155,7 +155,7 @@ def evaluate(
     """Evaluate scored pairs by K-fold cross-validation of the threshold, and their ROC curve.
 
     For each fold the threshold that decides the other folds best is applied to it. Candidates are
-    the midpoints between neighbouring distinct scores; where several are equally good, their mean
+    the midpoints between neighboring distinct scores; where several are equally good, their mean
     is taken (which need not be one of them). Calling all pairs one person, or none, is considered
     where it is strictly better than every midpoint. A score that equals the threshold counts as
     wrong, whichever the pair, as in the SphereFace authors' script.

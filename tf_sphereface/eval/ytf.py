@@ -190,9 +190,9 @@ def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
     files = {}
     for video in videos:
         folder = root / video
-        found = image_names(folder) if folder.is_dir() else []
-        if found:
-            files[video] = [f"{video}/{name}" for name in sorted(found, key=_natural)]
+        images = image_names(folder) if folder.is_dir() else []
+        if images:
+            files[video] = [f"{video}/{name}" for name in sorted(images, key=_natural)]
         else:
             problems.add(video, "missing" if not folder.is_dir() else "no frames in it")
     problems.raise_if_any(len(videos), root)

@@ -86,9 +86,9 @@ def run(args: argparse.Namespace) -> int:
     tables = []
     if args.distractors is not None:
         others = _distractors(args, model)
-        found = identification.with_distractors(vectors, labels, others, seed=args.seed)
-        values["distractors"] = distractors_to_dict(found)
-        tables.append(_rank_table(found))
+        result = identification.with_distractors(vectors, labels, others, seed=args.seed)
+        values["distractors"] = distractors_to_dict(result)
+        tables.append(_rank_table(result))
     if args.trials > 0:
         trials = identification.blufr(vectors, labels, trials=args.trials, seed=args.seed)
         values["blufr"] = blufr_to_dict(trials)
@@ -158,22 +158,22 @@ def rates_to_list(rates: Any) -> list[dict[str, Any]]:
     ]
 
 
-def distractors_to_dict(found: Any) -> dict[str, Any]:
+def distractors_to_dict(result: Any) -> dict[str, Any]:
     """Return a `DistractorResult` as plain values."""
     return {
-        "searches": found.num_searches,
-        "people": found.num_people,
+        "searches": result.num_searches,
+        "people": result.num_people,
         "rates": [
             {"distractors": size, **{f"rank_{rank}": rate for rank, rate in ranks.items()}}
-            for size, ranks in found.rates.items()
+            for size, ranks in result.rates.items()
         ],
-        "genuine": found.verification.num_genuine,
-        "impostor": found.verification.num_impostor,
-        "tar_at_far": rates_to_list(found.verification),
+        "genuine": result.verification.num_genuine,
+        "impostor": result.verification.num_impostor,
+        "tar_at_far": rates_to_list(result.verification),
     }
 
 
-def blufr_to_dict(found: Any) -> dict[str, Any]:
+def blufr_to_dict(result: Any) -> dict[str, Any]:
     """Return a `BLUFRResult` as plain values."""
 
     def summed(rates: dict[float, Any], reasons: dict[float, str]) -> list[dict[str, Any]]:
@@ -188,12 +188,12 @@ def blufr_to_dict(found: Any) -> dict[str, Any]:
             for far, pair in rates.items()
         ]
 
-    first = found.open_set[0]
+    first = result.open_set[0]
     return {
-        "vr_at_far": summed(found.vr_at_far, found.verification[0].reasons),
+        "vr_at_far": summed(result.vr_at_far, result.verification[0].reasons),
         "dir_at_far": [
             {"rank": rank, "rates": summed(rates, first.dir_at_far[rank].reasons)}
-            for rank, rates in found.dir_at_far.items()
+            for rank, rates in result.dir_at_far.items()
         ],
         "trials": [
             {
@@ -202,46 +202,46 @@ def blufr_to_dict(found: Any) -> dict[str, Any]:
                 "impostor_probes": trial.num_impostor,
                 "rates": {f"rank_{rank}": rate for rank, rate in trial.rates.items()},
             }
-            for trial in found.open_set
+            for trial in result.open_set
         ],
     }
 
 
-def _rank_table(found: Any) -> Any:
+def _rank_table(result: Any) -> Any:
     from rich.table import Table
 
-    size = max(found.rates)
+    size = max(result.rates)
     table = Table(
-        title=f"{found.num_searches:,} searches among up to {size:,} distractors, %",
+        title=f"{result.num_searches:,} searches among up to {size:,} distractors, %",
         title_justify="left",
     )
     table.add_column("distractors", justify="right")
-    for rank in found.rates[size]:
+    for rank in result.rates[size]:
         table.add_column(f"rank {rank}", justify="right")
-    for count, ranks in found.rates.items():
+    for count, ranks in result.rates.items():
         table.add_row(f"{count:,}", *(f"{100 * rate:.2f}" for rate in ranks.values()))
-    for far, rate in found.verification.rates.items():
-        text = found.verification.reasons[far] if rate is None else f"{100 * rate:.2f}"
+    for far, rate in result.verification.rates.items():
+        text = result.verification.reasons[far] if rate is None else f"{100 * rate:.2f}"
         table.add_row(f"TAR at FAR {far:g}", text)
     return table
 
 
-def _blufr_table(found: Any) -> Any:
+def _blufr_table(result: Any) -> Any:
     from rich.table import Table
 
     table = Table(
-        title=f"{len(found.open_set)} trials in BLUFR's manner: mean ± standard deviation, %",
+        title=f"{len(result.open_set)} trials in BLUFR's manner: mean ± standard deviation, %",
         title_justify="left",
     )
     table.add_column("FAR", justify="right")
     table.add_column("VR, all pairs", justify="right")
-    ranks = list(found.dir_at_far)
+    ranks = list(result.dir_at_far)
     for rank in ranks:
         table.add_column(f"DIR at rank {rank}", justify="right")
-    for far, verified in found.vr_at_far.items():
-        cells = [(verified, found.verification[0].reasons)]
+    for far, verified in result.vr_at_far.items():
+        cells = [(verified, result.verification[0].reasons)]
         cells += [
-            (found.dir_at_far[rank][far], found.open_set[0].dir_at_far[rank].reasons)
+            (result.dir_at_far[rank][far], result.open_set[0].dir_at_far[rank].reasons)
             for rank in ranks
         ]
         table.add_row(

@@ -1,4 +1,4 @@
-"""`--report FILE` and `--json FILE` of a subcommand: one content, twice."""
+"""The options `--report FILE` and `--json FILE`, and the writing of both."""
 
 from __future__ import annotations
 

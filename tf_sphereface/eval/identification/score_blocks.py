@@ -154,16 +154,16 @@ def _pass(blocks: Callable[[], Iterable[NDArray[np.float64]]], searches: list[_S
     collected: list[list[NDArray[np.float64]]] = [[] for _ in searches]
     counts = [np.zeros(_BINS, np.int64) for _ in searches]
     for scores in blocks():
-        for search, found, histogram in zip(searches, collected, counts, strict=True):
+        for search, parts, histogram in zip(searches, collected, counts, strict=True):
             part = search.inside(scores)
             if search.count <= COLLECT:
-                found.append(part)
+                parts.append(part)
             else:
                 scale = _BINS / (search.high - search.low)
                 histogram += np.bincount(_bins(part, search.low, scale), minlength=_BINS)
-    for search, found, histogram in zip(searches, collected, counts, strict=True):
+    for search, parts, histogram in zip(searches, collected, counts, strict=True):
         if search.count <= COLLECT:
-            search.value = float(np.sort(np.concatenate(found))[::-1][search.rank])
+            search.value = float(np.sort(np.concatenate(parts))[::-1][search.rank])
         elif search.high - search.low < TIE:  # one score, very often
             search.value = search.low
         else:

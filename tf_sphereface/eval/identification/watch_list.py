@@ -98,9 +98,9 @@ def open_set(
     strangers = np.clip(other[~known], -1.0, 1.0)
     dir_at_far = {}
     for rank in ranks:
-        found = np.where(better[known] < rank, mate[known], -np.inf)
+        scores = np.where(better[known] < rank, mate[known], -np.inf)
         dir_at_far[int(rank)] = rates_at_far(
-            found, lambda: [strangers], len(strangers), fars, "impostor probes"
+            scores, lambda: [strangers], len(strangers), fars, "impostor probes"
         )
     return OpenSetResult(
         rates={int(k): float(np.mean(better[known] < k)) for k in ranks},
@@ -248,12 +248,12 @@ def blufr(
         verification=verified,
         dir_at_far={
             int(rank): {
-                far: _mean_and_std([found.dir_at_far[rank].rates[far] for found in identified])
+                far: _mean_and_std([trial.dir_at_far[rank].rates[far] for trial in identified])
                 for far in fars
             }
             for rank in ranks
         },
-        vr_at_far={far: _mean_and_std([found.rates[far] for found in verified]) for far in fars},
+        vr_at_far={far: _mean_and_std([trial.rates[far] for trial in verified]) for far in fars},
     )
 
 

@@ -1,4 +1,4 @@
-"""Distributions of angles: between pairs, and around the centres of classes."""
+"""Distributions of angles: between pairs, and around the centers of classes."""
 
 from __future__ import annotations
 
@@ -134,10 +134,10 @@ def angular_fisher_score(embeddings: ArrayLike, labels: ArrayLike) -> float:
     starts = np.cumsum(counts) - counts
     means = np.add.reduceat(vectors[order], starts, axis=0) / counts[:, None]
     units = _unit(vectors, "an embedding")
-    centres = _unit(means, "the mean of a class")
+    centers = _unit(means, "the mean of a class")
     overall = _unit(vectors.mean(axis=0, keepdims=True), "the mean of all embeddings")
-    within = float(np.sum(np.maximum(1 - np.einsum("ij,ij->i", units, centres[index]), 0.0)))
-    between = float(np.sum(counts * np.maximum(1 - centres @ overall[0], 0.0)))
+    within = float(np.sum(np.maximum(1 - np.einsum("ij,ij->i", units, centers[index]), 0.0)))
+    between = float(np.sum(counts * np.maximum(1 - centers @ overall[0], 0.0)))
     # One point per class leaves nothing but rounding: 1e-15 per embedding.
     within = within if within > 1e-14 * len(vectors) else 0.0
     return within / between if between > 1e-14 * len(vectors) else float("inf")

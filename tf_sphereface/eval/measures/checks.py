@@ -1,4 +1,4 @@
-"""Checks of scored pairs and of labelled embeddings."""
+"""Checks of scored pairs and of labeled embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The threshold that decides given pairs best."""
+"""Searches for the threshold that decides given pairs best."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Search = Literal["exact", "grid"]
 
 
 def best_exact(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
-    """Return the mean of the best midpoints of neighbouring scores; `scores` ascend.
+    """Return the mean of the best midpoints of neighboring scores; `scores` ascend.
 
     Infinite where one answer for all pairs is strictly better than every midpoint.
     """

@@ -126,10 +126,10 @@ def _operating_point(values: dict[str, Any], headline: VerificationResult) -> di
     alike = _FLIPS.get(chosen["flip"]) == metadata.get("flip") and chosen["mean"] == "plain"
     if threshold is None or not alike:
         return None
-    found = {"threshold": threshold, "calibrated_far": metadata.get("threshold_far")}
+    point = {"threshold": threshold, "calibrated_far": metadata.get("threshold_far")}
     for name, same in (("far", False), ("tar", True)):
         scores = headline.scores[headline.is_same == same]
         accepted = int(np.sum(scores >= threshold))
-        found[name] = accepted / len(scores)
-        found[f"{name}_interval"] = list(clopper_pearson(accepted, len(scores)))
-    return found
+        point[name] = accepted / len(scores)
+        point[f"{name}_interval"] = list(clopper_pearson(accepted, len(scores)))
+    return point

@@ -16,7 +16,7 @@ from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.optional import require
 
 GENUINE, IMPOSTOR = "#1b7f79", "#c8553d"  # their lightness differs too
-_INK = "#0b0c0d"  # stands for the page's text colour, which is dark or light
+_INK = "#0b0c0d"  # stands for the page's text color, which is dark or light
 _SIZE = (4.2, 3.3)  # inches: on a phone the text then has the size of the page's
 _TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 
@@ -82,14 +82,14 @@ def angle_histograms(genuine: dict[str, Any], impostor: dict[str, Any]) -> str:
     """
     figure, axes = _axes("angle between embeddings, degrees", "share of pairs, % per degree")
     edges = np.arange(181)
-    for angles, colour, label in (
+    for angles, color, label in (
         (genuine, GENUINE, "genuine"),
         (impostor, IMPOSTOR, "impostor"),
     ):
         counts = np.array(angles["counts"], float).reshape(-1, 2).sum(axis=1)
         share = 50 * counts / max(counts.sum(), 1)
-        axes.stairs(share, edges[::2], fill=True, color=colour, alpha=0.6, label=label)
-        axes.axvline(angles["mean"], color=colour, linewidth=1.2, linestyle="--")
+        axes.stairs(share, edges[::2], fill=True, color=color, alpha=0.6, label=label)
+        axes.axvline(angles["mean"], color=color, linewidth=1.2, linestyle="--")
     used = np.flatnonzero(np.array(genuine["counts"]) + np.array(impostor["counts"]))
     axes.set_xlim(max(0, used[0] // 10 * 10), min(180, used[-1] // 10 * 10 + 10))
     axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
@@ -178,12 +178,12 @@ def angle_histogram(panel: Any, bins: NDArray[np.float64], angles: Any, kind: st
         panel: matplotlib's axes.
         bins: edges, in degrees.
         angles: (n,), in degrees.
-        kind: `"genuine"` or `"impostor"`; its colour, and its name in the legend.
+        kind: `"genuine"` or `"impostor"`; its color, and its name in the legend.
     """
-    colour = {"genuine": GENUINE, "impostor": IMPOSTOR}[kind]
+    color = {"genuine": GENUINE, "impostor": IMPOSTOR}[kind]
     weights = np.full(len(angles), 1.0 / max(len(angles), 1))
     panel.hist(
-        angles, bins, weights=weights, color=colour, alpha=0.65, label=kind, histtype="stepfilled"
+        angles, bins, weights=weights, color=color, alpha=0.65, label=kind, histtype="stepfilled"
     )
     if len(angles):
-        panel.axvline(float(angles.mean()), color=colour, linewidth=1.2, linestyle="--")
+        panel.axvline(float(angles.mean()), color=color, linewidth=1.2, linestyle="--")

@@ -61,8 +61,8 @@ def write_page(
             "bootstrap": _bootstrap(contents["headline"]),
             "percent": lambda share: f"{100 * share:.2f}",
             "number": lambda value: "none" if value is None else f"{value:.4f}",
-            "genuine_colour": GENUINE,
-            "impostor_colour": IMPOSTOR,
+            "genuine_color": GENUINE,
+            "impostor_color": IMPOSTOR,
             "model_name": _model_name(contents["model"]),
             "cards": _cards(contents),
             "rows": _rows(contents),
@@ -94,11 +94,11 @@ def _breakable(name: str, jinja2: Any) -> Any:
 
 def _bootstrap(headline: dict[str, Any]) -> dict[str, Any] | None:
     """Return the rows of the bootstrap's table, None where it was not asked for."""
-    found = headline.get("bootstrap")
-    if found is None:
+    intervals = headline.get("bootstrap")
+    if intervals is None:
         return None
-    share = f"{100 * found['confidence']:g} %"
-    return {"rows": bootstrap_rows(found), "share": share, "repeats": found["repeats"]}
+    share = f"{100 * intervals['confidence']:g} %"
+    return {"rows": bootstrap_rows(intervals), "share": share, "repeats": intervals["repeats"]}
 
 
 def _cards(contents: dict[str, Any]) -> list[tuple[str, str]]:
@@ -135,16 +135,16 @@ def _rows(contents: dict[str, Any]) -> list[dict[str, Any]]:
 def _figures(contents: dict[str, Any], jinja2: Any) -> list[dict[str, Any]]:
     headline, data = contents["headline"], contents["data"]
     points = contents["curve"]["points"]
-    found = []
+    drawings = []
     if headline["genuine_angles"] is not None and headline["impostor_angles"] is not None:
-        found.append(
+        drawings.append(
             (
                 "Histogram of the angles of genuine and impostor pairs",
                 figures.angle_histograms(headline["genuine_angles"], headline["impostor_angles"]),
                 "Angles of all pairs in bins of 2°; dashed: the means.",
             )
         )
-    found += [
+    drawings += [
         (
             "ROC curve",
             figures.roc(points, data["impostor"]),
@@ -161,7 +161,7 @@ def _figures(contents: dict[str, Any], jinja2: Any) -> list[dict[str, Any]]:
     ]
     return [
         {"label": label, "svg": jinja2.utils.markupsafe.Markup(svg), "caption": caption}
-        for label, svg, caption in found
+        for label, svg, caption in drawings
     ]
 
 
@@ -205,7 +205,7 @@ def _limit(error: dict[str, Any]) -> str:
 
 
 def _pictures(error: dict[str, Any], picture: Picture | None) -> list[dict[str, Any]]:
-    found = []
+    pictures = []
     for name in (error["left"], error["right"]):
         try:
             face = None if picture is None else picture(name)
@@ -217,8 +217,8 @@ def _pictures(error: dict[str, Any], picture: Picture | None) -> list[dict[str, 
         text = base64.b64encode(content.tobytes()).decode()
         height, width = face.shape[:2]
         source = f"data:image/jpeg;base64,{text}"
-        found.append({"name": name, "source": source, "height": height, "width": width})
-    return found
+        pictures.append({"name": name, "source": source, "height": height, "width": width})
+    return pictures
 
 
 def _model_name(model: dict[str, Any]) -> str:

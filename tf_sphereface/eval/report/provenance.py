@@ -41,10 +41,10 @@ def images_sha256(root: Path, names: Iterable[str]) -> str:
         files += [f"{name}/{file.name}" for file in inside if file.is_file()] or [name]
     digest = hashlib.sha256()
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for name, found in zip(
+        for name, file_hash in zip(
             files, pool.map(lambda name: sha256_file(root / name), files), strict=True
         ):
-            digest.update(f"{found}  {name}\n".encode())
+            digest.update(f"{file_hash}  {name}\n".encode())
     return digest.hexdigest()
 
 

@@ -78,7 +78,7 @@ class EmbeddingCache:
         Raises:
             OSError: the file is damaged.
         """
-        found: dict[str, NDArray[np.float32]] = {}
+        vectors: dict[str, NDArray[np.float32]] = {}
         for start in range(0, len(keys), _KEYS_PER_QUERY):
             piece = keys[start : start + _KEYS_PER_QUERY]
             marks = ",".join("?" * len(piece))
@@ -90,8 +90,8 @@ class EmbeddingCache:
             for key, blob in rows:
                 vector = np.frombuffer(blob, "<f4").astype(np.float32)
                 if len(vector) == self._size:
-                    found[key] = vector
-        return [found.get(key) for key in keys]
+                    vectors[key] = vector
+        return [vectors.get(key) for key in keys]
 
     def put(self, keys: Sequence[str], mirrored: bool, vectors: NDArray[np.float32]) -> None:
         """Store embeddings; on return they are on disk.

@@ -208,12 +208,12 @@ def verify_embeddings(
         check_embeddings(vectors, names)
         fisher = _fisher(vectors, labels)
         scores = cosines(vectors, left, right)
-        centred = mean_subtracted_cosines(vectors, left, right, fold_of)
+        centered = mean_subtracted_cosines(vectors, left, right, fold_of)
         table[flip, "plain"] = _evaluate(
             scores, is_same, fold_of, test_fold, search=search, angular_fisher_score=fisher
         )
         table[flip, "mean_subtracted"] = _evaluate(
-            centred, is_same, fold_of, test_fold, search=search
+            centered, is_same, fold_of, test_fold, search=search
         )
     return VerificationTable(table)
 
