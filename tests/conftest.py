@@ -100,6 +100,12 @@ def lfw_source(request: pytest.FixtureRequest) -> LFWSource:
 
 
 @pytest.fixture(scope="session")
+def lfw_subset() -> ModuleType:
+    """The rule of tests/lfw_subset.py."""
+    return _load("lfw_subset")
+
+
+@pytest.fixture(scope="session")
 def two_replicas() -> tf.distribute.MirroredStrategy:
     """A MirroredStrategy over two logical CPUs: one for all, or TensorFlow confuses their sums.
 

@@ -5,7 +5,7 @@ It runs on the project's data where that is found (`real_data`), or on your own:
 
 - `images/NAME/NAME_0001.jpg`: LFW, deep-funneled, 250x250;
 - `pairs.txt`: the official one (the subset is drawn from it) or the subset's;
-- `landmarks.tsv`: five points an image (docs/import.md);
+- `landmarks.tsv`: five points per image (docs/import.md);
 - `mobilefacenet_casia_068.ckpt`: the public PyTorch checkpoint;
 - `calibration/NAME/*.jpg`, if you like: aligned faces of other people, for the int8 files of
   `tests/export/test_accuracy.py`, which takes the same folder.
@@ -18,16 +18,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.embedder import load_embedder
 from tf_sphereface.eval import verification
-from tf_sphereface.eval.pairs import PAIRS_A_CLASS, Pairs, draw_subset, read_pairs
+from tf_sphereface.eval.measures.angles import degrees
+from tf_sphereface.eval.pairs import Pairs, read_pairs
 from tf_sphereface.eval.scoring.score_pairs import (
     cosines,
-    embed_files,
     mean_subtracted_cosines,
     verify_embeddings,
 )
+from tf_sphereface.eval.scoring.sources import EmbeddingOptions, embed_all, embedding_source
 from tf_sphereface.importers import load_mobilefacenet
 
 # PyTorch's accuracy and standard error in percent, with the threshold grid of the authors' script
@@ -52,16 +52,16 @@ class Measured(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def measured(lfw_source) -> Measured:
+def measured(lfw_source, lfw_subset) -> Measured:
     """The embeddings of the subset's images and of their mirror images."""
     source = lfw_source
     pairs = read_pairs(source.pairs)
-    if len(pairs) != 20 * PAIRS_A_CLASS:
-        pairs = draw_subset(pairs)
+    if len(pairs) != 20 * lfw_subset.PAIRS_PER_CLASS:
+        pairs = lfw_subset.draw_subset(pairs)
     embedder = load_embedder(load_mobilefacenet(source.checkpoint))
     names, left, right = pairs.images()
-    reader = FaceReader(embedder.input_size, source.landmarks)
-    plain, mirrored = embed_files(embedder, source.images, names, reader)
+    options = EmbeddingOptions(landmarks=source.landmarks)
+    plain, mirrored = embed_all(embedding_source(embedder, source.images, options), names)
     return Measured(pairs, plain, mirrored, left, right, 1.0 if source.own else ONE_PAIR)
 
 
@@ -121,7 +121,7 @@ def test_exact_thresholds_and_the_authors_grid_decide_alike(measured: Measured) 
 def test_people_are_apart(measured: Measured) -> None:
     """The angles behind the accuracy: a shift that leaves most decisions alone still shows."""
     vectors = np.concatenate([measured.plain, measured.mirrored], axis=1).astype("float64")
-    angles = np.degrees(np.arccos(cosines(vectors, measured.left, measured.right)))
+    angles = degrees(cosines(vectors, measured.left, measured.right))
     genuine = angles[measured.pairs.is_same].mean()
     impostor = angles[~measured.pairs.is_same].mean()
     # measured here; float32 moves the means by 1e-5 degrees, own landmarks by a degree or two
@@ -139,8 +139,8 @@ def official(folds: int = 10, per_class: int = 300) -> Pairs:
     return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * per_class))
 
 
-def test_subset_is_drawn_by_the_published_rule() -> None:
-    subset = draw_subset(official())
+def test_subset_is_drawn_by_the_published_rule(lfw_subset) -> None:
+    subset = lfw_subset.draw_subset(official())
     assert len(subset) == 1200
     assert subset.left == sorted(subset.left)
     assert subset.right == [name.replace("L", "R") for name in subset.left]
@@ -156,16 +156,16 @@ def test_subset_is_drawn_by_the_published_rule() -> None:
     assert lines[:5] == [3, 9, 19, 20, 26]
 
 
-def test_subset_of_too_few_pairs() -> None:
+def test_subset_of_too_few_pairs(lfw_subset) -> None:
     with pytest.raises(ValueError, match="from 1 to 50, the genuine pairs of fold 1"):
-        draw_subset(official(2, 50))
+        lfw_subset.draw_subset(official(2, 50))
 
 
-def test_real_subset_has_the_order_of_the_official_file(real_data) -> None:
+def test_real_subset_has_the_order_of_the_official_file(real_data, lfw_subset) -> None:
     """LFW sorts the genuine pairs of a fold by name; a sorted draw keeps that."""
     pairs = read_pairs(real_data / "lfw_subset" / "pairs.txt")
     for fold in range(1, 11):
         names = [pairs.left[i] for i in np.flatnonzero((pairs.folds == fold) & pairs.is_same)]
         people = [name.split("/")[0] for name in names]
-        assert len(people) == PAIRS_A_CLASS
+        assert len(people) == lfw_subset.PAIRS_PER_CLASS
         assert people == sorted(people)

@@ -1,4 +1,4 @@
-"""What the evaluation's tests share: the naive evaluator, and faces small enough to be quick."""
+"""Fixtures of the evaluation's tests: the naive evaluator, and small faces."""
 
 from __future__ import annotations
 

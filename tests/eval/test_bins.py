@@ -71,7 +71,7 @@ def test_what_is_written_is_read_and_by_plain_pickle_too(tmp_path):
     assert (found.images, found.is_same.tolist()) == (IMAGES, SAME)
     with path.open("rb") as file:
         assert pickle.load(file, encoding="bytes") == (IMAGES, SAME)
-    with pytest.raises(ValueError, match="two a pair"):
+    with pytest.raises(ValueError, match="two per pair"):
         write_bin(path, IMAGES[:-1], SAME)
 
 
@@ -167,7 +167,7 @@ def test_a_damaged_set_is_read_as_bytes_or_refused(data):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ((IMAGES, SAME[:-1]), "must hold two images a label"),
+        ((IMAGES, SAME[:-1]), "must hold two images per label"),
         ((IMAGES[:4], SAME[:2]), "10 labels at least"),
         (IMAGES, "not a list of images and a list of labels"),
         ((SAME, IMAGES), "an image must be bytes"),

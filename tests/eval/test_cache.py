@@ -1,4 +1,4 @@
-"""Embeddings are computed once an image, kept by content, and found again after a kill."""
+"""Embeddings are computed once per image, kept by content, and found again after a kill."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def model(tmp_path, save_pixels) -> Path:
 
 @pytest.fixture
 def run(lfw_folder, monkeypatch):
-    monkeypatch.setattr("tf_sphereface.eval.lfw.open_model", lambda model: model)
+    monkeypatch.setattr("tf_sphereface.eval.lfw.open_embedder", lambda model, options: model)
 
     def evaluate(embedder, **options):
         images, pairs = lfw_folder / "images", lfw_folder / "pairs.txt"
@@ -182,7 +182,7 @@ def test_a_vector_of_another_length_is_not_taken(tmp_path, model):
 
 KILLED = """
 import os, signal, sys
-import tf_sphereface.eval.faces as faces
+import tf_sphereface.alignment.face_reader as faces
 from tf_sphereface.eval import lfw
 faces.CHUNK = 8
 
@@ -211,7 +211,7 @@ def test_a_killed_run_goes_on(run, model, lfw_folder):
 def test_frames_of_videos_are_cached_and_streamed(
     tmp_path, model, make_face, write_image, monkeypatch
 ):
-    monkeypatch.setattr("tf_sphereface.eval.ytf.open_model", lambda model: model)
+    monkeypatch.setattr("tf_sphereface.eval.ytf.open_embedder", lambda model, options: model)
     monkeypatch.setattr("tf_sphereface.alignment.face_reader.CHUNK", 4)
     lines = []
     for person in range(4):

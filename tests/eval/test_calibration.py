@@ -219,8 +219,8 @@ def test_the_same_seed_gives_the_same(models, faces):
     [
         ({"far": 1e-4}, "0.0001: needs 100,000 impostor pairs, there are 4,416"),
         ({"far": 0.01, "max_pairs": 500}, "there are 500; max_pairs is 500"),
-        ({"far": 1.0}, r"far must be in \(0, 1\). Received: 1.0"),
-        ({"flip": "both"}, 'flip must be "none", "concat" or "sum"'),
+        ({"far": 1.0}, r"`far` must be a number in \(0, 1\). Received: far=1.0"),
+        ({"flip": "both"}, "`flip` must be one of 'none', 'concat', 'sum'. Received: flip='both'"),
     ],
 )
 def test_what_cannot_be_calibrated(models, faces, options, message):

@@ -110,7 +110,10 @@ def test_ytf(tmp_path, model, make_face, write_image, capsys):
     splits.write_text("\n".join(lines))
     arguments = ["ytf", str(model), "--frames", str(tmp_path / "frames"), "--splits", str(splits)]
     for options, words in (
-        (["--pooling", "frame_pairs", "--frame-pairs", "5", "--seed", "3"], "5 frame pairs a pair"),
+        (
+            ["--pooling", "frame_pairs", "--frame-pairs", "5", "--seed", "3"],
+            "5 frame pairs per pair",
+        ),
         (["--pooling", "best_frame", "--max-frames", "2"], "At most 2 frames of a video"),
     ):
         assert main([*arguments, *options, "--cache", str(tmp_path / "cache")]) == 0

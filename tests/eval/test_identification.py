@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tf_sphereface.commands.eval.main import main
-from tf_sphereface.eval.identification.identify import (
+from tf_sphereface.eval.identification import (
     blufr,
     open_set,
     pool_templates,
@@ -372,4 +372,4 @@ def test_the_command_names_what_it_cannot_use(tmp_path, lfw_folder, capsys):
     assert f"the embedding of {names[4]} is not finite" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["identify", stored, str(tmp_path / "empty")]) == 2
-    assert "one folder of images a person. Received: " in capsys.readouterr().err
+    assert "one folder of images per person. Received: " in capsys.readouterr().err

@@ -16,7 +16,7 @@ import tf_sphereface as sf
 for function in (sf.eval.verification.evaluate, sf.eval.lfw.evaluate, sf.eval.ytf.evaluate,
                  sf.eval.folder.evaluate, sf.load_embedder):
     assert callable(function)
-import tf_sphereface.eval.cli, tf_sphereface.cli.verify
+import tf_sphereface.commands.eval.main, tf_sphereface.commands.verify.main
 """
 
 

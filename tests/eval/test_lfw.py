@@ -248,13 +248,13 @@ class Unused:
     ("header", "options", "message"),
     [
         ("1\t12", {}, r"Received: one fold\. .*--train-pairs pairsDevTrain\.txt"),
-        ("3\t4", {"search": "best"}, 'search must be "exact" or "grid"'),
+        ("3\t4", {"search": "best"}, "`search` must be one of 'exact', 'grid'"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_before_the_work(
     lfw_folder, monkeypatch, header, options, message
 ):
-    monkeypatch.setattr(lfw, "open_model", lambda model: model)
+    monkeypatch.setattr(lfw, "open_embedder", lambda model, options: model)
     path = lfw_folder / "pairs.txt"
     lines = path.read_text().splitlines()[1:]
     lines.sort(key=lambda line: line.count("\t") if header == "1\t12" else 0)

@@ -227,7 +227,7 @@ def test_bad_input_is_refused(scores, same, folds, message):
 
 
 def test_an_unknown_search_is_refused():
-    with pytest.raises(ValueError, match='"exact" or "grid"'):
+    with pytest.raises(ValueError, match="must be one of 'exact', 'grid'"):
         evaluate([0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], [1, 1, 2, 2], search="best")
 
 

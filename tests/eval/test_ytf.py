@@ -167,7 +167,7 @@ def test_random_frame_pairs_equal_the_naive_mean(archive, embedder, naive, flip,
         seed=3,
         flip=flip,
     )
-    assert "6 frame pairs a pair of videos, seed 3." in result.protocol
+    assert "6 frame pairs per pair of videos, seed 3." in result.protocol
     videos = result.pairs.images()[0]
     files = {v: ytf._list_frames(archive / "frames", [v])[v] for v in videos}
     drawn = draw_frame_pairs(result.pairs, {v: len(n) for v, n in files.items()}, 6, 3)
@@ -211,7 +211,7 @@ def test_frame_pairs_repeat_by_the_seed(archive, embedder):
 
     assert scores() == scores()
     assert scores() != scores(seed=1)
-    with pytest.raises(ValueError, match="frame_pairs must be at least 1"):
+    with pytest.raises(ValueError, match="`frame_pairs` must be an integer >= 1"):
         ytf.evaluate(embedder, archive / "frames", archive / "splits.txt", frame_pairs=0)
 
 
@@ -291,7 +291,9 @@ def test_missing_videos_and_broken_frames_are_listed(archive, embedder):
 
 
 def test_an_unknown_pooling_is_refused(archive, embedder):
-    with pytest.raises(ValueError, match="pooling must be one of mean, mean_normalized, best"):
+    with pytest.raises(
+        ValueError, match="`pooling` must be one of 'mean', 'mean_normalized', 'best"
+    ):
         ytf.evaluate(embedder, archive / "frames", archive / "splits.txt", pooling="max")
 
 

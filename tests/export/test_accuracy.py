@@ -9,7 +9,7 @@ import pytest
 
 from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.embedder import load_embedder
-from tf_sphereface.eval.pairs import draw_subset, read_pairs
+from tf_sphereface.eval.pairs import read_pairs
 from tf_sphereface.eval.scoring.score_pairs import embed_verification
 from tf_sphereface.export import export_onnx, export_tflite
 from tf_sphereface.importers import load_mobilefacenet
@@ -24,11 +24,11 @@ def network(lfw_source):
 
 
 @pytest.fixture(scope="module")
-def table_of(lfw_source):
+def table_of(lfw_source, lfw_subset):
     """A function from an embedder to its four figures on the subset, each image read once."""
     pairs = read_pairs(lfw_source.pairs)
     if len(pairs) != PAIRS:
-        pairs = draw_subset(pairs)
+        pairs = lfw_subset.draw_subset(pairs)
     names, left, right = pairs.images()
     reader = FaceReader((112, 96), lfw_source.landmarks)
     faces = np.stack([reader(lfw_source.images / name, name) for name in names])

@@ -9,7 +9,9 @@ from tf_sphereface.eval import (
     identification,
     lfw,
     pairs,
+    report,
     scores,
+    scoring,
     verification,
     ytf,
 )
@@ -21,7 +23,9 @@ __all__ = [
     "identification",
     "lfw",
     "pairs",
+    "report",
     "scores",
+    "scoring",
     "verification",
     "ytf",
 ]

@@ -14,16 +14,24 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface.alignment.face_reader import FaceReader, Landmarks, Problems, ProgressCallback
+from tf_sphereface.alignment.face_reader import FaceReader, Landmarks, Problems
 from tf_sphereface.alignment.images import decode_image
-from tf_sphereface.eval.measures.thresholds import check_pairs
+from tf_sphereface.eval.measures.checks import as_labels, check_protocol
 from tf_sphereface.eval.pairs import Pairs, read_pairs
-from tf_sphereface.eval.protocol import ProtocolResult, existing_folder, over_folds
-from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, open_model
-from tf_sphereface.eval.scoring.score_pairs import cosines, verify_embeddings
-from tf_sphereface.eval.scoring.sources import ImageSource, Source, StoredSource, embed_all
+from tf_sphereface.eval.protocol import ProtocolResult, describe, existing_folder, over_folds
+from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings
+from tf_sphereface.eval.scoring.score_pairs import cosines, join_sides, verify_embeddings
+from tf_sphereface.eval.scoring.sources import (
+    EmbeddingOptions,
+    EmbeddingSource,
+    ImageSource,
+    StoredSource,
+    embed_all,
+    open_embedder,
+)
 from tf_sphereface.utils import safe_pickle
 from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.messages import ProgressCallback
 
 FOLDS = 10
 SIZE = (112, 112)
@@ -34,7 +42,7 @@ class BinSet:
     """What a `.bin` file holds.
 
     Attributes:
-        images: encoded images (JPEG or PNG), two a pair: 2 k and 2 k + 1 are pair k.
+        images: encoded images (JPEG or PNG), two per pair: 2 k and 2 k + 1 are pair k.
         is_same: bool (pairs,).
     """
 
@@ -89,12 +97,12 @@ def read_bin(path: str | os.PathLike[str]) -> BinSet:
         if not isinstance(content[0], list | tuple | np.ndarray):
             raise ValueError(f"images must be a list. Received: {type(content[0]).__name__}")
         images = [_encoded(item) for item in content[0]]
-        same = _labels(content[1])
+        same = as_labels(content[1], "labels")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is no .bin set: {error}") from error
     if len(images) != 2 * len(same) or len(same) < FOLDS:
         raise ValueError(
-            f"{path} must hold two images a label, and {FOLDS} labels at least. "
+            f"{path} must hold two images per label, and {FOLDS} labels at least. "
             f"Received: {len(images)} images and {len(same)} labels"
         )
     return BinSet(images, same)
@@ -105,11 +113,11 @@ def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], is_same: Ar
 
     Args:
         path: where.
-        images: encoded images, two a pair.
+        images: encoded images, two per pair.
         is_same: (pairs,) bool.
 
     Raises:
-        ValueError: not two images a pair.
+        ValueError: not two images per pair.
 
     Example:
 
@@ -120,7 +128,7 @@ def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], is_same: Ar
     same = np.asarray(is_same, bool)
     if same.ndim != 1 or len(images) != 2 * len(same):
         raise ValueError(
-            f"images must be two a pair. Received: {len(images)} images and {same.shape} labels"
+            f"images must be two per pair. Received: {len(images)} images and {same.shape} labels"
         )
     with atomic_path(path) as temporary:
         temporary.write_bytes(pickle.dumps(([bytes(i) for i in images], same.tolist()), protocol=4))
@@ -185,7 +193,7 @@ def evaluate(
     insightface's own coarser search gives is in the result too.
 
     Args:
-        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (see `precomputed`),
+        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (`StoredEmbeddings`),
             named by the image's number in the file, `"0"` and on.
         path: the `.bin` file, or what `read_bin` returned.
         flip: whether mirror images are embedded and added.
@@ -203,34 +211,30 @@ def evaluate(
     """
     bins = path if isinstance(path, BinSet) else read_bin(path)
     pairs = bins.pairs()
-    check_pairs(pairs.is_same, pairs.folds, "exact")
-    model = open_model(embedder)
+    check_protocol(pairs.is_same, pairs.folds, "exact")
+    options = EmbeddingOptions(flip, cache=cache, progress=progress)
+    model = open_embedder(embedder, options)
     names = [str(k) for k in range(len(bins.images))]
-    source: Source
+    source: EmbeddingSource
     if isinstance(model, StoredEmbeddings):
         source = StoredSource(model, flip)
     else:
         where = Path("a .bin set" if isinstance(path, BinSet) else path)
-        source = ImageSource(model, where, _BinReader(model.input_size, bins), flip, cache)
+        source = ImageSource(model, where, BinReader(model.input_size, bins), options)
     plain, mirrored = embed_all(source, names, progress)
     left, right = np.arange(0, len(names), 2), np.arange(1, len(names), 2)
-    table = verify_embeddings(
-        plain, mirrored, left, right, pairs.is_same, pairs.folds, names, combine="sum"
-    ).table
-    vectors = np.asarray(plain, np.float64) if mirrored is None else plain + np.float64(mirrored)
+    scored = verify_embeddings(
+        plain, mirrored, left, right, pairs.is_same, pairs.folds, names=names, combine="sum"
+    )
+    vectors = np.asarray(join_sides(plain, mirrored, "sum"), np.float64)
     accuracy, std = insightface_figures(cosines(vectors, left, right), pairs.is_same, pairs.folds)
-    what = "the image alone" if mirrored is None else "image and mirror image, summed"
-    genuine = int(pairs.is_same.sum())
+    items = f"{len(names):,} images in {FOLDS} folds in the file's order"
     return BinResult(
-        table=table,
+        table=scored.table,
         name="bin",
-        protocol=(
-            f"{len(pairs):,} pairs ({genuine:,} genuine, {len(pairs) - genuine:,} impostor) of "
-            f"{len(names):,} images in {FOLDS} folds in the file's order; cosine of the embeddings "
-            f"of {what}; {over_folds(FOLDS)} By insightface's search (squared distances from 0 "
-            f"by 0.01, the first best): {100 * accuracy:.2f} with a standard deviation of "
-            f"{100 * std:.2f}."
-        ),
+        protocol=describe(pairs, items, scored.headline_key[0], over_folds(pairs))
+        + " By insightface's search (squared distances from 0 by 0.01, the first best): "
+        f"{100 * accuracy:.2f} with a standard deviation of {100 * std:.2f}.",
         embedder=model,
         pairs=pairs,
         num_items=len(names),
@@ -265,7 +269,7 @@ def insightface_figures(
     return float(np.mean(accuracies)), float(np.std(accuracies))
 
 
-class _BinReader(FaceReader):
+class BinReader(FaceReader):
     """Reads faces out of a set; a name is the image's number."""
 
     def __init__(self, input_size: tuple[int, int], bins: BinSet) -> None:
@@ -300,11 +304,3 @@ def _encoded(item: Any) -> bytes:
     if isinstance(item, np.ndarray):
         kind = f"an array of {item.dtype} {item.shape}"
     raise ValueError(f"an image must be bytes. Received: {kind}")
-
-
-def _labels(values: Any) -> NDArray[np.bool_]:
-    labels = np.asarray(values)
-    if labels.ndim != 1 or not np.all((labels == 0) | (labels == 1)):
-        shown = np.unique(labels)[:5] if labels.ndim == 1 else f"the shape {labels.shape}"
-        raise ValueError(f"labels must be True or False. Received: {shown}")
-    return labels.astype(bool)

@@ -1,4 +1,4 @@
-"""The cosine from which a model calls two faces one person: chosen for a false accept rate."""
+"""Calibration of the cosine from which two faces count as one person, for a false accept rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.face_reader import Landmarks, ProgressCallback
+from tf_sphereface.alignment.face_reader import Landmarks
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
@@ -20,9 +20,11 @@ from tf_sphereface.eval.measures.curve import unsupported
 from tf_sphereface.eval.pairs import Pairs, read_pairs
 from tf_sphereface.eval.protocol import existing_folder
 from tf_sphereface.eval.report.provenance import images_sha256
-from tf_sphereface.eval.scoring.score_pairs import check_embeddings, cosines
-from tf_sphereface.eval.scoring.sources import embed_all, open_source
+from tf_sphereface.eval.scoring.score_pairs import Flip, cosines, verification_vectors_of_files
+from tf_sphereface.eval.scoring.sources import EmbeddingOptions
+from tf_sphereface.utils.checks import check_choice, check_number
 from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.utils.messages import ProgressCallback
 
 CONFIDENCE = 0.95
 RESAMPLES = 200
@@ -93,20 +95,21 @@ def calibrate(
     far: float = 1e-2,
     pairs: str | os.PathLike[str] | Pairs | None = None,
     landmarks: Landmarks | None = None,
-    flip: str | None = None,
+    *,
+    flip: Flip | None = None,
     max_pairs: int = 200_000,
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> Calibration:
     """Choose the threshold for a false accept rate.
 
-    It is the middle between two neighbouring impostor scores, the lowest with which the share of
+    It is the middle between two neighboring impostor scores, the lowest with which the share of
     accepted impostor pairs is at most `far`. Take people whom the model was not trained on, and do
     not evaluate the threshold on them again.
 
     Args:
         embedder: what `load_embedder` takes.
-        images: a folder of one folder a person.
+        images: a folder that holds one folder per person.
         far: the false accept rate, in (0, 1).
         pairs: a file in LFW's format, or what `read_pairs` returned; None: all pairs of the folder,
             or `max_pairs` of each class drawn from them.
@@ -125,28 +128,22 @@ def calibrate(
         ValueError: fewer than `10 / far` impostor pairs or 20 people; images that cannot be used;
             an argument out of range; scores so equal that no threshold keeps to the rate.
     """
-    if not 0.0 < far < 1.0:
-        raise ValueError(f"far must be in (0, 1). Received: {far}")
+    check_number("far", far, 0.0, 1.0, open_low=True)
     root = existing_folder("images", images)
     model = load_embedder(embedder)
-    flip = model.metadata.flip if flip is None else flip
-    if flip not in ("none", "concat", "sum"):
-        raise ValueError(f'flip must be "none", "concat" or "sum". Received: {flip!r}')
-    if model.metadata.flip_built_in and flip != "concat":
-        raise ValueError(
-            'flip must be "concat" for a file that embeds the mirror image itself: an app compares '
-            f"its whole output. Received: {flip!r}"
-        )
+    flip = _flip_of(model, flip)
     rng = np.random.default_rng(seed)
     names, left, right, same = _choose(root, pairs, max_pairs, rng)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
-    _check(int(np.sum(~same)), len(people), far, max_pairs)
-    digest = sha256_file(model.path) if model.path else None
-    scores = cosines(_vectors(model, root, names, landmarks, flip, progress), left, right)
+    _check_counts(int(np.sum(~same)), len(people), far, max_pairs)
+    digest = sha256_file(model.path) if model.path else None  # before the work
+    options = EmbeddingOptions(flip != "none", landmarks, progress=progress)
+    vectors = verification_vectors_of_files(model, root, names, options, flip)
+    scores = cosines(np.asarray(vectors, np.float64), left, right)
 
-    impostor = np.flatnonzero(~same)
+    genuine, impostor = np.flatnonzero(same), np.flatnonzero(~same)
     impostor = impostor[np.argsort(-scores[impostor], kind="stable")]
-    falling, genuine = scores[impostor], np.flatnonzero(same)
+    falling = scores[impostor]
     threshold, measured = _threshold(falling, far)
     resampled = _bootstrap(
         falling,
@@ -156,15 +153,15 @@ def calibrate(
         (far, threshold, len(people)),
         rng,
     )
-    accepted = float(np.mean(scores[genuine] >= threshold)) if len(genuine) else None
+    tar = float(np.mean(scores[genuine] >= threshold)) if len(genuine) else None
     return Calibration(
         threshold=threshold,
         threshold_interval=_interval(resampled[0]),
         far=far,
         measured_far=measured,
         far_interval=_interval(resampled[1]),
-        tar=accepted,
-        tar_interval=None if accepted is None else _interval(resampled[2]),
+        tar=tar,
+        tar_interval=None if tar is None else _interval(resampled[2]),
         impostor_pairs=len(impostor),
         genuine_pairs=len(genuine),
         people=len(people),
@@ -208,6 +205,18 @@ def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     replace_metadata(path, updated, expected_sha256=calibration.model_sha256)
 
 
+def _flip_of(model: Embedder, flip: Flip | None) -> Flip:
+    """Return what is done with mirror images: what the argument or the model's metadata says."""
+    chosen: Any = model.metadata.flip if flip is None else flip
+    check_choice("flip", chosen, ("none", "concat", "sum"))
+    if model.metadata.flip_built_in and chosen != "concat":
+        raise ValueError(
+            'flip must be "concat" for a file that embeds the mirror image itself: an app compares '
+            f"its whole output. Received: {chosen!r}"
+        )
+    return chosen
+
+
 def _choose(
     root: Path, pairs: Any, max_pairs: int, rng: np.random.Generator
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
@@ -232,7 +241,7 @@ def _choose(
     return names, left[chosen], right[chosen], same[chosen]
 
 
-def _check(impostors: int, people: int, far: float, max_pairs: int) -> None:
+def _check_counts(impostors: int, people: int, far: float, max_pairs: int) -> None:
     reason = unsupported(far, impostors)
     if reason:
         more = f"; max_pairs is {max_pairs:,}" if impostors == max_pairs else ""
@@ -243,26 +252,6 @@ def _check(impostors: int, people: int, far: float, max_pairs: int) -> None:
         raise ValueError(
             f"images must show {FEWEST_PEOPLE} people at least, one folder each. Received: {people}"
         )
-
-
-def _vectors(
-    model: Embedder,
-    root: Path,
-    names: list[str],
-    landmarks: Landmarks | None,
-    flip: str,
-    progress: ProgressCallback | None,
-) -> NDArray[np.float64]:
-    """Embed files as `tf_sphereface-verify` embeds two faces."""
-    source = open_source(model, root, landmarks, flip != "none", None)
-    plain, mirrored = embed_all(source, names, progress)
-    vectors = plain.astype(np.float64)
-    if mirrored is not None and flip == "concat":
-        vectors = np.concatenate([vectors, mirrored], axis=1)
-    elif mirrored is not None:
-        vectors = vectors + mirrored
-    check_embeddings(vectors, names)
-    return vectors
 
 
 def _threshold(falling: NDArray[np.float64], far: float) -> tuple[float, float]:
@@ -294,19 +283,19 @@ def _bootstrap(
     """
     far, threshold, people = settings
     first_below = int(np.searchsorted(-falling, -threshold, side="right"))
-    found = np.full((3, RESAMPLES), np.nan)
+    figures = np.full((3, RESAMPLES), np.nan)
     for k in range(RESAMPLES):
         times = np.bincount(rng.integers(0, people, people), minlength=people)
         sums = np.cumsum(times[impostors[0]] * times[impostors[1]])
         if sums[-1]:
             at = int(np.searchsorted(sums, far * sums[-1] * (1 + 1e-12), side="right"))
             at = min(max(at, 1), len(falling) - 1)
-            found[0, k] = (falling[at - 1] + falling[at]) / 2
-            found[1, k] = sums[first_below - 1] / sums[-1]
+            figures[0, k] = (falling[at - 1] + falling[at]) / 2
+            figures[1, k] = sums[first_below - 1] / sums[-1]
         weights = times[owners]
         if weights.sum():
-            found[2, k] = np.sum(weights * accepted) / weights.sum()
-    return found
+            figures[2, k] = np.sum(weights * accepted) / weights.sum()
+    return figures
 
 
 def _interval(values: NDArray[np.float64]) -> Interval:

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tf_sphereface.alignment.face_reader import Landmarks, ProgressCallback
+from tf_sphereface.alignment.face_reader import Landmarks
+from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.protocol import ProtocolResult, evaluate_pairs, existing_folder
-from tf_sphereface.eval.scoring.precomputed import open_model
+from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
+from tf_sphereface.utils.messages import ProgressCallback
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -23,13 +25,13 @@ def evaluate(
     folds: int = 10,
     seed: int = 0,
     landmarks: Landmarks | None = None,
+    *,
     flip: bool = True,
     progress: ProgressCallback | None = None,
-    *,
     cache: str | os.PathLike[str] | None = None,
-    search: str = "exact",
+    search: Search = "exact",
 ) -> ProtocolResult:
-    """Verify on random pairs of a folder that holds one folder an identity.
+    """Verify on random pairs of a folder that holds one folder per identity.
 
     Use identities that the model was not trained on, or the figure says nothing.
 
@@ -56,18 +58,10 @@ def evaluate(
     """
     folder = existing_folder("root", root)
     pairs = random_pairs(folder, pairs_per_fold, folds, seed)
-    return evaluate_pairs(
-        "folder",
-        open_model(embedder),
-        folder,
-        pairs,
-        landmarks,
-        flip,
-        progress,
-        f"that seed {seed} draws, with identities disjoint between folds",
-        cache=cache,
-        search=search,
-    )
+    options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
+    model = open_embedder(embedder, options)
+    origin = f"that seed {seed} draws, with identities disjoint between folds"
+    return evaluate_pairs("folder", model, folder, pairs, options, origin, search=search)
 
 
 def random_pairs(

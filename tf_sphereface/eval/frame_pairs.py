@@ -1,18 +1,24 @@
-"""Two videos compared by random pairs of their frames: the mean of the frame pairs' cosines."""
+"""Comparison of two videos by random pairs of their frames: the mean of the pairs' cosines."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.face_reader import ProgressCallback
+from tf_sphereface.eval import verification
+from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
-from tf_sphereface.eval.scoring.score_pairs import VerificationTable, check_embeddings, judge
-from tf_sphereface.eval.scoring.sources import Source
+from tf_sphereface.eval.scoring.score_pairs import (
+    VerificationTable,
+    check_embeddings,
+    join_sides,
+)
+from tf_sphereface.eval.scoring.sources import EmbeddingSource
+from tf_sphereface.utils.messages import ProgressCallback
 
 _BLOCK = 8192  # frames in memory at a time, as float64
 
@@ -42,13 +48,14 @@ def draw_frame_pairs(
 
 
 def verify_frame_pairs(
-    source: Source,
+    source: EmbeddingSource,
     pairs: Pairs,
     files: Files,
+    *,
     count: int,
     seed: int,
-    progress: ProgressCallback | None,
-    search: str = "exact",
+    progress: ProgressCallback | None = None,
+    search: Search = "exact",
 ) -> tuple[VerificationTable, int]:
     """Embed the frames that are drawn, each once, into a file, and compare them there.
 
@@ -91,39 +98,65 @@ def verify_frame_pairs(
         parts = {"none": vectors[:, :dim], **({"flip": vectors} if source.flip else {})}
         table = {}
         for flip, part in parts.items():
-            plain, centred = _scores(part, rows, pairs.folds)
-            table[flip, "plain"] = judge(plain, pairs.is_same, pairs.folds, search=search)
-            table[flip, "mean_subtracted"] = judge(
-                centred, pairs.is_same, pairs.folds, search=search
-            )
+            plain, centered = _scores(part, rows, pairs.folds)
+            for mean, scores in (("plain", plain), ("mean_subtracted", centered)):
+                table[flip, mean] = verification.evaluate(
+                    scores, pairs.is_same, pairs.folds, search=search
+                )
         del vectors, parts, part  # before the file that they map
     return VerificationTable(table), int(ends[-1])
 
 
 def _embed(
-    source: Source, chosen: Files, total: int, path: Path, progress: ProgressCallback | None
+    source: EmbeddingSource,
+    chosen: Files,
+    total: int,
+    path: Path,
+    progress: ProgressCallback | None,
 ) -> NDArray[np.float32]:
     """Write the frames' embeddings to a file, video by video, and map it."""
     width = source.embedding_dim * (2 if source.flip else 1)
     vectors = np.memmap(path, np.float32, "w+", shape=(total, width))
     at = 0
+    for _, plain, mirrored in stream_videos(source, chosen, progress):
+        vectors[at : at + len(plain)] = join_sides(plain, mirrored, "concat")
+        at += len(plain)
+    return vectors
+
+
+def stream_videos(
+    source: EmbeddingSource, files: Files, progress: ProgressCallback | None
+) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32] | None]]:
+    """Embed the frames of videos, at most 256 in memory at a time.
+
+    Args:
+        source: where the frames' embeddings come from; closed at the end.
+        files: video -> names of its frames.
+        progress: called with (videos done, videos in all).
+
+    Yields:
+        The number of the video, and embeddings of some of its frames, (k, embedding_dim), and of
+        their mirror images or None.
+
+    Raises:
+        ValueError: frames cannot be used (all are listed), or an embedding is zero or not finite
+            (its frame is named; in a mean it would go unseen).
+    """
     try:
-        for done, names in enumerate(chosen.values(), start=1):
-            seen = 0
+        for video, names in enumerate(files.values()):
+            at = 0
             for plain, mirrored in source.stream(names):
-                joined = plain if mirrored is None else np.concatenate([plain, mirrored], axis=1)
+                part = names[at : at + len(plain)]
                 for side in (plain, mirrored):
                     if side is not None:
-                        check_embeddings(side, names[seen : seen + len(side)], count=False)
-                seen += len(plain)
-                vectors[at : at + len(joined)] = joined
-                at += len(joined)
+                        check_embeddings(side, part, count=False)
+                at += len(plain)
+                yield video, plain, mirrored
             if progress is not None:
-                progress(done, len(chosen))
+                progress(video + 1, len(files))
     finally:
         source.close()
-    source.check(total)
-    return vectors
+    source.check(sum(map(len, files.values())))
 
 
 def _scores(
@@ -154,13 +187,13 @@ def _scores(
         along[begin : begin + _BLOCK] = block @ means.T
     left, right = rows[..., 0], rows[..., 1]
     plain = _mean_cosine(products, norms[left], norms[right])
-    centred = np.empty((len(ids), len(rows)))
+    centered = np.empty((len(ids), len(rows)))
     for k in range(len(ids)):
         own = means[k] @ means[k]
         moved = norms - 2 * along[:, k] + own
         cross = products - along[left, k] - along[right, k] + own
-        centred[k] = _mean_cosine(cross, moved[left], moved[right])
-    return plain, centred
+        centered[k] = _mean_cosine(cross, moved[left], moved[right])
+    return plain, centered
 
 
 def _mean_cosine(

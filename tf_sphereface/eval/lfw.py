@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
 import numpy as np
 
-from tf_sphereface.alignment.face_reader import Landmarks, ProgressCallback
-from tf_sphereface.eval.measures.thresholds import check_classes, search_named
+from tf_sphereface.alignment.face_reader import Landmarks
+from tf_sphereface.eval.measures.checks import check_classes
+from tf_sphereface.eval.measures.thresholds import SEARCHES, Search
 from tf_sphereface.eval.pairs import Pairs, read_pairs
 from tf_sphereface.eval.protocol import (
     ProtocolResult,
-    _aligned,
-    _count,
-    _vector,
+    alignment_note,
+    describe,
     evaluate_pairs,
     existing_folder,
     on_grid,
-    people,
+    verify_images,
 )
-from tf_sphereface.eval.scoring.precomputed import open_model
-from tf_sphereface.eval.scoring.score_pairs import verify_embeddings
-from tf_sphereface.eval.scoring.sources import embed_all, open_source
+from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
+from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.utils.messages import ProgressCallback
 
 CATEGORIES = {
     "unsupervised": "unsupervised",
@@ -36,9 +37,6 @@ CATEGORIES = {
 images is in the last one, and so is anything that such a network aligns."""
 
 
-LFWResult = ProtocolResult
-
-
 def evaluate(
     embedder: Any,
     images: str | os.PathLike[str] | None,
@@ -49,8 +47,8 @@ def evaluate(
     *,
     cache: str | os.PathLike[str] | None = None,
     category: str | None = "unrestricted-labeled",
-    search: str = "exact",
-) -> LFWResult:
+    search: Search = "exact",
+) -> ProtocolResult:
     """Run LFW's View 2, or any list of pairs in its format.
 
     The folds are those of the file. For each fold the threshold is chosen on the others. Every
@@ -58,7 +56,7 @@ def evaluate(
 
     Args:
         embedder: what `load_embedder` takes: a file, a Keras model, or an `Embedder`. Or a `.npz`
-            file of embeddings (see `precomputed`), named as in the pairs: `NAME/NAME_0001.jpg`.
+            file of embeddings (`StoredEmbeddings`), named as in the pairs: `NAME/NAME_0001.jpg`.
         images: the folder that holds `NAME/NAME_0001.jpg`; None with stored embeddings.
         pairs: LFW's `pairs.txt`, or what `read_pairs` returned.
         landmarks: a landmark file, or relative path -> (5, 2) points, by which the images are
@@ -81,27 +79,18 @@ def evaluate(
             category is unknown.
     """
     root = None if images is None else existing_folder("images", images)
-    words = _category(category)
+    category_note = _category(category)
     listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
-    if len(set(listed.folds.tolist())) == 1:
+    if listed.num_folds == 1:
         raise ValueError(
             "pairs must be in two folds at least: a threshold is chosen on the others. Received: "
             "one fold. A list of one fold, such as View 1's pairsDevTest.txt, needs another to "
             "choose its threshold on: --train-pairs pairsDevTrain.txt (in Python: evaluate_view1)"
         )
-    return evaluate_pairs(
-        "lfw",
-        open_model(embedder),
-        root,
-        listed,
-        landmarks,
-        flip,
-        progress,
-        "of the list",
-        cache=cache,
-        note=words,
-        search=search,
-    )
+    options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
+    model = open_embedder(embedder, options)
+    result = evaluate_pairs("lfw", model, root, listed, options, "of the list", search=search)
+    return dataclasses.replace(result, protocol=result.protocol + category_note)
 
 
 def evaluate_view1(
@@ -110,13 +99,13 @@ def evaluate_view1(
     train_pairs: str | os.PathLike[str] | Pairs,
     test_pairs: str | os.PathLike[str] | Pairs,
     landmarks: Landmarks | None = None,
+    *,
     flip: bool = True,
     progress: ProgressCallback | None = None,
-    *,
     cache: str | os.PathLike[str] | None = None,
     category: str | None = "unrestricted-labeled",
-    search: str = "exact",
-) -> LFWResult:
+    search: Search = "exact",
+) -> ProtocolResult:
     """Run LFW's View 1: the threshold from `pairsDevTrain.txt`, tested on `pairsDevTest.txt`.
 
     View 1 is for choosing between models, so that View 2 stays unseen until the end. Its figure is
@@ -143,45 +132,37 @@ def evaluate_view1(
         ValueError: as for `evaluate`.
     """
     root = None if images is None else existing_folder("images", images)
-    words = _category(category)
-    model = open_model(embedder)
+    category_note = _category(category)
+    options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
+    model = open_embedder(embedder, options)
     train, test = (p if isinstance(p, Pairs) else read_pairs(p) for p in (train_pairs, test_pairs))
     for argument, part in (("train_pairs", train), ("test_pairs", test)):
         check_classes(part.is_same, argument)
-    search_named(search)
+    check_choice("search", search, tuple(SEARCHES))
     both = Pairs(
         train.left + test.left,
         train.right + test.right,
         np.concatenate([train.is_same, test.is_same]),
         np.repeat(np.array([1, 2]), [len(train), len(test)]),
     )
-    names, left, right = both.images()
-    plain, mirrored = embed_all(open_source(model, root, landmarks, flip, cache), names, progress)
-    table = verify_embeddings(
-        plain,
-        mirrored,
-        left,
-        right,
-        both.is_same,
-        both.folds,
-        names,
-        labels=people(names),
-        test_fold=2,
-        search=search,
-    ).table
-    vector = _vector(mirrored is not None)
+    scored, num_images = verify_images(model, root, both, options, test_fold=2, search=search)
+    measured = describe(
+        test,
+        f"{num_images:,} images (with the training pairs')",
+        scored.headline_key[0],
+        f"threshold chosen on {len(train):,} training pairs{on_grid(search)}; accuracy and its "
+        "binomial standard error.",
+    )
     return ProtocolResult(
-        table=table,
+        table=scored.table,
         name="lfw-view1",
-        protocol=(
-            f"View 1, for choosing between models and not for publication: {_count(test)} of "
-            f"{len(names):,} images (with the training pairs'); cosine of the embeddings of "
-            f"{vector}; threshold chosen on {len(train):,} training pairs{on_grid(search)}; "
-            f"accuracy and its binomial standard error.{_aligned(landmarks)}{words}"
-        ),
+        protocol="View 1, for choosing between models and not for publication: "
+        + measured
+        + alignment_note(options)
+        + category_note,
         embedder=model,
         pairs=test,
-        num_items=len(names),
+        num_items=num_images,
     )
 
 

@@ -1,4 +1,4 @@
-"""LFW's pairs file: which images are compared, and in which fold."""
+"""Lists of pairs in folds, and the reader of LFW's pairs file."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.left)
 
+    @property
+    def num_folds(self) -> int:
+        """How many folds there are."""
+        return len(np.unique(self.folds))
+
     def images(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
         """Return the distinct images, sorted, and each pair's two positions among them."""
         names = sorted({*self.left, *self.right})
@@ -58,10 +63,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
             first line; the file and the line are named.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in LFW's pairs format: {error}") from error
+    lines = read_lines(path, "in LFW's pairs format")
     while lines and not lines[-1].strip():
         lines.pop()
     folds, per_class = _header(path, lines)
@@ -85,6 +87,14 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         left.append(pair[0])
         right.append(pair[1])
     return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * per_class))
+
+
+def read_lines(path: Path, form: str) -> list[str]:
+    """Return the lines of a text file, or raise a ValueError that names it and its form."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file {form}: {error}") from error
 
 
 def _header(path: Path, lines: list[str]) -> tuple[int, int]:
@@ -130,52 +140,3 @@ def _pair(path: Path, number: int, line: str, genuine: bool) -> tuple[str, str]:
 def image_path(name: str, number: int) -> str:
     """Return LFW's relative path of a person's image: `NAME/NAME_0001.jpg`."""
     return f"{name}/{name}_{number:04d}.jpg"
-
-
-SEED = 20170712
-PAIRS_A_CLASS = 60
-
-
-def draw_subset(pairs: Pairs, pairs_a_class: int = PAIRS_A_CLASS, seed: int = SEED) -> Pairs:
-    """Draw the same part of every fold, at random but always the same.
-
-    Fold by fold, `sorted(rng.choice(n, pairs_a_class, replace=False))` is taken of the n genuine
-    pairs, then of the impostor pairs. With the defaults and LFW's official `pairs.txt` (10 folds of
-    300 + 300) this gives the 1,200 pairs that the accuracy regression is pinned on.
-
-    Args:
-        pairs: what `read_pairs` returned.
-        pairs_a_class: genuine pairs, and impostor pairs, to keep in a fold.
-        seed: of `numpy.random.default_rng`.
-
-    Returns:
-        The chosen pairs, in the order of `pairs`.
-
-    Raises:
-        ValueError: a fold holds fewer pairs of a class than are to be kept.
-
-    Example:
-
-    >>> listed = Pairs(["a"] * 8, ["b"] * 8, np.arange(8) % 2 == 0, np.repeat([1, 2], 4))
-    >>> draw_subset(listed, pairs_a_class=1).folds.tolist()
-    [1, 1, 2, 2]
-    """
-    rng = np.random.default_rng(seed)
-    chosen: list[int] = []
-    for fold in np.unique(pairs.folds):
-        for same in (True, False):
-            lines = np.flatnonzero((pairs.folds == fold) & (pairs.is_same == same))
-            if not 0 < pairs_a_class <= len(lines):
-                kind = "genuine" if same else "impostor"
-                raise ValueError(
-                    f"pairs_a_class must be from 1 to {len(lines)}, the {kind} pairs of fold "
-                    f"{fold}. Received: {pairs_a_class}"
-                )
-            chosen += lines[rng.choice(len(lines), pairs_a_class, replace=False)].tolist()
-    kept = np.array(sorted(chosen))
-    return Pairs(
-        [pairs.left[i] for i in kept],
-        [pairs.right[i] for i in kept],
-        pairs.is_same[kept],
-        pairs.folds[kept],
-    )

@@ -6,13 +6,16 @@ import dataclasses
 import os
 from pathlib import Path
 
-from tf_sphereface.alignment.face_reader import Landmarks, ProgressCallback
+import numpy as np
+from numpy.typing import NDArray
+
 from tf_sphereface.embedder.embedder import Embedder
-from tf_sphereface.eval.measures.thresholds import check_pairs
+from tf_sphereface.eval.measures.checks import check_protocol
+from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, StoredScores
 from tf_sphereface.eval.scoring.score_pairs import VerificationTable, verify_embeddings
-from tf_sphereface.eval.scoring.sources import embed_all, open_source
+from tf_sphereface.eval.scoring.sources import EmbeddingOptions, embed_all, embedding_source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,73 +42,111 @@ def evaluate_pairs(
     model: Embedder | StoredEmbeddings,
     root: Path | None,
     pairs: Pairs,
-    landmarks: Landmarks | None,
-    flip: bool,
-    progress: ProgressCallback | None,
+    options: EmbeddingOptions,
     origin: str,
     *,
-    cache: str | os.PathLike[str] | None = None,
-    note: str = "",
-    search: str = "exact",
+    search: Search = "exact",
 ) -> ProtocolResult:
     """Embed the images of `pairs`, each once, and evaluate.
 
     Args:
         name: of the protocol.
-        model: what `open_model` returned.
+        model: what `open_embedder` returned.
         root: the folder of the images, None with stored embeddings.
         pairs: what is compared.
-        landmarks: as for `evaluate`.
-        flip: as for `evaluate`.
-        progress: as for `evaluate`.
+        options: of the embedding.
         origin: where the folds are from, in words.
-        cache: as for `evaluate`.
-        note: a sentence more, with a space before it.
-        search: as for `evaluate`.
-
-    Returns:
-        The result.
+        search: as for `verification.evaluate`.
 
     Raises:
-        ValueError: as for `evaluate`.
+        ValueError: images cannot be used (all are listed), or what `verification.evaluate` refuses.
     """
-    check_pairs(pairs.is_same, pairs.folds, search)
+    check_protocol(pairs.is_same, pairs.folds, search)
+    scored, images = verify_images(model, root, pairs, options, search=search)
+    items = f"{images:,} images in the {pairs.num_folds} folds {origin}"
+    return ProtocolResult(
+        table=scored.table,
+        name=name,
+        protocol=describe(pairs, items, scored.headline_key[0], over_folds(pairs, search))
+        + alignment_note(options),
+        embedder=model,
+        pairs=pairs,
+        num_items=images,
+    )
+
+
+def verify_images(
+    model: Embedder | StoredEmbeddings,
+    root: Path | None,
+    pairs: Pairs,
+    options: EmbeddingOptions,
+    *,
+    test_fold: int | None = None,
+    search: Search = "exact",
+) -> tuple[VerificationTable, int]:
+    """Embed the images of `pairs`, each once, and score the pairs.
+
+    Returns:
+        The table, and how many images there are.
+    """
+    names = pairs.images()[0]
+    plain, mirrored = embed_all(embedding_source(model, root, options), names, options.progress)
+    scored = verify_items(pairs, plain, mirrored, test_fold=test_fold, search=search)
+    return scored, len(names)
+
+
+def verify_items(
+    pairs: Pairs,
+    plain: NDArray[np.floating],
+    mirrored: NDArray[np.floating] | None,
+    *,
+    test_fold: int | None = None,
+    search: Search = "exact",
+) -> VerificationTable:
+    """Score pairs of images or videos whose embeddings have the order of `pairs.images()`."""
     names, left, right = pairs.images()
-    plain, mirrored = embed_all(open_source(model, root, landmarks, flip, cache), names, progress)
-    table = verify_embeddings(
+    return verify_embeddings(
         plain,
         mirrored,
         left,
         right,
         pairs.is_same,
         pairs.folds,
-        names,
-        labels=people(names),
+        names=names,
+        labels=[name.split("/")[0] for name in names],  # the first folder is the person
+        test_fold=test_fold,
         search=search,
-    ).table
-    return ProtocolResult(
-        table=table,
-        name=name,
-        protocol=describe(pairs, f"{len(names):,} images", mirrored is not None, origin, search)
-        + _aligned(landmarks)
-        + note,
-        embedder=model,
-        pairs=pairs,
-        num_items=len(names),
     )
 
 
-def describe(pairs: Pairs, items: str, flip: bool, origin: str, search: str = "exact") -> str:
-    """Say how a headline was measured."""
-    folds = len(set(pairs.folds.tolist()))
+def describe(pairs: Pairs, items: str, flip: str, thresholds: str) -> str:
+    """Return how a headline was measured, as one sentence.
+
+    Args:
+        pairs: what was compared.
+        items: how many images or videos they are of, in words.
+        flip: `"none"`, `"flip"` or `"sum"`, as in `VerificationTable.table`.
+        thresholds: how they were chosen, such as `over_folds` says it.
+    """
+    vectors = {
+        "none": "the image alone",
+        "flip": "image and mirror image, concatenated",
+        "sum": "image and mirror image, summed",
+    }[flip]
     return (
-        f"{_count(pairs)} of {items} in the {folds} folds {origin}; cosine of the embeddings of "
-        f"{_vector(flip)}; {over_folds(folds, search)}"
+        f"{count_in_words(pairs)} of {items}; cosine of the embeddings of {vectors}; {thresholds}"
     )
 
 
-def over_folds(folds: int, search: str = "exact") -> str:
-    """Say how thresholds were chosen, and what the headline is, as the end of a sentence."""
+def count_in_words(pairs: Pairs) -> str:
+    """Return how many pairs of which class there are."""
+    genuine = int(pairs.is_same.sum())
+    return f"{len(pairs):,} pairs ({genuine:,} genuine, {len(pairs) - genuine:,} impostor)"
+
+
+def over_folds(pairs: Pairs, search: Search = "exact") -> str:
+    """Return how thresholds were chosen, and what the headline is, as the end of a sentence."""
+    folds = pairs.num_folds
     others = "the other" if folds == 2 else f"the {folds - 1} others"
     return (
         f"each fold's threshold chosen on {others}{on_grid(search)}; mean accuracy and its "
@@ -113,14 +154,14 @@ def over_folds(folds: int, search: str = "exact") -> str:
     )
 
 
-def on_grid(search: str) -> str:
-    """Say of the authors' grid that it is one; with a space before it."""
+def on_grid(search: Search) -> str:
+    """Return the words for the authors' grid, with a space before them; none for another search."""
     return " from the authors' grid of 1e-4" if search == "grid" else ""
 
 
-def people(names: list[str]) -> list[str]:
-    """Return who is in each image or video: the first folder of its path."""
-    return [name.split("/")[0] for name in names]
+def alignment_note(options: EmbeddingOptions) -> str:
+    """Return whether images were aligned here as a sentence, with a space before it."""
+    return "" if options.landmarks is None else " Aligned by the given landmarks."
 
 
 def existing_folder(argument: str, path: str | os.PathLike[str]) -> Path:
@@ -131,16 +172,3 @@ def existing_folder(argument: str, path: str | os.PathLike[str]) -> Path:
             f"{argument} must be a folder that exists. Received: {str(folder)!r}"
         )
     return folder
-
-
-def _count(pairs: Pairs) -> str:
-    genuine = int(pairs.is_same.sum())
-    return f"{len(pairs):,} pairs ({genuine:,} genuine, {len(pairs) - genuine:,} impostor)"
-
-
-def _vector(flip: bool) -> str:
-    return "image and mirror image, concatenated" if flip else "the image alone"
-
-
-def _aligned(landmarks: Landmarks | None) -> str:
-    return "" if landmarks is None else " Aligned by the given landmarks."

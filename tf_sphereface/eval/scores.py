@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tf_sphereface.eval import verification
-from tf_sphereface.eval.pairs import Pairs
-from tf_sphereface.eval.protocol import ProtocolResult, over_folds
+from tf_sphereface.eval.measures.thresholds import Search
+from tf_sphereface.eval.pairs import Pairs, read_lines
+from tf_sphereface.eval.protocol import ProtocolResult, count_in_words, over_folds
 from tf_sphereface.eval.scoring.precomputed import StoredScores
 from tf_sphereface.utils.files import atomic_path
 
@@ -18,15 +19,15 @@ _MOST = 2**63 - 1  # a fold is an int64
 
 
 def evaluate(
-    path: str | os.PathLike[str], pairs: Pairs | None = None, *, search: str = "exact"
+    path: str | os.PathLike[str], pairs: Pairs | None = None, *, search: Search = "exact"
 ) -> ProtocolResult:
     r"""Evaluate scores that were computed elsewhere.
 
     Args:
-        path: a text file, a line a pair, fields separated by tabs, else commas, else spaces; empty
-            lines and those that begin with `#` are skipped. With `pairs` a line is the score alone,
-            in the order of the pairs. Without, it is `score, label, fold`, the label 1 (or true)
-            for one person and 0 (or false) for two, and what else follows names what is compared.
+        path: a text file, one line per pair, fields separated by tabs, else commas, else spaces;
+            empty lines and those that begin with `#` are skipped. With `pairs` a line is the score
+            alone, in the order of the pairs. Without, it is `score, label, fold`, the label 1 (or
+            true) for one person and 0 (or false) for two; further fields name what is compared.
         pairs: what `read_pairs` or `read_splits` returned.
         search: as for `verification.evaluate`.
 
@@ -49,14 +50,12 @@ def evaluate(
     values, listed = _read(Path(path), pairs)
     names = [f"{a} and {b}" for a, b in zip(listed.left, listed.right, strict=True)]
     result = verification.evaluate(values, listed.is_same, listed.folds, search=search, names=names)
-    genuine = int(listed.is_same.sum())
-    folds = len(result.fold_ids)
     return ProtocolResult(
         table={("scores", "plain"): result},
         name="scores",
         protocol=(
-            f"{len(listed):,} pairs ({genuine:,} genuine, {len(listed) - genuine:,} impostor) in "
-            f"{folds} folds; scores as given; {over_folds(folds, search)}"
+            f"{count_in_words(listed)} in {listed.num_folds} folds; scores as given; "
+            f"{over_folds(listed, search)}"
         ),
         embedder=StoredScores(Path(path)),
         pairs=listed,
@@ -65,7 +64,7 @@ def evaluate(
 
 
 def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
-    """Write the headline's scores as `evaluate` reads them, a line a pair.
+    """Write the headline's scores as `evaluate` reads them, one line per pair.
 
     Args:
         path: where; written whole or not at all.
@@ -74,12 +73,12 @@ def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    found, pairs = result.headline, result.pairs
+    headline, pairs = result.headline, result.pairs
     lines = ["# score\tlabel\tfold\tleft\tright"]
     for score, same, fold, left, right in zip(
-        found.scores.tolist(),
-        found.is_same.tolist(),
-        found.folds.tolist(),
+        headline.scores.tolist(),
+        headline.is_same.tolist(),
+        headline.folds.tolist(),
         pairs.left,
         pairs.right,
         strict=True,
@@ -95,11 +94,7 @@ def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs]:
     folds: list[int] = []
     left: list[str] = []
     right: list[str] = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file of scores: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "of scores"), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         sign = next((sign for sign in "\t," if sign in line), None)

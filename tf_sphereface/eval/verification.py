@@ -1,14 +1,16 @@
-"""Are two faces one person? K-fold accuracy and the curves of a list of scored pairs."""
+"""Verification: K-fold accuracy and the curves of a list of scored pairs."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.eval.measures.angles import AngleDistribution, angle_distribution, is_cosine
+from tf_sphereface.eval.measures.checks import check_classes, check_folds, check_scores
 from tf_sphereface.eval.measures.curve import (
     FARS,
     IMPOSTORS_PER_FALSE_ACCEPT,
@@ -16,16 +18,14 @@ from tf_sphereface.eval.measures.curve import (
     bootstrap,
     curve_figures,
 )
+from tf_sphereface.eval.measures.significance import mcnemar_p, standard_error
 from tf_sphereface.eval.measures.thresholds import (
+    SEARCHES,
+    Search,
     best_midpoints,
-    check_classes,
-    check_folds,
-    check_labels,
-    check_scores,
     decided_rightly,
-    search_named,
 )
-from tf_sphereface.utils.optional import require
+from tf_sphereface.utils.checks import check_choice
 
 __all__ = [
     "FARS",
@@ -148,24 +148,24 @@ def evaluate(
     is_same: ArrayLike,
     folds: ArrayLike,
     *,
-    search: str = "exact",
+    search: Search = "exact",
     names: Sequence[str] | None = None,
     angular_fisher_score: float | None = None,
 ) -> VerificationResult:
     """Evaluate scored pairs by K-fold cross-validation of the threshold, and their ROC curve.
 
     For each fold the threshold that decides the other folds best is applied to it. Candidates are
-    the midpoints between neighbouring distinct scores; where several are equally good, their mean
+    the midpoints between neighboring distinct scores; where several are equally good, their mean
     is taken (which need not be one of them). Calling all pairs one person, or none, is considered
     where it is strictly better than every midpoint. A score that equals the threshold counts as
     wrong, whichever the pair, as in the SphereFace authors' script.
 
     Args:
-        scores: (n,) one number a pair, the higher the more alike: a cosine. Or (number of folds,
+        scores: (n,) one number per pair, the higher the more alike: a cosine. Or (number of folds,
             n): row k holds all scores as they are when the k-th fold is tested, for protocols that
             learn something from the other folds (mean subtraction).
         is_same: (n,) bool, genuine or impostor.
-        folds: (n,) an integer a pair; two folds at least.
+        folds: (n,) an integer per pair; two folds at least.
         search: `"exact"`, or `"grid"` for the candidates -1, -0.9999, ... 1 of the authors' script.
         names: (n,) what to call each pair in an error.
         angular_fisher_score: kept in the result: what `angles.angular_fisher_score` gave for the
@@ -185,11 +185,10 @@ def evaluate(
     >>> result.accuracy, result.thresholds.tolist()
     (1.0, [0.5, 0.5])
     """
-    same, fold_of = check_labels(is_same, folds)
+    same, fold_of = check_folds(is_same, folds)
     fold_ids = np.unique(fold_of)
-    check_folds(same, fold_of, fold_ids)
     rows = check_scores(scores, len(same), len(fold_ids), names)
-    best = search_named(search)
+    best = SEARCHES[check_choice("search", search, tuple(SEARCHES))]
 
     thresholds = np.empty(len(fold_ids))
     accuracies = np.empty(len(fold_ids))
@@ -210,11 +209,11 @@ def evaluate(
         own,
         same,
         fold_of,
-        correct,
-        thresholds,
-        accuracies,
-        _standard_error(accuracies),
-        angular_fisher_score,
+        correct=correct,
+        thresholds=thresholds,
+        fold_accuracies=accuracies,
+        std_error=standard_error(accuracies),
+        angular_fisher_score=angular_fisher_score,
     )
 
 
@@ -224,7 +223,7 @@ def evaluate_split(
     scores: ArrayLike,
     is_same: ArrayLike,
     *,
-    search: str = "exact",
+    search: Search = "exact",
     names: Sequence[str] | None = None,
     angular_fisher_score: float | None = None,
 ) -> VerificationResult:
@@ -251,25 +250,24 @@ def evaluate_split(
     >>> evaluate_split([0.9, 0.1], [True, False], [0.8, 0.6], [True, False]).accuracy
     0.5
     """
-    train_same, ones = check_labels(train_is_same, np.ones(np.shape(train_is_same), np.int64))
-    check_classes(train_same, "train_is_same")
-    train = check_scores(train_scores, len(ones), 1)[0]
-    same, fold_of = check_labels(is_same, np.ones(np.shape(is_same), np.int64))
-    check_classes(same)
+    train_same = check_classes(train_is_same, "train_is_same")
+    train = check_scores(train_scores, len(train_same), 1)[0]
+    same = check_classes(is_same)
     tested = check_scores(scores, len(same), 1, names)[0]
     order = np.argsort(train, kind="stable")
-    threshold = search_named(search)(train[order], train_same[order])
+    best = SEARCHES[check_choice("search", search, tuple(SEARCHES))]
+    threshold = best(train[order], train_same[order])
     correct = decided_rightly(tested, same, threshold)
     accuracy = float(np.mean(correct))
     return _result(
         tested,
         same,
-        fold_of,
-        correct,
-        np.array([threshold]),
-        np.array([accuracy]),
-        float(np.sqrt(accuracy * (1 - accuracy) / len(same))),
-        angular_fisher_score,
+        np.ones(len(same), np.int64),
+        correct=correct,
+        thresholds=np.array([threshold]),
+        fold_accuracies=np.array([accuracy]),
+        std_error=float(np.sqrt(accuracy * (1 - accuracy) / len(same))),
+        angular_fisher_score=angular_fisher_score,
     )
 
 
@@ -294,9 +292,6 @@ def compare(first: VerificationResult, second: VerificationResult) -> PairedComp
     >>> good = evaluate([0.9, 0.1, 0.8, 0.2], same, folds)
     >>> compare(good, good).p_value
     1.0
-
-    Source: McNemar, "Note on the sampling error of the difference between correlated proportions or
-    percentages", Psychometrika 1947.
     """
     if not (
         np.array_equal(first.is_same, second.is_same) and np.array_equal(first.folds, second.folds)
@@ -309,14 +304,12 @@ def compare(first: VerificationResult, second: VerificationResult) -> PairedComp
     differences = first.fold_accuracies - second.fold_accuracies
     only_first = int(np.sum(first.correct & ~second.correct))
     only_second = int(np.sum(second.correct & ~first.correct))
-    discordant = only_first + only_second
-    binomial = require("scipy.stats", extra="eval").binomtest
     return PairedComparison(
         difference=float(np.mean(differences)),
-        std_error=_standard_error(differences),
+        std_error=standard_error(differences),
         only_first=only_first,
         only_second=only_second,
-        p_value=float(binomial(only_first, discordant).pvalue) if discordant else 1.0,
+        p_value=mcnemar_p(only_first, only_second),
         both=int(np.sum(first.correct & second.correct)),
         neither=int(np.sum(~first.correct & ~second.correct)),
     )
@@ -326,35 +319,24 @@ def _result(
     scores: NDArray[np.float64],
     same: NDArray[np.bool_],
     folds: NDArray[np.int64],
-    correct: NDArray[np.bool_],
-    thresholds: NDArray[np.float64],
-    accuracies: NDArray[np.float64],
-    std_error: float,
-    angular_fisher_score: float | None,
+    *,
+    fold_accuracies: NDArray[np.float64],
+    **figures: Any,
 ) -> VerificationResult:
     """Add the figures that need no folds."""
     order = np.argsort(scores, kind="stable")
     tied, right = best_midpoints(scores[order], same[order])
     angles = is_cosine(scores)
     return VerificationResult(
-        accuracy=float(np.mean(accuracies)),
-        std_error=std_error,
-        fold_accuracies=accuracies,
-        thresholds=thresholds,
+        accuracy=float(np.mean(fold_accuracies)),
+        fold_accuracies=fold_accuracies,
         fold_ids=np.unique(folds),
         best_on_test=BestOnTest(right / len(scores), float(tied[len(tied) // 2])),
         genuine_angles=angle_distribution(scores[same]) if angles else None,
         impostor_angles=angle_distribution(scores[~same]) if angles else None,
-        angular_fisher_score=angular_fisher_score,
         scores=scores,
         is_same=same,
         folds=folds,
-        correct=correct,
+        **figures,
         **curve_figures(scores, same),
     )
-
-
-def _standard_error(values: NDArray[np.float64]) -> float:
-    if len(values) < 2:
-        return float("nan")
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))

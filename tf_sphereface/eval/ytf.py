@@ -1,4 +1,4 @@
-"""YouTube Faces: verification of pairs of videos, one pooled embedding a video."""
+"""YouTube Faces: verification of pairs of videos, one pooled embedding per video."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.face_reader import Landmarks, Problems, ProgressCallback
+from tf_sphereface.alignment.face_reader import Landmarks, Problems
 from tf_sphereface.eval.folder import image_names
-from tf_sphereface.eval.frame_pairs import verify_frame_pairs
-from tf_sphereface.eval.measures.thresholds import check_pairs
-from tf_sphereface.eval.pairs import Pairs
-from tf_sphereface.eval.protocol import ProtocolResult, describe, existing_folder, people
-from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, open_model
-from tf_sphereface.eval.scoring.score_pairs import check_embeddings, verify_embeddings
-from tf_sphereface.eval.scoring.sources import Source, open_source
+from tf_sphereface.eval.frame_pairs import stream_videos, verify_frame_pairs
+from tf_sphereface.eval.measures.checks import check_protocol
+from tf_sphereface.eval.measures.thresholds import Search
+from tf_sphereface.eval.pairs import Pairs, read_lines
+from tf_sphereface.eval.protocol import (
+    ProtocolResult,
+    describe,
+    existing_folder,
+    over_folds,
+    verify_items,
+)
+from tf_sphereface.eval.scoring.sources import (
+    EmbeddingOptions,
+    EmbeddingSource,
+    embedding_source,
+    open_embedder,
+)
+from tf_sphereface.utils.checks import check_choice, check_integer
+from tf_sphereface.utils.messages import ProgressCallback
 
-POOLINGS = {
+Pooling = Literal["mean", "mean_normalized", "best_frame", "frame_pairs"]
+POOLINGS: dict[Pooling, str] = {
     "mean": "A video's embedding is the mean over its frames.",
     "mean_normalized": "A video's embedding is the mean over its frames, each scaled to unit "
     "length.",
@@ -53,11 +66,7 @@ def read_splits(path: str | os.PathLike[str]) -> Pairs:
     is_same: list[bool] = []
     folds: list[int] = []
     seen: dict[tuple[str, str], int] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in the form of splits.txt: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "in the form of splits.txt"), start=1):
         if not line.strip():
             continue
         fold, first, second, same = _split(path, number, line)
@@ -80,23 +89,23 @@ def evaluate(
     embedder: Any,
     frames: str | os.PathLike[str] | None,
     splits: str | os.PathLike[str] | Pairs,
-    pooling: str = "mean",
+    pooling: Pooling = "mean",
     landmarks: Landmarks | None = None,
     max_frames: int | None = None,
+    *,
     flip: bool = True,
     progress: ProgressCallback | None = None,
-    *,
     frame_pairs: int = 100,
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
-    search: str = "exact",
+    search: Search = "exact",
 ) -> ProtocolResult:
     """Run the YouTube Faces protocol, video by video.
 
     At most 256 frames are in memory at a time, whatever the length of the videos.
 
     Args:
-        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (see `precomputed`),
+        embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (`StoredEmbeddings`),
             named `person/video/frame.jpg`, or `person/video` where they are pooled already.
         frames: the folder that holds `person/video/frame.jpg`; None with stored embeddings.
         splits: `splits.txt`, or what `read_splits` returned.
@@ -123,48 +132,56 @@ def evaluate(
         ValueError: videos are missing or empty, frames cannot be used (all are listed), or
             `splits` is malformed.
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}. Received: {pooling!r}")
-    if max_frames is not None and max_frames < 1:
-        raise ValueError(f"max_frames must be at least 1. Received: {max_frames}")
-    if frame_pairs < 1:
-        raise ValueError(f"frame_pairs must be at least 1. Received: {frame_pairs}")
+    check_choice("pooling", pooling, tuple(POOLINGS))
+    if max_frames is not None:
+        check_integer("max_frames", max_frames, 1)
+    check_integer("frame_pairs", frame_pairs, 1)
     root = None if frames is None else existing_folder("frames", frames)
     pairs = splits if isinstance(splits, Pairs) else read_splits(splits)
-    check_pairs(pairs.is_same, pairs.folds, search)
-    model = open_model(embedder)
-    source = open_source(model, root, landmarks, flip, cache, "frames", "frames")
-    videos, left, right = pairs.images()
-    listed = _stored_frames(model, videos) if root is None else _list_frames(root, videos)
-    files = {video: _sample(names, max_frames) for video, names in listed.items()}
+    check_protocol(pairs.is_same, pairs.folds, search)
+    options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
+    model = open_embedder(embedder, options)
+    source = embedding_source(model, root, options, "frames")
+    videos = pairs.images()[0]
+    files = _frames_of(videos, model, root, max_frames)
     count = sum(len(names) for names in files.values())
     if pooling == "frame_pairs":
-        found, count = verify_frame_pairs(source, pairs, files, frame_pairs, seed, progress, search)
+        scored, count = verify_frame_pairs(
+            source, pairs, files, count=frame_pairs, seed=seed, progress=progress, search=search
+        )
     else:
         plain, mirrored = pool_videos(source, files, pooling, progress)
-        found = verify_embeddings(
-            plain,
-            mirrored,
-            left,
-            right,
-            pairs.is_same,
-            pairs.folds,
-            videos,
-            labels=people(videos),
-            search=search,
-        )
-    items = f"{len(videos):,} videos ({count:,} frames)"
-    sampled = f" At most {max_frames} frames of a video, evenly spaced." if max_frames else ""
-    drawn = f" {frame_pairs} frame pairs a pair of videos, seed {seed}."
+        scored = verify_items(pairs, plain, mirrored, search=search)
+    sentences = [
+        describe(
+            pairs,
+            f"{len(videos):,} videos ({count:,} frames) in the {pairs.num_folds} folds of "
+            "splits.txt",
+            scored.headline_key[0],
+            over_folds(pairs, search),
+        ),
+        POOLINGS[pooling],
+    ]
+    if pooling == "frame_pairs":
+        sentences.append(f"{frame_pairs} frame pairs per pair of videos, seed {seed}.")
+    if max_frames is not None:
+        sentences.append(f"At most {max_frames} frames of a video, evenly spaced.")
     return ProtocolResult(
-        table=found.table,
+        table=scored.table,
         name="ytf",
-        protocol=describe(pairs, items, source.flip, "of splits.txt", search)
-        + f" {POOLINGS[pooling]}{drawn if pooling == 'frame_pairs' else ''}{sampled}",
+        protocol=" ".join(sentences),
         embedder=model,
         pairs=pairs,
         num_items=len(videos),
     )
+
+
+def _frames_of(
+    videos: list[str], model: Any, root: Path | None, max_frames: int | None
+) -> dict[str, list[str]]:
+    """Return video -> names of the frames to take, from the folder or the stored embeddings."""
+    frames = _stored_frames(model, videos) if root is None else _list_frames(root, videos)
+    return {video: _sample(names, max_frames) for video, names in frames.items()}
 
 
 def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
@@ -173,16 +190,16 @@ def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
     files = {}
     for video in videos:
         folder = root / video
-        found = image_names(folder) if folder.is_dir() else []
-        if found:
-            files[video] = [f"{video}/{name}" for name in sorted(found, key=_natural)]
+        images = image_names(folder) if folder.is_dir() else []
+        if images:
+            files[video] = [f"{video}/{name}" for name in sorted(images, key=_natural)]
         else:
             problems.add(video, "missing" if not folder.is_dir() else "no frames in it")
     problems.raise_if_any(len(videos), root)
     return files
 
 
-def _stored_frames(model: StoredEmbeddings, videos: list[str]) -> dict[str, list[str]]:
+def _stored_frames(model: Any, videos: list[str]) -> dict[str, list[str]]:
     """Return video -> names of its stored embeddings: its frames', or its own."""
     frames: dict[str, list[str]] = {}
     for name in model.names:
@@ -239,12 +256,12 @@ ONE_LENGTH = 1e-3  # relative spread of norms below which a network must scale i
 
 
 def pool_videos(
-    source: Source,
+    source: EmbeddingSource,
     files: Mapping[str, Sequence[str]],
-    pooling: str,
+    pooling: Pooling,
     progress: ProgressCallback | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Return one embedding a video; one piece of one video is in memory at a time.
+    """Return one embedding per video; at most 256 frames are in memory at a time.
 
     Args:
         source: where the frames' embeddings come from.
@@ -256,35 +273,23 @@ def pool_videos(
         float64 (videos, embedding_dim), and that of the mirror images or None.
 
     Raises:
-        ValueError: frames cannot be used (all are listed); an embedding is zero or not finite (its
-            frame is named); or the best frame is asked for and all
-            embeddings have one length.
+        ValueError: what `stream_videos` refuses, or the best frame is asked for and all embeddings
+            have one length.
     """
     pooled = np.zeros((2 if source.flip else 1, len(files), source.embedding_dim))
     longest = np.full(len(files), -1.0)
     shortest = np.inf
-    try:
-        for i, names in enumerate(files.values()):
-            at = 0
-            for piece in source.stream(names):
-                sides = [np.asarray(side, np.float64) for side in piece if side is not None]
-                for side in sides:  # in a mean a frame without a direction would go unseen
-                    check_embeddings(side, names[at : at + len(side)], count=False)
-                at += len(sides[0])
-                norms = np.linalg.norm(sides[0], axis=1)
-                if pooling == "best_frame":
-                    best = int(np.argmax(norms))
-                    shortest = min(shortest, float(np.min(norms)))
-                    if norms[best] > longest[i]:
-                        longest[i] = norms[best]
-                        pooled[:, i] = [side[best] for side in sides]
-                else:
-                    pooled[:, i] += [_sum(side, pooling) for side in sides]
-            if progress is not None:
-                progress(i + 1, len(files))
-    finally:
-        source.close()
-    source.check(sum(map(len, files.values())))
+    for i, *sides in stream_videos(source, files, progress):
+        vectors = [np.asarray(side, np.float64) for side in sides if side is not None]
+        if pooling == "best_frame":
+            norms = np.linalg.norm(vectors[0], axis=1)
+            best = int(np.argmax(norms))
+            shortest = min(shortest, float(np.min(norms)))
+            if norms[best] > longest[i]:
+                longest[i] = norms[best]
+                pooled[:, i] = [side[best] for side in vectors]
+        else:
+            pooled[:, i] += [_sum(side, pooling) for side in vectors]
     if pooling == "best_frame":
         if np.max(longest) - shortest <= ONE_LENGTH * np.max(longest):
             raise ValueError(
@@ -296,7 +301,7 @@ def pool_videos(
     return pooled[0], pooled[1] if source.flip else None
 
 
-def _sum(vectors: NDArray[np.float64], pooling: str) -> NDArray[np.float64]:
+def _sum(vectors: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:
     if pooling == "mean_normalized":
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = vectors / np.maximum(norms, np.finfo(np.float64).tiny)

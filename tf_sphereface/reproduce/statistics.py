@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.eval.measures.significance import mcnemar_p, standard_error
 from tf_sphereface.reproduce.arm_runner import Results
 from tf_sphereface.reproduce.arms import MORE_SEEDS, OTHER_LOSSES, SEEDS
 from tf_sphereface.utils.optional import require
@@ -79,7 +80,7 @@ class Difference:
     @property
     def seed_error(self) -> float:
         """Standard error of the mean difference over the seeds; NaN for one seed."""
-        return _standard_error(np.array(self.seeds))
+        return standard_error(np.array(self.seeds))
 
     @property
     def within_seeds(self) -> bool:
@@ -112,7 +113,7 @@ def average(results: Results, names: Sequence[str], key: str = HEADLINE) -> Aver
     fisher = [row["angular_fisher_score"] for row in angles]
     return Average(
         accuracy=float(np.mean(runs)),
-        std_error=_standard_error(folds),
+        std_error=standard_error(folds),
         spread=float(np.std(runs, ddof=1)) if len(runs) > 1 else None,
         runs=runs,
         genuine_angle=float(np.mean([row["genuine_angle"] for row in angles])),
@@ -171,8 +172,10 @@ def compare_decisions(
     of_folds = np.array([each[folds == fold].mean() for fold in np.unique(folds)])
     return Difference(
         accuracy=float(of_folds.mean()),
-        std_error=_standard_error(of_folds),
-        p_value=sign_flip_p(each) if len(gains) > 1 else _mcnemar(each),
+        std_error=standard_error(of_folds),
+        p_value=sign_flip_p(each)
+        if len(gains) > 1
+        else mcnemar_p(int(np.sum(each > 0)), int(np.sum(each < 0))),
         seeds=[float(np.mean(row)) for row in gains],
     )
 
@@ -200,20 +203,6 @@ def sign_flip_p(gains: NDArray[np.float64], flips: int = FLIPS, seed: int = 0) -
     signs = rng.integers(0, 2, (flips, len(moved)), dtype=np.int8) * 2.0 - 1.0
     drawn = np.abs(signs @ moved)
     return float((1 + np.sum(drawn >= abs(moved.sum()) - 1e-12)) / (flips + 1))
-
-
-def _mcnemar(gains: NDArray[np.float64]) -> float:
-    better, worse = int(np.sum(gains > 0)), int(np.sum(gains < 0))
-    if not better + worse:
-        return 1.0
-    test = require("scipy.stats", extra="eval").binomtest
-    return float(test(better, better + worse).pvalue)
-
-
-def _standard_error(values: NDArray[np.float64]) -> float:
-    if len(values) < 2:
-        return math.nan
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def step_ratio(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:

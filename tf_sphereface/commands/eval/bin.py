@@ -11,13 +11,7 @@ from tf_sphereface.commands.console import (
     existing_file,
     output_file,
 )
-from tf_sphereface.commands.eval.shared import (
-    Subparsers,
-    add_protocol,
-    finish,
-    open_model,
-    shown_progress,
-)
+from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, run_protocol
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -47,12 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate a set."""
     from tf_sphereface.eval import bins
 
-    model = open_model(args)
-    with shown_progress("images") as show:
-        result = bins.evaluate(
-            model, args.set, flip=not args.no_flip, progress=show, cache=args.cache
-        )
-    return finish(args, result)
+    return run_protocol(args, bins.evaluate, args.set)
 
 
 def make(args: argparse.Namespace) -> int:

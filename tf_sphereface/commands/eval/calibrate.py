@@ -10,13 +10,13 @@ from tf_sphereface.commands.console import (
     console,
     existing_dir,
     existing_file,
+    progress_bar,
     write_json_option,
 )
 from tf_sphereface.commands.eval.shared import (
     Subparsers,
     add_batch_size_option,
     add_landmarks_option,
-    shown_progress,
 )
 
 SUMMARY = "choose the threshold for a false accept rate, and write it into the model"
@@ -38,7 +38,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "model", type=existing_file, metavar="MODEL", help="a .keras, .tflite or .onnx file"
     )
-    parser.add_argument("images", type=existing_dir, metavar="DIR", help="one folder a person")
+    parser.add_argument("images", type=existing_dir, metavar="DIR", help="one folder per person")
     parser.add_argument(
         "--far", type=float, default=1e-2, metavar="RATE", help="false accept rate, a fraction"
     )
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from tf_sphereface.embedder.embedder import load_embedder
     from tf_sphereface.eval.calibration import calibrate, store
 
-    with shown_progress("images") as show:
-        found = calibrate(
+    with progress_bar("embedding images") as show:
+        result = calibrate(
             load_embedder(args.model, batch_size=args.batch_size),
             args.images,
             args.far,
@@ -77,18 +77,18 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             progress=show,
         )
-    write_json_option(args.json, found.to_dict())
+    write_json_option(args.json, result.to_dict())
     if not args.dry_run:
-        store(found, args.model)
-    low, high = found.threshold_interval
-    accepted = f"{100 * found.measured_far:.4g} % of {found.impostor_pairs:,} impostor pairs"
-    if found.tar is not None:
-        accepted += f" and {100 * found.tar:.2f} % of {found.genuine_pairs:,} genuine pairs"
+        store(result, args.model)
+    low, high = result.threshold_interval
+    accepted = f"{100 * result.measured_far:.4g} % of {result.impostor_pairs:,} impostor pairs"
+    if result.tar is not None:
+        accepted += f" and {100 * result.tar:.2f} % of {result.genuine_pairs:,} genuine pairs"
     console.print(
-        f"[bold]threshold {found.threshold:.4f}[/] for a false accept rate of {found.far:g} "
+        f"[bold]threshold {result.threshold:.4f}[/] for a false accept rate of {result.far:g} "
         f"(95 % interval {low:.4f} to {high:.4f})\n"
-        f"measured: {accepted} accepted; {found.images:,} images of {found.people:,} people, "
-        f"flip {found.flip}\n"
+        f"measured: {accepted} accepted; {result.images:,} images of {result.people:,} people, "
+        f"flip {result.flip}\n"
         + (f"{args.model} is left as it was" if args.dry_run else f"written into {args.model}"),
         highlight=False,
     )

@@ -9,16 +9,16 @@ from tf_sphereface.commands.eval.shared import (
     Subparsers,
     add_protocol,
     add_search_option,
-    finish,
-    open_model,
-    shown_progress,
+    run_protocol,
 )
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
     parser = add_protocol(protocols, "folder", "random pairs of a folder of identity folders", run)
-    parser.add_argument("root", type=existing_dir, metavar="DIR", help="holds one folder a person")
+    parser.add_argument(
+        "root", type=existing_dir, metavar="DIR", help="holds one folder per person"
+    )
     parser.add_argument(
         "--pairs-per-fold", type=int, default=300, metavar="N", help="of each class, at most"
     )
@@ -31,18 +31,13 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from tf_sphereface.eval import folder
 
-    model = open_model(args)
-    with shown_progress("images") as show:
-        result = folder.evaluate(
-            model,
-            args.root,
-            pairs_per_fold=args.pairs_per_fold,
-            folds=args.folds,
-            seed=args.seed,
-            landmarks=args.landmarks,
-            flip=not args.no_flip,
-            progress=show,
-            cache=args.cache,
-            search=args.search,
-        )
-    return finish(args, result)
+    return run_protocol(
+        args,
+        folder.evaluate,
+        args.root,
+        pairs_per_fold=args.pairs_per_fold,
+        folds=args.folds,
+        seed=args.seed,
+        landmarks=args.landmarks,
+        search=args.search,
+    )

@@ -1,4 +1,4 @@
-"""`tf_sphereface-eval identify`: who is it, among distractors and on a watch list?"""
+"""`tf_sphereface-eval identify`: identification among distractors and on a watch list."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from tf_sphereface.commands.console import (
     console,
     existing_dir,
     existing_file,
+    progress_bar,
     write_json_option,
 )
-from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, open_model, shown_progress
+from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, embedding_options
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -28,7 +29,9 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         run,
         verifies=False,
     )
-    parser.add_argument("root", type=existing_dir, metavar="DIR", help="holds one folder a person")
+    parser.add_argument(
+        "root", type=existing_dir, metavar="DIR", help="holds one folder per person"
+    )
     parser.add_argument(
         "--distractors",
         type=Path,
@@ -51,17 +54,18 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from tf_sphereface.eval import folder, identification
     from tf_sphereface.eval.report.tables import describe_model
+    from tf_sphereface.eval.scoring.sources import open_embedder
 
     if args.distractors is None and args.trials < 1:
         raise CommandError("nothing to do: give --distractors, or a positive number of --trials")
     if args.distractor_landmarks is not None:
         _check_aligned(args.distractors)
-    model = open_model(args)
+    model = open_embedder(args.model, embedding_options(args))
     people = folder.scan(args.root)
     names = [file for files in people.values() for file in files]
     if not names:
         raise CommandError(
-            f"DIR must hold one folder of images a person. Received: {args.root}, which holds none"
+            f"DIR must hold one folder of images per person. Received: {args.root} with none in it"
         )
     labels = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
     vectors = _embed(args, model, args.root, names, args.landmarks)
@@ -82,9 +86,9 @@ def run(args: argparse.Namespace) -> int:
     tables = []
     if args.distractors is not None:
         others = _distractors(args, model)
-        found = identification.with_distractors(vectors, labels, others, seed=args.seed)
-        values["distractors"] = distractors_to_dict(found)
-        tables.append(_rank_table(found))
+        result = identification.with_distractors(vectors, labels, others, seed=args.seed)
+        values["distractors"] = distractors_to_dict(result)
+        tables.append(_rank_table(result))
     if args.trials > 0:
         trials = identification.blufr(vectors, labels, trials=args.trials, seed=args.seed)
         values["blufr"] = blufr_to_dict(trials)
@@ -111,21 +115,18 @@ def _check_aligned(distractors: Path | None) -> None:
 def _embed(
     args: argparse.Namespace, model: Any, root: Path, names: list[str], landmarks: Path | None
 ) -> Any:
-    from tf_sphereface.eval.scoring.score_pairs import check_embeddings
-    from tf_sphereface.eval.scoring.sources import embed_all, open_source
+    from tf_sphereface.eval.scoring.score_pairs import verification_vectors_of_files
 
-    source = open_source(model, root, landmarks, not args.no_flip, args.cache)
-    with shown_progress("images") as show:
-        plain, mirrored = embed_all(source, names, show)
-    vectors = plain if mirrored is None else np.concatenate([plain, mirrored], axis=1)
-    check_embeddings(vectors, names)
-    return vectors
+    with progress_bar("embedding images") as show:
+        options = embedding_options(args, landmarks=landmarks, progress=show)
+        return verification_vectors_of_files(model, root, names, options)
 
 
 def _distractors(args: argparse.Namespace, model: Any) -> Any:
     """Return the distractors' embeddings, from a file or embedded."""
     from tf_sphereface.eval.folder import SUFFIXES
     from tf_sphereface.eval.scoring.precomputed import read_embeddings
+    from tf_sphereface.eval.scoring.score_pairs import join_sides
 
     root = args.distractors
     if root.is_file():
@@ -134,7 +135,7 @@ def _distractors(args: argparse.Namespace, model: Any) -> Any:
             return stored.embeddings
         if stored.mirrored is None:
             raise CommandError(f"{root} has no mirrored embeddings: say --no-flip")
-        return np.concatenate([stored.embeddings, stored.mirrored], axis=1)
+        return join_sides(stored.embeddings, stored.mirrored, "concat")
     if not root.is_dir():
         raise CommandError(f"no such file or folder: {root}")
     names = find_photos(root, SUFFIXES)
@@ -157,22 +158,22 @@ def rates_to_list(rates: Any) -> list[dict[str, Any]]:
     ]
 
 
-def distractors_to_dict(found: Any) -> dict[str, Any]:
+def distractors_to_dict(result: Any) -> dict[str, Any]:
     """Return a `DistractorResult` as plain values."""
     return {
-        "searches": found.num_searches,
-        "people": found.num_people,
+        "searches": result.num_searches,
+        "people": result.num_people,
         "rates": [
             {"distractors": size, **{f"rank_{rank}": rate for rank, rate in ranks.items()}}
-            for size, ranks in found.rates.items()
+            for size, ranks in result.rates.items()
         ],
-        "genuine": found.verification.num_genuine,
-        "impostor": found.verification.num_impostor,
-        "tar_at_far": rates_to_list(found.verification),
+        "genuine": result.verification.num_genuine,
+        "impostor": result.verification.num_impostor,
+        "tar_at_far": rates_to_list(result.verification),
     }
 
 
-def blufr_to_dict(found: Any) -> dict[str, Any]:
+def blufr_to_dict(result: Any) -> dict[str, Any]:
     """Return a `BLUFRResult` as plain values."""
 
     def summed(rates: dict[float, Any], reasons: dict[float, str]) -> list[dict[str, Any]]:
@@ -187,12 +188,12 @@ def blufr_to_dict(found: Any) -> dict[str, Any]:
             for far, pair in rates.items()
         ]
 
-    first = found.open_set[0]
+    first = result.open_set[0]
     return {
-        "vr_at_far": summed(found.vr_at_far, found.verification[0].reasons),
+        "vr_at_far": summed(result.vr_at_far, result.verification[0].reasons),
         "dir_at_far": [
             {"rank": rank, "rates": summed(rates, first.dir_at_far[rank].reasons)}
-            for rank, rates in found.dir_at_far.items()
+            for rank, rates in result.dir_at_far.items()
         ],
         "trials": [
             {
@@ -201,46 +202,46 @@ def blufr_to_dict(found: Any) -> dict[str, Any]:
                 "impostor_probes": trial.num_impostor,
                 "rates": {f"rank_{rank}": rate for rank, rate in trial.rates.items()},
             }
-            for trial in found.open_set
+            for trial in result.open_set
         ],
     }
 
 
-def _rank_table(found: Any) -> Any:
+def _rank_table(result: Any) -> Any:
     from rich.table import Table
 
-    size = max(found.rates)
+    size = max(result.rates)
     table = Table(
-        title=f"{found.num_searches:,} searches among up to {size:,} distractors, %",
+        title=f"{result.num_searches:,} searches among up to {size:,} distractors, %",
         title_justify="left",
     )
     table.add_column("distractors", justify="right")
-    for rank in found.rates[size]:
+    for rank in result.rates[size]:
         table.add_column(f"rank {rank}", justify="right")
-    for count, ranks in found.rates.items():
+    for count, ranks in result.rates.items():
         table.add_row(f"{count:,}", *(f"{100 * rate:.2f}" for rate in ranks.values()))
-    for far, rate in found.verification.rates.items():
-        text = found.verification.reasons[far] if rate is None else f"{100 * rate:.2f}"
+    for far, rate in result.verification.rates.items():
+        text = result.verification.reasons[far] if rate is None else f"{100 * rate:.2f}"
         table.add_row(f"TAR at FAR {far:g}", text)
     return table
 
 
-def _blufr_table(found: Any) -> Any:
+def _blufr_table(result: Any) -> Any:
     from rich.table import Table
 
     table = Table(
-        title=f"{len(found.open_set)} trials in BLUFR's manner: mean ± standard deviation, %",
+        title=f"{len(result.open_set)} trials in BLUFR's manner: mean ± standard deviation, %",
         title_justify="left",
     )
     table.add_column("FAR", justify="right")
     table.add_column("VR, all pairs", justify="right")
-    ranks = list(found.dir_at_far)
+    ranks = list(result.dir_at_far)
     for rank in ranks:
         table.add_column(f"DIR at rank {rank}", justify="right")
-    for far, verified in found.vr_at_far.items():
-        cells = [(verified, found.verification[0].reasons)]
+    for far, verified in result.vr_at_far.items():
+        cells = [(verified, result.verification[0].reasons)]
         cells += [
-            (found.dir_at_far[rank][far], found.open_set[0].dir_at_far[rank].reasons)
+            (result.dir_at_far[rank][far], result.open_set[0].dir_at_far[rank].reasons)
             for rank in ranks
         ]
         table.add_row(

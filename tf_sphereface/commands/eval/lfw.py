@@ -9,9 +9,7 @@ from tf_sphereface.commands.eval.shared import (
     Subparsers,
     add_protocol,
     add_search_option,
-    finish,
-    open_model,
-    shown_progress,
+    run_protocol,
 )
 from tf_sphereface.eval.lfw import CATEGORIES
 
@@ -56,19 +54,13 @@ def run(args: argparse.Namespace) -> int:
             "--write-scores must be of folds, which scores and compare choose their thresholds on; "
             f"View 1 has one. Received: {args.write_scores} with --train-pairs"
         )
-    model = open_model(args)
     options = {
         "landmarks": args.landmarks,
-        "flip": not args.no_flip,
-        "cache": args.cache,
         "search": args.search,
         "category": None if args.category == "none" else args.category,
     }
-    with shown_progress("images") as show:
-        if args.train_pairs is None:
-            result = lfw.evaluate(model, args.images, args.pairs, progress=show, **options)
-        else:
-            result = lfw.evaluate_view1(
-                model, args.images, args.train_pairs, args.pairs, progress=show, **options
-            )
-    return finish(args, result)
+    if args.train_pairs is None:
+        return run_protocol(args, lfw.evaluate, args.images, args.pairs, **options)
+    return run_protocol(
+        args, lfw.evaluate_view1, args.images, args.train_pairs, args.pairs, **options
+    )

@@ -1,4 +1,4 @@
-"""`--report FILE` and `--json FILE` of a subcommand: one content, twice."""
+"""The options `--report FILE` and `--json FILE`, and the writing of both."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _images(
 
     size = result.embedder.input_size
     if result.name == "bin" and size:
-        reader = bins._BinReader(size, bins.read_bin(args.set))
+        reader = bins.BinReader(size, bins.read_bin(args.set))
         return None, lambda name: reader(args.set, name)
     given = (getattr(args, option, None) for option in ("images", "root", "frames"))
     root = next((folder for folder in given if folder is not None), None)

@@ -26,7 +26,7 @@ from tf_sphereface.commands.eval.shared import (
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     """Declare the subcommands."""
-    summary = "a file of scores: a line a pair, with its label and fold, or in a list's order"
+    summary = "a file of scores: one line per pair, with its label and fold, or in a list's order"
     parser = protocols.add_parser(
         "scores", help=summary, description=summary, formatter_class=HelpFormatter
     )
@@ -46,7 +46,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     parser = protocols.add_parser(
         "compare", help=summary, description=summary, formatter_class=HelpFormatter
     )
-    parser.set_defaults(run=compare)
+    parser.set_defaults(run=run_comparison)
     for name in ("first", "second"):
         parser.add_argument(name, type=existing_file, metavar=name.upper(), help="as for scores")
     _add_lists(parser)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     return finish(args, scores.evaluate(args.scores, _pairs(args), search=args.search))
 
 
-def compare(args: argparse.Namespace) -> int:
+def run_comparison(args: argparse.Namespace) -> int:
     """Compare two files of scores."""
     from tf_sphereface.eval import scores, verification
 

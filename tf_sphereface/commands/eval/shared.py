@@ -1,17 +1,12 @@
-"""What the subcommands share: options, the progress bar, and what is done with a result."""
+"""Options of all subcommands, the run of a protocol, and the output of its result."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from tf_sphereface.alignment.face_reader import ProgressCallback
 from tf_sphereface.commands.console import (
     HelpFormatter,
     add_json_option,
@@ -19,7 +14,7 @@ from tf_sphereface.commands.console import (
     error_console,
     existing_file,
     output_file,
-    progress,
+    progress_bar,
 )
 from tf_sphereface.commands.eval.report_options import add_report_option, write_report_options
 
@@ -79,7 +74,7 @@ def add_protocol(
         "--write-scores",
         type=output_file,
         metavar="FILE",
-        help="the headline's scores, a line a pair, for the commands scores and compare",
+        help="the headline's scores, one line per pair, for the commands scores and compare",
     )
     add_result_options(parser)
     return parser
@@ -130,23 +125,47 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def open_model(args: argparse.Namespace) -> Any:
-    """Open MODEL as the options say: an embedder, or stored embeddings."""
-    from tf_sphereface.eval.scoring.precomputed import open_model as open_any
+def run_protocol(
+    args: argparse.Namespace,
+    evaluate: Callable[..., Any],
+    *inputs: Any,
+    unit: str = "images",
+    **options: Any,
+) -> int:
+    """Open MODEL, run a protocol under a progress bar, and write and print the result.
 
-    return open_any(args.model, batch_size=args.batch_size, threads=args.threads)
+    Args:
+        args: the parsed arguments.
+        evaluate: the protocol, called with the model, `inputs` and keyword arguments.
+        *inputs: of the protocol.
+        unit: what is embedded.
+        **options: of the protocol, beside those that all protocols share.
+
+    Returns:
+        The exit code.
+    """
+    from tf_sphereface.eval.scoring.sources import open_embedder
+
+    embedding = embedding_options(args)
+    model = open_embedder(args.model, embedding)
+    with progress_bar(f"embedding {unit}") as show:
+        result = evaluate(
+            model, *inputs, flip=embedding.flip, cache=embedding.cache, progress=show, **options
+        )
+    return finish(args, result)
 
 
-@contextlib.contextmanager
-def shown_progress(unit: str) -> Iterator[ProgressCallback]:
-    """Show a bar on stderr; yields what a protocol takes as `progress`."""
-    with progress() as bars:
-        task = bars.add_task(f"embedding {unit}", total=None)
+def embedding_options(args: argparse.Namespace, **options: Any) -> Any:
+    """Return the `EmbeddingOptions` that all protocols share, with others beside them."""
+    from tf_sphereface.eval.scoring.sources import EmbeddingOptions
 
-        def show(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total)
-
-        yield show
+    return EmbeddingOptions(
+        flip=not args.no_flip,
+        batch_size=args.batch_size,
+        cache=args.cache,
+        threads=args.threads,
+        **options,
+    )
 
 
 def finish(args: argparse.Namespace, result: Any) -> int:
@@ -155,16 +174,11 @@ def finish(args: argparse.Namespace, result: Any) -> int:
     from tf_sphereface.eval.report import tables
 
     values = tables.to_dict(result)
-    intervals = None
     if args.bootstrap:
-        found = result.headline
-        intervals = verification.bootstrap(found.scores, found.is_same, repeats=args.bootstrap)
-        values["headline"]["bootstrap"] = {
-            **dataclasses.asdict(intervals),
-            "tar_at_far": [
-                {"far": far, "interval": pair} for far, pair in intervals.tar_at_far.items()
-            ],
-        }
+        headline = result.headline
+        values["headline"]["bootstrap"] = tables.bootstrap_to_dict(
+            verification.bootstrap(headline.scores, headline.is_same, repeats=args.bootstrap)
+        )
     try:  # first: a closed pipe must not lose it
         write_report_options(args, result, values)
         if getattr(args, "write_scores", None) is not None:
@@ -172,19 +186,6 @@ def finish(args: argparse.Namespace, result: Any) -> int:
             error_console.print(f"wrote {args.write_scores}", highlight=False)
     finally:  # nor a file that cannot be written the table
         tables.print_result(result, console)
-        if intervals is not None:
-            console.print(bootstrap_table(intervals))
+        if args.bootstrap:
+            console.print(tables.bootstrap_table(values["headline"]["bootstrap"]))
     return 0
-
-
-def bootstrap_table(intervals: Any) -> Table:
-    """Show bootstrap intervals, in percent."""
-    title = f"{100 * intervals.confidence:g} % intervals, pairs drawn {intervals.repeats:,} times"
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    rows = {"AUC": intervals.auc, "EER": intervals.eer}
-    rows |= {f"TAR at FAR {far:g}": pair for far, pair in intervals.tar_at_far.items() if pair}
-    for name, (low, high) in rows.items():
-        table.add_row(name, f"{100 * low:.2f} to {100 * high:.2f}")
-    return table

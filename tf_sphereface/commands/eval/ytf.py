@@ -9,9 +9,7 @@ from tf_sphereface.commands.eval.shared import (
     Subparsers,
     add_protocol,
     add_search_option,
-    finish,
-    open_model,
-    shown_progress,
+    run_protocol,
 )
 
 DRAWS = {"frame_pairs": 100, "seed": 0}  # of --pooling frame_pairs, unless given
@@ -19,7 +17,7 @@ DRAWS = {"frame_pairs": 100, "seed": 0}  # of --pooling frame_pairs, unless give
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
-    parser = add_protocol(protocols, "ytf", "YouTube Faces: one pooled embedding a video", run)
+    parser = add_protocol(protocols, "ytf", "YouTube Faces: one pooled embedding per video", run)
     parser.add_argument(
         "--frames",
         type=existing_dir,
@@ -55,23 +53,18 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     from tf_sphereface.eval import ytf
 
-    draws = _draws(args)
-    model = open_model(args)
-    with shown_progress("videos") as show:
-        result = ytf.evaluate(
-            model,
-            args.frames,
-            args.splits,
-            pooling=args.pooling,
-            max_frames=args.max_frames,
-            landmarks=args.landmarks,
-            flip=not args.no_flip,
-            progress=show,
-            cache=args.cache,
-            search=args.search,
-            **draws,
-        )
-    return finish(args, result)
+    return run_protocol(
+        args,
+        ytf.evaluate,
+        args.frames,
+        args.splits,
+        unit="videos",
+        pooling=args.pooling,
+        max_frames=args.max_frames,
+        landmarks=args.landmarks,
+        search=args.search,
+        **_draws(args),
+    )
 
 
 def _draws(args: argparse.Namespace) -> dict[str, int]:

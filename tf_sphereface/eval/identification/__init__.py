@@ -1,4 +1,4 @@
-"""Who is it? Ranks among distractors (MegaFace), watch lists (BLUFR), templates (IJB).
+"""Identification: ranks among distractors (MegaFace), watch lists (BLUFR), templates (IJB).
 
 Every cosine is computed, in float64, a block at a time: results are exact and do not depend on the
 size of the blocks. A gallery may be a memory map.

@@ -10,12 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.eval.identification.rates import (
     RatesAtFar,
-    check_rows,
-    check_width,
     genuine_pairs,
     rates_at_far,
 )
 from tf_sphereface.eval.identification.score_blocks import MEMORY, TIE, pair_cosines, score_blocks
+from tf_sphereface.eval.measures.checks import check_rows, check_width
 from tf_sphereface.eval.measures.curve import FARS
 
 RANKS = (1, 5, 10)

@@ -1,4 +1,4 @@
-"""Rates of right answers at rates of false ones, and what embeddings and labels must be like."""
+"""Rates of right answers at given false accept rates, and the pooling of templates."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.eval.identification.score_blocks import TIE, highest
+from tf_sphereface.eval.measures.angles import norms_of
+from tf_sphereface.eval.measures.checks import check_rows
 from tf_sphereface.eval.measures.curve import clopper_pearson, unsupported
 
 
 @dataclasses.dataclass(frozen=True)
 class RatesAtFar:
-    """Rates of right answers at rates of false ones; fractions.
+    """Rates of right answers at given false accept rates; fractions.
 
     Attributes:
         rates: false accept rate -> rate, None where the impostors are too few to state it.
@@ -85,28 +87,6 @@ def genuine_pairs(names: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArra
     return np.concatenate(first), np.concatenate(second)
 
 
-def check_rows(
-    vectors: NDArray[np.floating], labels: ArrayLike, argument: str
-) -> NDArray[np.generic]:
-    """Return the labels as an array, or raise a ValueError that names the argument."""
-    names = np.asarray(labels)
-    if vectors.ndim != 2 or names.shape != vectors.shape[:1] or not len(names):
-        raise ValueError(
-            f"{argument} must have the shape (n, d), n at least 1, and labels (n,). "
-            f"Received: {vectors.shape} and {names.shape}"
-        )
-    return names
-
-
-def check_width(probes: NDArray[np.floating], other: NDArray[np.floating], argument: str) -> None:
-    """Raise a ValueError unless `other` holds embeddings as long as the probes'."""
-    if other.ndim != 2 or other.shape[1] != probes.shape[1] or not len(other):
-        raise ValueError(
-            f"{argument} must have the shape (m, {probes.shape[1]}), m at least 1. "
-            f"Received: {other.shape}"
-        )
-
-
 def pool_templates(
     embeddings: NDArray[np.floating], templates: ArrayLike, media: ArrayLike | None = None
 ) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
@@ -142,8 +122,7 @@ def pool_templates(
     groups, group = np.unique(np.stack([template, medium], axis=1), axis=0, return_inverse=True)
     means = _sums(embeddings, group.ravel(), len(groups)) / np.bincount(group.ravel())[:, None]
     pooled = _sums(means, groups[:, 0], len(ids))
-    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)).ravel())
+    norms, bad = norms_of(pooled)
     if len(bad):
         raise ValueError(
             "embeddings must give each template a direction. Received: the sum of template "

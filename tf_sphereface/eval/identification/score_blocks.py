@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.eval.measures.angles import norms_of
+
 MEMORY = 2**28  # bytes that the blocks of a comparison may take together
 TIE = 1e-12  # cosines in float64 that differ by less are equal: 512 products round to 1e-15
 COLLECT = 2**20  # scores that are sorted at once
@@ -24,8 +26,7 @@ def unit_rows(vectors: NDArray[np.floating], name: str) -> NDArray[np.float64]:
         ValueError: one of them is zero or not finite.
     """
     rows = np.asarray(vectors, np.float64)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)).ravel())
+    norms, bad = norms_of(rows)
     if len(bad):
         raise ValueError(
             f"{name} must be finite and not zero. Received: row {bad[0]} (counted from 0 in its "
@@ -153,16 +154,16 @@ def _pass(blocks: Callable[[], Iterable[NDArray[np.float64]]], searches: list[_S
     collected: list[list[NDArray[np.float64]]] = [[] for _ in searches]
     counts = [np.zeros(_BINS, np.int64) for _ in searches]
     for scores in blocks():
-        for search, found, histogram in zip(searches, collected, counts, strict=True):
+        for search, parts, histogram in zip(searches, collected, counts, strict=True):
             part = search.inside(scores)
             if search.count <= COLLECT:
-                found.append(part)
+                parts.append(part)
             else:
                 scale = _BINS / (search.high - search.low)
                 histogram += np.bincount(_bins(part, search.low, scale), minlength=_BINS)
-    for search, found, histogram in zip(searches, collected, counts, strict=True):
+    for search, parts, histogram in zip(searches, collected, counts, strict=True):
         if search.count <= COLLECT:
-            search.value = float(np.sort(np.concatenate(found))[::-1][search.rank])
+            search.value = float(np.sort(np.concatenate(parts))[::-1][search.rank])
         elif search.high - search.low < TIE:  # one score, very often
             search.value = search.low
         else:

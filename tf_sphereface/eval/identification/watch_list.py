@@ -10,12 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.eval.identification.rates import (
     RatesAtFar,
-    check_rows,
-    check_width,
     genuine_pairs,
     rates_at_far,
 )
 from tf_sphereface.eval.identification.score_blocks import MEMORY, TIE, pair_cosines, score_blocks
+from tf_sphereface.eval.measures.checks import check_rows, check_width
 from tf_sphereface.eval.measures.curve import FARS
 
 
@@ -53,7 +52,7 @@ def open_set(
     """Search probes in a gallery: some are in it, some are not (BLUFR's DIR at FAR, IJB's TPIR).
 
     Args:
-        gallery: (m, d), one entry a person or several; of these the best counts.
+        gallery: (m, d), one entry per person or several, of which the best counts.
         gallery_labels: (m,) who each shows.
         probes: (n, d).
         probe_labels: (n,); who is not in the gallery is an impostor probe.
@@ -99,9 +98,9 @@ def open_set(
     strangers = np.clip(other[~known], -1.0, 1.0)
     dir_at_far = {}
     for rank in ranks:
-        found = np.where(better[known] < rank, mate[known], -np.inf)
+        scores = np.where(better[known] < rank, mate[known], -np.inf)
         dir_at_far[int(rank)] = rates_at_far(
-            found, lambda: [strangers], len(strangers), fars, "impostor probes"
+            scores, lambda: [strangers], len(strangers), fars, "impostor probes"
         )
     return OpenSetResult(
         rates={int(k): float(np.mean(better[known] < k)) for k in ranks},
@@ -249,12 +248,12 @@ def blufr(
         verification=verified,
         dir_at_far={
             int(rank): {
-                far: _mean_and_std([found.dir_at_far[rank].rates[far] for found in identified])
+                far: _mean_and_std([trial.dir_at_far[rank].rates[far] for trial in identified])
                 for far in fars
             }
             for rank in ranks
         },
-        vr_at_far={far: _mean_and_std([found.rates[far] for found in verified]) for far in fars},
+        vr_at_far={far: _mean_and_std([trial.rates[far] for trial in verified]) for far in fars},
     )
 
 

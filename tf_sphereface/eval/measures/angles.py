@@ -1,4 +1,4 @@
-"""How angles are spread: between pairs, and around the centres of classes."""
+"""Distributions of angles: between pairs, and around the centers of classes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from tf_sphereface.eval.measures.checks import check_rows
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -78,6 +80,19 @@ def degrees(cosines: ArrayLike) -> NDArray[np.float64]:
     return np.degrees(np.arccos(np.clip(np.asarray(cosines, np.float64), -1.0, 1.0)))
 
 
+def norms_of(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the norms of vectors, (n, 1), and which vectors have no direction.
+
+    Example:
+
+    >>> norms, bad = norms_of(np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, 1.0]]))
+    >>> norms[0], bad
+    (array([5.]), array([1, 2]))
+    """
+    norms = np.linalg.norm(np.asarray(vectors, np.float64), axis=1, keepdims=True)
+    return norms, np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+
+
 def is_cosine(values: NDArray[np.float64]) -> bool:
     """Tell whether scores can be cosines: all of them within [-1, 1], up to 1e-6."""
     return bool(np.max(np.abs(values), initial=0.0) <= 1 + 1e-6)
@@ -88,8 +103,8 @@ def angular_fisher_score(embeddings: ArrayLike, labels: ArrayLike) -> float:
 
     `S_w / S_b` with `S_w = sum_i sum_{x in class i} (1 - cos(x, mean_i))` and
     `S_b = sum_i n_i (1 - cos(mean_i, mean))`, means of the embeddings as they are (not scaled to
-    unit length). Lower is better, 0 is a point a class. It depends on which images there are, so
-    compare it on the same images only.
+    unit length). Lower is better, 0 is one point per class. It depends on which images there are,
+    so compare it on the same images only.
 
     Args:
         embeddings: (n, d).
@@ -110,12 +125,7 @@ def angular_fisher_score(embeddings: ArrayLike, labels: ArrayLike) -> float:
     Source: Liu et al., "SphereFace", CVPR 2017, the definition of the angular Fisher score.
     """
     vectors = np.asarray(embeddings, np.float64)
-    names = np.asarray(labels)
-    if vectors.ndim != 2 or names.shape != vectors.shape[:1]:
-        raise ValueError(
-            "embeddings must have the shape (n, d) and labels (n,). "
-            f"Received: {vectors.shape} and {names.shape}"
-        )
+    names = check_rows(vectors, labels, "embeddings")
     classes, index = np.unique(names, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"labels must name two classes at least. Received: {len(classes)}")
@@ -124,18 +134,18 @@ def angular_fisher_score(embeddings: ArrayLike, labels: ArrayLike) -> float:
     starts = np.cumsum(counts) - counts
     means = np.add.reduceat(vectors[order], starts, axis=0) / counts[:, None]
     units = _unit(vectors, "an embedding")
-    centres = _unit(means, "the mean of a class")
+    centers = _unit(means, "the mean of a class")
     overall = _unit(vectors.mean(axis=0, keepdims=True), "the mean of all embeddings")
-    within = float(np.sum(np.maximum(1 - np.einsum("ij,ij->i", units, centres[index]), 0.0)))
-    between = float(np.sum(counts * np.maximum(1 - centres @ overall[0], 0.0)))
-    # A point a class leaves nothing but rounding: 1e-15 an embedding.
+    within = float(np.sum(np.maximum(1 - np.einsum("ij,ij->i", units, centers[index]), 0.0)))
+    between = float(np.sum(counts * np.maximum(1 - centers @ overall[0], 0.0)))
+    # One point per class leaves nothing but rounding: 1e-15 per embedding.
     within = within if within > 1e-14 * len(vectors) else 0.0
     return within / between if between > 1e-14 * len(vectors) else float("inf")
 
 
 def _unit(vectors: NDArray[np.float64], what: str) -> NDArray[np.float64]:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.all(np.isfinite(norms) & (norms > 0)):
+    norms, bad = norms_of(vectors)
+    if len(bad):
         raise ValueError(
             f"embeddings must give means with an angle. Received: {what} is zero or nan"
         )

@@ -1,4 +1,4 @@
-"""Figures of the ROC curve, each rate only as far as the number of pairs supports it."""
+"""Figures of the ROC curve; a rate is stated only where the number of pairs supports it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface.eval.measures.thresholds import check_classes, check_labels, check_scores
+from tf_sphereface.eval.measures.checks import check_classes, check_scores
 from tf_sphereface.utils.optional import require
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -159,9 +159,8 @@ def bootstrap(
             "repeats must be at least 1 and confidence between 0 and 1. "
             f"Received: {repeats} and {confidence}"
         )
-    same, folds = check_labels(is_same, np.ones(np.shape(is_same), np.int64))
-    check_classes(same)
-    values = check_scores(scores, len(folds), 1)[0]
+    same = check_classes(is_same)
+    values = check_scores(scores, len(same), 1)[0]
     rng = np.random.default_rng(seed)
     order = np.argsort(-values, kind="stable")
     ends = np.flatnonzero(np.diff(values[order], append=-np.inf))  # last pair of each tie

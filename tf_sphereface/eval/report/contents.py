@@ -1,4 +1,4 @@
-"""Everything that a report says about a result, as plain values; the page shows no others."""
+"""Contents of a report as plain values: all that the page shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.eval.measures.angles import is_cosine
+from tf_sphereface.eval.measures.angles import degrees, is_cosine
 from tf_sphereface.eval.measures.curve import CONFIDENCE, clopper_pearson
 from tf_sphereface.eval.protocol import ProtocolResult
 from tf_sphereface.eval.report import tables
@@ -99,6 +99,7 @@ def _worst(result: ProtocolResult, headline: VerificationResult, same: bool) -> 
     if len(headline.scores) != len(result.pairs):
         return {"count": len(wrong), "worst": []}
     order = headline.scores[wrong] if same else -headline.scores[wrong]
+    angles = degrees(headline.scores)
     threshold_of = dict(zip(headline.fold_ids.tolist(), headline.thresholds.tolist(), strict=True))
     cosine = is_cosine(headline.scores)
     worst = []
@@ -110,7 +111,7 @@ def _worst(result: ProtocolResult, headline: VerificationResult, same: bool) -> 
                 "left": result.pairs.left[i],
                 "right": result.pairs.right[i],
                 "score": score,
-                "angle_degrees": _degrees(score) if cosine else None,
+                "angle_degrees": float(angles[i]) if cosine else None,
                 "fold": int(headline.folds[i]),
                 "threshold": threshold if math.isfinite(threshold) else None,
             }
@@ -125,14 +126,10 @@ def _operating_point(values: dict[str, Any], headline: VerificationResult) -> di
     alike = _FLIPS.get(chosen["flip"]) == metadata.get("flip") and chosen["mean"] == "plain"
     if threshold is None or not alike:
         return None
-    found = {"threshold": threshold, "calibrated_far": metadata.get("threshold_far")}
+    point = {"threshold": threshold, "calibrated_far": metadata.get("threshold_far")}
     for name, same in (("far", False), ("tar", True)):
         scores = headline.scores[headline.is_same == same]
         accepted = int(np.sum(scores >= threshold))
-        found[name] = accepted / len(scores)
-        found[f"{name}_interval"] = list(clopper_pearson(accepted, len(scores)))
-    return found
-
-
-def _degrees(cosine: float) -> float:
-    return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+        point[name] = accepted / len(scores)
+        point[f"{name}_interval"] = list(clopper_pearson(accepted, len(scores)))
+    return point

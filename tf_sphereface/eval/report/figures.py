@@ -1,4 +1,4 @@
-"""The report's pictures as SVG text that takes the page's colour and font."""
+"""Figures of a report as SVG text in the page's color and font, and histograms of angles."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.optional import require
 
-_INK = "#0b0c0d"  # stands for the page's text colour, which is dark or light
+GENUINE, IMPOSTOR = "#1b7f79", "#c8553d"  # their lightness differs too
+_INK = "#0b0c0d"  # stands for the page's text color, which is dark or light
 _SIZE = (4.2, 3.3)  # inches: on a phone the text then has the size of the page's
 _TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 
@@ -75,19 +77,19 @@ def angle_histograms(genuine: dict[str, Any], impostor: dict[str, Any]) -> str:
     """Return the histograms of the angles of genuine and impostor pairs.
 
     Args:
-        genuine: `genuine_angles` of the contents: mean and counts a degree.
+        genuine: `genuine_angles` of the contents: mean and counts per degree.
         impostor: `impostor_angles`.
     """
-    figure, axes = _axes("angle between embeddings, degrees", "share of pairs, % a degree")
+    figure, axes = _axes("angle between embeddings, degrees", "share of pairs, % per degree")
     edges = np.arange(181)
-    for angles, colour, label in (
+    for angles, color, label in (
         (genuine, GENUINE, "genuine"),
         (impostor, IMPOSTOR, "impostor"),
     ):
         counts = np.array(angles["counts"], float).reshape(-1, 2).sum(axis=1)
         share = 50 * counts / max(counts.sum(), 1)
-        axes.stairs(share, edges[::2], fill=True, color=colour, alpha=0.6, label=label)
-        axes.axvline(angles["mean"], color=colour, linewidth=1.2, linestyle="--")
+        axes.stairs(share, edges[::2], fill=True, color=color, alpha=0.6, label=label)
+        axes.axvline(angles["mean"], color=color, linewidth=1.2, linestyle="--")
     used = np.flatnonzero(np.array(genuine["counts"]) + np.array(impostor["counts"]))
     axes.set_xlim(max(0, used[0] // 10 * 10), min(180, used[-1] // 10 * 10 + 10))
     axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
@@ -125,14 +127,11 @@ def _svg(figure: Any) -> str:
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", svg)
 
 
-GENUINE, IMPOSTOR = "#1b7f79", "#c8553d"  # told apart by lightness too
-
-
 def angle_panels(
     results: Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]],
     path: str | os.PathLike[str],
 ) -> None:
-    """Draw the angles of genuine and impostor pairs as histograms, one panel a result.
+    """Draw the angles of genuine and impostor pairs as histograms, one panel per result.
 
     Args:
         results: name -> (cosine scores, is_same), each `(pairs,)`.
@@ -156,12 +155,10 @@ def angle_panels(
     )
     panels = figure.subplots(1, len(results), sharex=True, sharey=True, squeeze=False)[0]
     bins = np.arange(0.0, 181.0, 3.0)
-    widest = max(
-        float(np.degrees(np.arccos(np.clip(s.min(), -1.0, 1.0)))) for s, _ in results.values()
-    )
+    widest = max(float(degrees(scores.min())) for scores, _ in results.values())
     panels[0].set(xlim=(0.0, min(180.0, 10.0 * np.ceil(widest / 10.0))))
     for panel, (name, (scores, same)) in zip(panels, results.items(), strict=True):
-        angles = np.degrees(np.arccos(np.clip(scores, -1.0, 1.0)))
+        angles = degrees(scores)
         angle_histogram(panel, bins, angles[same], "genuine")
         angle_histogram(panel, bins, angles[~same], "impostor")
         gap = angles[~same].mean() - angles[same].mean()
@@ -181,12 +178,12 @@ def angle_histogram(panel: Any, bins: NDArray[np.float64], angles: Any, kind: st
         panel: matplotlib's axes.
         bins: edges, in degrees.
         angles: (n,), in degrees.
-        kind: `"genuine"` or `"impostor"`; its colour, and its name in the legend.
+        kind: `"genuine"` or `"impostor"`; its color, and its name in the legend.
     """
-    colour = {"genuine": GENUINE, "impostor": IMPOSTOR}[kind]
+    color = {"genuine": GENUINE, "impostor": IMPOSTOR}[kind]
     weights = np.full(len(angles), 1.0 / max(len(angles), 1))
     panel.hist(
-        angles, bins, weights=weights, color=colour, alpha=0.65, label=kind, histtype="stepfilled"
+        angles, bins, weights=weights, color=color, alpha=0.65, label=kind, histtype="stepfilled"
     )
     if len(angles):
-        panel.axvline(float(angles.mean()), color=colour, linewidth=1.2, linestyle="--")
+        panel.axvline(float(angles.mean()), color=color, linewidth=1.2, linestyle="--")

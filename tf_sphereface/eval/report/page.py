@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.eval.report import figures
 from tf_sphereface.eval.report.figures import GENUINE, IMPOSTOR
 from tf_sphereface.eval.report.provenance import FULL_SIZE
-from tf_sphereface.eval.report.tables import FLIPS, MEANS
+from tf_sphereface.eval.report.tables import FLIPS, MEANS, bootstrap_rows
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.optional import require
 
@@ -61,8 +61,8 @@ def write_page(
             "bootstrap": _bootstrap(contents["headline"]),
             "percent": lambda share: f"{100 * share:.2f}",
             "number": lambda value: "none" if value is None else f"{value:.4f}",
-            "genuine_colour": GENUINE,
-            "impostor_colour": IMPOSTOR,
+            "genuine_color": GENUINE,
+            "impostor_color": IMPOSTOR,
             "model_name": _model_name(contents["model"]),
             "cards": _cards(contents),
             "rows": _rows(contents),
@@ -94,17 +94,11 @@ def _breakable(name: str, jinja2: Any) -> Any:
 
 def _bootstrap(headline: dict[str, Any]) -> dict[str, Any] | None:
     """Return the rows of the bootstrap's table, None where it was not asked for."""
-    found = headline.get("bootstrap")
-    if found is None:
+    intervals = headline.get("bootstrap")
+    if intervals is None:
         return None
-    rows = [("AUC", *found["auc"]), ("EER", *found["eer"])]
-    rows += [
-        (f"TAR at FAR {row['far']:g}", *row["interval"])
-        for row in found["tar_at_far"]
-        if row["interval"] is not None
-    ]
-    share = f"{100 * found['confidence']:g} %"
-    return {"rows": rows, "share": share, "repeats": found["repeats"]}
+    share = f"{100 * intervals['confidence']:g} %"
+    return {"rows": bootstrap_rows(intervals), "share": share, "repeats": intervals["repeats"]}
 
 
 def _cards(contents: dict[str, Any]) -> list[tuple[str, str]]:
@@ -141,16 +135,16 @@ def _rows(contents: dict[str, Any]) -> list[dict[str, Any]]:
 def _figures(contents: dict[str, Any], jinja2: Any) -> list[dict[str, Any]]:
     headline, data = contents["headline"], contents["data"]
     points = contents["curve"]["points"]
-    found = []
+    drawings = []
     if headline["genuine_angles"] is not None and headline["impostor_angles"] is not None:
-        found.append(
+        drawings.append(
             (
                 "Histogram of the angles of genuine and impostor pairs",
                 figures.angle_histograms(headline["genuine_angles"], headline["impostor_angles"]),
                 "Angles of all pairs in bins of 2°; dashed: the means.",
             )
         )
-    found += [
+    drawings += [
         (
             "ROC curve",
             figures.roc(points, data["impostor"]),
@@ -167,7 +161,7 @@ def _figures(contents: dict[str, Any], jinja2: Any) -> list[dict[str, Any]]:
     ]
     return [
         {"label": label, "svg": jinja2.utils.markupsafe.Markup(svg), "caption": caption}
-        for label, svg, caption in found
+        for label, svg, caption in drawings
     ]
 
 
@@ -207,11 +201,11 @@ def _limit(error: dict[str, Any]) -> str:
         return "none"
     if error["angle_degrees"] is None:
         return f"{threshold:.4f}"
-    return f"{math.degrees(math.acos(min(1.0, max(-1.0, threshold)))):.1f}°"
+    return f"{degrees(threshold):.1f}°"
 
 
 def _pictures(error: dict[str, Any], picture: Picture | None) -> list[dict[str, Any]]:
-    found = []
+    pictures = []
     for name in (error["left"], error["right"]):
         try:
             face = None if picture is None else picture(name)
@@ -223,8 +217,8 @@ def _pictures(error: dict[str, Any], picture: Picture | None) -> list[dict[str, 
         text = base64.b64encode(content.tobytes()).decode()
         height, width = face.shape[:2]
         source = f"data:image/jpeg;base64,{text}"
-        found.append({"name": name, "source": source, "height": height, "width": width})
-    return found
+        pictures.append({"name": name, "source": source, "height": height, "width": width})
+    return pictures
 
 
 def _model_name(model: dict[str, Any]) -> str:

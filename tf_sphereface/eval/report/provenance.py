@@ -1,4 +1,4 @@
-"""Which data a figure was measured on, as hashes."""
+"""Hashes of the data that a figure was measured on, and the published figures beside it."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def images_sha256(root: Path, names: Iterable[str]) -> str:
         files += [f"{name}/{file.name}" for file in inside if file.is_file()] or [name]
     digest = hashlib.sha256()
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for name, found in zip(
+        for name, file_hash in zip(
             files, pool.map(lambda name: sha256_file(root / name), files), strict=True
         ):
-            digest.update(f"{found}  {name}\n".encode())
+            digest.update(f"{file_hash}  {name}\n".encode())
     return digest.hexdigest()
 
 
 def pairs_sha256(pairs: Pairs) -> str:
     """Return a hash of which pairs are compared, in which order, and in which folds.
 
-    It is the SHA-256 of one line a pair, `fold<TAB>left<TAB>right<TAB>1 or 0`.
+    It is the SHA-256 of one line per pair, `fold<TAB>left<TAB>right<TAB>1 or 0`.
     """
     digest = hashlib.sha256()
     for fold, left, right, same in zip(
@@ -96,7 +96,7 @@ FULL_SIZE = {"lfw": 6000, "ytf": 5000}  # pairs of the protocol that they were m
 
 
 def published_for(protocol: str) -> list[dict[str, Any]]:
-    """Return the figures of a protocol as plain values; none for one that nobody has published on.
+    """Return the figures of a protocol as plain values; an empty list where there are none.
 
     Example:
 

@@ -15,7 +15,7 @@ from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.eval.measures.angles import AngleDistribution
 from tf_sphereface.eval.protocol import ProtocolResult
 from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, StoredScores
-from tf_sphereface.eval.verification import VerificationResult
+from tf_sphereface.eval.verification import BootstrapIntervals, VerificationResult
 from tf_sphereface.utils.files import sha256_file
 
 SCHEMA = 1
@@ -92,7 +92,7 @@ def result_to_dict(result: VerificationResult) -> dict[str, Any]:
             {
                 "fold": int(fold),
                 "accuracy": float(accuracy),
-                "threshold": float(threshold) if math.isfinite(threshold) else None,
+                "threshold": _finite(float(threshold)),
             }
             for fold, accuracy, threshold in zip(
                 result.fold_ids, result.fold_accuracies, result.thresholds, strict=True
@@ -129,6 +129,30 @@ def describe_model(embedder: Embedder | StoredEmbeddings | StoredScores) -> dict
         "embedding_dim": embedder.embedding_dim,
         "metadata": dataclasses.asdict(embedder.metadata) if embedder.metadata else None,
     }
+
+
+def bootstrap_to_dict(intervals: BootstrapIntervals) -> dict[str, Any]:
+    """Return bootstrap intervals as plain values."""
+    by_far = [{"far": far, "interval": pair} for far, pair in intervals.tar_at_far.items()]
+    return {**dataclasses.asdict(intervals), "tar_at_far": by_far}
+
+
+def bootstrap_rows(values: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Return name, lower and upper limit of each interval of `bootstrap_to_dict`."""
+    by_far = [(f"TAR at FAR {row['far']:g}", row["interval"]) for row in values["tar_at_far"]]
+    rows = [("AUC", values["auc"]), ("EER", values["eer"]), *by_far]
+    return [(name, *interval) for name, interval in rows if interval is not None]
+
+
+def bootstrap_table(values: dict[str, Any]) -> Table:
+    """Bootstrap intervals, in percent."""
+    title = f"{100 * values['confidence']:g} % intervals, pairs drawn {values['repeats']:,} times"
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, low, high in bootstrap_rows(values):
+        table.add_row(name, f"{_percent(low)} to {_percent(high)}")
+    return table
 
 
 def print_result(result: ProtocolResult, console: Console) -> None:

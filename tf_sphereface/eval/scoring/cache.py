@@ -1,4 +1,4 @@
-"""Embeddings that were computed before, found again by what they are of: image and model."""
+"""Cache of embeddings on disk, by the content of the image and of the model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CREATE = (
     "(key TEXT NOT NULL, mirrored INTEGER NOT NULL, vector BLOB NOT NULL, "
     "PRIMARY KEY (key, mirrored)) WITHOUT ROWID"
 )
-_PIECE = 500  # keys in one query: SQLite takes 999 at least
+_KEYS_PER_QUERY = 500  # SQLite takes at least 999
 
 
 class EmbeddingCache:
-    """Embeddings on disk, one SQLite file a model, so that a killed evaluation goes on.
+    """Embeddings on disk, one SQLite file per model, so that a killed evaluation can go on.
 
     The file is named after the SHA-256 of the model's file: another model, or the same one saved
     with other metadata, is another file. Within it a row is found by the key of the face
@@ -73,14 +73,14 @@ class EmbeddingCache:
             mirrored: whether the embeddings of the mirror images are meant.
 
         Returns:
-            float32 (embedding_dim,) or None, a key each.
+            float32 (embedding_dim,) or None for each key.
 
         Raises:
             OSError: the file is damaged.
         """
-        found: dict[str, NDArray[np.float32]] = {}
-        for start in range(0, len(keys), _PIECE):
-            piece = keys[start : start + _PIECE]
+        vectors: dict[str, NDArray[np.float32]] = {}
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            piece = keys[start : start + _KEYS_PER_QUERY]
             marks = ",".join("?" * len(piece))
             with self._as_os_error("cannot be read"):
                 rows = self._database.execute(
@@ -90,11 +90,11 @@ class EmbeddingCache:
             for key, blob in rows:
                 vector = np.frombuffer(blob, "<f4").astype(np.float32)
                 if len(vector) == self._size:
-                    found[key] = vector
-        return [found.get(key) for key in keys]
+                    vectors[key] = vector
+        return [vectors.get(key) for key in keys]
 
     def put(self, keys: Sequence[str], mirrored: bool, vectors: NDArray[np.float32]) -> None:
-        """Keep embeddings; on return they are on disk.
+        """Store embeddings; on return they are on disk.
 
         Args:
             keys: keys of faces.

@@ -1,4 +1,4 @@
-"""Files of embeddings or of scores that were computed elsewhere, in place of a model."""
+"""Embeddings and scores that were computed elsewhere, in place of a model."""
 
 from __future__ import annotations
 
@@ -129,30 +129,6 @@ def write_embeddings(
         arrays["mirrored"] = other
     with atomic_path(path) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)
-
-
-def open_model(model: Any, batch_size: int = 64, threads: int | None = None) -> Any:
-    """Open what a protocol is run on: an embedder, or a file of embeddings.
-
-    Args:
-        model: what `load_embedder` takes, a `.npz` file, or `StoredEmbeddings`.
-        batch_size: as for `load_embedder`.
-        threads: as for `load_embedder`.
-
-    Returns:
-        An `Embedder` or `StoredEmbeddings`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be opened as what its suffix says.
-    """
-    from tf_sphereface.embedder.embedder import load_embedder
-
-    if isinstance(model, StoredEmbeddings):
-        return model
-    if isinstance(model, str | os.PathLike) and Path(model).suffix == SUFFIX:
-        return read_embeddings(model)
-    return load_embedder(model, batch_size=batch_size, threads=threads)
 
 
 def _read_npz(path: str | os.PathLike[str], wanted: tuple[str, ...]) -> dict[str, Any]:

@@ -1,23 +1,26 @@
-"""From faces to embeddings to scores: what all verification protocols share."""
+"""Scores of pairs of embeddings, and their evaluation with and without mirror images."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface.alignment.face_reader import FaceReader, ProgressCallback
 from tf_sphereface.embedder.embedder import Embedder, embed_sides, load_embedder
 from tf_sphereface.eval import verification
-from tf_sphereface.eval.measures.angles import angular_fisher_score
-from tf_sphereface.eval.scoring.sources import ImageSource, embed_all
+from tf_sphereface.eval.measures.angles import angular_fisher_score, norms_of
+from tf_sphereface.eval.measures.thresholds import Search
+from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings
+from tf_sphereface.eval.scoring.sources import EmbeddingOptions, embed_all, embedding_source
 from tf_sphereface.eval.verification import VerificationResult
 
+Flip = Literal["none", "concat", "sum"]
 HEADLINES = ("flip", "sum", "scores", "none")  # the first that was measured is the headline
 _BLOCK = 65_536  # pairs scored at a time
 
@@ -25,6 +28,9 @@ _BLOCK = 65_536  # pairs scored at a time
 @dataclasses.dataclass(frozen=True, eq=False)
 class VerificationTable:
     """The same pairs scored in up to four ways.
+
+    The headline's figures are attributes of the table too: `accuracy`, `std_error`,
+    `fold_accuracies`, `thresholds`, `auc`, `eer`, `tar_at_far`, `genuine_angle`, `impostor_angle`.
 
     Attributes:
         table: (flip, mean) -> result. `flip` is `"none"`, or `"flip"` for the embeddings of image
@@ -45,50 +51,15 @@ class VerificationTable:
         """The headline's place in `table`."""
         return next((flip, "plain") for flip in HEADLINES if (flip, "plain") in self.table)
 
-    @property
-    def accuracy(self) -> float:
-        """The headline's accuracy, a fraction."""
-        return self.headline.accuracy
-
-    @property
-    def std_error(self) -> float:
-        """The headline's standard error, a fraction."""
-        return self.headline.std_error
-
-    @property
-    def fold_accuracies(self) -> NDArray[np.float64]:
-        """The headline's accuracy in each fold."""
-        return self.headline.fold_accuracies
-
-    @property
-    def thresholds(self) -> NDArray[np.float64]:
-        """The headline's threshold for each fold, chosen on the others."""
-        return self.headline.thresholds
-
-    @property
-    def auc(self) -> float:
-        """The headline's area under the ROC curve."""
-        return self.headline.auc
-
-    @property
-    def eer(self) -> float:
-        """The headline's equal error rate, a fraction."""
-        return self.headline.eer
-
-    @property
-    def tar_at_far(self) -> dict[float, float | None]:
-        """The headline's true accept rates; None where the pairs are too few."""
-        return self.headline.tar_at_far
-
-    @property
-    def genuine_angle(self) -> float | None:
-        """Mean angle of the headline's genuine pairs, in degrees."""
-        return self.headline.genuine_angle
-
-    @property
-    def impostor_angle(self) -> float | None:
-        """Mean angle of the headline's impostor pairs, in degrees."""
-        return self.headline.impostor_angle
+    accuracy = property(attrgetter("headline.accuracy"))
+    std_error = property(attrgetter("headline.std_error"))
+    fold_accuracies = property(attrgetter("headline.fold_accuracies"))
+    thresholds = property(attrgetter("headline.thresholds"))
+    auc = property(attrgetter("headline.auc"))
+    eer = property(attrgetter("headline.eer"))
+    tar_at_far = property(attrgetter("headline.tar_at_far"))
+    genuine_angle = property(attrgetter("headline.genuine_angle"))
+    impostor_angle = property(attrgetter("headline.impostor_angle"))
 
 
 def embed_verification(
@@ -98,6 +69,7 @@ def embed_verification(
     right: ArrayLike,
     is_same: ArrayLike,
     folds: ArrayLike,
+    *,
     flip: bool = True,
 ) -> VerificationTable:
     """Embed faces that are in memory, each once, and evaluate pairs of them.
@@ -118,40 +90,11 @@ def embed_verification(
         ValueError: what `evaluate` and the embedder refuse, or an embedding that is zero or not
             finite.
     """
-    embedder = _open(embedder)
+    if isinstance(embedder, keras.Model) or not callable(embedder):
+        embedder = load_embedder(embedder)
     plain, mirrored = embed_sides(embedder, images, flip)
     names = [f"image {i}" for i in range(len(images))]
     return verify_embeddings(plain, mirrored, left, right, is_same, folds, names=names)
-
-
-def embed_files(
-    embedder: Embedder,
-    root: Path,
-    names: Sequence[str],
-    reader: FaceReader,
-    flip: bool = True,
-    progress: ProgressCallback | None = None,
-    cache: str | os.PathLike[str] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Embed image files, each once, a few hundred in memory at a time.
-
-    Args:
-        embedder: the embedder.
-        root: the folder.
-        names: paths relative to it.
-        reader: turns a file into a face.
-        flip: whether mirror images are embedded as well.
-        progress: called with (images done, images in all).
-        cache: a folder of embeddings that were computed before (see `EmbeddingCache`), or None.
-
-    Returns:
-        The embeddings and those of the mirror images (None without `flip`), float32,
-        (len(names), embedding_dim).
-
-    Raises:
-        ValueError: some files cannot be used; all of them are listed.
-    """
-    return embed_all(ImageSource(embedder, root, reader, flip, cache), names, progress)
 
 
 def verification_vectors(embedder: Any, faces: np.ndarray, flip: str) -> NDArray[np.float64]:
@@ -170,12 +113,54 @@ def verification_vectors(embedder: Any, faces: np.ndarray, flip: str) -> NDArray
         ValueError: an embedding is zero or not finite.
     """
     plain, mirrored = embed_sides(embedder, faces, flip != "none")
-    vectors = np.asarray(plain, np.float64)
-    if mirrored is not None:
-        joined = np.concatenate([vectors, mirrored], axis=1)
-        vectors = joined if flip == "concat" else vectors + mirrored
-    check_embeddings(vectors, None)
+    vectors = np.asarray(join_sides(plain, mirrored, flip), np.float64)
+    check_embeddings(vectors)
     return vectors
+
+
+def verification_vectors_of_files(
+    model: Embedder | StoredEmbeddings,
+    root: Path,
+    names: Sequence[str],
+    options: EmbeddingOptions,
+    flip: Flip = "concat",
+) -> NDArray[np.floating]:
+    """Embed image files as a verifier compares them.
+
+    Args:
+        model: what `open_embedder` returned.
+        root: the folder.
+        names: paths relative to it.
+        options: how images are aligned and embedded.
+        flip: as for `verification_vectors`.
+
+    Returns:
+        (n, embedding_dim), twice as long for `"concat"`; float64 for `"sum"`, else float32.
+
+    Raises:
+        ValueError: some files cannot be used (all are listed), or an embedding is zero or not
+            finite.
+    """
+    plain, mirrored = embed_all(embedding_source(model, root, options), names, options.progress)
+    vectors = join_sides(plain, mirrored, flip)
+    check_embeddings(vectors, names)
+    return vectors
+
+
+def join_sides(plain: np.ndarray, mirrored: np.ndarray | None, flip: str) -> np.ndarray:
+    """Join the embeddings of images, (n, d), and of their mirror images into what is compared.
+
+    Example:
+
+    >>> plain, mirrored = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])
+    >>> join_sides(plain, mirrored, "concat").tolist(), join_sides(plain, mirrored, "sum").tolist()
+    ([[1.0, 2.0, 3.0, 4.0]], [[4.0, 6.0]])
+    """
+    if mirrored is None or flip == "none":
+        return plain
+    if flip == "concat":
+        return np.concatenate([plain, mirrored], axis=1)
+    return np.add(plain, mirrored, dtype=np.float64)
 
 
 def verify_embeddings(
@@ -185,12 +170,12 @@ def verify_embeddings(
     right: ArrayLike,
     is_same: ArrayLike,
     folds: ArrayLike,
-    names: Sequence[str] | None = None,
     *,
+    names: Sequence[str] | None = None,
     labels: ArrayLike | None = None,
-    combine: str = "flip",
+    combine: Literal["flip", "sum"] = "flip",
     test_fold: int | None = None,
-    search: str = "exact",
+    search: Search = "exact",
 ) -> VerificationTable:
     """Evaluate pairs of embeddings.
 
@@ -217,41 +202,32 @@ def verify_embeddings(
     left, right, fold_of = np.asarray(left), np.asarray(right), np.asarray(folds)
     rows = {"none": np.asarray(plain, np.float64)}
     if mirrored is not None:
-        other = np.asarray(mirrored, np.float64)
-        joined = np.concatenate([rows["none"], other], axis=1)
-        rows[combine] = joined if combine == "flip" else rows["none"] + other
+        rows[combine] = join_sides(rows["none"], mirrored, "sum" if combine == "sum" else "concat")
     table = {}
     for flip, vectors in rows.items():
         check_embeddings(vectors, names)
         fisher = _fisher(vectors, labels)
         scores = cosines(vectors, left, right)
-        centred = mean_subtracted_cosines(vectors, left, right, fold_of)
-        table[flip, "plain"] = judge(scores, is_same, fold_of, test_fold, fisher, search)
-        table[flip, "mean_subtracted"] = judge(centred, is_same, fold_of, test_fold, search=search)
+        centered = mean_subtracted_cosines(vectors, left, right, fold_of)
+        table[flip, "plain"] = _evaluate(
+            scores, is_same, fold_of, test_fold, search=search, angular_fisher_score=fisher
+        )
+        table[flip, "mean_subtracted"] = _evaluate(
+            centered, is_same, fold_of, test_fold, search=search
+        )
     return VerificationTable(table)
 
 
-def judge(
+def _evaluate(
     scores: NDArray[np.float64],
     is_same: ArrayLike,
     folds: NDArray[np.int64],
-    test_fold: int | None = None,
+    test_fold: int | None,
+    *,
+    search: Search,
     angular_fisher_score: float | None = None,
-    search: str = "exact",
 ) -> VerificationResult:
-    """Evaluate all folds, or one fold with the threshold that the others choose.
-
-    Args:
-        scores: (pairs,) or (number of folds, pairs), as for `verification.evaluate`.
-        is_same: (pairs,) bool.
-        folds: (pairs,) int.
-        test_fold: as for `verify_embeddings`.
-        angular_fisher_score: kept in the result.
-        search: as for `verification.evaluate`.
-
-    Raises:
-        ValueError: what `verification.evaluate` refuses.
-    """
+    """Evaluate all folds, or one fold with the threshold that the others choose."""
     if test_fold is None:
         return verification.evaluate(
             scores, is_same, folds, search=search, angular_fisher_score=angular_fisher_score
@@ -294,7 +270,7 @@ def mean_subtracted_cosines(
     right: NDArray[np.int64],
     folds: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Return each pair's cosine once a fold, about the mean embedding of the other folds.
+    """Return each pair's cosine once per fold, about the mean embedding of the other folds.
 
     As in the SphereFace authors' script: the mean is over both images of each pair outside the
     tested fold (an image in two pairs counts twice), and all pairs are scored about it, so that
@@ -328,30 +304,20 @@ def _fisher(vectors: NDArray[np.float64], labels: ArrayLike | None) -> float | N
         return None
 
 
-def _open(embedder: Any) -> Any:
-    """Open a path or a model; a plain function that embeds is taken as it is."""
-    import keras
-
-    if callable(embedder) and not isinstance(embedder, keras.Model):
-        return embedder
-    return load_embedder(embedder)
-
-
 def check_embeddings(
-    vectors: NDArray[np.floating], names: Sequence[str] | None, count: bool = True
+    vectors: NDArray[np.floating], names: Sequence[str] | None = None, count: bool = True
 ) -> None:
     """Refuse embeddings that have no direction: the first of them is named.
 
     Args:
         vectors: (n, d).
-        names: of the embeddings, for the error.
+        names: of the embeddings, for the error; None counts them.
         count: whether to say how many there are; not of a part of all embeddings.
 
     Raises:
         ValueError: an embedding is zero or not finite.
     """
-    norms = np.linalg.norm(np.asarray(vectors, np.float64), axis=1)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    norms, bad = norms_of(vectors)
     if len(bad):
         first = names[bad[0]] if names is not None else f"embedding {bad[0]}"
         kind = "zero" if norms[bad[0]] == 0 else "not finite"

@@ -1,33 +1,59 @@
-"""Where a protocol's embeddings come from: image files through a network, or a stored file."""
+"""Sources of a protocol's embeddings: image files through a network, or a stored file."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment import face_reader
-from tf_sphereface.alignment.face_reader import FaceReader, Landmarks, Problems, ProgressCallback
-from tf_sphereface.embedder.embedder import Embedder, embed_sides
+from tf_sphereface.alignment.face_reader import FaceReader, Landmarks, Problems
+from tf_sphereface.embedder.embedder import Embedder, embed_sides, load_embedder
 from tf_sphereface.eval.scoring.cache import EmbeddingCache
-from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings
+from tf_sphereface.eval.scoring.precomputed import SUFFIX, StoredEmbeddings, read_embeddings
+from tf_sphereface.utils.messages import ProgressCallback
 
 Vectors = NDArray[np.float32]
-Piece = tuple[Vectors, Vectors | None]
+Sides = tuple[Vectors, Vectors | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingOptions:
+    """Options of the embedding of images, the same for every protocol.
+
+    Attributes:
+        flip: whether mirror images are embedded as well.
+        landmarks: a landmark file, or relative path -> (5, 2) points, by which the images are
+            aligned; None when they are aligned already.
+        batch_size: the most faces that go through the network at once.
+        cache: a folder where embeddings are kept, and taken from when model and image are the same
+            as before (see `EmbeddingCache`); None keeps none.
+        progress: called with (done, in all), images or videos.
+        threads: CPU threads of a TensorFlow Lite or ONNX model; None leaves it to them.
+    """
+
+    flip: bool = True
+    landmarks: Landmarks | None = None
+    batch_size: int = 64
+    cache: str | os.PathLike[str] | None = None
+    progress: ProgressCallback | None = None
+    threads: int | None = None
 
 
 class ImageSource:
-    """Embeds image files a few hundred at a time, or takes what the cache has of them.
+    """Embeds image files a few hundred at a time, or takes them from the cache.
 
     Args:
         embedder: the embedder.
         root: the folder.
         reader: turns a file into a face.
-        flip: whether mirror images are embedded as well.
-        cache: a folder of embeddings that were computed before, or None.
+        options: whether mirror images are embedded, and the cache.
         kind: what the files are called in the list of problems.
     """
 
@@ -36,34 +62,33 @@ class ImageSource:
         embedder: Embedder,
         root: Path,
         reader: FaceReader,
-        flip: bool = True,
-        cache: str | os.PathLike[str] | None = None,
+        options: EmbeddingOptions,
         kind: str = "images",
     ) -> None:
-        self.flip = flip
+        self.flip = options.flip
         self.embedding_dim = embedder.image_dim
         self._embedder, self._root, self._reader = embedder, root, reader
         self._problems = Problems(kind)
-        self._cache = EmbeddingCache(cache, embedder) if cache is not None else None
+        self._cache = None if options.cache is None else EmbeddingCache(options.cache, embedder)
 
-    def stream(self, names: Sequence[str]) -> Iterator[Piece]:
-        """Yield the embeddings of `names` in order, (k, embedding_dim) a piece, mirrored or None.
+    def stream(self, names: Sequence[str]) -> Iterator[Sides]:
+        """Yield the embeddings of `names` in order, (k, embedding_dim) each, mirrored or None.
 
-        From the first file on that cannot be used nothing more is yielded, but the rest is still
-        read, so that `check` names every file.
+        After the first file that cannot be used nothing more is yielded, but the remaining files
+        are still read, so that `check` can list every one.
         """
         with self._reader.pool() as pool:
             for start in range(0, len(names), face_reader.CHUNK):
-                piece = names[start : start + face_reader.CHUNK]
+                part = names[start : start + face_reader.CHUNK]
+                sides: Sides | None = None
                 if self._cache is not None:
-                    found = self._from_cache(pool, piece, self._cache)
+                    sides = self._from_cache(pool, part, self._cache)
                 else:
-                    images = self._reader.read_all(pool, self._root, piece, self._problems)
-                    found = None
+                    images = self._reader.read_all(pool, self._root, part, self._problems)
                     if images is not None:
-                        found = embed_sides(self._embedder, images, self.flip)
-                if found is not None:
-                    yield found
+                        sides = embed_sides(self._embedder, images, self.flip)
+                if sides is not None:
+                    yield sides
 
     def close(self) -> None:
         """Close the cache."""
@@ -83,9 +108,9 @@ class ImageSource:
         return [(mirrored, self._embedder(side))]
 
     def _from_cache(
-        self, pool: face_reader.Pool, names: Sequence[str], cache: EmbeddingCache
-    ) -> Piece | None:
-        """Take what is there, embed the rest and keep it."""
+        self, pool: ThreadPoolExecutor, names: Sequence[str], cache: EmbeddingCache
+    ) -> Sides | None:
+        """Take the embeddings that the cache has, compute the others and store them."""
         keyed = self._reader.keys(pool, self._root, names, self._problems)
         keys = [key for _, key in keyed]
         sides = [False, True] if self.flip else [False]
@@ -123,7 +148,7 @@ class StoredSource:
         self._position = {name: i for i, name in enumerate(stored.names)}
         self._problems = Problems(kind)
 
-    def stream(self, names: Sequence[str]) -> Iterator[Piece]:
+    def stream(self, names: Sequence[str]) -> Iterator[Sides]:
         """Yield the embeddings of `names` in order; nothing where one of them is missing."""
         missing = [name for name in names if name not in self._position]
         for name in missing:
@@ -141,49 +166,63 @@ class StoredSource:
         self._problems.raise_if_any(total, self._stored.path or "the given embeddings")
 
 
-Source = ImageSource | StoredSource
+EmbeddingSource = ImageSource | StoredSource
 
 
-def open_source(
+def open_embedder(
+    model: Any, options: EmbeddingOptions = EmbeddingOptions()
+) -> Embedder | StoredEmbeddings:
+    """Open what a protocol is run on: an embedder, or embeddings in its place.
+
+    Args:
+        model: what `load_embedder` takes, a `.npz` file, or `StoredEmbeddings`.
+        options: `batch_size` and `threads` of a model that is opened here.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be opened as what its suffix says.
+    """
+    if isinstance(model, StoredEmbeddings):
+        return model
+    if isinstance(model, str | os.PathLike) and Path(model).suffix == SUFFIX:
+        return read_embeddings(model)
+    return load_embedder(model, batch_size=options.batch_size, threads=options.threads)
+
+
+def embedding_source(
     model: Embedder | StoredEmbeddings,
     root: Path | None,
-    landmarks: Landmarks | None = None,
-    flip: bool = True,
-    cache: str | os.PathLike[str] | None = None,
+    options: EmbeddingOptions,
     kind: str = "images",
-    argument: str = "images",
-) -> Source:
+) -> EmbeddingSource:
     """Return the source of a protocol's embeddings.
 
     Args:
-        model: what `precomputed.open_model` returned.
+        model: what `open_embedder` returned.
         root: the folder of image files; None only for stored embeddings.
-        landmarks: as for `FaceReader`.
-        flip: whether mirror images are wanted.
-        cache: as for `ImageSource`.
-        kind: what the items are called in the list of problems.
-        argument: the name of the argument that `root` came from.
+        options: how images are aligned and embedded.
+        kind: what the items, and the argument that `root` came from, are called in errors.
 
     Raises:
         ValueError: an embedder without a folder, or landmarks with stored embeddings.
     """
     if isinstance(model, StoredEmbeddings):
-        if landmarks is not None:
+        if options.landmarks is not None:
             raise ValueError(
                 "landmarks align images, and stored embeddings (.npz) need none. Received: both"
             )
-        return StoredSource(model, flip, kind)
+        return StoredSource(model, options.flip, kind)
     if root is None:
         raise ValueError(
-            f"{argument} must be a folder, unless stored embeddings (.npz) take the place of the "
+            f"{kind} must be a folder, unless stored embeddings (.npz) take the place of the "
             "model. Received: None"
         )
-    return ImageSource(model, root, FaceReader(model.input_size, landmarks), flip, cache, kind)
+    return ImageSource(model, root, FaceReader(model.input_size, options.landmarks), options, kind)
 
 
 def embed_all(
-    source: Source, names: Sequence[str], progress: ProgressCallback | None = None
-) -> tuple[Vectors, Vectors | None]:
+    source: EmbeddingSource, names: Sequence[str], progress: ProgressCallback | None = None
+) -> Sides:
     """Return the embeddings of all names, (n, embedding_dim), and of their mirror images or None.
 
     Raises:
@@ -193,11 +232,11 @@ def embed_all(
     mirrored: list[Vectors] = []
     done = 0
     try:
-        for piece, other in source.stream(names):
-            plain.append(piece)
+        for part, other in source.stream(names):
+            plain.append(part)
             if other is not None:
                 mirrored.append(other)
-            done += len(piece)
+            done += len(part)
             if progress is not None:
                 progress(done, len(names))
     finally:
