@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.folder_index import FolderIndex, PathList
 from tf_sphereface.data.pack.reading import Pack
 from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.messages import and_more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +135,8 @@ def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex
     unknown = sorted(exclusions.identities.difference(source.names))
     unknown += sorted(exclusions.images.difference(names))
     if unknown:
-        more = f" and {len(unknown) - 20:,} more" if len(unknown) > 20 else ""
         raise ValueError(
-            f"the exclusions must be in {source.root}. Received: {', '.join(unknown[:20])}{more}"
+            f"the exclusions must be in {source.root}. Received: {and_more(unknown, 20)}"
         )
     if out.all():
         raise ValueError(f"the exclusions leave nothing of {source.root}")

@@ -30,11 +30,6 @@ INDEX = np.dtype([("shard", "<u2"), ("offset", "<u4"), ("length", "<u4"), ("crc"
 _KEYS = ("images", "classes", "image_size", "plan", "skipped", "files", "shards")
 
 
-def shard_name(shard: int, shards: int) -> str:
-    """Return the file name of a shard."""
-    return f"faces-{shard:05d}-of-{shards:05d}.tfrecord"
-
-
 def is_pack(path: Any) -> bool:
     """Tell whether a path is a packed folder, finished or not, rather than a folder of faces.
 
