@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.data.comparing import SIZE, assert_equal, batches
 from tf_sphereface import data
 from tf_sphereface.data import synthetic
 from tf_sphereface.data.pack import reading
-
-SIZE = (56, 48)
-Batches = list[tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +35,6 @@ def packed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def broken(packed: Path, tmp_path: Path) -> Path:
     """A copy of the pack, to be spoilt."""
     return Path(shutil.copytree(packed, tmp_path / "broken"))
-
-
-def batches(dataset: tf.data.Dataset) -> Batches:
-    return [(images.numpy(), labels.numpy()) for images, labels in dataset]
-
-
-def assert_equal(one: Batches, other: Batches) -> None:
-    assert len(one) == len(other)
-    for (images, labels), (others, other_labels) in zip(one, other, strict=True):
-        np.testing.assert_array_equal(images, others)
-        np.testing.assert_array_equal(labels, other_labels)
 
 
 def shards_of(path: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,8 +22,10 @@ from tf_sphereface.data.pack.reading import Pack, open_pack
 from tf_sphereface.utils.messages import ProgressCallback
 
 _CHUNK = 256
-_KINDS = {"identity_cosine": "identities", "image_cosine": "images", "hash_bits": "hashes"}
+_WHY = {"identities": "centroid", "images": "embedding", "hashes": "hash"}
+_ARGUMENTS = {"identities": "identity_cosine", "images": "image_cosine", "hashes": "hash_bits"}
 
+Pair = tuple[int, int]
 Vectors = NDArray[np.float32]
 Labels = NDArray[np.integer]
 Embed = Callable[[NDArray[np.uint8]], np.ndarray]
@@ -237,80 +239,56 @@ def find_overlap(
 
     Example:
 
+    >>> import tempfile
     >>> from tf_sphereface.data import synthetic
-    >>> def face_set(images, labels):
-    ...     hashes = np.stack([likeness.difference_hash(image) for image in images])
-    ...     return FaceSet(list("ABC"), [f"{label}.jpg" for label in labels], labels, hashes)
-    >>> train = face_set(*synthetic.training_set(3, 1, size=(56, 48)))
-    >>> test = face_set(*synthetic.training_set(3, 1, size=(56, 48), first_identity=2))
-    >>> overlap = find_overlap(train, test, names=False, hash_bits=5)
-    >>> [(match.first, match.second, match.why) for match in overlap.images]
-    [('2.jpg', '0.jpg', ('hash',))]
+    >>> faces = read_face_set(synthetic.write_folder(tempfile.mkdtemp(), 3, 2))
+    >>> overlap = find_overlap(faces, faces, hash_bits=5)
+    >>> len(overlap.identities), len(overlap.images), overlap.images[0].why
+    (3, 6, ('hash',))
     """
     thresholds: dict[str, likeness.Threshold] = {}
+    same_names = likeness.same_names(train.people, test.people) if names else ()
+    people: dict[Pair, list[str]] = {pair: ["name"] for pair in same_names}
+    pictures: dict[Pair, list[str]] = {}
 
-    def alike(
-        argument: str, given: float | None, left: Vectors, right: Vectors, labels: Labels
-    ) -> dict[tuple[int, int], float]:
-        """Return the pairs above a threshold, and their cosines."""
-        pairs = len(left) * len(right)
-        if given is not None:
-            limit = likeness.Threshold(given, math.nan, pairs)
-        else:
-            try:
-                limit = likeness.chance_threshold(right, labels, pairs, expected)
-            except ValueError as error:
-                option = f"{argument} (--{argument.replace('_', '-')})"
-                raise ValueError(f"{error}: {option}") from error
-        thresholds[_KINDS[argument]] = limit
-        above = likeness.pairs_above(left, right, limit.cosine)
-        return {(row, column): cosine for row, column, cosine in above}
+    def note(
+        kind: str, given: float | None, left: Vectors, right: Vectors, labels: Labels
+    ) -> dict[Pair, float]:
+        """Note which pairs are above a threshold; return their cosines."""
+        limit = _threshold(kind, given, left, right, labels, expected=expected)
+        thresholds[kind] = limit
+        pairs = people if kind == "identities" else pictures
+        cosines: dict[Pair, float] = {}
+        for row, column, cosine in likeness.pairs_above(left, right, limit.cosine):
+            cosines[row, column] = cosine
+            pairs.setdefault((row, column), []).append(_WHY[kind])
+        return cosines
 
-    by_name = dict.fromkeys(likeness.same_names(train.people, test.people) if names else ())
-    by_centroid: dict[tuple[int, int], float] = {}
-    by_embedding: dict[tuple[int, int], float] = {}
-    cosines_of_people: dict[tuple[int, int], float] = {}
+    cosines: dict[Pair, float] = {}
     suspects: list[tuple[int, int, float]] = []
     again = None
-    ours, theirs = train.vectors, test.vectors
-    if ours is not None and theirs is not None:
-        left = likeness.centroids(ours, train.labels, len(train.people))
-        right = likeness.centroids(theirs, test.labels, len(test.people))
-        people = np.arange(len(test.people))
-        by_centroid = alike("identity_cosine", identity_cosine, left, right, people)
-        cosines_of_people = {(i, k): float(left[i] @ right[k]) for i, k in by_name} | by_centroid
-        by_embedding = alike("image_cosine", image_cosine, ours, theirs, test.labels)
-        again = likeness.share_found(theirs, test.labels, thresholds["identities"].cosine)
-        suspects = likeness.impostors_above(theirs, test.labels, thresholds["images"].cosine)
+    if train.vectors is not None and test.vectors is not None:
+        left = likeness.centroids(train.vectors, train.labels, len(train.people))
+        right = likeness.centroids(test.vectors, test.labels, len(test.people))
+        cosines = {(row, column): float(left[row] @ right[column]) for row, column in people}
+        cosines |= note("identities", identity_cosine, left, right, np.arange(len(right)))
+        note("images", image_cosine, train.vectors, test.vectors, test.labels)
+        again = likeness.share_found(test.vectors, test.labels, thresholds["identities"].cosine)
+        suspects = likeness.impostors_above(test.vectors, test.labels, thresholds["images"].cosine)
     bits = None if hash_bits is None else 1 - 2 * (hash_bits + 0.5) / likeness.HASH_BITS
     hashes = [likeness.hash_vectors(faces.hashes) for faces in (train, test)]
-    by_hash = alike("hash_bits", bits, hashes[0], hashes[1], test.labels)
-    identities = [
-        Match(
-            train.people[pair[0]],
-            test.people[pair[1]],
-            why=_why(pair, name=by_name, centroid=by_centroid),
-            cosine=cosines_of_people.get(pair),
-        )
-        for pair in {**by_name, **by_centroid}
-    ]
-    images = [
-        Match(
-            train.files[row],
-            test.files[column],
-            why=_why((row, column), embedding=by_embedding, hash=by_hash),
-            cosine=None if ours is None or theirs is None else float(ours[row] @ theirs[column]),
-            hash_bits=int(likeness.differing_bits(hashes[0][row] @ hashes[1][column])),
-        )
-        for row, column in {**by_embedding, **by_hash}
-    ]
+    note("hashes", bits, hashes[0], hashes[1], test.labels)
+    images = _picture_matches(train, test, hashes, pictures)
     credible = [image for image in images if not _contradicted(image, thresholds.get("images"))]
     return Overlap(
-        identities=sorted(identities, key=_unlikeness),
-        images=sorted(credible, key=_unlikeness),
-        suspects_in_test=sorted(
-            (Match(test.files[i], test.files[k], cosine=cosine) for i, k, cosine in suspects),
-            key=_unlikeness,
+        identities=_sorted(
+            Match(train.people[row], test.people[column], tuple(why), cosines.get((row, column)))
+            for (row, column), why in people.items()
+        ),
+        images=_sorted(credible),
+        suspects_in_test=_sorted(
+            Match(test.files[row], test.files[column], cosine=cosine)
+            for row, column, cosine in suspects
         ),
         thresholds=thresholds,
         people_found_again=again,
@@ -318,9 +296,39 @@ def find_overlap(
     )
 
 
-def _why(pair: tuple[int, int], **findings: Container[tuple[int, int]]) -> tuple[str, ...]:
-    """Return by which comparisons a pair was found."""
-    return tuple(name for name, pairs in findings.items() if pair in pairs)
+def _threshold(
+    kind: str,
+    given: float | None,
+    left: Vectors,
+    right: Vectors,
+    labels: Labels,
+    *,
+    expected: float,
+) -> likeness.Threshold:
+    """Return the given threshold, or the one that `right` shows."""
+    pairs = len(left) * len(right)
+    if given is not None:
+        return likeness.Threshold(given, math.nan, pairs)
+    try:
+        return likeness.chance_threshold(right, labels, pairs, expected)
+    except ValueError as error:
+        argument = _ARGUMENTS[kind]
+        option = f"{argument} (--{argument.replace('_', '-')})"
+        raise ValueError(f"{error}: {option}") from error
+
+
+def _picture_matches(
+    train: FaceSet, test: FaceSet, hashes: Sequence[Vectors], pairs: Mapping[Pair, Sequence[str]]
+) -> list[Match]:
+    """Return each pair of images with its cosine, where there is one, and the bits that differ."""
+    matches = []
+    for (row, column), why in pairs.items():
+        cosine = None
+        if train.vectors is not None and test.vectors is not None:
+            cosine = float(train.vectors[row] @ test.vectors[column])
+        bits = int(likeness.differing_bits(hashes[0][row] @ hashes[1][column]))
+        matches.append(Match(train.files[row], test.files[column], tuple(why), cosine, bits))
+    return matches
 
 
 def _contradicted(match: Match, limit: likeness.Threshold | None) -> bool:
@@ -333,6 +341,6 @@ def _contradicted(match: Match, limit: likeness.Threshold | None) -> bool:
     return match.cosine < (limit.tail_from or limit.cosine)
 
 
-def _unlikeness(match: Match) -> float:
-    """Return what matches are sorted by."""
-    return match.hash_bits or 0 if match.cosine is None else -match.cosine
+def _sorted(matches: Iterable[Match]) -> list[Match]:
+    """Return the matches, the most alike first."""
+    return sorted(matches, key=lambda m: (m.hash_bits or 0) if m.cosine is None else -m.cosine)
