@@ -1,4 +1,4 @@
-"""From numbered images to batches: the order, the augmentation, and a worker's share of both."""
+"""Batches of numbered images: their order, their augmentation, and a worker's share of both."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _key(seed: int, stream: int, number: tf.Tensor) -> tf.Tensor:
 
 
 def permutation(count: int, seed: int, number: tf.Tensor, stream: int = _ORDER) -> tf.Tensor:
-    """Draw a uniform permutation of `count` images, int32: 63 random bits an image, sorted."""
+    """Draw a uniform permutation of `count` images, int32: 63 random bits per image, sorted."""
     key = _key(seed, stream, number)
     draws = tf.random.stateless_uniform([count], key, 0, tf.int64.max, tf.int64)
     return tf.argsort(draws, stable=True)

@@ -159,7 +159,7 @@ def face_dataset(
             when files or sizes have changed. A packed folder is always read from its shards.
         strict: raise at a damaged file, naming it, rather than skip it. A packed folder is then not
             read through before the first batch: a damaged record raises when it is read.
-        repeat: go on for ever, one epoch after the other.
+        repeat: continue without end, one epoch after the other.
         start_step: index of the first batch; below the number of steps without `repeat`.
         report: where skipped files are noted.
         resize: average images of another size down to `image_size` (bilinear if they must grow).
@@ -167,7 +167,7 @@ def face_dataset(
         shard_index: which worker this is, from 0 on.
         num_shards: number of workers. Worker i yields the i-th part of each global batch: all
             parts, in order, are the batch that one process would see, augmented alike.
-        input_context: what `strategy.distribute_datasets_from_function` hands out, instead of
+        input_context: what `strategy.distribute_datasets_from_function` passes, instead of
             `shard_index` and `num_shards`; batches are then those of one replica.
 
     Returns:

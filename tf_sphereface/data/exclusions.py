@@ -46,7 +46,7 @@ class Exclusions:
 
 
 def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
-    """Read a list of identities and images, one a line.
+    """Read a list of identities and images, one per line.
 
     A line with a slash inside is an image, `IDENTITY/FILE`, another one an identity, `IDENTITY` or
     `IDENTITY/`. What follows a tab is a comment, as is a line that begins with `#`.
@@ -111,7 +111,7 @@ def leave_out(source: Pack, exclusions: Exclusions) -> Pack: ...
 def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex | Pack:
     """Return a folder's index, or a packed folder, without the excluded people and pictures.
 
-    Labels are numbered anew: a person who is excluded, or all of whose pictures are, is no class.
+    Labels are numbered again: a person who is excluded, or all of whose pictures are, is no class.
 
     Raises:
         ValueError: the list names what is not there (a misspelt exclusion would leave the overlap

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -62,8 +62,9 @@ def open_source(
         images, labels = _check_arrays(source, size)
         return _images(_gather(images), labels)
     if isinstance(source, Pack) or (not isinstance(source, FolderIndex) and is_pack(source)):
-        errors: Literal["raise", "skip"] = "raise" if strict else "skip"
-        pack = open_pack(source, errors=errors, report=report, progress=progress)
+        pack = open_pack(
+            source, errors="raise" if strict else "skip", report=report, progress=progress
+        )
         return _packed(pack, size, resize)
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
 
@@ -168,19 +169,19 @@ def _disk_cache(
     path, side = path.with_name(name + ".npy"), path.with_name(name + ".json")
     stored = _stored_facts(path, side)
     if path.exists() and stored["key"] == key and not (strict and stored["skipped"]):
-        skipped = {Path(name): reason for name, reason in stored["skipped"].items()}
+        reasons = {Path(name): reason for name, reason in stored["skipped"].items()}
         labels = np.array(stored["labels"], np.int32)
-        return _open_faces(path, (len(labels), *shape[1:])), labels, skipped
-    found = SkipReport()
+        return _open_faces(path, (len(labels), *shape[1:])), labels, reasons
+    skipped = SkipReport()
     with atomic_path(path) as temporary:
         raw = np.memmap(temporary.with_suffix(".raw"), np.uint8, "w+", shape=shape)
-        good = read(raw.__setitem__, found)
+        good = read(raw.__setitem__, skipped)
         np.save(temporary, raw[: len(good)])
         del raw
         write_json(side, _NO_FACTS)  # until the facts are there, the pair fits no source
-    skipped_names = {str(name): reason for name, reason in found.reasons.items()}
+    skipped_names = {str(name): reason for name, reason in skipped.reasons.items()}
     write_json(side, {"key": key, "labels": good.labels.tolist(), "skipped": skipped_names})
-    return np.load(path, mmap_mode="r"), good.labels, found.reasons
+    return np.load(path, mmap_mode="r"), good.labels, skipped.reasons
 
 
 _NO_FACTS: dict[str, Any] = {"key": None, "labels": [], "skipped": {}}

@@ -23,8 +23,8 @@ from tf_sphereface.utils.files import sha256_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("train", type=Path, metavar="TRAIN", help="a folder a person, or a pack")
-    parser.add_argument("test", type=Path, metavar="TEST", help="a folder a person, as LFW's")
+    parser.add_argument("train", type=Path, metavar="TRAIN", help="a folder per person, or a pack")
+    parser.add_argument("test", type=Path, metavar="TEST", help="a folder per person, as LFW's")
     parser.add_argument(
         "--model", type=Path, metavar="M", help="an embedder, to compare faces and not names alone"
     )

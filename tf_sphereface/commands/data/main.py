@@ -60,14 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     pack = add("pack", "write the faces of a folder into TFRecord shards", run_pack)
-    pack.add_argument("source", type=existing_dir, metavar="DIR", help="a folder a person")
+    pack.add_argument("source", type=existing_dir, metavar="DIR", help="a folder per person")
     pack.add_argument("out", type=Path, metavar="OUT", help="where to write; empty or missing")
     count = pack.add_mutually_exclusive_group()
     count.add_argument("--shards", type=int, metavar="N", help="number of files")
     count.add_argument(
         "--shard-size", type=float, default=256.0, metavar="MB", help="of images in a file"
     )
-    pack.add_argument("--resize", type=image_size, metavar="HxW", help="encode other sizes anew")
+    pack.add_argument("--resize", type=image_size, metavar="HxW", help="encode other sizes again")
     pack.add_argument("--encoding", choices=("jpg", "png"), default="jpg", help="of resized images")
     pack.add_argument("--seed", type=int, default=0, metavar="S", help="of the order on disk")
     pack.add_argument("--strict", action="store_true", help="stop at a damaged file")

@@ -81,7 +81,7 @@ def pack_folder(
         target: an empty or missing folder, or one that the same call has begun.
         shards: number of files; by default as many as `shard_size` asks for.
         shard_size: bytes of images in a shard, in units of 10^6, from one byte to 4,000.
-        resize: (height, width): resize and encode anew the images of another size.
+        resize: (height, width); images of another size are resized and encoded again.
         encoding: of those: `"jpg"` (quality 95, colours at full resolution) or `"png"` (exact, and
             three times the size).
         seed: of the order in the shards. It has no influence on the batches.
@@ -248,7 +248,7 @@ def _write_shards(
                 facts = write_shard(shard, listing, order[begin:end], encoder, pool, tell)
                 if promised and facts["sha256"] != promised["sha256"]:
                     raise ValueError(
-                        f"{shard.path} was damaged and has been written anew, but to other bytes: "
+                        f"{shard.path} was damaged and has been written again, but to other bytes: "
                         f"files in {listing.root} have changed. Remove {shard.path.parent} and "
                         "pack again"
                     )

@@ -58,7 +58,7 @@ class ShardFiles:
 
 
 class Encoder:
-    """Read and check image files; those of another size than `size` are encoded anew.
+    """Read and check image files; those of another size than `size` are encoded again.
 
     Args:
         root: the folder.
@@ -104,9 +104,9 @@ class Encoder:
             OSError: reading fails in a way that is not the file's own fault.
         """
         contents = [self._read(file) for file in files]
-        good = [place for place, found in enumerate(contents) if isinstance(found, bytes)]
+        good = [place for place, content in enumerate(contents) if isinstance(content, bytes)]
         results: list[tuple[bytes, tuple[int, int]] | str]
-        results = [found if isinstance(found, str) else "" for found in contents]
+        results = [content if isinstance(content, str) else "" for content in contents]
         try:
             for place, image in zip(good, self._decode([contents[p] for p in good]), strict=True):
                 results[place] = image

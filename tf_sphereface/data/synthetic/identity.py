@@ -114,8 +114,8 @@ def draw_identity(seed: int, identity: int) -> Identity:
 
     Args:
         seed: which population, 0 or more.
-        identity: index of the person, 0 or more; any index is valid, so identities that were
-            never drawn in training are always to be had.
+        identity: index of the person, 0 or more; any index is valid, so there are always
+            identities that were never drawn in training.
 
     Returns:
         The identity.

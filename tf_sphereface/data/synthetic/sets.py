@@ -3,7 +3,7 @@
 A picture is a pure function of `(seed, identity, sample)`. An identity is some sixty numbers: the
 shape of face, eyes, brows, nose, mouth and hair, and colours. A sample is its nuisance: pose,
 light, expression, glasses or an object in front, hair style, blur, noise, background. Any index is
-an identity, so faces that were never trained on are always to be had: choose another range.
+an identity, so there are always faces that were never trained on: choose another range.
 
 The faces are cartoons. What is measured on them compares methods; it says nothing about people.
 """
