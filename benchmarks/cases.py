@@ -123,7 +123,7 @@ def pipeline_cases(folder: str, workers: int, batch: int = 128) -> list[Case]:
     common = {"folder": folder, "batch": batch}
     variants = (
         Variant("face_dataset", "keras", "pipeline", {**common, "packed": False}),
-        Variant("shard_dataset", "keras", "pipeline", {**common, "packed": True}),
+        Variant("face_dataset, packed", "keras", "pipeline", {**common, "packed": True}),
         Variant(
             f"DataLoader, {workers} workers", "torch", "pipeline", {**common, "workers": workers}
         ),

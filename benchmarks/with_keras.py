@@ -119,7 +119,8 @@ def faces(folder: str, people: int, each: int) -> Step:
 def pipeline(folder: str, batch: int, packed: bool) -> Step:
     """Read a batch of normalised faces, shuffled and mirrored at random; nothing is cached."""
     if packed:
-        data = sf.data.shard_dataset(Path(folder, "packed"), batch_size=batch, repeat=True)
+        pack = sf.data.open_pack(Path(folder, "packed"))
+        data = sf.data.face_dataset(pack, batch_size=batch, repeat=True)
     else:
         index = sf.data.check_folder(Path(folder, "faces"))
         data = sf.data.face_dataset(index, batch_size=batch, repeat=True, cache="none")

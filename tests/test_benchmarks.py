@@ -43,7 +43,7 @@ def test_own_side_runs_without_torch(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     head, pipeline = report["results"]
     assert [row["name"] for row in head["variants"]] == ["full", "full, XLA", "10 % of the centres"]
-    assert [row["name"] for row in pipeline["variants"]] == ["face_dataset", "shard_dataset"]
+    assert [row["name"] for row in pipeline["variants"]] == ["face_dataset", "face_dataset, packed"]
     for row in head["variants"] + pipeline["variants"]:
         assert row["error"] is None
         assert row["steps"] >= 2

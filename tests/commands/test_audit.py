@@ -15,6 +15,7 @@ import tf_sphereface as sf
 from tf_sphereface.commands.data.main import main
 from tf_sphereface.commands.train.main import main as train
 from tf_sphereface.data import synthetic
+from tf_sphereface.utils.files import sha256_file
 
 SIZE = (56, 48)
 PEOPLE = 60
@@ -87,7 +88,7 @@ def test_every_planted_overlap_is_found(sets, model, tmp_path, capsys):
     report = json.loads((tmp_path / "x.json").read_text())
     assert report == json.loads((out / "audit.json").read_text())
     assert report["thresholds"]["images"]["impostors"] > 1000
-    assert report["model"]["sha256"] == sf._files.sha256_file(model)
+    assert report["model"]["sha256"] == sha256_file(model)
 
 
 def test_without_a_model_names_and_hashes_are_compared(sets, tmp_path, capsys):
@@ -127,7 +128,10 @@ def test_what_cannot_be_audited(sets, model, tmp_path, capsys):
     options = ["--out", str(tmp_path / "audit")]
     assert main(["audit", str(sets[0]), str(few), *options]) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "too few to find a threshold from (1,000 at least): give it: --hash-bits" in error
+    assert (
+        "too few to find a threshold from (1,000 at least): give it: hash_bits (--hash-bits)"
+        in error
+    )
     assert main(["audit", str(sets[0]), str(tmp_path / "absent"), *options]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert main(["audit", *map(str, sets), *options, "--expected", "0"]) == 2

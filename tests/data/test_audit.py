@@ -1,112 +1,107 @@
-"""What two sets of faces have in common: names, hashes, tails and pairs."""
+"""Overlaps of two sets of faces, from arrays and from folders."""
 
 from __future__ import annotations
 
-import math
-
-import cv2
 import numpy as np
 import pytest
 
-from tf_sphereface.data import audit, synthetic
+from tf_sphereface import data
+from tf_sphereface.data import likeness, synthetic
+
+RANDOM = np.random.default_rng(7)
 
 
-def noise(count, dim=64, seed=0):
-    return audit.unit(np.random.default_rng(seed).normal(size=(count, dim)))
+def face_set(people, labels, vectors=None, hashes=None):
+    labels = np.asarray(labels)
+    if hashes is None:  # no two are alike
+        hashes = RANDOM.integers(0, 256, (len(labels), 32))
+    files = [f"{people[label]}/{i}.jpg" for i, label in enumerate(labels)]
+    if vectors is not None:
+        vectors = likeness.unit(np.asarray(vectors))
+    return data.FaceSet(people, files, labels, np.asarray(hashes, np.uint8), vectors)
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("George_W_Bush", "bush, George W.", True),
-        ("José_Álvarez", "jose-alvarez", True),
-        ("Ada_Lovelace", "Ada_Byron", False),
-        ("0166921", "166921", False),
-        ("n000001", "n000001", True),
-        ("Ana_Ana", "Ana", False),
-    ],
-)
-def test_names(one, other, same):
-    assert bool(audit.same_names([one], [other])) == same
+def pairs(matches):
+    return [(match.first, match.second, match.why) for match in matches]
 
 
-def test_a_hash_survives_recompression_and_scaling():
-    faces = synthetic.faces(identities=range(12), samples=[0] * 12)
-    hashes = [audit.difference_hash(face) for face in faces]
-    for face, known in zip(faces, hashes, strict=True):
-        _, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, 60])
-        again = cv2.resize(cv2.imdecode(data, cv2.IMREAD_COLOR), (144, 168))
-        assert np.unpackbits(known ^ audit.difference_hash(again)).sum() <= 26
-    vectors = audit.hash_vectors(np.stack(hashes))
-    bits = audit.differing_bits(vectors @ vectors.T)
-    expected = [[int(np.unpackbits(a ^ b).sum()) for b in hashes] for a in hashes]
-    np.testing.assert_array_equal(bits, expected)
-    assert min(bits[np.triu_indices(12, 1)]) > 26
+LIMITS = {"identity_cosine": 0.9, "image_cosine": 0.9, "hash_bits": 4}
 
 
-def test_pairs_above_is_the_whole_product(monkeypatch):
-    monkeypatch.setattr(audit, "_BLOCK", 7)
-    left, right = noise(30), noise(20, seed=1)
-    scores = left @ right.T
-    found = list(audit.pairs_above(left, right, 0.2))
-    assert [(row, column) for row, column, _ in found] == list(
-        zip(*np.nonzero(scores > 0.2), strict=True)
-    )
-    np.testing.assert_allclose([c for *_, c in found], scores[scores > 0.2], rtol=1e-6)
+def test_people_and_pictures_by_every_comparison():
+    noise = np.random.default_rng(0).normal(size=(6, 64))
+    train = face_set(["Ada_L", "B", "C"], [0, 0, 1, 2], noise[[0, 1, 2, 3]])
+    test = face_set(["l ada", "X", "Y"], [0, 1, 2, 2], noise[[4, 2, 5, 5]])
+    test.hashes[2] = train.hashes[3] ^ np.eye(1, 32, dtype=np.uint8)[0]  # one bit
+    overlap = data.find_overlap(train, test, **LIMITS)
+    assert pairs(overlap.identities) == [("B", "X", ("centroid",)), ("Ada_L", "l ada", ("name",))]
+    assert overlap.identities[0].cosine == pytest.approx(1, abs=1e-6)
+    assert pairs(overlap.images) == [("B/2.jpg", "X/1.jpg", ("embedding",))]
+    assert overlap.contradicted == 1  # the hash alone, of unlike embeddings
+    assert overlap.people_found_again == (1.0, 1)
+    assert overlap.hash_bits_allowed == 4
+    assert set(overlap.exclusions()) == {"B", "Ada_L"}
+    unnamed = data.find_overlap(train, test, names=False, **LIMITS)
+    assert pairs(unnamed.identities) == [("B", "X", ("centroid",))]
 
 
-def test_centroids():
-    vectors = audit.unit(np.array([[1.0, 0], [0, 1], [0, 1], [0, -1]]))
-    found = audit.centroids(vectors, np.array([0, 0, 2, 2]), 3)
-    half = math.sqrt(0.5)
-    np.testing.assert_allclose(found, [[half, half], [0, 0], [0, 0]], atol=1e-7)
+def test_without_embeddings_hashes_decide():
+    train, test = face_set(["A", "B"], [0, 1, 1]), face_set(["a", "X", "Y"], [0, 1, 2, 2])
+    test.hashes[[0, 3]] = train.hashes[[0, 2]]
+    overlap = data.find_overlap(train, test, hash_bits=4)
+    assert pairs(overlap.identities) == [("A", "a", ("name",))]
+    assert {match.cosine for match in overlap.identities + overlap.images} == {None}
+    assert [(match.first, match.hash_bits) for match in overlap.images] == [
+        ("A/0.jpg", 0),
+        ("B/2.jpg", 0),
+    ]
+    because = overlap.exclusions()
+    assert list(because) == ["A", "B/2.jpg"]
+    assert because["B/2.jpg"].second == "Y/3.jpg"
+    assert set(overlap.thresholds) == {"hashes"}
 
 
-def test_the_threshold_lets_about_as_many_through_as_was_asked():
-    """Cosines of noise in 64 dimensions are N(0, 1/64): the truth is known."""
-    test, labels = noise(1500), np.arange(1500)
-    found = audit.calibrate(test, labels, pairs=100_000_000, expected=10)
-    assert found.impostors == 1500 * 1499 // 2
-    share = 0.5 * math.erfc(found.cosine * 8 / math.sqrt(2))
-    # The tail has 113 pairs, and its scale a standard error of 14 %: e to the power of a few times
-    # 0.14 times the logarithm of what it is continued over.
-    assert 0.1 < share * 100_000_000 / 10 < 10
-    assert "of the 100,000,000 pairs compared 10 are above by chance" in found.reason()
+def test_wrong_names_within_the_test_set():
+    noise = np.random.default_rng(1).normal(size=(4, 64))
+    train = face_set(["A"], [0], noise[:1])
+    test = face_set(["X", "Y", "Z"], [0, 1, 2], noise[[1, 1, 2]])
+    (suspects,) = data.find_overlap(train, test, **LIMITS).suspects_in_test
+    assert (suspects.first, suspects.second) == ("X/0.jpg", "Y/1.jpg")
 
 
-def test_a_few_wrong_names_in_the_test_set_do_not_move_it(monkeypatch):
-    monkeypatch.setattr(audit, "_BLOCK", 100)
-    test, labels = noise(1500), np.arange(1500)
-    clean = audit.calibrate(test, labels, pairs=10_000_000)
-    test[1:9:2] = test[0:8:2]  # four people under two names each
-    found = audit.calibrate(test, labels, pairs=10_000_000)
-    assert found.highest == pytest.approx(1.0)
-    # The tail has 113 pairs, its median a standard error of 14 %.
-    assert abs(found.cosine - clean.cosine) < 0.05
-    named = audit.impostors_above(test, labels, found.cosine)
-    assert [pair[:2] for pair in named] == [(0, 1), (2, 3), (4, 5), (6, 7)]
+@pytest.mark.parametrize("missing", LIMITS)
+def test_a_threshold_that_cannot_be_read_is_named(missing):
+    faces = face_set(["A", "B"], [0, 1], np.eye(2))
+    limits = {name: value for name, value in LIMITS.items() if name != missing}
+    with pytest.raises(ValueError, match=rf"too few .* give it: {missing} \(--"):
+        data.find_overlap(faces, faces, **limits)
 
 
-def test_pairs_of_one_person_are_no_impostors():
-    test = noise(200)
-    test[100:] = test[:100]
-    labels = np.tile(np.arange(100), 2)
-    found = audit.calibrate(test, labels, pairs=1_000_000)
-    assert found.impostors == 200 * 199 // 2 - 100
-    assert found.highest < 0.9
-    assert audit.impostors_above(test, labels, 0.9) == []
-
-
-def test_people_are_found_again():
-    test = noise(6)
-    vectors = test[[0, 1, 0, 1, 2, 3, 4]]  # two people with two equal images, one with unlike ones
-    labels = np.array([5, 7, 5, 7, 9, 9, 11])
-    assert audit.share_found(vectors, labels, 0.9) == (pytest.approx(2 / 3), 3)
-    assert audit.share_found(vectors[:2], labels[:2], 0.9) is None
-
-
-def test_arguments_are_checked():
-    with pytest.raises(ValueError, match=r"45 pairs of different people .* too few"):
-        audit.calibrate(noise(10), np.arange(10), pairs=100)
-    with pytest.raises(ValueError, match=r"expected must be positive\. Received: 0"):
-        audit.calibrate(noise(100), np.arange(100), pairs=100, expected=0)
+def test_a_folder_and_its_pack_are_the_same_set(tmp_path):
+    folder = synthetic.write_folder(tmp_path / "faces", 3, 2, size=(56, 48))
+    data.pack_folder(folder, tmp_path / "pack")
+    bad = folder / "Person_000001" / "bad.jpg"
+    bad.write_bytes(b"no image")
+    done = []
+    sets = [
+        data.read_face_set(
+            source,
+            embed=lambda images: images.reshape(len(images), -1)[:, ::97],
+            size=(56, 48),
+            progress=lambda *state: done.append(state),
+        )
+        for source in (folder, data.open_pack(tmp_path / "pack"))
+    ]
+    assert done == [(7, 7), (6, 6)]
+    assert list(sets[0].unread) == ["Person_000001/bad.jpg"]
+    assert not sets[1].unread
+    for faces in sets:
+        assert list(faces.people) == ["Person_000000", "Person_000001", "Person_000002"]
+        np.testing.assert_array_equal(faces.labels, [0, 0, 1, 1, 2, 2])
+        np.testing.assert_array_equal(faces.vectors, sets[0].vectors)
+        np.testing.assert_array_equal(faces.hashes, sets[0].hashes)
+    assert sets[0].files == sets[1].files
+    for path in folder.glob("*/*.jpg"):
+        path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"none of the 7 images in .* can be used, such as Person"):
+        data.read_face_set(folder)

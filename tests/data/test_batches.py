@@ -220,7 +220,7 @@ def test_start_step_within_one_epoch(arrays: tuple[np.ndarray, np.ndarray]) -> N
     full = batches(data.face_dataset(arrays, image_size=SIZE, batch_size=8))
     tail = data.face_dataset(arrays, image_size=SIZE, batch_size=8, start_step=3)
     assert_equal(full[3:], batches(tail))
-    with pytest.raises(ValueError, match="start_step must be below the 4 steps"):
+    with pytest.raises(ValueError, match="`start_step` must be below the 4 steps"):
         data.face_dataset(arrays, image_size=SIZE, batch_size=8, start_step=4)
 
 
@@ -322,14 +322,14 @@ def test_distributes_over_two_replicas(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be"),
-        ({"batch_size": 38}, "batch_size must not exceed the number of images, 37"),
-        ({"channel_order": "grb"}, "channel_order must be one of rgb, bgr"),
-        ({"augment": "heavy"}, "augment must be one of none, mirror, strong"),
+        ({"batch_size": 0}, "`batch_size` must be"),
+        ({"batch_size": 38}, "`batch_size` must not exceed the number of images, 37"),
+        ({"channel_order": "grb"}, "`channel_order` must be one of 'rgb', 'bgr'"),
+        ({"augment": "heavy"}, "`augment` must be one of 'none', 'mirror', 'strong'"),
         ({"image_size": (112, 96)}, r"source images must be uint8 \(n, 112, 96, 3\)"),
-        ({"image_size": (0, 96)}, "image_size must be"),
-        ({"seed": -1}, "seed must be"),
-        ({"start_step": -1}, "start_step must be"),
+        ({"image_size": (0, 96)}, "`image_size` must be"),
+        ({"seed": -1}, "`seed` must be"),
+        ({"start_step": -1}, "`start_step` must be"),
     ],
 )
 def test_wrong_arguments_are_named(
@@ -371,9 +371,9 @@ def test_one_batch_alone_is_the_dataset_s(stream, tmp_path):
 
 
 def test_positions_of_no_batch_are_refused():
-    with pytest.raises(ValueError, match="batch_size must not exceed the number of images, 3"):
+    with pytest.raises(ValueError, match="`batch_size` must not exceed the number of images, 3"):
         data.batch_positions(3, 4, 0)
-    with pytest.raises(ValueError, match="start_step must be an integer >= 0"):
+    with pytest.raises(ValueError, match="`start_step` must be an integer >= 0"):
         data.batch_positions(8, 4, -1)
     last = data.batch_positions(10, 4, 2, shuffle=False, drop_remainder=False)
     assert last.tolist() == [8, 9]

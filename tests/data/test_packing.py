@@ -129,13 +129,13 @@ def test_resize(tmp_path: Path, encoding: str) -> None:
     mixed = data.pack_folder(folder, tmp_path / "mixed")
     assert data.open_pack(mixed.path).image_size is None
     with pytest.raises(ValueError, match="holds images of several sizes, expected 56x48"):
-        data.shard_dataset(mixed.path, image_size=SIZE, batch_size=2)
+        data.face_dataset(mixed.path, image_size=SIZE, batch_size=2)
     result = data.pack_folder(folder, tmp_path / "out", resize=SIZE, encoding=encoding)
     pack = data.open_pack(result.path)
     assert pack.image_size == SIZE
     assert pack.read(np.array([6]))[0] == (folder / "small" / "1.png").read_bytes()
     settings = {"image_size": SIZE, "batch_size": 7, "augment": "none", "shuffle": False}
-    ((images, _),) = data.shard_dataset(pack, **settings)
+    ((images, _),) = data.face_dataset(pack, **settings)
     ((expected, _),) = data.face_dataset(folder, resize=True, **settings)
     if encoding == "png":
         np.testing.assert_array_equal(images, expected)
@@ -254,15 +254,15 @@ def test_a_full_disk_costs_nothing_that_was_finished(root: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shards": 0}, "shards must be"),
+        ({"shards": 0}, "`shards` must be"),
         ({"shards": 41}, "number of images, 40"),
-        ({"shard_size": 0}, "shard_size must be"),
-        ({"shard_size": 5000}, "shard_size must be"),
-        ({"shard_size": 1e-7}, "shard_size must be at least 0.000001, which is one byte"),
-        ({"shard_size": float("nan")}, "shard_size must be"),
-        ({"seed": -1}, "seed must be"),
-        ({"resize": (0, 5)}, "resize must be"),
-        ({"encoding": "gif"}, "encoding must be one of jpg, png"),
+        ({"shard_size": 0}, "`shard_size` must be"),
+        ({"shard_size": 5000}, "`shard_size` must be"),
+        ({"shard_size": 1e-7}, "`shard_size` must be from 0.000001, which is a byte"),
+        ({"shard_size": float("nan")}, "`shard_size` must be"),
+        ({"seed": -1}, "`seed` must be"),
+        ({"resize": (0, 5)}, "`resize` must be"),
+        ({"encoding": "gif"}, "`encoding` must be one of 'jpg', 'png'"),
     ],
 )
 def test_wrong_arguments_are_named(

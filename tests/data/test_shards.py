@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.data.comparing import SIZE, assert_equal, batches
 from tf_sphereface import data
 from tf_sphereface.data import synthetic
-from tf_sphereface.data.pack import format
-
-SIZE = (56, 48)
-Batches = list[tuple[np.ndarray, np.ndarray]]
+from tf_sphereface.data.pack import reading
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +37,6 @@ def broken(packed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(packed, tmp_path / "broken"))
 
 
-def batches(dataset: tf.data.Dataset) -> Batches:
-    return [(images.numpy(), labels.numpy()) for images, labels in dataset]
-
-
-def assert_equal(one: Batches, other: Batches) -> None:
-    assert len(one) == len(other)
-    for (images, labels), (others, other_labels) in zip(one, other, strict=True):
-        np.testing.assert_array_equal(images, others)
-        np.testing.assert_array_equal(labels, other_labels)
-
-
 def shards_of(path: Path) -> list[Path]:
     return sorted(path.glob("*.tfrecord"))
 
@@ -67,7 +54,7 @@ def test_batches_are_those_of_the_folder(
         "shuffle": shuffle, "drop_remainder": drop_remainder, "channel_order": "bgr",
     }  # fmt: skip
     expected = batches(data.face_dataset(root, **settings).take(9))
-    assert_equal(batches(data.shard_dataset(packed, **settings).take(9)), expected)
+    assert_equal(batches(data.face_dataset(packed, **settings).take(9)), expected)
     assert_equal(batches(data.face_dataset(packed, **settings).take(9)), expected)
 
 
@@ -76,31 +63,31 @@ def test_batches_do_not_depend_on_how_it_was_packed(
 ) -> None:
     other = data.pack_folder(root, tmp_path, shards=7, seed=5).path
     settings = {"image_size": SIZE, "batch_size": 13}
-    one, two = (batches(data.shard_dataset(path, **settings)) for path in (packed, other))
+    one, two = (batches(data.face_dataset(path, **settings)) for path in (packed, other))
     assert_equal(one, two)
 
 
 def test_resize(root: Path, packed: Path) -> None:
     settings = {"image_size": (28, 24), "batch_size": 13, "augment": "none"}
     with pytest.raises(ValueError, match="holds images of 56x48 pixels, expected 28x24"):
-        data.shard_dataset(packed, **settings)
+        data.face_dataset(packed, **settings)
     expected = batches(data.face_dataset(root, resize=True, **settings))
-    assert_equal(batches(data.shard_dataset(packed, resize=True, **settings)), expected)
+    assert_equal(batches(data.face_dataset(packed, resize=True, **settings)), expected)
 
 
 def test_static_shapes_and_cardinality(packed: Path) -> None:
     settings = {"image_size": SIZE, "batch_size": 8, "num_shards": 2}
-    dataset = data.shard_dataset(packed, **settings)
+    dataset = data.face_dataset(packed, **settings)
     assert dataset.element_spec[0].shape == (4, *SIZE, 3)
     assert dataset.element_spec[1] == tf.TensorSpec((4,), tf.int32)
     assert dataset.cardinality() == 39 // 8
-    endless = data.shard_dataset(packed, repeat=True, **settings)
+    endless = data.face_dataset(packed, repeat=True, **settings)
     assert endless.cardinality() == tf.data.INFINITE_CARDINALITY
 
 
 def test_an_epoch_is_an_exact_permutation(packed: Path) -> None:
     """Every image once in each of three epochs, in three orders; 39 images, no two alike."""
-    dataset = data.shard_dataset(
+    dataset = data.face_dataset(
         packed, image_size=SIZE, batch_size=39, augment="none", repeat=True, seed=2
     )
     epochs = [[image.tobytes() for image in images] for images, _ in batches(dataset.take(3))]
@@ -118,9 +105,9 @@ def test_start_step_continues_bit_for_bit(packed: Path, drop_remainder: bool) ->
         "image_size": SIZE, "batch_size": 12, "augment": "strong", "seed": 11, "repeat": True,
         "drop_remainder": drop_remainder,
     }  # fmt: skip
-    full = batches(data.shard_dataset(packed, **settings).take(10))
+    full = batches(data.face_dataset(packed, **settings).take(10))
     for start in (1, 3, 4, 8):
-        tail = data.shard_dataset(packed, start_step=start, **settings).take(10 - start)
+        tail = data.face_dataset(packed, start_step=start, **settings).take(10 - start)
         assert_equal(batches(tail), full[start:])
 
 
@@ -129,9 +116,9 @@ def test_start_step_reads_nothing_before(packed: Path) -> None:
     read: list[int] = []
     counted = CountingPack(pack, read)
     settings = {"image_size": SIZE, "batch_size": 13, "shuffle": False, "augment": "none"}
-    tail = batches(data.shard_dataset(counted, start_step=2, **settings))
+    tail = batches(data.face_dataset(counted, start_step=2, **settings))
     assert sorted(read) == list(range(26, 39))
-    assert_equal(tail, batches(data.shard_dataset(pack, **settings))[2:])
+    assert_equal(tail, batches(data.face_dataset(pack, **settings))[2:])
 
 
 def CountingPack(pack: data.Pack, read: list[int]) -> data.Pack:  # noqa: N802
@@ -144,7 +131,7 @@ def CountingPack(pack: data.Pack, read: list[int]) -> data.Pack:  # noqa: N802
 
 
 def test_a_far_step_is_as_near_as_the_first(packed: Path) -> None:
-    dataset = data.shard_dataset(
+    dataset = data.face_dataset(
         packed, image_size=SIZE, batch_size=13, repeat=True, start_step=3 * 10**9 + 1
     )
     (images, _), *_ = batches(dataset.take(1))
@@ -162,9 +149,9 @@ def test_workers_together_see_the_global_batches(
         "image_size": SIZE, "batch_size": 12, "augment": "strong", "seed": 3, "repeat": True,
         "drop_remainder": drop_remainder, "start_step": 2,
     }  # fmt: skip
-    whole = batches(data.shard_dataset(packed, **settings).take(6))
+    whole = batches(data.face_dataset(packed, **settings).take(6))
     parts = [
-        batches(data.shard_dataset(packed, shard_index=i, num_shards=workers, **settings).take(6))
+        batches(data.face_dataset(packed, shard_index=i, num_shards=workers, **settings).take(6))
         for i in range(workers)
     ]
     joined = [
@@ -177,12 +164,10 @@ def test_workers_together_see_the_global_batches(
 def test_input_context_yields_the_batches_of_replicas(packed: Path) -> None:
     """Two workers of two replicas: each step of a worker is two batches, in the global order."""
     settings = {"image_size": SIZE, "batch_size": 12, "augment": "strong"}
-    whole = batches(data.shard_dataset(packed, **settings))
+    whole = batches(data.face_dataset(packed, **settings))
     workers = [
         batches(
-            data.shard_dataset(
-                packed, input_context=tf.distribute.InputContext(2, i, 4), **settings
-            )
+            data.face_dataset(packed, input_context=tf.distribute.InputContext(2, i, 4), **settings)
         )
         for i in range(2)
     ]
@@ -198,13 +183,13 @@ def test_distributes_over_two_replicas(
 ) -> None:
     settings = {"image_size": SIZE, "batch_size": 12}
     distributed = two_replicas.distribute_datasets_from_function(
-        lambda context: data.shard_dataset(packed, input_context=context, **settings)
+        lambda context: data.face_dataset(packed, input_context=context, **settings)
     )
     seen = [
         np.concatenate([part.numpy() for part in two_replicas.experimental_local_results(labels)])
         for _, labels in distributed
     ]
-    expected = [labels for _, labels in batches(data.shard_dataset(packed, **settings))]
+    expected = [labels for _, labels in batches(data.face_dataset(packed, **settings))]
     np.testing.assert_array_equal(seen, expected)
 
 
@@ -224,7 +209,7 @@ def spoil(pack: data.Pack, row: int) -> tuple[str, str]:
 def test_a_corrupt_record_is_named_when_it_is_read(broken: Path) -> None:
     file, record = spoil(data.open_pack(broken), 17)
     assert file == f"Person_000002/{Path(file).name}"  # 39 good files: number 17 is the 18th
-    dataset = data.shard_dataset(broken, image_size=SIZE, batch_size=13)
+    dataset = data.face_dataset(broken, image_size=SIZE, batch_size=13, strict=True)
     message = f"{record} .{file}. is damaged: its checksum differs"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         batches(dataset)
@@ -235,8 +220,8 @@ def test_corrupt_records_are_left_out_and_counted(broken: Path) -> None:
     places = [spoil(pack, row) for row in (0, 17, 38)]
     report, steps = data.SkipReport(), []
     settings = {"image_size": SIZE, "batch_size": 12, "augment": "none", "shuffle": False}
-    dataset = data.shard_dataset(
-        broken, errors="skip", report=report, progress=lambda *s: steps.append(s), **settings
+    dataset = data.face_dataset(
+        broken, report=report, progress=lambda *s: steps.append(s), **settings
     )
     assert steps[-1] == (39, 39)
     assert dataset.cardinality() == 3
@@ -261,7 +246,7 @@ def test_a_truncated_shard(broken: Path) -> None:
     (file, record), *_ = pack.describe([int(rows[9])])
     assert record == f"record 9 of {shard.name}"
     with pytest.raises(ValueError, match=rf"4 records are lost, first {record} \({file}\)"):
-        data.shard_dataset(broken, image_size=SIZE, batch_size=13)
+        data.face_dataset(broken, image_size=SIZE, batch_size=13, strict=True)
     report = data.SkipReport()
     assert len(data.open_pack(broken, errors="skip", report=report)) == 35
     assert report.reasons[Path(file)] == f"{record}: the shard ends before it"
@@ -337,6 +322,8 @@ def test_what_is_no_pack(root: Path, broken: Path) -> None:
     assert not data.is_pack(other)
     with pytest.raises(FileNotFoundError, match="must be a packed folder"):
         data.open_pack(root)
+    with pytest.raises(ValueError, match=r"`errors` must be one of 'raise', 'skip'\. Received"):
+        data.open_pack(broken, errors="ignore")
     (broken / "index.npy").unlink()
     with pytest.raises(FileNotFoundError, match=r"index\.npy is missing"):
         data.open_pack(broken)
@@ -346,7 +333,7 @@ def test_what_is_no_pack(root: Path, broken: Path) -> None:
 
 
 def test_threads_share_few_open_files(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(format, "_OPEN_SHARDS", 1)
+    monkeypatch.setattr(reading, "_OPEN_SHARDS", 1)
     pack = data.open_pack(packed)
     expected = pack.read(np.arange(39)).tolist()
     orders = [np.random.default_rng(i).permutation(39) for i in range(40)]
@@ -358,21 +345,24 @@ def test_threads_share_few_open_files(packed: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_shards": 0}, "num_shards must be"),
-        ({"num_shards": 2, "shard_index": 2}, "shard_index must be an integer from 0 to"),
-        ({"num_shards": 3}, "batch_size must be a multiple of num_shards, 3"),
-        ({"errors": "ignore"}, "errors must be 'raise' or 'skip'"),
-        ({"batch_size": 40}, "batch_size must not exceed the number of images, 39"),
-        ({"start_step": 4}, "start_step must be below the 4 steps"),
-        ({"augment": "heavy"}, "augment must be one of"),
-        ({"input_context": tf.distribute.InputContext(1, 0, 3)}, "multiple of the 3 replicas"),
+        ({"num_shards": 0}, "`num_shards` must be"),
+        ({"num_shards": 2, "shard_index": 2}, "`shard_index` must be an integer from 0 to 1"),
+        ({"num_shards": 3}, "`batch_size` must be a multiple of the 3 workers"),
+        ({"batch_size": 40}, "`batch_size` must not exceed the number of images, 39"),
+        ({"start_step": 4}, "`start_step` must be below the 4 steps"),
+        ({"augment": "heavy"}, "`augment` must be one of"),
+        ({"input_context": tf.distribute.InputContext(1, 0, 3)}, "1 workers and 3 replicas"),
+        (
+            {"input_context": tf.distribute.InputContext(), "drop_remainder": False},
+            "`drop_remainder` must be set",
+        ),
         (
             {"input_context": tf.distribute.InputContext(), "num_shards": 2},
-            "num_shards must be left out",
+            "`num_shards` must be left out",
         ),
     ],
 )
 def test_wrong_arguments_are_named(packed: Path, settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        data.shard_dataset(packed, **{"image_size": SIZE, "batch_size": 8, **settings})
+        data.face_dataset(packed, **{"image_size": SIZE, "batch_size": 8, **settings})
     assert "Received" in str(error.value)

@@ -227,16 +227,19 @@ def test_rendering_is_quick() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: synthetic.faces([-1], 0), "identities must be integers >= 0"),
-        (lambda: synthetic.faces([0.5], 0), "identities must be integers"),
+        (lambda: synthetic.faces([-1], 0), "`identities` must be integers >= 0"),
+        (lambda: synthetic.faces([0.5], 0), "`identities` must be integers"),
         (lambda: synthetic.faces([1, 2], [1, 2, 3]), "broadcast"),
         (lambda: synthetic.faces([[1, 2]], 0), "one-dimensional"),
-        (lambda: synthetic.faces(0, 0, seed=-1), "seed must be"),
-        (lambda: synthetic.faces(0, 0, size=(0, 96)), "size must be"),
-        (lambda: synthetic.training_set(0, 1), "num_identities must be"),
-        (lambda: synthetic.verification_set(20, pairs_per_fold=3), "must be even"),
-        (lambda: synthetic.verification_set(10, pairs_per_fold=2), "too few identities"),
-        (lambda: synthetic.video(0, 0), "frames must be"),
+        (lambda: synthetic.faces(0, 0, seed=-1), "`seed` must be"),
+        (lambda: synthetic.faces(0, 0, size=(0, 96)), "`size` must be"),
+        (lambda: synthetic.training_set(0, 1), "`num_identities` must be"),
+        (lambda: synthetic.verification_set(20, pairs_per_fold=3), "`pairs_per_fold` must be even"),
+        (
+            lambda: synthetic.verification_set(10, pairs_per_fold=2),
+            "`pairs_per_fold` must be at most 0: .* 10 identities",
+        ),
+        (lambda: synthetic.video(0, 0), "`frames` must be"),
     ],
 )
 def test_wrong_arguments_are_named(call, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from tf_sphereface.alignment.align import TEMPLATES, align, read_landmarks
 from tf_sphereface.alignment.images import read_image
 from tf_sphereface.data import synthetic
+from tf_sphereface.data.audit import FaceSet, Match, Overlap, find_overlap, read_face_set
 from tf_sphereface.data.augmentation import normalize
-from tf_sphereface.data.batches import batch_at, batch_positions, steps_per_epoch
-from tf_sphereface.data.datasets import check_folder, face_dataset, load_folder, shard_dataset
+from tf_sphereface.data.batches import batch_at, batch_positions
+from tf_sphereface.data.datasets import check_folder, face_dataset, load_folder
 from tf_sphereface.data.exclusions import Exclusions, leave_out, read_exclusions, write_exclusions
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.options import steps_per_epoch
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.packing import PackResult, pack_folder
 from tf_sphereface.data.pack.reading import Pack, PackCheck, check_pack, open_pack
@@ -17,7 +19,10 @@ from tf_sphereface.data.pack.reading import Pack, PackCheck, check_pack, open_pa
 __all__ = [
     "TEMPLATES",
     "Exclusions",
+    "FaceSet",
     "FolderIndex",
+    "Match",
+    "Overlap",
     "Pack",
     "PackCheck",
     "PackResult",
@@ -28,6 +33,7 @@ __all__ = [
     "check_folder",
     "check_pack",
     "face_dataset",
+    "find_overlap",
     "is_pack",
     "leave_out",
     "load_folder",
@@ -35,10 +41,10 @@ __all__ = [
     "open_pack",
     "pack_folder",
     "read_exclusions",
+    "read_face_set",
     "read_image",
     "read_landmarks",
     "scan_folder",
-    "shard_dataset",
     "steps_per_epoch",
     "synthetic",
     "write_exclusions",

@@ -1,315 +1,346 @@
-"""What a training set and a test set have in common: people by name or likeness, and pictures.
-
-Pure functions over names, hashes and embeddings; `tf_sphereface-data audit` reads the images.
-"""
+"""The audit of a training set: the people and pictures that a test set has too."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-HASH_SIDE = 16
-HASH_BITS = HASH_SIDE**2
+from tf_sphereface.alignment.face_reader import FaceReader, Landmarks
+from tf_sphereface.alignment.images import decode_image, read_image
+from tf_sphereface.data import likeness
+from tf_sphereface.data.exclusions import image_names
+from tf_sphereface.data.folder_index import FolderIndex, scan_folder
+from tf_sphereface.data.options import Size
+from tf_sphereface.data.pack.format import is_pack
+from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.utils.messages import ProgressCallback
 
-_BLOCK = 1024  # rows of a matrix product at a time: 1024 x 13,233 float32 are 54 MB
-_TAIL = 1e-4  # share of the impostor pairs that the tail is read from
-_FEWEST_TAIL = 100
-_EQUAL = 0.9999  # the cosine of equal images, float32 sums in another order
-_MOST_IMPOSTORS = 15_000  # vectors that the tail is read from, drawn by seed 0 beyond that
+_CHUNK = 256
+_WHY = {"identities": "centroid", "images": "embedding", "hashes": "hash"}
+_ARGUMENTS = {"identities": "identity_cosine", "images": "image_cosine", "hashes": "hash_bits"}
 
+Pair = tuple[int, int]
 Vectors = NDArray[np.float32]
-Progress = Callable[[int, int], None]
+Labels = NDArray[np.integer]
+Embed = Callable[[NDArray[np.uint8]], np.ndarray]
 
 
-def name_key(name: str) -> str:
-    """Return what two spellings of a name have in common.
+@dataclasses.dataclass(frozen=True, eq=False)
+class FaceSet:
+    """What two sets of faces are compared by.
 
-    Accents, case, separators and the order of the parts do not matter; digits stay as they are.
-
-    Example:
-
-    >>> name_key("José_Ángel-Gutiérrez") == name_key("gutierrez angel jose")
-    True
-    >>> name_key("0166921") == name_key("166921")
-    False
+    Attributes:
+        people: names of the identities.
+        files: `IDENTITY/FILE` of the images.
+        labels: (n,), index into `people`.
+        hashes: uint8 (n, 32), as of `likeness.difference_hash`.
+        vectors: (n, d) embeddings of unit length; None: people are compared by name, images by
+            hash.
+        unread: file -> why it could not be read; such a file is in none of the others.
     """
-    plain = unicodedata.normalize("NFKD", name)
-    plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
-    return " ".join(sorted(re.split(r"[\W_]+", plain))).strip()
 
-
-def same_names(train: Sequence[str], test: Sequence[str]) -> list[tuple[int, int]]:
-    """Return (position in `train`, position in `test`) of names with the same `name_key`.
-
-    Example:
-
-    >>> same_names(["10001", "Ada_Lovelace"], ["Lovelace Ada"])
-    [(1, 0)]
-    """
-    known: dict[str, list[int]] = {}
-    for position, name in enumerate(test):
-        known.setdefault(name_key(name), []).append(position)
-    return [
-        (position, other)
-        for position, name in enumerate(train)
-        for other in known.get(name_key(name), ())
-    ]
-
-
-def difference_hash(image: np.ndarray) -> NDArray[np.uint8]:
-    """Return a hash of what an image looks like: 256 bits that survive scaling and recompression.
-
-    The image is made gray and shrunk to 16 rows of 17; a bit says whether a pixel is brighter than
-    the one to its left.
-
-    Args:
-        image: uint8 RGB, (height, width, 3), any size.
-
-    Returns:
-        uint8 (32,), 8 bits each.
-
-    Example:
-
-    >>> ramp = np.tile(np.arange(96, dtype=np.uint8)[:, None], (112, 1, 3))
-    >>> int(np.unpackbits(difference_hash(ramp)).sum())
-    256
-
-    Source: N. Krawetz, "Kind of like that", 2013 (there with 8 rows of 9).
-    """
-    gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(gray, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
-    return np.packbits(small[:, 1:] > small[:, :-1])
-
-
-def hash_vectors(hashes: NDArray[np.uint8]) -> Vectors:
-    """Return hashes as vectors whose inner product is `1 - 2 * (bits that differ) / 256`.
-
-    Args:
-        hashes: uint8 (n, 32).
-
-    Returns:
-        float32 (n, 256) of unit length.
-
-    Example:
-
-    >>> one = hash_vectors(np.zeros((1, 32), np.uint8))
-    >>> other = hash_vectors(np.full((1, 32), 255, np.uint8))
-    >>> float((one @ other.T)[0, 0])
-    -1.0
-    """
-    bits = np.unpackbits(np.asarray(hashes, np.uint8), axis=1).astype(np.float32)
-    return (2 * bits - 1) / np.float32(HASH_SIDE)
-
-
-def differing_bits(cosine: float | NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return how many of the 256 bits differ at an inner product of `hash_vectors`."""
-    return np.rint((1 - np.asarray(cosine, np.float64)) * HASH_BITS / 2).astype(np.int64)
-
-
-def unit(vectors: np.ndarray) -> Vectors:
-    """Return rows of unit length, float32; a row of zeros stays zero.
-
-    Example:
-
-    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
-    """
-    vectors = np.asarray(vectors, np.float64)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
-
-
-def centroids(vectors: Vectors, labels: NDArray[np.integer], count: int) -> Vectors:
-    """Return the direction of each identity's mean, (count, d); zero for one without images.
-
-    Args:
-        vectors: (n, d), of unit length.
-        labels: (n,), each in [0, count).
-        count: number of identities.
-    """
-    sums = np.zeros((count, vectors.shape[1]))
-    np.add.at(sums, labels, vectors)
-    return unit(sums)
-
-
-def pairs_above(
-    left: Vectors, right: Vectors, threshold: float
-) -> Iterator[tuple[int, int, float]]:
-    """Yield (row of `left`, row of `right`, cosine) for every cosine above the threshold.
-
-    One block of the product is in memory at a time.
-
-    Args:
-        left: (n, d), of unit length.
-        right: (m, d), likewise.
-        threshold: a cosine.
-    """
-    for begin in range(0, len(left), _BLOCK):
-        scores = left[begin : begin + _BLOCK] @ right.T
-        rows, columns = np.nonzero(scores > threshold)
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            yield begin + row, column, float(scores[row, column])
+    people: Sequence[str]
+    files: Sequence[str]
+    labels: Labels
+    hashes: NDArray[np.uint8]
+    vectors: Vectors | None = None
+    unread: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
-class Threshold:
-    """A cosine above which a pair is reported, and where it comes from.
+class Match:
+    """Two people, or two images, that are alike.
 
     Attributes:
-        cosine: the threshold.
-        expected: pairs of different people that are expected above it by chance.
-        pairs: pairs that are compared.
-        impostors: pairs of different people, within the test set, that it was read from; 0 where
-            it was given by the user.
-        highest: the highest cosine among them.
-        tail_from: where their tail begins.
-        tail_share: which share of them is in it.
+        first: name of the one, of the training set unless both are of the test set.
+        second: name of the other.
+        why: `"name"` or `"centroid"` of people, `"embedding"` or `"hash"` of images, or both.
+        cosine: of the embeddings; None without.
+        hash_bits: of images: how many of 256 bits differ.
     """
 
-    cosine: float
-    expected: float
-    pairs: int
-    impostors: int = 0
-    highest: float | None = None
-    tail_from: float | None = None
-    tail_share: float | None = None
-
-    def reason(self) -> str:
-        """Say in words why it is what it is."""
-        if not self.impostors:
-            return f"{self.cosine:.4f}, as given"
-        return (
-            f"{self.cosine:.4f}: of {self.impostors:,} pairs of different people within the test "
-            f"set a share of {self.tail_share:.2g} has a cosine above {self.tail_from:.4f} (the "
-            f"highest: {self.highest:.4f}); by that tail, of the {self.pairs:,} pairs compared "
-            f"{self.expected:g} are above by chance"
-        )
+    first: str
+    second: str
+    why: tuple[str, ...] = ()
+    cosine: float | None = None
+    hash_bits: int | None = None
 
 
-def calibrate(
-    vectors: Vectors, labels: NDArray[np.integer], pairs: int, expected: float = 10.0
-) -> Threshold:
-    """Find the cosine that a given number of pairs of different people exceed by chance.
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """What `find_overlap` found; each list begins with the most alike.
 
-    It is read from pairs of different people within the test set. The number of pairs that are
-    compared is usually larger than theirs, so the threshold lies beyond what they show: their tail
-    is continued as that of a normal distribution, whose squares fall off exponentially. The scale
-    is taken from the median of the tail, so that a few pairs that are one person under two names,
-    which every large test set has, do not move it.
+    Attributes:
+        identities: people who are in both sets.
+        images: images in both sets, or of one person.
+        suspects_in_test: pairs in the test set that look like one person under two names.
+        thresholds: of `"identities"`, `"images"` (both with embeddings only) and `"hashes"`.
+        people_found_again: with embeddings, the share of the people with several images in the test
+            set who are above the threshold when their images are split in halves, and their number.
+        contradicted: matches by hash that were left out because the embeddings contradict them.
+    """
+
+    identities: list[Match]
+    images: list[Match]
+    suspects_in_test: list[Match]
+    thresholds: dict[str, likeness.Threshold]
+    people_found_again: tuple[float, int] | None
+    contradicted: int
+
+    @property
+    def hash_bits_allowed(self) -> int:
+        """How many of the 256 bits of two hashes may differ."""
+        cosine = self.thresholds["hashes"].cosine
+        return int(np.floor((1 - cosine) * likeness.HASH_BITS / 2))
+
+    def exclusions(self) -> dict[str, Match]:
+        """Return what training should leave out, and because of which match.
+
+        Returns:
+            Identities of the training set, then images (`IDENTITY/FILE`) of other people.
+        """
+        people: dict[str, Match] = {}
+        for match in self.identities:
+            people.setdefault(match.first, match)
+        pictures: dict[str, Match] = {}
+        for match in self.images:
+            if match.first.split("/")[0] not in people:
+                pictures.setdefault(match.first, match)
+        return people | pictures
+
+
+def read_face_set(
+    source: FolderIndex | Pack | str | os.PathLike[str],
+    *,
+    embed: Embed | None = None,
+    size: Size | None = None,
+    landmarks: Landmarks | None = None,
+    progress: ProgressCallback | None = None,
+) -> FaceSet:
+    """Read, align, hash and embed every image of a set; those that cannot be read are listed.
 
     Args:
-        vectors: (n, d) of the test set, of unit length.
-        labels: (n,), who it is.
-        pairs: how many pairs will be compared with the threshold.
-        expected: how many of them may exceed it by chance, > 0.
+        source: a folder of identity folders, or a packed folder.
+        embed: from uint8 RGB (n, height, width, 3) to embeddings (n, d) of any length, such as an
+            embedder; None for hashes alone.
+        size: (height, width) that `embed` takes; None leaves the images as they are.
+        landmarks: to align the images by, as for `FaceReader`; with `size` only.
+        progress: called with (done, total) images.
 
     Returns:
-        The threshold, at most 0.9999: equal images are always found.
+        The set.
 
     Raises:
-        ValueError: fewer than 1,000 pairs of different people.
+        FileNotFoundError: there is no such folder.
+        ValueError: no image can be used.
 
     Example:
 
-    >>> rng = np.random.default_rng(0)
-    >>> noise = unit(rng.normal(size=(500, 64)))
-    >>> found = calibrate(noise, np.arange(500), pairs=1_000_000)
-    >>> 0.5 < found.cosine < 0.8
-    True
+    >>> import tempfile
+    >>> from tf_sphereface.data import synthetic
+    >>> faces = read_face_set(synthetic.write_folder(tempfile.mkdtemp(), 3, 2))
+    >>> len(faces.files), faces.hashes.shape
+    (6, (6, 32))
     """
-    if not expected > 0:
-        raise ValueError(f"expected must be positive. Received: {expected}")
-    if len(vectors) > _MOST_IMPOSTORS:
-        drawn = np.random.default_rng(0).choice(len(vectors), _MOST_IMPOSTORS, replace=False)
-        vectors, labels = vectors[np.sort(drawn)], labels[np.sort(drawn)]
-    counts = np.unique(labels, return_counts=True)[1]
-    total = math.comb(len(labels), 2) - sum(math.comb(int(n), 2) for n in counts)
-    if total < 1000:
+    if isinstance(source, str | os.PathLike):
+        source = open_pack(source, errors="skip") if is_pack(source) else scan_folder(source)
+    names = image_names(source)
+    load = _loader(source, names, FaceReader(size, landmarks) if size is not None else None)
+    rows: list[int] = []
+    hashes, vectors, unread = [], [], {}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for begin in range(0, len(names), _CHUNK):
+            positions = range(begin, min(begin + _CHUNK, len(names)))
+            images = []
+            for position, image in zip(positions, pool.map(load, positions), strict=True):
+                if isinstance(image, str):
+                    unread[names[position]] = image
+                else:
+                    images.append(image)
+                    rows.append(position)
+            hashes += [likeness.difference_hash(image) for image in images]
+            if embed is not None and images:
+                vectors.append(likeness.unit(embed(np.stack(images))))
+            if progress is not None:
+                progress(positions.stop, len(names))
+    if not rows:
+        name, why = next(iter(unread.items()))
         raise ValueError(
-            f"{total:,} pairs of different people in the test set are too few to find a threshold "
-            "from (1,000 at least): give it"
+            f"none of the {len(names):,} images in {source.root} can be used, such as {name}: {why}"
         )
-    kept = min(total // 10, max(_FEWEST_TAIL, math.ceil(_TAIL * total)))
-    top = _highest_impostors(vectors, labels, kept + 1)
-    start = float(top[-1])
-    scale = (float(_square(np.median(top[:-1]))) - float(_square(start))) / math.log(2)
-    beyond = scale * math.log(max(kept / total * pairs / expected, 1.0))
-    cosine = float(_root(_square(start) + beyond))
-    return Threshold(
-        cosine=min(cosine, _EQUAL),
-        expected=expected,
-        pairs=pairs,
-        impostors=total,
-        highest=float(top[0]),
-        tail_from=start,
-        tail_share=kept / total,
+    return FaceSet(
+        people=source.names,
+        files=[names[row] for row in rows],
+        labels=np.asarray(source.labels, np.int64)[rows],
+        hashes=np.stack(hashes),
+        vectors=np.concatenate(vectors) if vectors else None,
+        unread=unread,
     )
 
 
-def impostors_above(
-    vectors: Vectors, labels: NDArray[np.integer], threshold: float
-) -> list[tuple[int, int, float]]:
-    """Return pairs of rows with different labels above a threshold: one person under two names?"""
-    return [
-        (row, column, cosine)
-        for row, column, cosine in pairs_above(vectors, vectors, threshold)
-        if row < column and labels[row] != labels[column]
-    ]
+def _loader(
+    source: FolderIndex | Pack, names: Sequence[str], reader: FaceReader | None
+) -> Callable[[int], np.ndarray | str]:
+    """Return a function from a position to its image, or to why there is none."""
+
+    def load(position: int) -> np.ndarray | str:
+        try:
+            if isinstance(source, Pack):
+                content = source.read(np.array([position]))[0]
+                image = decode_image(content, names[position])
+                return image if reader is None else reader.fit(image)
+            if reader is None:
+                return read_image(source.paths[position])
+            return reader(source.paths[position], names[position])
+        except (OSError, ValueError) as error:
+            return str(error)
+
+    return load
 
 
-def share_found(
-    vectors: Vectors, labels: NDArray[np.integer], threshold: float
-) -> tuple[float, int] | None:
-    """Tell how many people a threshold between centroids would find again.
+def find_overlap(
+    train: FaceSet,
+    test: FaceSet,
+    *,
+    names: bool = True,
+    expected: float = 10.0,
+    identity_cosine: float | None = None,
+    image_cosine: float | None = None,
+    hash_bits: int | None = None,
+) -> Overlap:
+    """Find the people and the images that a training set and a test set have in common.
 
-    The images of each person who has two or more are split in halves, whose centroids are compared.
+    People are compared by name and, where both sets have embeddings, by the directions of their
+    means; images by hash and by embedding. Each threshold is read from pairs of different people
+    within the test set (`likeness.chance_threshold`) unless it is given. A match by hash alone
+    whose embeddings are less alike than the likest strangers is left out.
 
     Args:
-        vectors: (n, d), of unit length.
-        labels: (n,), who it is.
-        threshold: a cosine.
+        train: the training set.
+        test: the test set.
+        names: whether equal names mean one person; not so where both sets are numbered.
+        expected: pairs of different people that each threshold may let through by chance, > 0.
+        identity_cosine: the threshold between people's mean directions.
+        image_cosine: the threshold between images.
+        hash_bits: how many of 256 bits may differ.
 
     Returns:
-        The share of such people whose halves are above it, and their number; None without any.
+        What was found.
+
+    Raises:
+        ValueError: the test set has too few pairs of different people (1,000 at least) for a
+            threshold that is not given; the message names the argument.
+
+    Example:
+
+    >>> import tempfile
+    >>> from tf_sphereface.data import synthetic
+    >>> faces = read_face_set(synthetic.write_folder(tempfile.mkdtemp(), 3, 2))
+    >>> overlap = find_overlap(faces, faces, hash_bits=5)
+    >>> len(overlap.identities), len(overlap.images), overlap.images[0].why
+    (3, 6, ('hash',))
     """
-    order = np.argsort(labels, kind="stable")
-    ends = np.flatnonzero(np.diff(labels[order], append=-1)) + 1
-    people = [rows for rows in np.split(order, ends) if len(rows) > 1]
-    if not people:
-        return None
-    halves = [unit(np.stack([vectors[rows[k::2]].mean(axis=0) for rows in people])) for k in (0, 1)]
-    cosines = np.sum(halves[0] * halves[1], axis=1)
-    return float(np.mean(cosines > threshold)), len(people)
+    thresholds: dict[str, likeness.Threshold] = {}
+    same_names = likeness.same_names(train.people, test.people) if names else ()
+    people: dict[Pair, list[str]] = {pair: ["name"] for pair in same_names}
+    pictures: dict[Pair, list[str]] = {}
+
+    def note(
+        kind: str, given: float | None, left: Vectors, right: Vectors, labels: Labels
+    ) -> dict[Pair, float]:
+        """Note which pairs are above a threshold; return their cosines."""
+        limit = _threshold(kind, given, left, right, labels, expected=expected)
+        thresholds[kind] = limit
+        pairs = people if kind == "identities" else pictures
+        cosines: dict[Pair, float] = {}
+        for row, column, cosine in likeness.pairs_above(left, right, limit.cosine):
+            cosines[row, column] = cosine
+            pairs.setdefault((row, column), []).append(_WHY[kind])
+        return cosines
+
+    cosines: dict[Pair, float] = {}
+    suspects: list[tuple[int, int, float]] = []
+    again = None
+    if train.vectors is not None and test.vectors is not None:
+        left = likeness.centroids(train.vectors, train.labels, len(train.people))
+        right = likeness.centroids(test.vectors, test.labels, len(test.people))
+        cosines = {(row, column): float(left[row] @ right[column]) for row, column in people}
+        cosines |= note("identities", identity_cosine, left, right, np.arange(len(right)))
+        note("images", image_cosine, train.vectors, test.vectors, test.labels)
+        again = likeness.share_found(test.vectors, test.labels, thresholds["identities"].cosine)
+        suspects = likeness.impostors_above(test.vectors, test.labels, thresholds["images"].cosine)
+    bits = None if hash_bits is None else 1 - 2 * (hash_bits + 0.5) / likeness.HASH_BITS
+    hashes = [likeness.hash_vectors(faces.hashes) for faces in (train, test)]
+    note("hashes", bits, hashes[0], hashes[1], test.labels)
+    images = _picture_matches(train, test, hashes, pictures)
+    credible = [image for image in images if not _contradicted(image, thresholds.get("images"))]
+    return Overlap(
+        identities=_sorted(
+            Match(train.people[row], test.people[column], tuple(why), cosines.get((row, column)))
+            for (row, column), why in people.items()
+        ),
+        images=_sorted(credible),
+        suspects_in_test=_sorted(
+            Match(test.files[row], test.files[column], cosine=cosine)
+            for row, column, cosine in suspects
+        ),
+        thresholds=thresholds,
+        people_found_again=again,
+        contradicted=len(images) - len(credible),
+    )
 
 
-def _square(cosine: float | NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the square with the cosine's sign."""
-    return np.asarray(np.sign(cosine) * np.square(cosine), np.float64)
+def _threshold(
+    kind: str,
+    given: float | None,
+    left: Vectors,
+    right: Vectors,
+    labels: Labels,
+    *,
+    expected: float,
+) -> likeness.Threshold:
+    """Return the given threshold, or the one that `right` shows."""
+    pairs = len(left) * len(right)
+    if given is not None:
+        return likeness.Threshold(given, math.nan, pairs)
+    try:
+        return likeness.chance_threshold(right, labels, pairs, expected)
+    except ValueError as error:
+        argument = _ARGUMENTS[kind]
+        option = f"{argument} (--{argument.replace('_', '-')})"
+        raise ValueError(f"{error}: {option}") from error
 
 
-def _root(square: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.sign(square) * np.sqrt(np.abs(square)))
+def _picture_matches(
+    train: FaceSet, test: FaceSet, hashes: Sequence[Vectors], pairs: Mapping[Pair, Sequence[str]]
+) -> list[Match]:
+    """Return each pair of images with its cosine, where there is one, and the bits that differ."""
+    matches = []
+    for (row, column), why in pairs.items():
+        cosine = None
+        if train.vectors is not None and test.vectors is not None:
+            cosine = float(train.vectors[row] @ test.vectors[column])
+        bits = int(likeness.differing_bits(hashes[0][row] @ hashes[1][column]))
+        matches.append(Match(train.files[row], test.files[column], tuple(why), cosine, bits))
+    return matches
 
 
-def _highest_impostors(
-    vectors: Vectors, labels: NDArray[np.integer], count: int
-) -> NDArray[np.float64]:
-    """Return the highest cosines of rows with different labels, falling."""
-    best = np.empty(0, np.float32)
-    floor = -np.inf
-    for begin in range(0, len(vectors), _BLOCK):
-        piece = slice(begin, begin + _BLOCK)
-        scores = vectors[piece] @ vectors[begin:].T
-        wanted = np.triu(labels[piece, None] != labels[None, begin:], 1) & (scores >= floor)
-        best = np.concatenate([best, scores[wanted]])
-        if len(best) > count:
-            best = np.partition(best, len(best) - count)[-count:]
-            floor = float(best.min())
-    return np.sort(best)[::-1].astype(np.float64)
+def _contradicted(match: Match, limit: likeness.Threshold | None) -> bool:
+    """Tell whether a match by hash alone is less alike than strangers are.
+
+    One picture twice would be far more alike to the network.
+    """
+    if match.why != ("hash",) or match.cosine is None or limit is None:
+        return False
+    return match.cosine < (limit.tail_from or limit.cosine)
+
+
+def _sorted(matches: Iterable[Match]) -> list[Match]:
+    """Return the matches, the most alike first."""
+    return sorted(matches, key=lambda m: (m.hash_bits or 0) if m.cosine is None else -m.cosine)

@@ -6,7 +6,7 @@ import dataclasses
 
 import tensorflow as tf
 
-AUGMENTATIONS = ("none", "mirror", "strong")
+from tf_sphereface.data.options import Augment
 
 SHIFT = 1.0 / 24.0  # largest shift, as a fraction of the height (4 of 112 pixels)
 BRIGHTNESS = 0.16  # largest offset, in units of (x - 127.5) / 128
@@ -61,7 +61,7 @@ class Part:
 
 
 def augment_batch(
-    images: tf.Tensor, seed: tf.Tensor, kind: str, part: Part | None = None
+    images: tf.Tensor, seed: tf.Tensor, kind: Augment, part: Part | None = None
 ) -> tf.Tensor:
     """Augment and normalise a batch.
 
@@ -72,7 +72,7 @@ def augment_batch(
     Args:
         images: uint8 (batch, height, width, 3).
         seed: int64 (2,), for this batch alone.
-        kind: one of `AUGMENTATIONS`.
+        kind: `"none"`, `"mirror"` or `"strong"`.
         part: where these images stand in the batch that `seed` belongs to; the whole by default.
 
     Returns:
@@ -110,7 +110,7 @@ def _shift(images: tf.Tensor, mirror: tf.Tensor, seed: tf.Tensor, part: Part) ->
 
 
 def _jitter(pixels: tf.Tensor, seed: tf.Tensor, part: Part) -> tf.Tensor:
-    """Scale about the middle grey and offset, one draw an image."""
+    """Scale about the middle grey and offset, one draw per image."""
     draw = part.uniform(seed, (2,), (1, 1, 1), -1.0, 1.0)
     return pixels * (1.0 + CONTRAST * draw[0]) + BRIGHTNESS * draw[1]
 

@@ -1,94 +1,23 @@
-"""From numbered images to batches: the order, the augmentation, and a worker's share of both."""
+"""Batches of numbered images: their order, their augmentation, and a worker's share of both."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data.augmentation import AUGMENTATIONS, Part, augment_batch
+from tf_sphereface.data.augmentation import Part, augment_batch
 from tf_sphereface.data.folder_index import FolderIndex
+from tf_sphereface.data.options import Augment, ChannelOrder, Options, Size
 from tf_sphereface.data.pack.reading import Pack
-from tf_sphereface.data.sources import Images, Size, checked_size, open_source
+from tf_sphereface.data.sources import NumberedImages, open_source
 
 _ORDER, _AUGMENT = 1, 2  # keep the random streams of order and augmentation apart
 
 
-def steps_per_epoch(source_len: int, batch_size: int, *, drop_remainder: bool = True) -> int:
-    """Return the number of batches of an epoch.
-
-    Example:
-
-    >>> steps_per_epoch(300, 128), steps_per_epoch(300, 128, drop_remainder=False)
-    (2, 3)
-    """
-    return source_len // batch_size if drop_remainder else -(-source_len // batch_size)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The arguments that `face_dataset` and `shard_dataset` share, checked.
-
-    Raises:
-        ValueError: one of them is wrong.
-    """
-
-    image_size: Size
-    batch_size: int
-    channel_order: str
-    augment: str
-    shuffle: bool
-    seed: int
-    drop_remainder: bool
-    repeat: bool
-    start_step: int
-    shard_index: int = 0
-    num_shards: int = 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "image_size", checked_size(self.image_size))
-        _choice("channel_order", self.channel_order, ("rgb", "bgr"))
-        _choice("augment", self.augment, AUGMENTATIONS)
-        for name, least in (("batch_size", 1), ("seed", 0), ("start_step", 0), ("num_shards", 1)):
-            value = getattr(self, name)
-            if int(value) != value or value < least:
-                raise ValueError(f"{name} must be an integer >= {least}. Received: {value!r}")
-            object.__setattr__(self, name, int(value))
-        if self.shard_index not in range(self.num_shards):
-            raise ValueError(
-                f"shard_index must be an integer from 0 to num_shards - 1 = {self.num_shards - 1}. "
-                f"Received: {self.shard_index!r}"
-            )
-        if self.drop_remainder and self.batch_size % self.num_shards:
-            raise ValueError(
-                f"batch_size must be a multiple of num_shards, {self.num_shards}, while "
-                f"drop_remainder is set. Received: {self.batch_size}"
-            )
-
-    def steps(self, count: int) -> int:
-        """Return the steps of an epoch of `count` images.
-
-        Raises:
-            ValueError: there is none, or `start_step` is past the one epoch there is.
-        """
-        steps = steps_per_epoch(count, self.batch_size, drop_remainder=self.drop_remainder)
-        if steps == 0:
-            raise ValueError(
-                f"batch_size must not exceed the number of images, {count}, while drop_remainder "
-                f"is set. Received: {self.batch_size}"
-            )
-        if not self.repeat and self.start_step >= steps:
-            raise ValueError(
-                f"start_step must be below the {steps} steps of the one epoch unless repeat is "
-                f"set. Received: {self.start_step}"
-            )
-        return steps
-
-
-def make_dataset(images: Images, options: Options) -> tf.data.Dataset:
+def make_dataset(images: NumberedImages, options: Options) -> tf.data.Dataset:
     """Make batches of normalised faces and labels, as `face_dataset` describes them."""
     with tf.device("/cpu:0"):
         steps = options.steps(images.count)
@@ -107,8 +36,13 @@ def make_dataset(images: Images, options: Options) -> tf.data.Dataset:
             .enumerate(options.start_step)
             .apply(tf.data.experimental.assert_cardinality(length))
             .map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            .prefetch(tf.data.AUTOTUNE)
         )
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        context = options.input_context
+        if context is None:
+            return dataset
+        size = options.batch_size // context.num_replicas_in_sync
+        return dataset.rebatch(size, drop_remainder=True)
 
 
 def prepare(
@@ -132,7 +66,7 @@ def _key(seed: int, stream: int, number: tf.Tensor) -> tf.Tensor:
 
 
 def permutation(count: int, seed: int, number: tf.Tensor, stream: int = _ORDER) -> tf.Tensor:
-    """Draw a uniform permutation of `count` images, int32: 63 random bits an image, sorted."""
+    """Draw a uniform permutation of `count` images, int32: 63 random bits per image, sorted."""
     key = _key(seed, stream, number)
     draws = tf.random.stateless_uniform([count], key, 0, tf.int64.max, tf.int64)
     return tf.argsort(draws, stable=True)
@@ -162,48 +96,13 @@ def _epoch(count: int, steps: int, options: Options) -> Callable[[tf.Tensor], tf
 
 def _share(positions: tf.Tensor, options: Options) -> tuple[tf.Tensor, Part]:
     """Cut this worker's run of images out of a global batch."""
-    total = tf.shape(positions)[0]
-    first = options.shard_index * total // options.num_shards
-    count = (options.shard_index + 1) * total // options.num_shards - first
+    total, (index, workers) = tf.shape(positions)[0], options.worker
+    first = index * total // workers
+    count = (index + 1) * total // workers - first
     share = positions[first : first + count]
     if options.drop_remainder:
-        share = tf.ensure_shape(share, [options.batch_size // options.num_shards])
+        share = tf.ensure_shape(share, [options.batch_size // workers])
     return share, Part(first, count, total)
-
-
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}. Received: {value!r}")
-
-
-def worker_part(
-    context: tf.distribute.InputContext | None, batch_size: int, drop_remainder: bool
-) -> dict[str, int]:
-    """Return the options that make this worker's part of each global batch.
-
-    Raises:
-        ValueError: the replicas cannot share a batch.
-    """
-    if context is None:
-        return {}
-    replicas = context.num_replicas_in_sync
-    if not drop_remainder or batch_size % replicas:
-        raise ValueError(
-            f"batch_size must be a multiple of the {replicas} replicas, and drop_remainder "
-            f"set. Received: {batch_size}, {drop_remainder}"
-        )
-    return {"shard_index": context.input_pipeline_id, "num_shards": context.num_input_pipelines}
-
-
-def for_replicas(
-    dataset: tf.data.Dataset, options: Options, context: tf.distribute.InputContext | None
-) -> tf.data.Dataset:
-    """Cut a worker's part of each global batch into the batches of its replicas."""
-    if context is None:
-        return dataset
-    size = options.batch_size // context.num_replicas_in_sync
-    with tf.device("/cpu:0"):
-        return dataset.rebatch(size, drop_remainder=True)
 
 
 def batch_positions(
@@ -219,11 +118,11 @@ def batch_positions(
 
     Args:
         count: number of images of the source.
-        batch_size: as in `face_dataset`.
+        batch_size: as in `face_dataset`, like all that follow `step`.
         step: index of the batch, from 0, over all epochs.
-        seed: as in `face_dataset`.
-        shuffle: likewise.
-        drop_remainder: likewise.
+        seed: of the order.
+        shuffle: whether each epoch has its own order.
+        drop_remainder: drop the images that fill no batch.
 
     Returns:
         Positions in the source, int64 (batch,).
@@ -237,20 +136,23 @@ def batch_positions(
     [4, 5, 6, 7]
     """
     options = Options(
-        image_size=(1, 1),
         batch_size=batch_size,
-        channel_order="rgb",
-        augment="none",
         shuffle=shuffle,
         seed=seed,
         drop_remainder=drop_remainder,
         repeat=True,
         start_step=step,
     )
-    epoch, within = divmod(step, options.steps(count))
+    return _first_positions(count, options)
+
+
+def _first_positions(count: int, options: Options) -> NDArray[np.int64]:
+    """Return the positions of the images of batch `start_step`."""
+    epoch, within = divmod(options.start_step, options.steps(count))
     with tf.device("/cpu:0"):
         order = single_order(count, options, tf.constant(epoch, tf.int64)).numpy()
-    return np.asarray(order[within * batch_size : (within + 1) * batch_size], np.int64)
+    size = options.batch_size
+    return np.asarray(order[within * size : (within + 1) * size], np.int64)
 
 
 def batch_at(
@@ -259,8 +161,8 @@ def batch_at(
     *,
     image_size: Size = (112, 96),
     batch_size: int = 128,
-    channel_order: str = "rgb",
-    augment: str = "mirror",
+    channel_order: ChannelOrder = "rgb",
+    augment: Augment = "mirror",
     seed: int = 0,
     resize: bool = False,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -269,7 +171,7 @@ def batch_at(
     Args:
         source: an index of good files (as `check_folder` returns), a packed folder, or arrays.
         step: index of the batch, from 0, over all epochs.
-        image_size: as in `face_dataset`, like all that follow.
+        image_size: (height, width) in pixels; as in `face_dataset`, like all that follow.
         batch_size: of a step.
         channel_order: `"rgb"` or `"bgr"`.
         augment: `"none"`, `"mirror"` or `"strong"`.
@@ -294,27 +196,17 @@ def batch_at(
         batch_size=batch_size,
         channel_order=channel_order,
         augment=augment,
-        shuffle=True,
         seed=seed,
-        drop_remainder=True,
         repeat=True,
         start_step=step,
     )
     count = len(source[1]) if isinstance(source, tuple) else len(source)
-    positions = batch_positions(count, batch_size, step, seed=seed)
+    positions = _first_positions(count, options)
     if isinstance(source, tuple):  # only these images, not a copy of all
         source = (source[0][positions], np.asarray(source[1])[positions])
         positions = np.arange(batch_size)
     with tf.device("/cpu:0"):
-        images = open_source(
-            source,
-            options.image_size,
-            "none",
-            strict=True,
-            report=None,
-            resize=resize,
-            progress=None,
-        )
+        images = open_source(source, options.image_size, "none", strict=True, resize=resize)
         chosen = tf.constant(positions, tf.int64)
         batch = prepare(images.fetch(chosen), tf.constant(step, tf.int64), options)
         labels = images.labels(chosen)

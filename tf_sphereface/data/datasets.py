@@ -8,16 +8,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data.batches import (
-    Options,
-    for_replicas,
-    make_dataset,
-    worker_part,
-)
-from tf_sphereface.data.decoding import ProgressCallback, read_all
+from tf_sphereface.data.batches import make_dataset
+from tf_sphereface.data.decoding import read_all
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
-from tf_sphereface.data.pack.reading import Pack, open_pack
-from tf_sphereface.data.sources import Size, Source, checked_size, open_images, open_source
+from tf_sphereface.data.options import Augment, ChannelOrder, Options, Size
+from tf_sphereface.data.sources import Source, open_source
+from tf_sphereface.utils.checks import check_image_size
+from tf_sphereface.utils.messages import ProgressCallback
 
 
 def check_folder(
@@ -54,7 +51,7 @@ def check_folder(
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
     return read_all(
         index,
-        checked_size(image_size),
+        check_image_size("image_size", image_size),
         allow_resize=resize,
         strict=strict,
         report=report,
@@ -92,7 +89,7 @@ def load_folder(
         ValueError: as `check_folder`.
     """
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
-    size = checked_size(image_size)
+    size = check_image_size("image_size", image_size)
     images = np.empty((len(index), *size, 3), np.uint8)
     index = read_all(
         index,
@@ -112,8 +109,8 @@ def face_dataset(
     *,
     image_size: Size = (112, 96),
     batch_size: int = 128,
-    channel_order: str = "rgb",
-    augment: str = "mirror",
+    channel_order: ChannelOrder = "rgb",
+    augment: Augment = "mirror",
     shuffle: bool = True,
     seed: int = 0,
     drop_remainder: bool = True,
@@ -124,6 +121,8 @@ def face_dataset(
     report: SkipReport | None = None,
     resize: bool = False,
     progress: ProgressCallback | None = None,
+    shard_index: int = 0,
+    num_shards: int = 1,
     input_context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Make batches of normalised faces and labels.
@@ -138,35 +137,48 @@ def face_dataset(
     check when streaming), so the number of steps is exact and known. A file that breaks later, in
     a streamed run, stops the run with its name.
 
+    A packed folder gives bit for bit the batches of the folder that was packed. Images are read at
+    their places in the shards, and each is checked against its checksum; in memory there is an
+    epoch's order, 4 bytes per image (some 20 while it is drawn). `start_step` costs the drawing of
+    one order, wherever it lies.
+
     Args:
-        source: a folder of identity folders, an index of one, a packed folder (see `open_pack`),
-            or arrays `(images, labels)`: uint8 RGB (n, height, width, 3) and integers (n,).
+        source: a folder of identity folders, an index of one, a packed folder or one that
+            `open_pack` has opened, or arrays `(images, labels)`: uint8 RGB (n, height, width, 3)
+            and integers (n,).
         image_size: (height, width) in pixels.
-        batch_size: of a step, over all replicas.
+        batch_size: of a step, over all workers and replicas.
         channel_order: `"rgb"`, or `"bgr"` as Caffe's release; applies to arrays too, which come
             in as RGB.
         augment: `"none"`, `"mirror"` or `"strong"` (mirror, shift, contrast, brightness, erasing).
         shuffle: whether each epoch has its own random order; else the source's.
         seed: of order and augmentation.
         drop_remainder: drop the images that fill no batch; shapes are then static, as XLA needs.
-        cache: `"memory"` decodes once and keeps uint8 (32 kB a face at 112x96); `"none"` decodes
+        cache: `"memory"` decodes once and keeps uint8 (32 kB per face at 112x96); `"none"` decodes
             at every use; a path keeps the decoded faces in that file, made on first use and again
             when files or sizes have changed. A packed folder is always read from its shards.
-        strict: raise at a damaged file, naming it, rather than skip it.
-        repeat: go on for ever, one epoch after the other.
+        strict: raise at a damaged file, naming it, rather than skip it. A packed folder is then not
+            read through before the first batch: a damaged record raises when it is read.
+        repeat: continue without end, one epoch after the other.
         start_step: index of the first batch; below the number of steps without `repeat`.
         report: where skipped files are noted.
         resize: average images of another size down to `image_size` (bilinear if they must grow).
         progress: called with (done, total) while files are decoded or checked.
-        input_context: what `strategy.distribute_datasets_from_function` hands out; the dataset is
-            then this worker's part of each global batch, in batches of one replica.
+        shard_index: which worker this is, from 0 on.
+        num_shards: number of workers. Worker i yields the i-th part of each global batch: all
+            parts, in order, are the batch that one process would see, augmented alike.
+        input_context: what `strategy.distribute_datasets_from_function` passes, instead of
+            `shard_index` and `num_shards`; batches are then those of one replica.
 
     Returns:
-        A dataset of (float32 (batch, height, width, 3), `(x - 127.5) / 128`; int32 (batch,)).
+        A dataset of (float32 (part of batch, height, width, 3), `(x - 127.5) / 128`; int32 (part
+        of batch,)).
 
     Raises:
+        FileNotFoundError: there is no such folder, or a packed folder is not complete.
         ValueError: an argument is wrong, a file has another size (without `resize`), is damaged
             (with `strict`), or there are fewer images than a batch holds (with `drop_remainder`).
+            A record that proves damaged later raises `tf.errors.InvalidArgumentError`.
 
     Example:
 
@@ -186,7 +198,9 @@ def face_dataset(
         drop_remainder=drop_remainder,
         repeat=repeat,
         start_step=start_step,
-        **worker_part(input_context, batch_size, drop_remainder),
+        shard_index=shard_index,
+        num_shards=num_shards,
+        input_context=input_context,
     )
     with tf.device("/cpu:0"):
         images = open_source(
@@ -198,102 +212,4 @@ def face_dataset(
             resize=resize,
             progress=progress,
         )
-    return for_replicas(make_dataset(images, options), options, input_context)
-
-
-def shard_dataset(
-    source: Pack | str | os.PathLike[str],
-    *,
-    image_size: Size = (112, 96),
-    batch_size: int = 128,
-    channel_order: str = "rgb",
-    augment: str = "mirror",
-    shuffle: bool = True,
-    seed: int = 0,
-    drop_remainder: bool = True,
-    repeat: bool = False,
-    start_step: int = 0,
-    resize: bool = False,
-    errors: str = "raise",
-    report: SkipReport | None = None,
-    progress: ProgressCallback | None = None,
-    shard_index: int = 0,
-    num_shards: int = 1,
-    input_context: tf.distribute.InputContext | None = None,
-) -> tf.data.Dataset:
-    """Make batches of normalised faces and labels from a packed folder.
-
-    The batches are bit for bit those that `face_dataset` makes of the folder that was packed, with
-    the same arguments and however it was packed: an epoch is an exact random permutation of all
-    images, and batch `k` a pure function of (images, `batch_size`, `seed`, `k`). Images are read at
-    their places in the shards, and each is checked against its checksum. Nothing is held in memory
-    but an epoch's order: 4 bytes an image, and some 20 while it is drawn.
-
-    `start_step` costs the drawing of one order, wherever it lies: what comes before is neither read
-    nor decoded.
-
-    Args:
-        source: a packed folder, or one that `open_pack` has opened.
-        image_size: (height, width) in pixels.
-        batch_size: of a step, over all workers and replicas.
-        channel_order: `"rgb"` or `"bgr"`.
-        augment: `"none"`, `"mirror"` or `"strong"`, as in `face_dataset`.
-        shuffle: whether each epoch has its own random order; else that of the folder.
-        seed: of order and augmentation.
-        drop_remainder: drop the images that fill no batch; shapes are then static.
-        repeat: go on for ever, one epoch after the other.
-        start_step: index of the first batch; below the number of steps without `repeat`.
-        resize: average images of another size down to `image_size` (bilinear if they must grow).
-        errors: `"raise"` or `"skip"`, what to do with damaged records; see `open_pack`.
-        report: where records that are left out are noted.
-        progress: called with (done, total) while records are checked.
-        shard_index: which worker this is, from 0 on.
-        num_shards: number of workers. Worker i yields the i-th part of each global batch: all
-            parts, in order, are the batch that one process would see, augmented alike.
-        input_context: what `strategy.distribute_datasets_from_function` hands out, instead of
-            `shard_index` and `num_shards`; batches are then those of one replica.
-
-    Returns:
-        A dataset of (float32 (part of batch, height, width, 3), `(x - 127.5) / 128`; int32 (part
-        of batch,)).
-
-    Raises:
-        FileNotFoundError: there is no such packed folder, or it is not complete.
-        ValueError: an argument is wrong, the images have another size (without `resize`), a shard
-            is damaged (with `errors="raise"`), or there are fewer images than a batch holds. A
-            record that proves damaged later raises `tf.errors.InvalidArgumentError` with its name.
-
-    Example:
-
-    >>> import tempfile
-    >>> from tf_sphereface import data
-    >>> faces, packed = tempfile.mkdtemp(), tempfile.mkdtemp()
-    >>> _ = data.synthetic.write_folder(faces, 4, 8, size=(56, 48))
-    >>> _ = data.pack_folder(faces, packed)
-    >>> dataset = shard_dataset(packed, image_size=(56, 48), batch_size=16, num_shards=2)
-    >>> [images.shape for images, labels in dataset]
-    [TensorShape([8, 56, 48, 3]), TensorShape([8, 56, 48, 3])]
-    """
-    if input_context is not None and (shard_index, num_shards) != (0, 1):
-        raise ValueError(
-            "shard_index and num_shards must be left out when input_context is given. "
-            f"Received: {shard_index}, {num_shards}"
-        )
-    part = {"shard_index": shard_index, "num_shards": num_shards}
-    part |= worker_part(input_context, batch_size, drop_remainder)
-    options = Options(
-        image_size=image_size,
-        batch_size=batch_size,
-        channel_order=channel_order,
-        augment=augment,
-        shuffle=shuffle,
-        seed=seed,
-        drop_remainder=drop_remainder,
-        repeat=repeat,
-        start_step=start_step,
-        **part,
-    )
-    pack = open_pack(source, errors=errors, report=report, progress=progress)
-    with tf.device("/cpu:0"):
-        dataset = make_dataset(open_images(pack, options.image_size, resize), options)
-    return for_replicas(dataset, options, input_context)
+    return make_dataset(images, options)

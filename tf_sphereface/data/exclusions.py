@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.folder_index import FolderIndex, PathList
 from tf_sphereface.data.pack.reading import Pack
 from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.messages import and_more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Exclusions:
 
 
 def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
-    """Read a list of identities and images, one a line.
+    """Read a list of identities and images, one per line.
 
     A line with a slash inside is an image, `IDENTITY/FILE`, another one an identity, `IDENTITY` or
     `IDENTITY/`. What follows a tab is a comment, as is a line that begins with `#`.
@@ -110,7 +111,7 @@ def leave_out(source: Pack, exclusions: Exclusions) -> Pack: ...
 def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex | Pack:
     """Return a folder's index, or a packed folder, without the excluded people and pictures.
 
-    Labels are numbered anew: a person who is excluded, or all of whose pictures are, is no class.
+    Labels are numbered again: a person who is excluded, or all of whose pictures are, is no class.
 
     Raises:
         ValueError: the list names what is not there (a misspelt exclusion would leave the overlap
@@ -134,9 +135,8 @@ def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex
     unknown = sorted(exclusions.identities.difference(source.names))
     unknown += sorted(exclusions.images.difference(names))
     if unknown:
-        more = f" and {len(unknown) - 20:,} more" if len(unknown) > 20 else ""
         raise ValueError(
-            f"the exclusions must be in {source.root}. Received: {', '.join(unknown[:20])}{more}"
+            f"the exclusions must be in {source.root}. Received: {and_more(unknown, 20)}"
         )
     if out.all():
         raise ValueError(f"the exclusions leave nothing of {source.root}")

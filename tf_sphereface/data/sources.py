@@ -1,4 +1,4 @@
-"""Where the faces of a pipeline lie: an array, a file of decoded faces, or image files."""
+"""Sources of a pipeline of faces: an array, a file of decoded faces, image files, or a pack."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.data.decoding import (
-    ProgressCallback,
     make_fitter,
     make_reader,
     path_size,
     read_all,
 )
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
 from tf_sphereface.utils.files import atomic_path, write_json
+from tf_sphereface.utils.messages import ProgressCallback
 
 Source = FolderIndex | Pack | str | os.PathLike[str] | tuple[np.ndarray, np.ndarray]
-Size = tuple[int, int]
 Fetch = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
-    """Numbered images.
+class NumberedImages:
+    """Images that are fetched by their position.
 
     Attributes:
         count: how many.
@@ -47,31 +47,25 @@ class Images:
     labels: Fetch
 
 
-def checked_size(size: Size, name: str = "image_size") -> Size:
-    """Return (height, width) as integers, or raise `ValueError` that names the argument."""
-    if len(size) != 2 or any(int(side) != side or side < 1 for side in size):
-        raise ValueError(f"{name} must be (height, width), positive. Received: {size!r}")
-    return int(size[0]), int(size[1])
-
-
 def open_source(
     source: Source,
     size: Size,
     cache: str | os.PathLike[str],
     *,
-    strict: bool,
-    report: SkipReport | None,
-    resize: bool,
-    progress: ProgressCallback | None,
-) -> Images:
+    strict: bool = False,
+    report: SkipReport | None = None,
+    resize: bool = False,
+    progress: ProgressCallback | None = None,
+) -> NumberedImages:
     """Open a source; the arguments are those of `face_dataset`."""
     if isinstance(source, tuple):
         images, labels = _check_arrays(source, size)
         return _images(_gather(images), labels)
     if isinstance(source, Pack) or (not isinstance(source, FolderIndex) and is_pack(source)):
-        errors = "raise" if strict else "skip"
-        pack = open_pack(source, errors=errors, report=report, progress=progress)
-        return open_images(pack, size, resize)
+        pack = open_pack(
+            source, errors="raise" if strict else "skip", report=report, progress=progress
+        )
+        return _packed(pack, size, resize)
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
 
     def read(
@@ -102,7 +96,7 @@ def open_source(
     return _images(_gather_mapped(mapped, size), labels)
 
 
-def open_images(pack: Pack, size: Size, resize: bool) -> Images:
+def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
     """Return the images of a packed folder.
 
     Raises:
@@ -122,12 +116,12 @@ def open_images(pack: Pack, size: Size, resize: bool) -> Images:
         contents = tf.ensure_shape(contents, positions.shape)
         return tf.map_fn(lambda one: fit(one, str(pack.root)), contents, fn_output_signature=spec)
 
-    return Images(len(pack), fetch, lambda p: tf.searchsorted(ends, p, side="right"))
+    return NumberedImages(len(pack), fetch, lambda p: tf.searchsorted(ends, p, side="right"))
 
 
-def _images(fetch: Fetch, labels: NDArray[np.int32]) -> Images:
+def _images(fetch: Fetch, labels: NDArray[np.int32]) -> NumberedImages:
     table = tf.constant(labels)
-    return Images(len(labels), fetch, lambda positions: tf.gather(table, positions))
+    return NumberedImages(len(labels), fetch, lambda positions: tf.gather(table, positions))
 
 
 def _stream(index: FolderIndex, size: Size, resize: bool) -> Fetch:
@@ -175,19 +169,19 @@ def _disk_cache(
     path, side = path.with_name(name + ".npy"), path.with_name(name + ".json")
     stored = _stored_facts(path, side)
     if path.exists() and stored["key"] == key and not (strict and stored["skipped"]):
-        skipped = {Path(name): reason for name, reason in stored["skipped"].items()}
+        reasons = {Path(name): reason for name, reason in stored["skipped"].items()}
         labels = np.array(stored["labels"], np.int32)
-        return _open_faces(path, (len(labels), *shape[1:])), labels, skipped
-    found = SkipReport()
+        return _open_faces(path, (len(labels), *shape[1:])), labels, reasons
+    skipped = SkipReport()
     with atomic_path(path) as temporary:
         raw = np.memmap(temporary.with_suffix(".raw"), np.uint8, "w+", shape=shape)
-        good = read(raw.__setitem__, found)
+        good = read(raw.__setitem__, skipped)
         np.save(temporary, raw[: len(good)])
         del raw
         write_json(side, _NO_FACTS)  # until the facts are there, the pair fits no source
-    skipped_names = {str(name): reason for name, reason in found.reasons.items()}
+    skipped_names = {str(name): reason for name, reason in skipped.reasons.items()}
     write_json(side, {"key": key, "labels": good.labels.tolist(), "skipped": skipped_names})
-    return np.load(path, mmap_mode="r"), good.labels, found.reasons
+    return np.load(path, mmap_mode="r"), good.labels, skipped.reasons
 
 
 _NO_FACTS: dict[str, Any] = {"key": None, "labels": [], "skipped": {}}

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from tf_sphereface.data.options import Augment
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
 from tf_sphereface.training import recipe_losses
 from tf_sphereface.utils import hardware
@@ -78,7 +79,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     dropout: float = 0.0
-    augment: str = "mirror"
+    augment: Augment = "mirror"
     precision: str = "float32"
     seed: int = 0
 

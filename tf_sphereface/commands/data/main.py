@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from tf_sphereface.commands.console import (
     existing_dir,
     image_size,
     make_parser,
-    progress,
+    progress_bar,
     write_json_option,
 )
 from tf_sphereface.commands.data import audit
+from tf_sphereface.utils.messages import and_more
 
 DESCRIPTION = """\
 Pack a folder of identity folders into a few large TFRecord files with an index, for data sets of
@@ -47,8 +48,6 @@ EXAMPLES = """\
   tf_sphereface-train --data faces/ --exclude audit/exclude.txt --out runs/clean"""
 SHOWN = 10  # damaged files that are printed; --json holds them all
 
-Progress = Callable[[int, int], None]
-
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
@@ -61,14 +60,14 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     pack = add("pack", "write the faces of a folder into TFRecord shards", run_pack)
-    pack.add_argument("source", type=existing_dir, metavar="DIR", help="a folder a person")
+    pack.add_argument("source", type=existing_dir, metavar="DIR", help="a folder per person")
     pack.add_argument("out", type=Path, metavar="OUT", help="where to write; empty or missing")
     count = pack.add_mutually_exclusive_group()
     count.add_argument("--shards", type=int, metavar="N", help="number of files")
     count.add_argument(
         "--shard-size", type=float, default=256.0, metavar="MB", help="of images in a file"
     )
-    pack.add_argument("--resize", type=image_size, metavar="HxW", help="encode other sizes anew")
+    pack.add_argument("--resize", type=image_size, metavar="HxW", help="encode other sizes again")
     pack.add_argument("--encoding", choices=("jpg", "png"), default="jpg", help="of resized images")
     pack.add_argument("--seed", type=int, default=0, metavar="S", help="of the order on disk")
     pack.add_argument("--strict", action="store_true", help="stop at a damaged file")
@@ -99,7 +98,7 @@ def run_pack(args: argparse.Namespace) -> int:
     """Pack a folder."""
     from tf_sphereface.data import pack_folder
 
-    with _bar("packing ") as show:
+    with progress_bar("packing") as show:
         result = pack_folder(
             args.source,
             args.out,
@@ -116,20 +115,9 @@ def run_pack(args: argparse.Namespace) -> int:
         f"{args.out}: {result.images:,} faces of {result.classes:,} people in {result.shards:,} "
         f"shards, {result.bytes / 1e6:,.1f} MB; shards that were there: {result.kept_shards:,}; "
         f"damaged files left out: {len(result.skipped):,}"
+        + _listed(result.skipped, "info OUT --json FILE lists them all")
     )
-    _list(result.skipped, "info OUT --json FILE lists them all")
-    write_json_option(
-        args.json,
-        {
-            "path": str(args.out),
-            "images": result.images,
-            "classes": result.classes,
-            "shards": result.shards,
-            "kept_shards": result.kept_shards,
-            "bytes": result.bytes,
-            "skipped": result.skipped,
-        },
-    )
+    write_json_option(args.json, {**dataclasses.asdict(result), "path": str(args.out)})
     return EXIT_OK
 
 
@@ -137,24 +125,18 @@ def run_check(args: argparse.Namespace) -> int:
     """Check a pack."""
     from tf_sphereface.data import check_pack
 
-    with _bar("checking ") as show:
-        found = check_pack(args.out, progress=show)
-    write_json_option(
-        args.json,
-        {"ok": found.ok, "images": found.images, "files": found.files, "records": found.records},
-    )
-    if not found.ok:
-        lines = [
-            f"{args.out}: damaged files: {len(found.files):,}; damaged records: "
-            f"{len(found.records):,} of {found.images:,}"
-        ]
-        for damaged in (found.files, found.records):
-            lines += [f"  {name}: {why}" for name, why in list(damaged.items())[:SHOWN]]
-            if len(damaged) > SHOWN:
-                lines.append(f"  and {len(damaged) - SHOWN:,} more (--json FILE lists them all)")
-        lines.append("To mend it, pack the same folder again: whole shards are kept")
-        raise CheckFailed("\n".join(lines))
-    _print(f"{args.out}: {found.images:,} records, every checksum holds")
+    with progress_bar("checking") as show:
+        result = check_pack(args.out, progress=show)
+    write_json_option(args.json, {"ok": result.ok, **dataclasses.asdict(result)})
+    if not result.ok:
+        raise CheckFailed(
+            f"{args.out}: damaged files: {len(result.files):,}; damaged records: "
+            f"{len(result.records):,} of {result.images:,}"
+            + _listed(result.files, "--json FILE lists them all")
+            + _listed(result.records, "--json FILE lists them all")
+            + "\nTo mend it, pack the same folder again: whole shards are kept"
+        )
+    _print(f"{args.out}: {result.images:,} records, every checksum holds")
     return EXIT_OK
 
 
@@ -190,25 +172,16 @@ def run_info(args: argparse.Namespace) -> int:
         f"size: {f'{size[0]}x{size[1]}' if size else 'several'}; {len(shards):,} shards, "
         f"{info['bytes'] / 1e6:,.1f} MB; format version {info['version']}\n"
         f"damaged files left out when it was packed: {len(info['skipped']):,}"
+        + _listed({e["file"]: e["reason"] for e in info["skipped"]}, "--json FILE lists them all")
     )
-    _list({e["file"]: e["reason"] for e in info["skipped"]}, "--json FILE lists them all")
     write_json_option(args.json, info)
     return EXIT_OK
 
 
-@contextmanager
-def _bar(title: str) -> Iterator[Progress]:
-    """Show a progress bar; yield what moves it."""
-    with progress(title) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _list(reasons: dict[str, str], where: str) -> None:
-    for name, why in list(reasons.items())[:SHOWN]:
-        _print(f"  {name}: {why}")
-    if len(reasons) > SHOWN:
-        _print(f"  and {len(reasons) - SHOWN:,} more ({where})")
+def _listed(reasons: Mapping[str, str], where: str) -> str:
+    """Return a line for each of the first files, and how many there are beyond."""
+    lines = [f"{name}: {why}" for name, why in reasons.items()]
+    return "\n  " + and_more(lines, SHOWN, separator="\n  ", where=where) if lines else ""
 
 
 def _print(text: str) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -151,7 +151,7 @@ def load_faces(arguments: argparse.Namespace, recipe: recipes.Recipe) -> Faces:
         source: Any
         index: data.FolderIndex | data.Pack
         if data.is_pack(arguments.data):
-            errors = "raise" if arguments.strict else "skip"
+            errors: Literal["raise", "skip"] = "raise" if arguments.strict else "skip"
             pack = data.open_pack(arguments.data, errors=errors, report=report, progress=show)
             index = source = without_excluded(arguments, pack)
         elif arguments.cache == "memory":

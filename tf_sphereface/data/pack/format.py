@@ -1,9 +1,9 @@
 """A packed folder: TFRecord shards, and an index that finds any image in them by its position.
 
     manifest.json                      what is here: counts, checksums, the format's version
-    classes.tsv                        a line an identity, in the order of labels: images, name
-    files.txt                          a line an image: its path inside the folder that was packed
-    index.npy                          an `INDEX` row an image, in the order of files.txt
+    classes.tsv                        a line per identity, in the order of labels: images, name
+    files.txt                          a line per image: its path inside the packed folder
+    index.npy                          an `INDEX` row per image, in the order of files.txt
     faces-00000-of-00016.tfrecord ...  `tf.train.Example` with image, label, name, file
 
 Images are numbered as the sorted folder lists them, whatever the order in the shards: a packed
@@ -23,16 +23,11 @@ FORMAT, VERSION = "tf_sphereface-pack", 1
 MANIFEST, CLASSES, FILES, INDEX_FILE = "manifest.json", "classes.tsv", "files.txt", "index.npy"
 PARTIAL = "partial"  # the folder of what is needed only while packing
 
-# 14 bytes an image. The offset is that of the encoded image inside the record, the checksum its
+# 14 bytes per image. The offset is that of the encoded image inside the record, the checksum its
 # zlib.crc32: TFRecord's own covers the record's frame too, and needs the whole record.
 INDEX = np.dtype([("shard", "<u2"), ("offset", "<u4"), ("length", "<u4"), ("crc", "<u4")])
 
 _KEYS = ("images", "classes", "image_size", "plan", "skipped", "files", "shards")
-
-
-def shard_name(shard: int, shards: int) -> str:
-    """Return the file name of a shard."""
-    return f"faces-{shard:05d}-of-{shards:05d}.tfrecord"
 
 
 def is_pack(path: Any) -> bool:

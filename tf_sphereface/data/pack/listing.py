@@ -21,7 +21,7 @@ class Listing:
 
     Attributes:
         root: the folder.
-        path: a text file with a line an image: its path inside `root`.
+        path: a text file with a line per image: its path inside `root`.
         line_ends: uint64 (n,), where each line ends in that file; mapped, not read.
         names: the identities.
         ends: int64 (classes,), where each identity's images end.

@@ -8,31 +8,29 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.data.batches import permutation
-from tf_sphereface.data.decoding import ProgressCallback
-from tf_sphereface.data.pack.format import (
-    FORMAT,
-    MANIFEST,
-    PARTIAL,
-    VERSION,
-    read_manifest,
-    shard_name,
-)
+from tf_sphereface.data.options import Size
+from tf_sphereface.data.pack.format import FORMAT, MANIFEST, PARTIAL, VERSION, read_manifest
 from tf_sphereface.data.pack.listing import Listing, write_listing
-from tf_sphereface.data.pack.shard_writer import Encoder, kept_shard, write_index, write_shard
-from tf_sphereface.data.sources import Size, checked_size
+from tf_sphereface.data.pack.shard_writer import (
+    Encoder,
+    Encoding,
+    ShardFiles,
+    kept_shard,
+    write_index,
+    write_shard,
+)
+from tf_sphereface.utils import checks
 from tf_sphereface.utils.files import sha256_file, write_json
-
-__all__ = ["PackResult", "pack_folder"]
+from tf_sphereface.utils.messages import ProgressCallback, and_more
 
 _PACK = 3  # the random stream of the order on disk
-ENCODINGS = ("jpg", "png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,7 @@ def pack_folder(
     shards: int | None = None,
     shard_size: float = 256.0,
     resize: Size | None = None,
-    encoding: str = "jpg",
+    encoding: Encoding = "jpg",
     seed: int = 0,
     strict: bool = False,
     progress: ProgressCallback | None = None,
@@ -83,7 +81,7 @@ def pack_folder(
         target: an empty or missing folder, or one that the same call has begun.
         shards: number of files; by default as many as `shard_size` asks for.
         shard_size: bytes of images in a shard, in units of 10^6, from one byte to 4,000.
-        resize: (height, width): resize and encode anew the images of another size.
+        resize: (height, width); images of another size are resized and encoded again.
         encoding: of those: `"jpg"` (quality 95, colours at full resolution) or `"png"` (exact, and
             three times the size).
         seed: of the order in the shards. It has no influence on the batches.
@@ -111,28 +109,23 @@ def pack_folder(
     (12, 3, 2)
     """
     root, out = Path(source), Path(target)
-    if encoding not in ENCODINGS:
-        raise ValueError(f"encoding must be one of {', '.join(ENCODINGS)}. Received: {encoding!r}")
-    if seed != int(seed) or seed < 0:
-        raise ValueError(f"seed must be an integer >= 0. Received: {seed!r}")
+    checks.check_choice("encoding", encoding, get_args(Encoding))
+    seed = checks.check_integer("seed", seed, 0)
     if not 1e-6 <= shard_size <= 4000.0:
-        raise ValueError(
-            "shard_size must be at least 0.000001, which is one byte, and at most 4,000. "
-            f"Received: {shard_size!r}"
-        )
-    size = None if resize is None else checked_size(resize, "resize")
+        raise checks.error("shard_size", "be from 0.000001, which is a byte, to 4,000", shard_size)
+    size = None if resize is None else checks.check_image_size("resize", resize)
     if not root.is_dir():
         raise FileNotFoundError(f"source must be a folder of identity folders. Received: {root}")
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"target must lie outside of source, {root}. Received: {out}")
     manifest = _begin(out)
     listing = write_listing(root, out / PARTIAL / "listing.txt")
-    number = _shard_count(shards, shard_size, listing)
+    files = ShardFiles.all(out, _shard_count(shards, shard_size, listing))
     plan = {
         "source": listing.fingerprint,
         "files": len(listing),
-        "shards": number,
-        "seed": int(seed),
+        "shards": len(files),
+        "seed": seed,
         "resize": size and list(size),
         "encoding": encoding if size else None,
     }
@@ -141,17 +134,19 @@ def pack_folder(
         write_json(out / PARTIAL / "plan.json", plan)
         (out / MANIFEST).unlink()
         manifest = None
-    order = permutation(len(listing), int(seed), tf.constant(0), _PACK).numpy().astype(np.uint32)
+    order = permutation(len(listing), seed, tf.constant(0), _PACK).numpy().astype(np.uint32)
     encoder = Encoder(root, size, encoding, strict)
-    facts, kept = _write_shards(out, listing, order, number, encoder, manifest, progress, workers)
+    facts, kept = _write_shards(
+        files, listing, order, encoder, manifest=manifest, progress=progress, workers=workers
+    )
     if manifest is None:
-        manifest = _finish(out, listing, plan, facts)
+        manifest = _finish(out, listing, plan, files, facts)
     shutil.rmtree(out / PARTIAL)
     return PackResult(
         path=out,
         images=manifest["images"],
         classes=manifest["classes"],
-        shards=number,
+        shards=len(files),
         kept_shards=kept,
         bytes=sum(shard["bytes"] for shard in manifest["shards"]),
         skipped={entry["file"]: entry["reason"] for entry in manifest["skipped"]},
@@ -171,7 +166,7 @@ def _begin(out: Path) -> dict[str, Any] | None:
     if names and PARTIAL not in names:
         raise ValueError(
             f"target must be empty, or a pack that was begun. Received: {out}, which holds "
-            f"{', '.join(sorted(names)[:5])}"
+            f"{and_more(sorted(names), 5)}"
         )
     (out / PARTIAL).mkdir(exist_ok=True)
     return None
@@ -186,10 +181,8 @@ def _shard_count(shards: int | None, shard_size: float, listing: Listing) -> int
         shards = min(-(-listing.size // max(1, int(shard_size * 1e6))), len(listing), 65535)
         shards = max(shards, 1)
     if shards != int(shards) or not 1 <= shards <= min(len(listing), 65535):
-        raise ValueError(
-            f"shards must be an integer from 1 to the number of images, {len(listing):,}, and at "
-            f"most 65,535. Received: {shards!r}"
-        )
+        expected = f"be an integer from 1 to the number of images, {len(listing):,}, at most 65,535"
+        raise checks.error("shards", expected, shards)
     return int(shards)
 
 
@@ -227,17 +220,17 @@ def _index_is_whole(out: Path, manifest: dict[str, Any]) -> bool:
 
 
 def _write_shards(
-    out: Path,
+    files: list[ShardFiles],
     listing: Listing,
     order: NDArray[np.uint32],
-    number: int,
     encoder: Encoder,
+    *,
     manifest: dict[str, Any] | None,
     progress: ProgressCallback | None,
     workers: int | None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Write the shards that are not there; return the facts of all, and how many were there."""
-    facts: list[dict[str, Any]] = []
+    all_facts: list[dict[str, Any]] = []
     kept = done = 0
 
     def tell(step: int) -> None:
@@ -247,35 +240,38 @@ def _write_shards(
             progress(done, len(listing))
 
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for shard in range(number):
-            begin, end = (len(order) * (shard + i) // number for i in (0, 1))
-            path = out / shard_name(shard, number)
-            found = kept_shard(path, out / PARTIAL, shard, manifest)
-            if found is None:
-                found = write_shard(
-                    path, out / PARTIAL, shard, listing, order[begin:end], encoder, pool, tell
-                )
-                if manifest and found["sha256"] != manifest["shards"][shard]["sha256"]:
+        for number, shard in enumerate(files):
+            begin, end = (len(order) * (number + i) // len(files) for i in (0, 1))
+            promised = manifest["shards"][number] if manifest else None
+            facts = kept_shard(shard, promised)
+            if facts is None:
+                facts = write_shard(shard, listing, order[begin:end], encoder, pool, tell)
+                if promised and facts["sha256"] != promised["sha256"]:
                     raise ValueError(
-                        f"{path} was damaged and has been written anew, but to other bytes: files "
-                        f"in {listing.root} have changed. Remove {out} and pack again"
+                        f"{shard.path} was damaged and has been written again, but to other bytes: "
+                        f"files in {listing.root} have changed. Remove {shard.path.parent} and "
+                        "pack again"
                     )
             else:
                 kept += 1
                 tell(end - begin)
-            facts.append(found)
-    return facts, kept
+            all_facts.append(facts)
+    return all_facts, kept
 
 
 def _finish(
-    out: Path, listing: Listing, plan: dict[str, Any], facts: list[dict[str, Any]]
+    out: Path,
+    listing: Listing,
+    plan: dict[str, Any],
+    files: list[ShardFiles],
+    facts: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Write the index, then the manifest that makes the pack complete."""
     skipped = sorted((int(place), why) for shard in facts for place, why in shard["skipped"])
     if len(skipped) == len(listing):
         raise ValueError(f"none of the {len(listing):,} files in {listing.root} can be decoded")
     places = np.array([place for place, _ in skipped], np.int64)
-    names = write_index(out, listing, len(facts), places)
+    names = write_index(out, listing, files, places)
     sizes = {tuple(size) for shard in facts for size in shard["sizes"]}
     fields = ("file", "records", "bytes", "sha256")
     manifest = {

@@ -9,16 +9,17 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data.decoding import ProgressCallback
 from tf_sphereface.data.folder_index import SkipReport
 from tf_sphereface.data.pack.format import CLASSES, FILES, INDEX, INDEX_FILE, read_manifest
+from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.utils.messages import ProgressCallback
 
 _BUFFER = 1 << 20
 
@@ -46,7 +47,7 @@ class PackCheck:
 def open_pack(
     path: str | os.PathLike[str] | Pack,
     *,
-    errors: str = "raise",
+    errors: Literal["raise", "skip"] = "raise",
     report: SkipReport | None = None,
     progress: ProgressCallback | None = None,
 ) -> Pack:
@@ -78,8 +79,7 @@ def open_pack(
     >>> len(pack), pack.num_classes, pack.image_size
     (6, 3, (112, 96))
     """
-    if errors not in ("raise", "skip"):
-        raise ValueError(f"errors must be 'raise' or 'skip'. Received: {errors!r}")
+    check_choice("errors", errors, ("raise", "skip"))
     if isinstance(path, Pack):
         return path
     pack = _open(Path(path))

@@ -1,14 +1,15 @@
-"""Write one shard, and the index over all of them."""
+"""The files of a shard, their contents, and the index over all shards."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -25,9 +26,39 @@ _CHUNK, _CALL = 1024, 64  # files read ahead, and files decoded by one call
 _HEADER, _FRAME = 12, 16  # bytes of a TFRecord before its content, and before and after
 JPEG_QUALITY = 95
 
+Encoding = Literal["jpg", "png"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFiles:
+    """The files of one shard.
+
+    Attributes:
+        path: the shard.
+        facts: what is known of it while packing, as JSON.
+        rows: likewise, a `_ROWS` row for each of its records.
+    """
+
+    path: Path
+    facts: Path
+    rows: Path
+
+    @classmethod
+    def all(cls, out: Path, shards: int) -> list[ShardFiles]:
+        """Return the files of every shard of a pack."""
+        notes = [out / PARTIAL / f"shard-{shard:05d}" for shard in range(shards)]
+        return [
+            cls(
+                out / f"faces-{shard:05d}-of-{shards:05d}.tfrecord",
+                note.with_suffix(".json"),
+                note.with_suffix(".npy"),
+            )
+            for shard, note in enumerate(notes)
+        ]
+
 
 class Encoder:
-    """Read and check image files; those of another size than `size` are encoded anew.
+    """Read and check image files; those of another size than `size` are encoded again.
 
     Args:
         root: the folder.
@@ -37,7 +68,7 @@ class Encoder:
     """
 
     def __init__(
-        self, root: Path, size: tuple[int, int] | None, encoding: str, strict: bool
+        self, root: Path, size: tuple[int, int] | None, encoding: Encoding, strict: bool
     ) -> None:
         self.root, self.size, self.strict = root, size, strict
 
@@ -66,16 +97,16 @@ class Encoder:
     def __call__(self, files: Sequence[str]) -> list[tuple[bytes, tuple[int, int]] | str]:
         """Return the bytes and (height, width) of each image, or why it cannot be decoded.
 
-        They are decoded by one call, 10 times as fast as by one each; if that fails, one by one.
+        They are decoded by one call, 10 times as fast as one call each; if that fails, one by one.
 
         Raises:
             ValueError: one cannot be decoded, and `strict` is set.
             OSError: reading fails in a way that is not the file's own fault.
         """
         contents = [self._read(file) for file in files]
-        good = [place for place, found in enumerate(contents) if isinstance(found, bytes)]
+        good = [place for place, content in enumerate(contents) if isinstance(content, bytes)]
         results: list[tuple[bytes, tuple[int, int]] | str]
-        results = [found if isinstance(found, str) else "" for found in contents]
+        results = [content if isinstance(content, str) else "" for content in contents]
         try:
             for place, image in zip(good, self._decode([contents[p] for p in good]), strict=True):
                 results[place] = image
@@ -105,28 +136,27 @@ class Encoder:
         return list(zip(kept, map(tuple, sizes.numpy().tolist()), strict=True))
 
 
-def kept_shard(
-    path: Path, partial: Path, shard: int, manifest: dict[str, Any] | None
-) -> dict[str, Any] | None:
-    """Return the facts of a shard that is there and whole, else None."""
-    note, rows = _notes(partial, shard)
-    if manifest is not None:
-        facts: dict[str, Any] = manifest["shards"][shard]
-    elif note.is_file() and rows.is_file():
-        facts = json.loads(note.read_text(encoding="utf-8"))
-        if facts["rows_sha256"] != sha256_file(rows):
+def kept_shard(files: ShardFiles, facts: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the facts of a shard that is there and whole, else None.
+
+    Args:
+        files: where it is.
+        facts: what a finished pack says of it; None: what was noted while packing.
+    """
+    if facts is None:
+        if not (files.facts.is_file() and files.rows.is_file()):
             return None
-    else:
+        noted: dict[str, Any] = json.loads(files.facts.read_text(encoding="utf-8"))
+        if noted["rows_sha256"] != sha256_file(files.rows):
+            return None
+        facts = noted
+    if not files.path.is_file() or files.path.stat().st_size != facts["bytes"]:
         return None
-    if not path.is_file() or path.stat().st_size != facts["bytes"]:
-        return None
-    return facts if sha256_file(path) == facts["sha256"] else None
+    return facts if sha256_file(files.path) == facts["sha256"] else None
 
 
 def write_shard(
-    path: Path,
-    partial: Path,
-    shard: int,
+    files: ShardFiles,
     listing: Listing,
     positions: NDArray[np.uint32],
     encoder: Encoder,
@@ -138,6 +168,7 @@ def write_shard(
     Raises:
         OSError: the shard cannot be written, or is too long for its index.
     """
+    path = files.path
     rows = np.zeros(len(positions), _ROWS)
     skipped: list[tuple[int, str]] = []
     sizes: set[tuple[int, int]] = set()
@@ -146,16 +177,15 @@ def write_shard(
         with atomic_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
             for begin in range(0, len(positions), _CHUNK):
                 piece = positions[begin : begin + _CHUNK]
-                files = list(listing.files(piece))
-                calls = [files[i : i + _CALL] for i in range(0, len(files), _CALL)]
+                names = list(listing.files(piece))
+                calls = [names[i : i + _CALL] for i in range(0, len(names), _CALL)]
                 results = (result for call in pool.map(encoder, calls) for result in call)
-                found = zip(piece.tolist(), files, results, strict=True)
-                for position, file, result in found:
+                for position, name, result in zip(piece.tolist(), names, results, strict=True):
                     if isinstance(result, str):
                         skipped.append((position, result))
                         continue
                     image, size = result
-                    record = _record(image, listing.label(position), file)
+                    record = _record(image, listing.label(position), name)
                     if end + len(record) + _FRAME >= 1 << 32:
                         raise ValueError(f"shards must be more: {path.name} is beyond 4 GiB")
                     offset = end + _HEADER + record.index(image)
@@ -169,24 +199,23 @@ def write_shard(
         raise OSError(f"{path} cannot be written: {error.message}") from None
     if path.stat().st_size != end:
         raise OSError(f"{path} has {path.stat().st_size:,} bytes instead of {end:,}")
-    note, rows_path = _notes(partial, shard)
-    with atomic_path(rows_path) as temporary:
+    with atomic_path(files.rows) as temporary:
         np.save(temporary, rows[:records])
     facts = {
         "file": path.name,
         "records": records,
         "bytes": end,
         "sha256": sha256_file(path),
-        "rows_sha256": sha256_file(rows_path),
+        "rows_sha256": sha256_file(files.rows),
         "sizes": sorted(sizes)[:2],  # one, or more than one
         "skipped": skipped,
     }
-    write_json(note, facts)
+    write_json(files.facts, facts)
     return facts
 
 
 def write_index(
-    out: Path, listing: Listing, shards: int, skipped: NDArray[np.int64]
+    out: Path, listing: Listing, files: list[ShardFiles], skipped: NDArray[np.int64]
 ) -> tuple[str, str, str]:
     """Write what finds an image by its position; `skipped` are sorted positions that are not there.
 
@@ -194,8 +223,8 @@ def write_index(
         The names of the files.
     """
     table = np.zeros(len(listing) - len(skipped), INDEX)
-    for shard in range(shards):
-        rows = np.load(_notes(out / PARTIAL, shard)[1])
+    for shard, shard_files in enumerate(files):
+        rows = np.load(shard_files.rows)
         places = rows["position"] - np.searchsorted(skipped, rows["position"])
         table["shard"][places] = shard
         for name in ("offset", "length", "crc"):
@@ -215,11 +244,6 @@ def write_index(
         pairs = zip(counts, map(os.fsencode, listing.names), strict=True)
         temporary.write_bytes(b"".join(b"%d\t%s\n" % pair for pair in pairs))
     return CLASSES, FILES, INDEX_FILE
-
-
-def _notes(partial: Path, shard: int) -> tuple[Path, Path]:
-    """Return where a finished shard's facts and rows are kept while packing."""
-    return partial / f"shard-{shard:05d}.json", partial / f"shard-{shard:05d}.npy"
 
 
 def _record(image: bytes, label: int, file: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Synthetic faces: drawn people, drawn anew in every image, for demos and tests."""
+"""Synthetic faces: drawn people, each image with another pose and light, for demos and tests."""
 
 from __future__ import annotations
 

@@ -1,63 +1,61 @@
-"""What changes from one picture of a synthetic person to the next."""
+"""The differences between two pictures of a synthetic person: pose, light, and so on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
 
 import numpy as np
+
+from tf_sphereface.data.synthetic.traits import distributions, drawn
 
 _STREAM = 0x5A  # streams of single images
 _VIDEO_STREAM = 0x7D  # streams of videos
 
-# name: (mean, standard deviation). Angles in degrees, lengths in pixels of the 112 x 96 frame.
-# These move within a video; everything in `Nuisance.still` is drawn once per video.
-MOVING: dict[str, tuple[float, float]] = {
-    "yaw": (0.0, 15.0),
-    "pitch": (0.0, 9.0),
-    "roll": (0.0, 4.5),
-    "shift_x": (0.0, 2.2),
-    "shift_y": (0.0, 2.2),
-    "scale": (1.0, 0.045),
-    "light_x": (0.0, 0.75),
-    "light_y": (-0.35, 0.5),
-    "light": (0.75, 0.28),
-    "ambient": (0.68, 0.13),
-    "gain": (1.0, 0.13),
-    "warmth": (0.0, 0.10),
-    "tint": (0.0, 0.05),
-    "contrast": (1.0, 0.14),
-    "smile": (0.0, 1.6),
-    "jaw": (-0.4, 1.3),
-    "pucker": (0.0, 0.09),
-    "brow_raise": (0.0, 1.3),
-    "frown": (0.0, 0.9),
-    "lids": (0.0, 0.22),
-    "gaze_x": (0.0, 1.5),
-    "gaze_y": (0.0, 0.7),
-    "blur": (0.45, 0.45),
-    "occluder_x": (0.0, 16.0),
-    "occluder_y": (12.0, 26.0),
-}
 STILLS = 40  # uniform numbers that are drawn once a picture, or once a video
 
 
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Nuisance:
     """Pose, light, expression, occlusion and background of one picture.
+
+    Angles are in degrees, lengths in pixels of the 112 x 96 frame; these numbers move within a
+    video.
 
     Attributes:
         still: `STILLS` numbers in [0, 1): background, clothes, occluders, hair style.
         noise: two integers that choose the sensor noise of this frame.
-
-    Every name in `MOVING` is an attribute too, a float.
     """
 
-    def __init__(self, moving: dict[str, float], still: np.ndarray, noise: tuple[int, int]) -> None:
-        self.__dict__.update(moving)
-        self.still, self.noise = still, noise
+    yaw: float = drawn(0.0, 15.0)
+    pitch: float = drawn(0.0, 9.0)
+    roll: float = drawn(0.0, 4.5)
+    shift_x: float = drawn(0.0, 2.2)
+    shift_y: float = drawn(0.0, 2.2)
+    scale: float = drawn(1.0, 0.045)
+    light_x: float = drawn(0.0, 0.75)
+    light_y: float = drawn(-0.35, 0.5)
+    light: float = drawn(0.75, 0.28)
+    ambient: float = drawn(0.68, 0.13)
+    gain: float = drawn(1.0, 0.13)
+    warmth: float = drawn(0.0, 0.10)
+    tint: float = drawn(0.0, 0.05)
+    contrast: float = drawn(1.0, 0.14)
+    smile: float = drawn(0.0, 1.6)
+    jaw: float = drawn(-0.4, 1.3)
+    pucker: float = drawn(0.0, 0.09)
+    brow_raise: float = drawn(0.0, 1.3)
+    frown: float = drawn(0.0, 0.9)
+    lids: float = drawn(0.0, 0.22)
+    gaze_x: float = drawn(0.0, 1.5)
+    gaze_y: float = drawn(0.0, 0.7)
+    blur: float = drawn(0.45, 0.45)
+    occluder_x: float = drawn(0.0, 16.0)
+    occluder_y: float = drawn(12.0, 26.0)
+    still: np.ndarray
+    noise: tuple[int, int]
 
-    if TYPE_CHECKING:
 
-        def __getattr__(self, name: str) -> float: ...
+MOVING = distributions(Nuisance)
 
 
 def _moving(draws: np.ndarray) -> dict[str, float]:
@@ -83,7 +81,7 @@ def draw_nuisance(seed: int, identity: int, sample: int) -> Nuisance:
     draws = rng.standard_normal(len(MOVING))
     still = rng.random(STILLS)
     row, column = rng.integers(0, 128, 2).tolist()
-    return Nuisance(_moving(draws), still, (row, column))
+    return Nuisance(**_moving(draws), still=still, noise=(row, column))
 
 
 def draw_path(seed: int, identity: int, clip: int, frames: int) -> list[Nuisance]:
@@ -99,7 +97,7 @@ def draw_path(seed: int, identity: int, clip: int, frames: int) -> list[Nuisance
         frames: number of frames; a shorter video is the beginning of a longer one.
 
     Returns:
-        One nuisance a frame.
+        One nuisance per frame.
     """
     rng = np.random.default_rng([seed, _VIDEO_STREAM, identity, clip])
     a, b = rng.standard_normal((2, len(MOVING)))
@@ -111,5 +109,5 @@ def draw_path(seed: int, identity: int, clip: int, frames: int) -> list[Nuisance
         phase = 2.0 * np.pi * frame / period
         row, column = (offsets + frame * np.array([37, 61])) % 128
         values = _moving(a * np.cos(phase) + b * np.sin(phase))
-        path.append(Nuisance(values, still, (int(row), int(column))))
+        path.append(Nuisance(**values, still=still, noise=(int(row), int(column))))
     return path

@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.utils.checks import check_integer, error
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VerificationSet:
@@ -30,25 +32,27 @@ class VerificationSet:
 
 
 def draw_pairs(
-    people: int, pairs_per_fold: int, folds: int, count: int, seed: int
+    num_identities: int, pairs_per_fold: int, folds: int, images_per_identity: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Draw pairs among people * count images that are ordered by person."""
-    if pairs_per_fold < 2 or pairs_per_fold % 2:
-        raise ValueError(
-            "pairs_per_fold must be even and positive, half genuine and half impostor. "
-            f"Received: {pairs_per_fold}"
-        )
+    """Draw pairs among num_identities * images_per_identity images that are ordered by person."""
+    people = check_integer("num_identities", num_identities, 1)
+    count = check_integer("images_per_identity", images_per_identity, 1)
+    check_integer("folds", folds, 1)
+    check_integer("seed", seed, 0)
+    if check_integer("pairs_per_fold", pairs_per_fold, 2) % 2:
+        raise error("pairs_per_fold", "be even, half genuine and half impostor", pairs_per_fold)
     half, smallest = pairs_per_fold // 2, people // folds
     genuine_limit, impostor_limit = (
         smallest * count * (count - 1) // 2,
         smallest * (smallest - 1) // 2 * count**2,
     )
     if half > min(genuine_limit, impostor_limit):
-        raise ValueError(
-            f"pairs_per_fold={pairs_per_fold} needs {half} distinct genuine and {half} distinct "
-            f"impostor pairs in each of {folds} folds; {people} identities with {count} images "
-            f"each give {genuine_limit} and {impostor_limit}. "
-            "Received: too few identities or images_per_identity"
+        raise error(
+            "pairs_per_fold",
+            f"be at most {2 * min(genuine_limit, impostor_limit)}: in each of {folds} folds "
+            f"{people} identities with {count} images each give {genuine_limit} distinct genuine "
+            f"and {impostor_limit} distinct impostor pairs",
+            pairs_per_fold,
         )
     rng = np.random.default_rng([seed, 0xFA])
     rows: list[tuple[int, int, bool, int]] = []

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.data.options import Size
 from tf_sphereface.data.synthetic.geometry import HEIGHT, WIDTH, project
 from tf_sphereface.data.synthetic.identity import Identity
 from tf_sphereface.data.synthetic.nuisance import Nuisance
@@ -244,7 +245,6 @@ def render(p: Identity, n: Nuisance) -> np.ndarray:
 UNSEEN = 1_000_000  # where people to verify on begin: nobody trains on as many
 
 Images = NDArray[np.uint8]
-Size = tuple[int, int]
 
 
 def write_jpeg(path: Path, picture: Images, quality: int) -> None:

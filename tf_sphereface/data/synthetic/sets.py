@@ -3,7 +3,7 @@
 A picture is a pure function of `(seed, identity, sample)`. An identity is some sixty numbers: the
 shape of face, eyes, brows, nose, mouth and hair, and colours. A sample is its nuisance: pose,
 light, expression, glasses or an object in front, hair style, blur, noise, background. Any index is
-an identity, so faces that were never trained on are always to be had: choose another range.
+an identity, so there are always faces that were never trained on: choose another range.
 
 The faces are cartoons. What is measured on them compares methods; it says nothing about people.
 """
@@ -11,22 +11,20 @@ The faces are cartoons. What is measured on them compares methods; it says nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tf_sphereface.data.options import Size
 from tf_sphereface.data.synthetic.geometry import HEIGHT, WIDTH
 from tf_sphereface.data.synthetic.identity import draw_identity
 from tf_sphereface.data.synthetic.nuisance import draw_nuisance, draw_path
 from tf_sphereface.data.synthetic.pairs import VerificationSet, draw_pairs
-from tf_sphereface.data.synthetic.render import UNSEEN, render, resized, write_jpeg
+from tf_sphereface.data.synthetic.render import UNSEEN, Images, render, resized, write_jpeg
+from tf_sphereface.utils import checks
 from tf_sphereface.utils.files import atomic_path
-
-Images = NDArray[np.uint8]
-Size = tuple[int, int]
-ProgressCallback = Callable[[int, int], None]
+from tf_sphereface.utils.messages import ProgressCallback
 
 
 def faces(
@@ -70,7 +68,7 @@ def faces(
         ) from error
     if who.ndim != 1:
         raise ValueError(f"identities and samples must be one-dimensional. Received: {who.shape}")
-    seed, size = _seed(seed), _size(size)
+    seed, size = checks.check_integer("seed", seed, 0), checks.check_image_size("size", size)
     images = np.empty((len(who), *size, 3), np.uint8)
     for i, (identity, sample) in enumerate(zip(who.tolist(), which.tolist(), strict=True)):
         picture = render(draw_identity(seed, identity), draw_nuisance(seed, identity, sample))
@@ -112,8 +110,8 @@ def training_set(
     >>> labels.tolist()
     [0, 0, 1, 1, 2, 2]
     """
-    num_identities = _positive("num_identities", num_identities)
-    images_per_identity = _positive("images_per_identity", images_per_identity)
+    num_identities = checks.check_integer("num_identities", num_identities, 1)
+    images_per_identity = checks.check_integer("images_per_identity", images_per_identity, 1)
     labels = np.repeat(np.arange(num_identities, dtype=np.int32), images_per_identity)
     samples = np.tile(np.arange(images_per_identity), num_identities)
     first = int(_indices("first_identity", first_identity))
@@ -142,7 +140,7 @@ def verification_set(
     that were trained on.
 
     Args:
-        num_identities: how many people; at least two a fold.
+        num_identities: how many people; at least two per fold.
         pairs_per_fold: genuine and impostor pairs of a fold together; even.
         folds: number of folds.
         images_per_identity: how many pictures of each person there are to draw from.
@@ -164,14 +162,12 @@ def verification_set(
     >>> pairs.left.shape, int(pairs.is_same.sum())
     ((20,), 10)
     """
-    num_identities = _positive("num_identities", num_identities)
-    count, folds = _positive("images_per_identity", images_per_identity), _positive("folds", folds)
     left, right, is_same, fold = draw_pairs(
-        num_identities, _positive("pairs_per_fold", pairs_per_fold), folds, count, _seed(seed)
+        num_identities, pairs_per_fold, folds, images_per_identity, seed
     )
     images, labels = training_set(
         num_identities,
-        count,
+        images_per_identity,
         seed=seed,
         first_identity=first_identity,
         size=size,
@@ -208,7 +204,8 @@ def video(
     (5, 56, 48, 3)
     """
     who, which = int(_indices("identity", identity)), int(_indices("clip", clip))
-    frames, seed, size = _positive("frames", frames), _seed(seed), _size(size)
+    frames = checks.check_integer("frames", frames, 1)
+    seed, size = checks.check_integer("seed", seed, 0), checks.check_image_size("size", size)
     person = draw_identity(seed, who)
     path = draw_path(seed, who, which, frames)
     return np.stack([resized(render(person, nuisance), size) for nuisance in path])
@@ -256,12 +253,12 @@ def write_folder(
     >>> sorted(path.name for path in folder.glob("*/*"))[:2]
     ['Person_000000_0001.jpg', 'Person_000000_0002.jpg']
     """
-    root, seed = Path(root), _seed(seed)
-    count = _positive("images_per_identity", images_per_identity)
-    first, people = int(first_identity), _positive("num_identities", num_identities)
+    root, seed = Path(root), checks.check_integer("seed", seed, 0)
+    count = checks.check_integer("images_per_identity", images_per_identity, 1)
+    first, people = int(first_identity), checks.check_integer("num_identities", num_identities, 1)
     pairs = None
     if pairs_per_fold is not None:
-        pairs = draw_pairs(people, pairs_per_fold, _positive("folds", folds), count, seed)
+        pairs = draw_pairs(people, pairs_per_fold, folds, count, seed)
     for index in range(people):
         name = f"Person_{first + index:06d}"
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -287,23 +284,5 @@ def _indices(name: str, value: ArrayLike) -> NDArray[np.int64]:
     if array.size == 0:
         return array.astype(np.int64)
     if array.dtype.kind not in "iu" or array.min() < 0:
-        raise ValueError(f"{name} must be integers >= 0. Received: {value!r}")
+        raise checks.error(name, "be integers >= 0", value)
     return array.astype(np.int64)
-
-
-def _positive(name: str, value: int) -> int:
-    if int(value) != value or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1. Received: {value!r}")
-    return int(value)
-
-
-def _seed(seed: int) -> int:
-    if int(seed) != seed or seed < 0:
-        raise ValueError(f"seed must be an integer >= 0. Received: {seed!r}")
-    return int(seed)
-
-
-def _size(size: Size) -> Size:
-    if len(size) != 2 or any(int(s) != s or s < 1 for s in size):
-        raise ValueError(f"size must be (height, width), positive. Received: {size!r}")
-    return int(size[0]), int(size[1])

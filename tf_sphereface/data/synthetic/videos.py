@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from tf_sphereface.data.options import Size
 from tf_sphereface.data.synthetic.geometry import HEIGHT, WIDTH
 from tf_sphereface.data.synthetic.identity import draw_identity
 from tf_sphereface.data.synthetic.nuisance import draw_path
 from tf_sphereface.data.synthetic.pairs import draw_pairs
 from tf_sphereface.data.synthetic.render import UNSEEN, render, resized, write_jpeg
+from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.messages import ProgressCallback
 
 
 def write_videos(
@@ -27,9 +29,9 @@ def write_videos(
     folds: int = 10,
     seed: int = 0,
     first_identity: int | None = None,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     quality: int = 95,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Path:
     """Write videos as `root/frames/person/video/video.frame.jpg`, and `root/splits.txt`.
 
@@ -70,11 +72,9 @@ def write_videos(
     '1, 1, Person_.../..., Person_.../..., 1'
     """
     low, high = frames
-    if not 1 <= low <= high or step < 1:
-        raise ValueError(
-            "frames must be (fewest, most), from 1, and step at least 1. "
-            f"Received: {frames} and {step}"
-        )
+    check_integer("step", step, 1)
+    if not 1 <= low <= high:
+        raise error("frames", "be (fewest, most), from 1", frames)
     first = UNSEEN if first_identity is None else int(first_identity)
     shape = (HEIGHT, WIDTH) if size is None else size
     left, right, is_same, fold = draw_pairs(num_identities, pairs_per_fold, folds, clips, seed)
