@@ -9,6 +9,7 @@ from tf_sphereface.data.augmentation import normalize
 from tf_sphereface.data.batches import batch_at, batch_positions, steps_per_epoch
 from tf_sphereface.data.datasets import check_folder, face_dataset, load_folder, shard_dataset
 from tf_sphereface.data.exclusions import Exclusions, leave_out, read_exclusions, write_exclusions
+from tf_sphereface.data.face_source import FaceSource, SyntheticFaces
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.packing import PackResult, pack_folder
@@ -17,11 +18,13 @@ from tf_sphereface.data.pack.reading import Pack, PackCheck, check_pack, open_pa
 __all__ = [
     "TEMPLATES",
     "Exclusions",
+    "FaceSource",
     "FolderIndex",
     "Pack",
     "PackCheck",
     "PackResult",
     "SkipReport",
+    "SyntheticFaces",
     "align",
     "batch_at",
     "batch_positions",

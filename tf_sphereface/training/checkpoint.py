@@ -38,7 +38,7 @@ _DAMAGE = (  # what zipfile, zlib and NumPy raise where bits of an archive are w
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint file holds, read and found whole.
+    """The content of a checkpoint file, read and checked.
 
     Attributes:
         path: the file.
@@ -131,25 +131,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except _DAMAGE as e:
         raise ValueError(f"{path} is not a whole checkpoint: {e}") from e
     return Checkpoint(Path(path), info, arrays)
-
-
-def load_checkpoint(path: str | os.PathLike[str], model: keras.Model) -> dict[str, Any]:
-    """Read a checkpoint into a model that was built and compiled in the same way.
-
-    Args:
-        path: what `save_checkpoint` wrote.
-        model: receives weights, random states and optimizer; untouched when an error is raised.
-
-    Returns:
-        The `info` that was saved.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or belongs to another model; the message names it.
-    """
-    checkpoint = read_checkpoint(path)
-    checkpoint.restore(model)
-    return checkpoint.info
 
 
 def build_optimizer(model: keras.Model) -> None:
