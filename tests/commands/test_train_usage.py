@@ -15,11 +15,11 @@ TINY = ["--identities", "2", "--images", "8", "--batch-size", "16"]
         (["--data", "nowhere", "--out", "x"], "nowhere"),
         (
             ["--data", "synthetic", "--out", "x", "--epochs", "0"],
-            "`epochs` must be an integer >= 1",
+            "must be an integer >= 1",
         ),
         (
             ["--data", "synthetic", "--out", "x", "--dropout", "1"],
-            "`dropout` must be a number in [0, 1)",
+            "must be a number in [0, 1)",
         ),
         (
             ["--data", "synthetic", "--out", "x", "--annealing-reach", "0"],

@@ -100,7 +100,7 @@ def test_the_document_shows_each_loss_with_the_commands_defaults():
         ({"loss": "normface", "margin": 0.1}, "be left out for normface, which has none"),
         (
             {"loss": "cosface", "margin": -0.1},
-            r"be at least 0 \(taken off the cosine\) for cosface",
+            r"at least 0 \(taken off the cosine\) for cos",
         ),
         ({"loss": "arcface", "margin": 4.0}, r"at least 0 and below 3.142 \(radians"),
         ({"loss": "sphereface-r-v1", "margin": 0.5}, "at least 1 .*Received: margin=0.5"),

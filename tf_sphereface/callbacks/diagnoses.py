@@ -179,13 +179,13 @@ def precision(model: keras.Model) -> str | None:
     computed = {layer.compute_dtype for layer in model._flatten_layers(include_self=False)}
     if "bfloat16" in computed and not hardware.has_bfloat16():
         return (
-            "the network computes in bfloat16, for which this machine has no arithmetic: its "
+            "the network computes in bfloat16, for which this machine has no instructions: its "
             "convolutions take several times as long as in float32. Train in float32 (--precision "
             "float32, keras.mixed_precision.set_global_policy('float32'))."
         )
     if "float16" in computed and not hardware.gpu_capabilities():
         return (
-            "the network computes in float16, for which a processor has no arithmetic: a step "
+            "the network computes in float16, for which a processor has no instructions: a step "
             "takes several times as long as in float32. It is for GPUs; train in float32 here "
             "(--precision float32, keras.mixed_precision.set_global_policy('float32'))."
         )
