@@ -44,8 +44,8 @@ class TrainingDoctor(keras.callbacks.Callback):
 
     - `at chance`: the loss is within 2 % of `ln(num_classes)` (the sample's size, with a sampled
       head), and falls by less than 1 % from one window to the next. A window is a twentieth of the
-      run, but 50 steps at least and 1,000 at most (200 where the length is not known); the first
-      two are not judged, so it can be said from the end of the fourth on;
+      run, from 50 to 1,000 steps (200 where the length is unknown). The first two windows are not
+      judged, so this is found at the end of the fourth at the earliest;
     - `underflow`: the loss is 87.3 = -ln(1.2e-38) or 16.1 = -ln(1e-7): the probabilities are 0;
     - `collapsed`: the probe's median norm is below 0.1, so the logits move the loss by 0.2 at most;
     - `exploded`: it is above 1000, so a tenth of cosine is a factor of e^100;
@@ -56,13 +56,12 @@ class TrainingDoctor(keras.callbacks.Callback):
     - `val_loss`: one of `callbacks` watches it, though it changes with lambda;
     - `diverged`: the loss is NaN or infinite. Step, files and layer are named, and `fit` stops.
 
-    It works in plain `fit`, with `FaceClassifier` and with stock models; what it is not given, it
-    does not check. The cost: before each step the weights are noted (no copy is made unless the
-    update writes to them, then one copy of the weights in memory), and after each window and each
-    epoch the probe goes through the network once. When it stops a run, the model holds the weights
-    from before the step that failed. A sampled head's store of all classes is not noted, as that
-    would cost a copy of it in each step: the centres that the failed step drew stay as it left
-    them, and the finding says how many are lost.
+    It works in plain `fit`, with `FaceClassifier` and with stock models. It checks only what its
+    arguments allow it to. The cost: it holds the weights from before each step, which takes one
+    copy of them in memory, and passes the probe through the network after each window and each
+    epoch. When it stops a run, the model holds the weights from before the step that failed. It
+    does not hold a sampled head's store of all classes, because that would copy the store in each
+    step: the centres that the failed step drew are lost, and the finding counts them.
 
     Args:
         label_counts: (num_classes,) training images of each class.

@@ -86,9 +86,9 @@ class FaceSource:
     _: dataclasses.KW_ONLY
     image_size: Size = (112, 96)
     batch_size: int = 128
-    augment: str = "mirror"
+    augment: Literal["none", "mirror", "strong"] = "mirror"
     seed: int = 0
-    channel_order: str = "rgb"
+    channel_order: Literal["rgb", "bgr"] = "rgb"
     cache: Literal["memory", "none"] = "memory"
     strict: bool = False
     resize: bool = False
@@ -122,7 +122,7 @@ class FaceSource:
             ValueError: as `face_dataset`.
         """
         if self._loaded is None:
-            self._loaded = self._load(progress, say)
+            self._loaded = self._find(progress=progress, say=say)
         return self
 
     def count(self, *, say: Callable[[str], None] | None = None) -> tuple[int, int]:
@@ -131,12 +131,12 @@ class FaceSource:
         Args:
             say: as in `load`.
         """
-        if isinstance(self.source, SyntheticFaces):
-            return self.source.identities * self.source.images, self.source.identities
-        faces = self._loaded or self._listed(say)
+        faces = self._loaded or self._find(read=False, say=say)
         return len(faces.labels), faces.num_classes
 
-    def with_batches(self, *, batch_size: int, augment: str, seed: int) -> FaceSource:
+    def with_batches(
+        self, *, batch_size: int, augment: Literal["none", "mirror", "strong"], seed: int
+    ) -> FaceSource:
         """Return a source of the same faces, read once for both, with other batches."""
         other = copy.copy(self.load())
         other.batch_size, other.augment, other.seed = batch_size, augment, seed
@@ -243,7 +243,7 @@ class FaceSource:
     def _faces(self) -> _Faces:
         """The faces, read."""
         if self._loaded is None:
-            self._loaded = self._load()
+            self._loaded = self._find()
         return self._loaded
 
     @property
@@ -252,53 +252,46 @@ class FaceSource:
             return "synthetic"
         return "arrays" if isinstance(self.source, tuple) else os.fspath(self.source)
 
-    def _listed(
+    def _find(
         self,
-        say: Callable[[str], None] | None = None,
-        **opening: Any,
-    ) -> _Faces:
-        """List arrays or a folder, packed or not, without what is excluded."""
-        if isinstance(self.source, SyntheticFaces):
-            raise TypeError("synthetic faces are rendered, not listed")
-        if isinstance(self.source, tuple):
-            labels = np.asarray(self.source[1])
-            return _Faces(self.source, labels, int(labels.max(initial=-1)) + 1)
-        packed = is_pack(self.source)
-        index: Any = open_pack(self.source, **opening) if packed else scan_folder(self.source)
-        if self.exclude is not None:
-            before, index = index, leave_out(index, self.exclude)
-            if say is not None:
-                say(
-                    f"{self.exclude}, {len(before) - len(index):,} faces in all of "
-                    f"{len(before):,}; {before.num_classes - index.num_classes:,} of "
-                    f"{before.num_classes:,} people are gone"
-                )
-        return _Faces(index if packed else None, index.labels, len(index.names), index)
-
-    def _load(
-        self,
+        *,
+        read: bool = True,
         progress: ProgressCallback | None = None,
         say: Callable[[str], None] | None = None,
     ) -> _Faces:
-        if isinstance(self.source, SyntheticFaces):
-            people, seed = self.source.identities, self.source.seed
-            faces = synthetic.training_set(
-                people, self.source.images, seed=seed, size=self.image_size
-            )
+        """Render or read the faces, or list them alone."""
+        source = self.source
+        if isinstance(source, SyntheticFaces):
+            people, each = source.identities, source.images
+            if not read:
+                return _Faces(None, np.repeat(np.arange(people), each), people)
+            faces = synthetic.training_set(people, each, seed=source.seed, size=self.image_size)
             return _Faces(faces, faces[1], people)
-        errors = "raise" if self.strict else "skip"
-        listed = self._listed(say, errors=errors, report=self.report, progress=progress)
-        if not isinstance(listed.index, FolderIndex):
-            return listed
-        options: dict[str, Any] = {
-            "image_size": self.image_size,
-            "strict": self.strict,
-            "resize": self.resize,
-            "report": self.report,
-            "progress": progress,
-        }
-        if self.cache == "memory":
-            images, labels, index = load_folder(listed.index, **options)
-            return _Faces((images, labels), index.labels, len(index.names), index)
-        index = check_folder(listed.index, **options)
-        return _Faces(index, index.labels, len(index.names), index)
+        if isinstance(source, tuple):
+            labels = np.asarray(source[1])
+            return _Faces(source, labels, int(labels.max(initial=-1)) + 1)
+        options: dict[str, Any] = {"report": self.report, "progress": progress}
+        if is_pack(source):
+            errors = "skip" if read and not self.strict else "raise"
+            pack = self._without_excluded(open_pack(source, errors=errors, **options), say)
+            return _Faces(pack, pack.labels, len(pack.names), pack)
+        index = self._without_excluded(scan_folder(source), say)
+        pixels: Any = None
+        options |= {"image_size": self.image_size, "strict": self.strict, "resize": self.resize}
+        if read and self.cache == "memory":
+            images, labels, index = load_folder(index, **options)
+            pixels = (images, labels)
+        elif read:
+            index = pixels = check_folder(index, **options)
+        return _Faces(pixels, index.labels, len(index.names), index)
+
+    def _without_excluded(self, index: Any, say: Callable[[str], None] | None) -> Any:
+        if self.exclude is None:
+            return index
+        rest = leave_out(index, self.exclude)
+        if say is not None:
+            say(
+                f"{self.exclude}, {len(index) - len(rest):,} faces in all of {len(index):,}; "
+                f"{index.num_classes - rest.num_classes:,} of {index.num_classes:,} people are gone"
+            )
+        return rest

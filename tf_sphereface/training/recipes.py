@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
 from tf_sphereface.training import recipe_losses
@@ -12,16 +12,18 @@ from tf_sphereface.utils import hardware
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
 
 LOSSES = tuple(recipe_losses.CHOICES)
-BACKBONES = (
+Backbone = Literal[
     "sphereface4",
     "sphereface10",
     "sphereface20",
     "sphereface36",
     "sphereface64",
     "mobilefacenet",
-)
+]
+Annealing = Literal["paper", "fit"]
+BACKBONES: tuple[str, ...] = get_args(Backbone)
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
-ANNEALINGS = ("paper", "fit")
+ANNEALINGS: tuple[str, ...] = get_args(Annealing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +61,16 @@ class Recipe:
         seed: of initialisation, order and augmentation.
     """
 
-    backbone: str = "sphereface20"
+    backbone: Backbone = "sphereface20"
     embedding_dim: int = 512
     input_size: tuple[int, int] = (112, 96)
     loss: str = "a-softmax"
     margin: float | None = None
     scale: float | None = None
     clip_norm: float | None = None
-    gradient: str = "exact"
+    gradient: Literal["exact", "caffe"] = "exact"
     sample_rate: float = 1.0
-    annealing: str = "paper"
+    annealing: Annealing = "paper"
     lambda_minimum: float = 5.0
     annealing_reach: float = 0.4
     annealing_power: float = 1.0
@@ -79,7 +81,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     dropout: float = 0.0
-    augment: str = "mirror"
+    augment: Literal["none", "mirror", "strong"] = "mirror"
     precision: str = "float32"
     seed: int = 0
 

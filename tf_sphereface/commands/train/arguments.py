@@ -24,14 +24,7 @@ DEFAULTS: dict[str, Any] = {"identities": 300, "images": 40, "cache": "memory", 
 
 @dataclasses.dataclass(frozen=True)
 class VerificationOptions:
-    """Where the faces to verify on come from.
-
-    Attributes:
-        images: a folder, or None.
-        pairs: a file in LFW's format, or None.
-        landmarks: a landmark file, or None.
-        people: rendered ones; 0 for none.
-    """
+    """The faces to verify on: a folder with its pairs and landmarks, or rendered people."""
 
     images: Path | None
     pairs: Path | None
@@ -41,25 +34,13 @@ class VerificationOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """All that was asked for.
+    """The command line: what to train, on which faces, where, and how the run is watched.
 
     Attributes:
-        recipe: how to train.
-        source: the faces.
-        folder: of the run.
-        verification: what to verify on.
         preset: name of the preset that the recipe comes from.
         scaling: of the learning rate, `"none"` or `"linear"`.
-        strategy: its name.
         jit: as `jit_compile` of `FaceClassifier.compile`.
-        resume: whether to go on where the run stopped.
-        dry_run: whether to show the plan alone.
-        doctor: whether the doctor watches.
-        checkpoint_every: steps between two checkpoints, or None.
-        keep: how many checkpoints are kept.
-        license: of the weights, or None.
-        exclude: the file of what is left out, or None.
-        json: where the result is written too, or None.
+        exclude: the file that the exclusions come from.
     """
 
     recipe: recipes.Recipe
