@@ -1,4 +1,4 @@
-"""How lambda, the weight of the plain cosine in the target logit, falls over a run."""
+"""Schedules of a run: the fall of lambda, the weight of the plain cosine in the target logit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import Any
 
 import keras
 from keras import ops
+
+from tf_sphereface.utils.checks import check_number, error
+
+ALMOST_ZERO = 0.05  # where a curve of powers, which never reaches 0, counts as there
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -43,17 +47,10 @@ class LambdaAnnealing:
         power: float = 1.0,
         minimum: float = 5.0,
     ) -> None:
-        if not base > 0:
-            raise ValueError(f"Argument `base` must be positive. Received: base={base!r}")
-        for name, value in (("gamma", gamma), ("power", power), ("minimum", minimum)):
-            if not value >= 0:
-                raise ValueError(
-                    f"Argument `{name}` must not be negative. Received: {name}={value!r}"
-                )
-        self.base = float(base)
-        self.gamma = float(gamma)
-        self.power = float(power)
-        self.minimum = float(minimum)
+        self.base = check_number("base", base, 0, open_low=True)
+        self.gamma = check_number("gamma", gamma, 0)
+        self.power = check_number("power", power, 0)
+        self.minimum = check_number("minimum", minimum, 0)
 
     @classmethod
     def for_steps(
@@ -85,9 +82,9 @@ class LambdaAnnealing:
         5.0
         """
         if not total >= 1:
-            raise ValueError(f"Argument `total` must be at least 1. Received: total={total!r}")
+            raise error("total", "be at least 1", total)
         if not 0 < reach <= 1:
-            raise ValueError(f"Argument `reach` must be in (0, 1]. Received: reach={reach!r}")
+            raise error("reach", "be in (0, 1]", reach)
         if not 0 < minimum < base or not power > 0:
             raise ValueError(
                 "A minimum is reached only if 0 < minimum < base and power > 0. "

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import tf_sphereface as sf
-from tf_sphereface.callbacks import diagnoses as symptoms
+from tf_sphereface.callbacks import diagnoses
 from tf_sphereface.callbacks.nonfinite_layer import take_snapshot
 from tf_sphereface.schedules import LambdaAnnealing
 from tf_sphereface.training import build_annealing
@@ -146,16 +146,16 @@ def test_a_minimum_at_which_the_margin_is_not_felt():
 @pytest.mark.parametrize("reach", [0.4, 1.0])
 @pytest.mark.parametrize("margin", [2, 4])
 def test_a_curve_that_as_good_as_reaches_a_minimum_of_0(reach, margin):
-    recipe = sf.recipes.preset("quick")
+    recipe = sf.training.preset("quick")
     recipe = dataclasses.replace(recipe, lambda_minimum=0.0, annealing_reach=reach)
     loss = sf.losses.ASoftmaxLoss(margin, build_annealing(recipe, 748), step=1)
-    assert symptoms.unreachable(loss, 748) is None
+    assert diagnoses.unreachable(loss, 748) is None
     paper = sf.losses.ASoftmaxLoss(margin, LambdaAnnealing(minimum=0.0), step=1)
-    assert "never reach its minimum 0" in symptoms.unreachable(paper, 748)
+    assert "never reach its minimum 0" in diagnoses.unreachable(paper, 748)
 
 
 def advice(annealing: LambdaAnnealing, update: int, updates: int | None) -> str | None:
-    return symptoms.slower_lambda(sf.losses.ASoftmaxLoss(4, annealing, step=1), update, updates)
+    return diagnoses.slower_lambda(sf.losses.ASoftmaxLoss(4, annealing, step=1), update, updates)
 
 
 def test_the_advice_on_lambda_depends_on_the_length_of_the_run():
@@ -178,7 +178,7 @@ def test_no_advice_on_a_lambda_that_there_is_not():
     (found,) = run(model, steps=30).findings
     assert "Lower the learning rate; the model holds" in found.text
     assert "lambda" not in found.text
-    assert "lambda" not in symptoms.at_chance([1.386, 1.386], 4, 200)
+    assert "lambda" not in diagnoses.at_chance([1.386, 1.386], 4, 200)
 
 
 def test_advice_on_a_lambda_that_has_come_down():
@@ -218,7 +218,7 @@ def test_somebody_watches_val_loss():
     stopper = keras.callbacks.EarlyStopping(monitor="val_loss")
     other = keras.callbacks.EarlyStopping(monitor="loss")
     said: list[str] = []
-    doctor = sf.callbacks.TrainingDoctor(say=said.append)
+    doctor = sf.callbacks.TrainingDoctor(say=said.append, callbacks=[other, stopper])
     classifier().fit(
         *faces(), callbacks=[doctor, other, stopper], validation_data=faces(), verbose=0
     )
@@ -329,8 +329,8 @@ def test_a_sampled_head_is_not_blamed_for_what_the_failed_step_stored():
 
 
 def test_chance_with_a_sampled_head_is_that_of_the_sample():
-    assert symptoms.class_count(sampled()) == 25
-    assert symptoms.class_count(classifier()) == CLASSES
+    assert diagnoses.class_count(sampled()) == 25
+    assert diagnoses.class_count(classifier()) == CLASSES
 
 
 def test_under_a_strategy(two_replicas):

@@ -168,10 +168,10 @@ def test_a_protocol_on_files_runs_inside_fit(tmp_path):
 
 
 def test_wrong_arguments(pairs):
-    with pytest.raises(ValueError, match=r"every must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match="`every` must be an integer >= 1"):
         callback(pairs, every=0)
     for name in ("f1", "tar_at_far_0.5", "tar_at_far_"):
-        with pytest.raises(ValueError, match="figures must be of accuracy"):
+        with pytest.raises(ValueError, match="`figures` must be of accuracy"):
             callback(pairs, figures=(name,))
-    with pytest.raises(ValueError, match="flip is chosen in the protocol"):
+    with pytest.raises(ValueError, match="`flip` must be set in the protocol"):
         sf.callbacks.Verification.from_protocol(lambda embedder: embedder, flip=False)

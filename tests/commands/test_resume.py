@@ -25,7 +25,8 @@ COMMAND = (
 CHILD = """
 import os, signal, sys
 import numpy as np
-from tf_sphereface.cli import _run, train
+from tf_sphereface.commands.train import main
+from tf_sphereface.training import run_callbacks
 
 die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 at, writing = int(sys.argv[1]), sys.argv[2] == "writing"
@@ -39,13 +40,13 @@ if at and writing:
         real(handle, **arrays)
     np.savez = savez
 elif at:
-    real_end = _run.Checkpoints.on_train_batch_end
+    real_end = run_callbacks.Checkpoints.on_train_batch_end
     def end(self, batch, logs=None):
         if self.step + 1 == at:
             die()
         real_end(self, batch, logs)
-    _run.Checkpoints.on_train_batch_end = end
-sys.exit(train.main(sys.argv[3:]))
+    run_callbacks.Checkpoints.on_train_batch_end = end
+sys.exit(main.main(sys.argv[3:]))
 """
 
 

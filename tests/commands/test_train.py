@@ -18,9 +18,10 @@ import pytest
 
 import tf_sphereface as sf
 from tf_sphereface.commands.train import main as command
-from tf_sphereface.commands.train import run_callbacks, run_folder
 from tf_sphereface.commands.train.main import main
+from tf_sphereface.commands.train.summary import show_summary
 from tf_sphereface.data import synthetic
+from tf_sphereface.training import recipes, run_callbacks
 from tf_sphereface.training.checkpoint import checkpoint_files
 
 SMALL = ["--preset", "quick", "--batch-size", "16", "--embedding-dim", "16"]
@@ -276,7 +277,7 @@ def test_a_dry_run_in_float16_shows_the_rates_of_the_optimizer_inside(faces, tmp
 
 
 def test_the_summary_shows_brackets_as_they_are(capsys):
-    run_folder.show_summary({"embedder": "runs/[bold]a[/]/x"})
+    show_summary({"embedder": "runs/[bold]a[/]/x"})
     assert "runs/[bold]a[/]/x" in capsys.readouterr().out
 
 
@@ -291,7 +292,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(faces, tmp_path, capsys):
     plan = json.loads(report.read_text())
     rows = {row["step"]: row for row in plan["schedule"]}
     assert list(rows) == [1, 20, 40, 49, 60, 69, 80]
-    recipe = dataclasses.replace(sf.recipes.quick(), epochs=40, batch_size=16)
+    recipe = dataclasses.replace(recipes.quick(), epochs=40, batch_size=16)
     annealing = sf.training.build_annealing(recipe, 80)
     for step, row in rows.items():
         assert row["lambda"] == pytest.approx(annealing(step))

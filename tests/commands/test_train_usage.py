@@ -13,19 +13,25 @@ TINY = ["--identities", "2", "--images", "8", "--batch-size", "16"]
     ("options", "message"),
     [
         (["--data", "nowhere", "--out", "x"], "nowhere"),
-        (["--data", "synthetic", "--out", "x", "--epochs", "0"], "epochs must be positive"),
-        (["--data", "synthetic", "--out", "x", "--dropout", "1"], "dropout must be below 1"),
+        (
+            ["--data", "synthetic", "--out", "x", "--epochs", "0"],
+            "must be an integer >= 1",
+        ),
+        (
+            ["--data", "synthetic", "--out", "x", "--dropout", "1"],
+            "must be a number in [0, 1)",
+        ),
         (
             ["--data", "synthetic", "--out", "x", "--annealing-reach", "0"],
-            "annealing_reach must be",
+            "`annealing_reach` must be in (0, 1]",
         ),
         (
             ["--data", "synthetic", "--out", "x", "--margin", "2.5"],
-            "margin of a-softmax must be one of 1, 2, 3, 4",
+            "must be one of 1, 2, 3, 4 (times the angle) for a-softmax",
         ),
         (
             ["--data", "synthetic", "--out", "x", "--loss", "normface", "--margin", "2"],
-            "normface has no margin",
+            "`margin` must be left out for normface",
         ),
         (
             ["--data", "synthetic", "--out", "x", "--identities", "2", "--images", "2"],

@@ -10,7 +10,8 @@ import pytest
 
 from tf_sphereface import training
 from tf_sphereface.callbacks import TrainingDoctor
-from tf_sphereface.commands.train import main, run_folder
+from tf_sphereface.commands.train import main
+from tf_sphereface.commands.train.arguments import read_options
 from tf_sphereface.training import recipes
 from tf_sphereface.utils import hardware
 
@@ -107,7 +108,7 @@ def test_a_resumed_run_keeps_its_precision(machine, tmp_path):
     """Begun where bfloat16 is fast and gone on with where it is not, or the other way round."""
     machine("avx512_bf16")
     names = ["--data", "synthetic", "--preset", "quick", "--out", str(tmp_path)]
-    begun = main.recipe_from(main.build_parser().parse_args(names))
+    begun = read_options(main.build_parser().parse_args(names)).recipe
     config = {"recipe": begun.to_dict()}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     machine("avx2")
@@ -116,5 +117,5 @@ def test_a_resumed_run_keeps_its_precision(machine, tmp_path):
         (["--resume"], "mixed_bfloat16"),
         (["--resume", "--precision", "float32"], "float32"),  # refused later: another recipe
     ):
-        arguments = main.build_parser().parse_args([*names, *more])
-        assert run_folder.as_begun(arguments, main.recipe_from(arguments)).policy == policy
+        options = read_options(main.build_parser().parse_args([*names, *more]))
+        assert options.recipe.policy == policy

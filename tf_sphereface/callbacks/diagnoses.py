@@ -1,4 +1,4 @@
-"""What ails a training run: each function returns a sentence, or None where all is well."""
+"""Diagnoses of a training run: each function returns a sentence, or None where all is well."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from tf_sphereface import angular
 from tf_sphereface.callbacks.nonfinite_layer import single
 from tf_sphereface.layers.angular_dense import AngularDense
-from tf_sphereface.schedules import LambdaAnnealing
+from tf_sphereface.schedules import ALMOST_ZERO, LambdaAnnealing
 from tf_sphereface.utils import hardware
+from tf_sphereface.utils.messages import and_more
 
 AT_CHANCE = 0.02  # of ln C
 FALLING = 0.01
@@ -31,7 +32,6 @@ ARRIVED = 0.9  # of the way from margin 1 to the one that is felt at lambda's mi
 LATE = {"reach": 0.9, "power": 4.0}  # the curve of the preset `short`
 LATE_OPTIONS = "--annealing fit --annealing-reach 0.9 --annealing-power 4"
 LATER = 1.1
-ALMOST_ZERO = 0.05  # where a curve of powers counts as at 0, as in `training`
 
 
 def at_chance(
@@ -154,11 +154,10 @@ def labels(counts: NDArray[Any], names: Sequence[str] | None) -> str | None:
     empty = np.flatnonzero(counts == 0)
     found = []
     if len(empty):
-        listed = ", ".join(name(int(i)) for i in empty[:5])
-        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        classes = and_more([name(int(i)) for i in empty], 5)
         verb = "has" if len(empty) == 1 else "have"
         found.append(
-            f"{len(empty)} of {len(counts)} classes {verb} no image ({listed}{more}): its centre "
+            f"{len(empty)} of {len(counts)} classes {verb} no image ({classes}): its centre "
             "only ever moves away from everything; leave it out"
         )
     filled = counts[counts > 0]
@@ -180,13 +179,13 @@ def precision(model: keras.Model) -> str | None:
     computed = {layer.compute_dtype for layer in model._flatten_layers(include_self=False)}
     if "bfloat16" in computed and not hardware.has_bfloat16():
         return (
-            "the network computes in bfloat16, for which this machine has no arithmetic: its "
+            "the network computes in bfloat16, for which this machine has no instructions: its "
             "convolutions take several times as long as in float32. Train in float32 (--precision "
             "float32, keras.mixed_precision.set_global_policy('float32'))."
         )
     if "float16" in computed and not hardware.gpu_capabilities():
         return (
-            "the network computes in float16, for which a processor has no arithmetic: a step "
+            "the network computes in float16, for which a processor has no instructions: a step "
             "takes several times as long as in float32. It is for GPUs; train in float32 here "
             "(--precision float32, keras.mixed_precision.set_global_policy('float32'))."
         )

@@ -1,4 +1,4 @@
-"""Where a step first went wrong: run the batch again, layer by layer."""
+"""The layer in which a step first went wrong: the batch is run again, layer by layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BatchOf = Callable[[int], tuple[Any, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Cause:
-    """Where the first value was not finite.
+    """The place of the first value that was not finite.
 
     Attributes:
         text: for a message.

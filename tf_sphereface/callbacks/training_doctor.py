@@ -1,11 +1,10 @@
-"""TrainingDoctor: says in a sentence what is wrong with a training run, and stops on NaN."""
+"""The callback that says in a sentence what is wrong with a run, and stops it on NaN."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,15 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface import losses
-from tf_sphereface.callbacks import diagnoses as symptoms
+from tf_sphereface.callbacks import diagnoses
 from tf_sphereface.callbacks.nonfinite_layer import BatchOf, find_cause, lost_centres, take_snapshot
+from tf_sphereface.utils.messages import and_more
 
 logger = logging.getLogger("tf_sphereface")
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What the doctor found.
+    """A finding of the doctor.
 
     Attributes:
         kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"lambda"`, `"labels"`,
@@ -44,25 +44,24 @@ class TrainingDoctor(keras.callbacks.Callback):
 
     - `at chance`: the loss is within 2 % of `ln(num_classes)` (the sample's size, with a sampled
       head), and falls by less than 1 % from one window to the next. A window is a twentieth of the
-      run, but 50 steps at least and 1,000 at most (200 where the length is not known); the first
-      two are not judged, so it can be said from the end of the fourth on;
+      run, from 50 to 1,000 steps (200 where the length is unknown). The first two windows are not
+      judged, so this is found at the end of the fourth at the earliest;
     - `underflow`: the loss is 87.3 = -ln(1.2e-38) or 16.1 = -ln(1e-7): the probabilities are 0;
     - `collapsed`: the probe's median norm is below 0.1, so the logits move the loss by 0.2 at most;
     - `exploded`: it is above 1000, so a tenth of cosine is a factor of e^100;
     - `lambda`: the schedule cannot reach its minimum in this run, or the run ended with a margin
       that is not felt (less than 5 % of the way from 1 to m);
     - `labels`: a class has no image, one holds half of all, or 100 times the median class;
-    - `precision`: the network computes in a type for which this machine has no arithmetic;
-    - `val_loss`: another callback of this `fit` watches it, though it changes with lambda;
+    - `precision`: the network computes in a type for which this machine has no instructions;
+    - `val_loss`: one of `callbacks` watches it, though it changes with lambda;
     - `diverged`: the loss is NaN or infinite. Step, files and layer are named, and `fit` stops.
 
-    It works in plain `fit`, with `FaceClassifier` and with stock models; what it is not given, it
-    does not check. The cost: before each step the weights are noted (no copy is made unless the
-    update writes to them, then one copy of the weights in memory), and after each window and each
-    epoch the probe goes through the network once. When it stops a run, the model holds the weights
-    from before the step that failed. A sampled head's store of all classes is not noted, as that
-    would cost a copy of it in each step: the centres that the failed step drew stay as it left
-    them, and the finding says how many are lost.
+    It works in plain `fit`, with `FaceClassifier` and with stock models. It checks only what its
+    arguments allow it to. The cost: it holds the weights from before each step, which takes one
+    copy of them in memory, and passes the probe through the network after each window and each
+    epoch. When it stops a run, the model holds the weights from before the step that failed. It
+    does not hold a sampled head's store of all classes, because that would copy the store in each
+    step: the centres that the failed step drew are lost, and the finding counts them.
 
     Args:
         label_counts: (num_classes,) training images of each class.
@@ -70,6 +69,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         probe: a few dozen images as the network takes them, (n, height, width, channels).
         batch_of: step (from 0) -> (images, labels) of its batch, to find the layer.
         files_of: step (from 0) -> the names of the batch's images.
+        callbacks: the others of this `fit`; Keras tells a callback nothing of them.
         first_step: updates that were done before this `fit`.
         total_steps: updates of the whole run; None: `epochs * steps` of this `fit`.
         say: called with each finding's text; the library's logger by default.
@@ -94,6 +94,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         probe: NDArray[np.float32] | None = None,
         batch_of: BatchOf | None = None,
         files_of: Callable[[int], Sequence[str]] | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
         first_step: int = 0,
         total_steps: int | None = None,
         say: Callable[[str], None] | None = None,
@@ -105,6 +106,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._probe = probe
         self._batch_of = batch_of
         self._files_of = files_of
+        self._callbacks = callbacks
         self._step = first_step
         self._total = total_steps
         self._say = say or logger.warning
@@ -119,7 +121,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         """The finding that stopped the run."""
         return next((found for found in self.findings if found.kind == "diverged"), None)
 
-    # What Keras calls ----------------------------------------------------------------------------
+    # Called by Keras ----------------------------------------------------------------------------
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Look at what is known before the first step."""
@@ -128,11 +130,11 @@ class TrainingDoctor(keras.callbacks.Callback):
             epochs, steps = params.get("epochs"), params.get("steps")
             self._total = epochs * steps if epochs and steps else None
         if self._label_counts is not None:
-            self._note("labels", symptoms.labels(self._label_counts, self._class_names))
-        self._note("precision", symptoms.precision(self.model))
-        self._note("val_loss", symptoms.val_loss(_neighbours(self)))
+            self._note("labels", diagnoses.labels(self._label_counts, self._class_names))
+        self._note("precision", diagnoses.precision(self.model))
+        self._note("val_loss", diagnoses.val_loss(self._callbacks))
         for loss in losses.scheduled_losses(self.model):
-            self._note("lambda", symptoms.unreachable(loss, self._updates()))
+            self._note("lambda", diagnoses.unreachable(loss, self._updates()))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begin to count the epoch's batches."""
@@ -165,16 +167,16 @@ class TrainingDoctor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the epoch's loss and at the probe."""
         if self.diverged is None:
-            self._note("underflow", symptoms.underflow(float((logs or {}).get("loss", 0.0))))
+            self._note("underflow", diagnoses.underflow(float((logs or {}).get("loss", 0.0))))
             self._look_at_norms()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Look at the margin that the run ended with."""
         self._snapshot = []
         for loss in losses.scheduled_losses(self.model):
-            self._note("lambda", symptoms.not_felt(loss, self._step))
+            self._note("lambda", diagnoses.not_felt(loss, self._step))
 
-    # What it does with it ------------------------------------------------------------------------
+    # Judgement ------------------------------------------------------------------------
 
     def _note(self, kind: str, text: str | None, **details: Any) -> None:
         if text is not None and all(found.kind != kind for found in self.findings):
@@ -191,25 +193,25 @@ class TrainingDoctor(keras.callbacks.Callback):
         """Return what to do about lambda, where one has come down."""
         done, updates = self._step // self._accumulation(), self._updates()
         scheduled = losses.scheduled_losses(self.model)
-        found = (symptoms.slower_lambda(loss, done, updates) for loss in scheduled)
+        found = (diagnoses.slower_lambda(loss, done, updates) for loss in scheduled)
         return next((text for text in found if text is not None), None)
 
     def _window_length(self) -> int:
         return 200 if self._total is None else min(1000, max(50, self._total // 20))
 
     def _look_at_loss(self, mean: float) -> None:
-        self._note("underflow", symptoms.underflow(mean))
+        self._note("underflow", diagnoses.underflow(mean))
         if len(self._means) >= 4:
-            classes = symptoms.class_count(self.model)
-            text = symptoms.at_chance(self._means[-2:], classes, self._step, self._advice())
+            classes = diagnoses.class_count(self.model)
+            text = diagnoses.at_chance(self._means[-2:], classes, self._step, self._advice())
             self._note("at chance", text)
 
     def _look_at_norms(self) -> None:
         if self._probe is None or {"collapsed", "exploded"} & {f.kind for f in self.findings}:
             return
-        embeddings = symptoms.embed(self.model, self._probe)
+        embeddings = diagnoses.embed(self.model, self._probe)
         if embeddings is not None:
-            kind, text = symptoms.norms(embeddings, self._step)
+            kind, text = diagnoses.norms(embeddings, self._step)
             self._note(kind, text)
 
     def _stop(self, mean: float) -> None:
@@ -222,31 +224,13 @@ class TrainingDoctor(keras.callbacks.Callback):
         text = f"the loss became {mean} at step {self._step}: {cause.text}."
         if files:
             shown = suspects or files
-            more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
             which = "the images concerned" if suspects else "the batch's images"
-            text += f" {which.capitalize()}: {', '.join(shown[:4])}{more}."
+            text += f" {which.capitalize()}: {and_more(shown, 4)}."
         text += (
-            f" Lower the learning rate{symptoms.or_else(self._advice())}; the model holds the "
+            f" Lower the learning rate{diagnoses.or_else(self._advice())}; the model holds the "
             "weights from before that step"
         )
         lost = lost_centres(self.model)
         text += f", but {lost} class centres that it drew are lost." if lost else "."
         self._note("diverged", text, layer=cause.layer, files=files, suspects=suspects)
         self.model.stop_training = True
-
-
-def _neighbours(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
-    """Return all callbacks of the running `fit`.
-
-    Keras tells a callback nothing of the others, so the list that is calling is looked up among
-    the callers.
-    """
-    frame = sys._getframe()
-    found: list[keras.callbacks.Callback] = []
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, keras.callbacks.CallbackList):
-            found = list(caller.callbacks)
-            break
-        frame = frame.f_back  # type: ignore[assignment]
-    return [other for other in found if other is not callback]

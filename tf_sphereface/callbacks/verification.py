@@ -1,4 +1,4 @@
-"""Callbacks for training with an angular margin."""
+"""Keras callback that verifies on held-out pairs while a network trains."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from tf_sphereface.backbones.extraction import as_backbone, in_float32
 from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, save_embedder
 from tf_sphereface.embedder.model_card import with_measured, write_card
+from tf_sphereface.utils.checks import check_integer, error
 
 logger = logging.getLogger("tf_sphereface")
 FIGURES = ("accuracy", "std_error", "auc", "eer", "genuine_angle", "impostor_angle")
@@ -44,10 +45,10 @@ class Verification(keras.callbacks.Callback):
         best_so_far: the accuracy that `best` has to beat, of a run that is resumed.
         embedder: from the model in training to the network to verify and keep; default: the
             backbone of a `FaceClassifier`, or the model without its `AngularDense`, in float32.
-        every: verify after each so many epochs, and after the last one. In between the logs hold
-            NaN, so that a CSV file has its columns from the first epoch on. A callback that ends
-            the run early (`EarlyStopping`) belongs before this one: from behind it, its last epoch
-            is verified too, for `best` and the history, but other logs are written by then.
+        every: verify after every so many epochs, and after the last one. In between the logs hold
+            NaN, so that a CSV file has its columns from the first epoch on. Put a callback that
+            ends the run early (`EarlyStopping`) before this one. If it comes after, the last epoch
+            is still verified, but the figures reach only `best` and the history.
         figures: which figures to log, as `verification_...`: `"accuracy"`, `"std_error"`,
             `"auc"`, `"eer"` (fractions), `"genuine_angle"`, `"impostor_angle"` (degrees), or a
             true accept rate such as `"tar_at_far_0.001"` (NaN where the pairs cannot state it).
@@ -89,15 +90,13 @@ class Verification(keras.callbacks.Callback):
         figures: Sequence[str] = ("accuracy", "std_error"),
     ) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every must be at least 1. Received: {every}")
         for name in figures:
             if name not in FIGURES and _far_of(name) is None:
-                raise ValueError(
-                    f"figures must be of {', '.join(FIGURES)}, tar_at_far_0.1, tar_at_far_0.01, "
-                    f"... tar_at_far_1e-06. Received: {name!r}"
+                known = (
+                    f"{', '.join(FIGURES)}, tar_at_far_0.1, tar_at_far_0.01, ... tar_at_far_1e-06"
                 )
-        self.every = every
+                raise error("figures", f"be of {known}", name)
+        self.every = check_integer("every", every, 1)
         self.figures = tuple(figures)
         self.images = np.asarray(images)
         self.pairs = [np.asarray(part) for part in (left, right, is_same, folds)]
@@ -119,7 +118,7 @@ class Verification(keras.callbacks.Callback):
         input_size: tuple[int, int] = (112, 96),
         **options: Any,
     ) -> Verification:
-        """Read the faces of a list of pairs into memory, once.
+        """Return a verification on files, whose faces are read into memory once.
 
         Args:
             images: a folder of identity folders.
@@ -147,7 +146,7 @@ class Verification(keras.callbacks.Callback):
 
     @classmethod
     def from_protocol(cls, protocol: Callable[[Embedder], Any], **options: Any) -> Verification:
-        """Run any protocol of `eval`: its headline is logged, and chooses the best.
+        """Return a verification by any protocol of `eval`, whose headline chooses the best.
 
         Args:
             protocol: from an `Embedder` to the protocol's result, such as
@@ -158,7 +157,7 @@ class Verification(keras.callbacks.Callback):
             ValueError: as the constructor.
         """
         if "flip" in options:
-            raise ValueError("flip is chosen in the protocol's own call. Received: flip=...")
+            raise error("flip", "be set in the protocol's own call", options["flip"])
         callback = cls(np.zeros((0, 1, 1, 3), np.uint8), [], [], [], [], **options)
         callback._protocol = protocol
         return callback

@@ -10,6 +10,7 @@ from tf_sphereface.data.augmentation import normalize
 from tf_sphereface.data.batches import batch_at, batch_positions
 from tf_sphereface.data.datasets import check_folder, face_dataset, load_folder
 from tf_sphereface.data.exclusions import Exclusions, leave_out, read_exclusions, write_exclusions
+from tf_sphereface.data.face_source import FaceSource, SyntheticFaces
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.options import steps_per_epoch
 from tf_sphereface.data.pack.format import is_pack
@@ -20,6 +21,7 @@ __all__ = [
     "TEMPLATES",
     "Exclusions",
     "FaceSet",
+    "FaceSource",
     "FolderIndex",
     "Match",
     "Overlap",
@@ -27,6 +29,7 @@ __all__ = [
     "PackCheck",
     "PackResult",
     "SkipReport",
+    "SyntheticFaces",
     "align",
     "batch_at",
     "batch_positions",

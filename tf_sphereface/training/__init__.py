@@ -1,4 +1,4 @@
-"""Recipes, and training by them."""
+"""Recipes, training by them, and runs in a folder that can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ from tf_sphereface.training.building import (
 from tf_sphereface.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from tf_sphereface.training.fitting import train, train_recipe
 from tf_sphereface.training.recipes import PRESETS, Recipe, preset
+from tf_sphereface.training.resumable import Run, run
+from tf_sphereface.training.run_callbacks import RunStopped, deferred_stop
+from tf_sphereface.training.run_folder import RunFolder
 
 __all__ = [
     "PRESETS",
     "Checkpoint",
     "Recipe",
+    "Run",
+    "RunFolder",
+    "RunStopped",
     "build_annealing",
     "build_backbone",
     "build_classifier",
+    "deferred_stop",
     "embedder_of",
     "preset",
     "read_checkpoint",
+    "run",
     "save_checkpoint",
     "train",
     "train_recipe",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 
 from tf_sphereface import backbones, losses, optimizers, schedules
 from tf_sphereface.classifier.face_classifier import FaceClassifier
+from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.schedules import ALMOST_ZERO
 from tf_sphereface.training import recipe_losses
 from tf_sphereface.training.recipes import Recipe
-
-ALMOST_ZERO = 0.05  # lambda where a curve of powers, which never reaches 0, counts as there
 
 
 def build_backbone(recipe: Recipe) -> keras.Model:
@@ -17,7 +20,7 @@ def build_backbone(recipe: Recipe) -> keras.Model:
 
     Example:
 
-    >>> from tf_sphereface.recipes import preset
+    >>> from tf_sphereface.training.recipes import preset
     >>> build_backbone(preset("quick")).output_shape
     (None, 512)
     """
@@ -113,14 +116,51 @@ def with_dropout(backbone: keras.Model, rate: float, seed: int) -> keras.Model:
     return keras.Model(backbone.input, x, name=backbone.name)
 
 
-def embedder_of(model: FaceClassifier, recipe: Recipe) -> keras.Model:
-    """Return the trained network as a float32 model of stock layers, without dropout."""
+def steps_of(recipe: Recipe, faces: int) -> int:
+    """Return the updates in an epoch of so many faces.
+
+    Raises:
+        ValueError: they do not fill one batch.
+    """
+    if faces < recipe.batch_size:
+        raise ValueError(
+            f"{faces} faces do not fill one batch of {recipe.batch_size}: take a smaller one "
+            "(--batch-size)"
+        )
+    return faces // recipe.batch_size
+
+
+def batches_of(recipe: Recipe, source: FaceSource) -> FaceSource:
+    """Return the faces with the batches of a recipe: its batch size, augmentation and seed.
+
+    Raises:
+        ValueError: the faces have another size than the recipe's input.
+    """
+    if tuple(source.image_size) != tuple(recipe.input_size):
+        raise ValueError(
+            f"Argument `source` must have faces of the recipe's input size {recipe.input_size}. "
+            f"Received: source.image_size={source.image_size}"
+        )
+    return source.with_batches(
+        batch_size=recipe.batch_size, augment=recipe.augment, seed=recipe.seed
+    )
+
+
+@contextlib.contextmanager
+def kept_policy() -> Iterator[None]:
+    """Restore Keras' global dtype policy on leaving."""
     policy = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy("float32")
     try:
-        network = build_backbone(recipe)
+        yield
     finally:
         keras.mixed_precision.set_global_policy(policy)
+
+
+def embedder_of(model: FaceClassifier, recipe: Recipe) -> keras.Model:
+    """Return the trained network as a float32 model of stock layers, without dropout."""
+    with kept_policy():
+        keras.mixed_precision.set_global_policy("float32")
+        network = build_backbone(recipe)
     trained = [
         w
         for v, w in zip(model.backbone.weights, model.backbone.get_weights(), strict=True)

@@ -1,4 +1,4 @@
-"""The state of a run on disk: whole or absent, and enough to go on exactly where it stopped."""
+"""Checkpoints: the state of a run on disk, whole or absent, from which it goes on exactly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DAMAGE = (  # what zipfile, zlib and NumPy raise where bits of an archive are w
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint file holds, read and found whole.
+    """The content of a checkpoint file, read and checked.
 
     Attributes:
         path: the file.
@@ -54,7 +54,8 @@ class Checkpoint:
     @property
     def metrics(self) -> list[NDArray[Any]]:
         """The sums of the epoch in progress, in the order of `model.metrics_variables`."""
-        return [self.arrays[f"metric/{i}"] for i in range(_count(self.arrays, "metric/"))]
+        count = sum(key.startswith("metric/") for key in self.arrays)
+        return [self.arrays[f"metric/{i}"] for i in range(count)]
 
     def restore(self, model: keras.Model) -> None:
         """Write weights, random states and optimizer into a model that was built in the same way.
@@ -133,29 +134,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(Path(path), info, arrays)
 
 
-def load_checkpoint(path: str | os.PathLike[str], model: keras.Model) -> dict[str, Any]:
-    """Read a checkpoint into a model that was built and compiled in the same way.
-
-    Args:
-        path: what `save_checkpoint` wrote.
-        model: receives weights, random states and optimizer; untouched when an error is raised.
-
-    Returns:
-        The `info` that was saved.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or belongs to another model; the message names it.
-    """
-    checkpoint = read_checkpoint(path)
-    checkpoint.restore(model)
-    return checkpoint.info
-
-
 def build_optimizer(model: keras.Model) -> None:
     """Create the variables of a compiled model's optimizer, where they are not yet there.
 
-    Keras' `LossScaleOptimizer` does not look: built twice, it has two loss scales.
+    Keras' `LossScaleOptimizer` built twice would have two loss scales.
     """
     if not model.optimizer.built:
         with model.distribute_strategy.scope():
@@ -178,8 +160,8 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 def checkpoint_files(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, the newest first; none where there is no folder."""
-    found = folder.iterdir() if folder.is_dir() else []
-    return sorted((path for path in found if _step_of(path) is not None), key=_order, reverse=True)
+    files = [path for path in folder.iterdir() if _step_of(path) >= 0] if folder.is_dir() else []
+    return sorted(files, key=_step_of, reverse=True)
 
 
 def read_newest(folder: Path, warn: Callable[[str], None] = logger.warning) -> Checkpoint | None:
@@ -217,8 +199,8 @@ def prune(folder: Path, keep: int, also: Iterable[int] = (), newest: int | None 
             an earlier one because they are damaged: they are not counted, and stay.
     """
     kept = {checkpoint_path(folder, step).name for step in also}
-    known = [p for p in checkpoint_files(folder) if newest is None or _order(p) <= newest]
-    for path in known[keep:]:
+    files = [p for p in checkpoint_files(folder) if newest is None or _step_of(p) <= newest]
+    for path in files[keep:]:
         if path.name not in kept:
             path.unlink(missing_ok=True)
 
@@ -248,14 +230,7 @@ def _digest(arrays: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _count(arrays: dict[str, Any], prefix: str) -> int:
-    return sum(key.startswith(prefix) for key in arrays)
-
-
-def _step_of(path: Path) -> int | None:
+def _step_of(path: Path) -> int:
+    """Return the step in a checkpoint's name; -1 for another file."""
     match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else None
-
-
-def _order(path: Path) -> int:
-    return _step_of(path) or 0
+    return int(match[1]) if match else -1

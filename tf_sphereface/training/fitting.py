@@ -1,7 +1,8 @@
-"""Build and run the training that a recipe describes."""
+"""Training: `fit` over an endless stream from any step on, and recipes on faces in memory."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,15 +10,15 @@ import keras
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface import data
 from tf_sphereface.classifier.face_classifier import FaceClassifier
-from tf_sphereface.training.building import build_classifier, embedder_of
+from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.training.building import batches_of, build_classifier, embedder_of, kept_policy
 from tf_sphereface.training.recipes import Recipe
 
 
 def train(
     model: FaceClassifier,
-    dataset_from: Callable[[int], Any],
+    source: FaceSource | Callable[[int], Any],
     *,
     epochs: int,
     steps_per_epoch: int,
@@ -33,8 +34,8 @@ def train(
 
     Args:
         model: compiled.
-        dataset_from: gives the stream from a step on (0 is the start of the run), so that a
-            resumed run sees the batches that it would have seen.
+        source: the faces, or a function that gives the stream of batches from a step on (0 is the
+            start of the run), so that a resumed run sees the batches that it would have seen.
         epochs: number of the last epoch.
         steps_per_epoch: updates in an epoch.
         initial_step: updates that were done before.
@@ -49,6 +50,12 @@ def train(
     Raises:
         ValueError: `metric_state` does not fit the model's metrics.
     """
+    if isinstance(source, FaceSource):
+        stream: Callable[[int], Any] = functools.partial(
+            source.stream, strategy=model.distribute_strategy
+        )
+    else:
+        stream = source
     epoch, offset = divmod(initial_step, steps_per_epoch)
     state = list(metric_state) if offset else []
     run = _WholeRun(list(callbacks), model, epochs, steps_per_epoch, offset, state)
@@ -59,7 +66,7 @@ def train(
         if first >= last or run.stopped:
             continue
         model.fit(
-            dataset_from(first * steps_per_epoch + (steps_per_epoch - steps)),
+            stream(first * steps_per_epoch + (steps_per_epoch - steps)),
             epochs=last,
             initial_epoch=first,
             steps_per_epoch=steps,
@@ -90,38 +97,21 @@ def train_recipe(
     Example:
 
     >>> import dataclasses
-    >>> from tf_sphereface.recipes import preset
+    >>> from tf_sphereface import data
+    >>> from tf_sphereface.training.recipes import preset
     >>> recipe = dataclasses.replace(preset("quick"), epochs=1, batch_size=4, embedding_dim=8)
     >>> network, history = train_recipe(recipe, data.synthetic.training_set(2, 2, size=(56, 48)))
     >>> network.output_shape, len(history["loss"])
     ((None, 8), 1)
     """
-    images, labels = faces
-    policy = keras.mixed_precision.global_policy()
-    steps = data.steps_per_epoch(len(labels), recipe.batch_size)
-
-    def dataset_from(step: int) -> Any:
-        return data.face_dataset(
-            (images, labels),
-            image_size=recipe.input_size,
-            batch_size=recipe.batch_size,
-            augment=recipe.augment,
-            seed=recipe.seed,
-            repeat=True,
-            start_step=step,
-        )
-
-    try:
-        model = build_classifier(recipe, int(labels.max()) + 1, steps)
+    source = batches_of(recipe, FaceSource(faces, image_size=recipe.input_size))
+    steps = source.steps_per_epoch
+    with kept_policy():
+        model = build_classifier(recipe, source.num_classes, steps)
+        stoppers = [*callbacks, keras.callbacks.TerminateOnNaN()]
         history = train(
-            model,
-            dataset_from,
-            epochs=recipe.epochs,
-            steps_per_epoch=steps,
-            callbacks=[*callbacks, keras.callbacks.TerminateOnNaN()],
+            model, source, epochs=recipe.epochs, steps_per_epoch=steps, callbacks=stoppers
         )
-    finally:
-        keras.mixed_precision.set_global_policy(policy)
     return embedder_of(model, recipe), history
 
 

@@ -11,6 +11,7 @@ import keras
 
 from tf_sphereface import losses
 from tf_sphereface.schedules import LambdaAnnealing
+from tf_sphereface.utils.checks import check_choice, check_number, error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,20 +120,16 @@ def resolve_margin(loss: str, margin: float | None) -> float | None:
     if margin is None:
         return choice.margin
     if choice.margin is None:
-        raise ValueError(f"{loss} has no margin: leave it out. Received: margin {margin}")
+        raise error("margin", f"be left out for {loss}, which has none", margin)
     if choice.margins is not None:
         if isinstance(margin, bool) or margin not in choice.margins:
             allowed = ", ".join(map(str, choice.margins))
-            raise ValueError(
-                f"margin of {loss} must be one of {allowed} ({choice.unit}). Received: {margin}"
-            )
+            raise error("margin", f"be one of {allowed} ({choice.unit}) for {loss}", margin)
         return int(margin)
     if isinstance(margin, bool) or not choice.low <= margin < choice.high:
         limit = "" if choice.high == math.inf else f" and below {choice.high:.4g}"
-        raise ValueError(
-            f"margin of {loss} must be at least {choice.low:g}{limit} ({choice.unit}). "
-            f"Received: {margin}"
-        )
+        limits = f"be at least {choice.low:g}{limit} ({choice.unit}) for {loss}"
+        raise error("margin", limits, margin)
     return float(margin)
 
 
@@ -151,13 +148,9 @@ def resolve_scale(loss: str, scale: float | None) -> float | None:
     if scale is None:
         return choice.scale
     if choice.scale is None:
-        raise ValueError(
-            f"{loss} has no scale (the length of the embedding takes its place): leave it out. "
-            f"Received: scale {scale}"
-        )
-    if isinstance(scale, bool) or not 0 < scale < math.inf:
-        raise ValueError(f"scale must be above 0. Received: {scale}")
-    return float(scale)
+        why = "the length of the embedding takes its place"
+        raise error("scale", f"be left out for {loss}: {why}", scale)
+    return check_number("scale", scale, 0, open_low=True)
 
 
 def resolve_clip_norm(loss: str, clip_norm: float | None) -> float:
@@ -173,19 +166,18 @@ def resolve_clip_norm(loss: str, clip_norm: float | None) -> float:
     """
     if clip_norm is None:
         return CHOICES[loss].clip_norm
-    if isinstance(clip_norm, bool) or not 0 <= clip_norm < math.inf:
-        raise ValueError(f"clip_norm must not be negative (0: no clipping). Received: {clip_norm}")
-    return float(clip_norm)
+    return check_number("clip_norm", clip_norm, 0)
 
 
 def check_gradient(loss: str, margin: float | None, gradient: str) -> None:
     """Raise ValueError where a recipe's gradient does not go with its loss."""
-    if gradient not in ("exact", "caffe"):
-        raise ValueError(f"gradient must be one of exact, caffe. Received: {gradient!r}")
-    if gradient == "caffe" and (loss != "a-softmax" or resolve_margin(loss, margin) == 1):
+    check_choice("gradient", gradient, ("exact", "caffe"))
+    used = resolve_margin(loss, margin)
+    if gradient == "caffe" and (loss != "a-softmax" or used == 1):
         raise ValueError(
-            "gradient caffe is the released layer's backward: it needs the loss a-softmax with "
-            f"margin 2, 3 or 4. Received: {loss}, margin {resolve_margin(loss, margin)}"
+            "Argument `gradient` must be 'exact' but for the loss a-softmax with margin 2, 3 or 4: "
+            "'caffe' is the released layer's backward. "
+            f"Received: gradient='caffe', loss={loss!r}, margin={used}"
         )
 
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tf_sphereface.data.options import Augment
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
 from tf_sphereface.training import recipe_losses
 from tf_sphereface.utils import hardware
+from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
 
 LOSSES = tuple(recipe_losses.CHOICES)
-BACKBONES = (
+Backbone = Literal[
     "sphereface4",
     "sphereface10",
     "sphereface20",
     "sphereface36",
     "sphereface64",
     "mobilefacenet",
-)
+]
+Annealing = Literal["paper", "fit"]
+BACKBONES: tuple[str, ...] = get_args(Backbone)
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
-ANNEALINGS = ("paper", "fit")
+ANNEALINGS: tuple[str, ...] = get_args(Annealing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +44,11 @@ class Recipe:
         annealing: `"paper"`, lambda by the released layer's constants, or `"fit"`, the same curve
             scaled to the run.
         lambda_minimum: where lambda stops, >= 0. With `"fit"` and 0, which the curve never reaches,
-            it is scaled to reach 0.05, where the margin that is felt is that of 0 within 4 %.
+            it is scaled to reach 0.05, where the effective margin is that of 0 within 4 %.
         annealing_reach: with `"fit"`, the share of the run after which the minimum is reached, in
             (0, 1].
         annealing_power: with `"fit"`, the exponent of the curve, > 0. 1 is the released layer's; a
-            larger one falls later, which is what a run of some hundred updates needs.
+            larger one falls later, as a run of some hundred updates needs.
         epochs: passes over the data, >= 1.
         batch_size: faces in a step, over all replicas.
         learning_rate: of the first phase.
@@ -54,21 +57,21 @@ class Recipe:
         weight_decay: coupled, gradient `weight_decay * w`.
         dropout: share of the embedding layer's inputs that are dropped in training, in [0, 1).
         augment: `"none"`, `"mirror"` or `"strong"` (mirror, shift, light).
-        precision: a Keras dtype policy, or `"auto"`: `mixed_bfloat16` where the GPUs or, without
-            any, the processor multiply in bfloat16, `float32` elsewhere; see `policy`.
+        precision: a Keras dtype policy, or `"auto"`: `mixed_bfloat16` where the GPUs multiply in
+            bfloat16 (without a GPU, the processor), `float32` elsewhere; see `policy`.
         seed: of initialisation, order and augmentation.
     """
 
-    backbone: str = "sphereface20"
+    backbone: Backbone = "sphereface20"
     embedding_dim: int = 512
     input_size: tuple[int, int] = (112, 96)
     loss: str = "a-softmax"
     margin: float | None = None
     scale: float | None = None
     clip_norm: float | None = None
-    gradient: str = "exact"
+    gradient: Literal["exact", "caffe"] = "exact"
     sample_rate: float = 1.0
-    annealing: str = "paper"
+    annealing: Annealing = "paper"
     lambda_minimum: float = 5.0
     annealing_reach: float = 0.4
     annealing_power: float = 1.0
@@ -85,36 +88,32 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        _one_of("backbone", self.backbone, BACKBONES)
-        _one_of("loss", self.loss, LOSSES)
+        check_choice("backbone", self.backbone, BACKBONES)
+        check_choice("loss", self.loss, LOSSES)
         recipe_losses.resolve_margin(self.loss, self.margin)
         recipe_losses.resolve_scale(self.loss, self.scale)
         recipe_losses.resolve_clip_norm(self.loss, self.clip_norm)
         recipe_losses.check_gradient(self.loss, self.margin, self.gradient)
         check_sample_rate(self.sample_rate)
-        _one_of("annealing", self.annealing, ANNEALINGS)
-        _one_of("augment", self.augment, ("none", "mirror", "strong"))
-        _one_of("precision", self.precision, PRECISIONS)
-        positive = ("embedding_dim", "epochs", "batch_size", "learning_rate", "annealing_power")
-        for name in positive:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive. Received: {getattr(self, name)!r}")
-        for name in ("weight_decay", "momentum", "dropout", "lambda_minimum"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative. Received: {getattr(self, name)!r}")
+        check_choice("annealing", self.annealing, ANNEALINGS)
+        check_choice("augment", self.augment, ("none", "mirror", "strong"))
+        check_choice("precision", self.precision, PRECISIONS)
+        for name in ("embedding_dim", "epochs", "batch_size"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("learning_rate", "annealing_power"):
+            check_number(name, getattr(self, name), 0, open_low=True)
+        for name in ("weight_decay", "momentum", "lambda_minimum"):
+            check_number(name, getattr(self, name), 0)
+        check_number("dropout", self.dropout, 0, 1)
         if not 0 < self.annealing_reach <= 1:
-            raise ValueError(
-                f"annealing_reach must be in (0, 1]. Received: {self.annealing_reach!r}"
-            )
-        if not self.dropout < 1:
-            raise ValueError(f"dropout must be below 1. Received: {self.dropout!r}")
+            raise error("annealing_reach", "be in (0, 1]", self.annealing_reach)
 
     @property
     def policy(self) -> str:
         """The Keras dtype policy that `precision` is on this machine.
 
-        A processor without bfloat16 arithmetic takes some twelve times as long for convolutions in
-        it as in float32 (*measured here*, docs/benchmarks.md), so `"auto"` is float32 there.
+        `"auto"` is float32 on a processor without bfloat16 instructions: its convolutions are some
+        twelve times slower in bfloat16 (*measured here*, docs/benchmarks.md).
 
         Example:
 
@@ -222,12 +221,4 @@ def preset(name: str) -> Recipe:
     >>> preset("small").backbone
     'sphereface4'
     """
-    _one_of("preset", name, tuple(PRESETS))
-    return PRESETS[name]()
-
-
-def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(
-            f"{name} must be one of {', '.join(map(str, allowed))}. Received: {value!r}"
-        )
+    return PRESETS[check_choice("preset", name, tuple(PRESETS))]()

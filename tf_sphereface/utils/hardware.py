@@ -1,4 +1,4 @@
-"""What the processor or the GPUs of this machine multiply fast."""
+"""Types that the processor or the GPUs of this machine multiply fast."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-# Linux' names for the instructions that multiply bfloat16. Without them TensorFlow computes such
-# convolutions by a path that is several times slower than float32's (docs/benchmarks.md).
+# Linux' names for the instructions that multiply bfloat16. Without them TensorFlow's convolutions
+# in bfloat16 are several times slower than in float32 (docs/benchmarks.md).
 BFLOAT16_FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
 BFLOAT16_CAPABILITY = (8, 0)  # of NVIDIA's GPUs: Ampere and later
 
@@ -16,8 +16,8 @@ BFLOAT16_CAPABILITY = (8, 0)  # of NVIDIA's GPUs: Ampere and later
 def has_bfloat16() -> bool:
     """Whether training in bfloat16 pays: all GPUs multiply it, or without GPUs the processor does.
 
-    What is not known to multiply it, such as a processor of another system than Linux, is taken
-    not to: float32 is never slow.
+    On other systems than Linux the processor's features are unknown: assume no bfloat16, since
+    float32 is never slow.
     """
     capabilities = gpu_capabilities()
     if capabilities:
@@ -26,7 +26,7 @@ def has_bfloat16() -> bool:
 
 
 def gpu_capabilities() -> list[tuple[int, ...]]:
-    """Return what NVIDIA calls the compute capability of each GPU; () where it is not told."""
+    """Return the compute capability of each NVIDIA GPU, such as (8, 0); () for an unknown one."""
     details = tf.config.experimental.get_device_details
     gpus = tf.config.list_physical_devices("GPU")
     return [tuple(details(gpu).get("compute_capability", ())) for gpu in gpus]
@@ -34,10 +34,10 @@ def gpu_capabilities() -> list[tuple[int, ...]]:
 
 @functools.cache
 def processor_features(listing: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Return what Linux says that the processor can do; nothing on other systems.
+    """Return the processor's features by Linux' names; nothing on other systems.
 
     Args:
-        listing: where it says so. All processors of a machine are taken to be alike.
+        listing: the file that lists them. All processors of a machine are assumed to be alike.
 
     Example:
 

@@ -1,12 +1,12 @@
-"""How the commands start TensorFlow: quietly, and with its fast path; import this before it.
+"""The commands' start of TensorFlow, quiet and with oneDNN; to be imported before TensorFlow.
 
-On processors without AVX-512's or AVX's instructions for networks TensorFlow leaves oneDNN off,
-with which a training step there is 1.1 to 1.7 times as fast (docs/benchmarks.md). The commands
-turn it on, unless whoever runs them has decided otherwise.
+On processors without the instructions for networks of AVX-512 or AVX, TensorFlow leaves oneDNN
+off, though a training step is 1.1 to 1.7 times as fast with it (docs/benchmarks.md). The commands
+turn it on unless the environment sets it.
 
 TensorFlow writes half a dozen lines to standard error whenever it starts, about oneDNN, the
-processor, and GPUs that are not there, some of them before any of its own settings count. Someone
-who runs a command wants its progress and its errors. In a Python program nothing is changed.
+processor and absent GPUs, some of them before any of its own settings take effect. A command
+shows its progress and its errors alone. In a Python program nothing is changed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-VARIABLE = "TF_CPP_MIN_LOG_LEVEL"  # whoever sets it sees what they asked for
+VARIABLE = "TF_CPP_MIN_LOG_LEVEL"  # where the user has set it, nothing is held back
 GREETINGS = (
     b"All log messages before absl::InitializeLog() is called",
     b"oneDNN custom operations are on",
     b"This TensorFlow binary is optimized to use",
     b"To enable the following instructions",
 )
-is_quiet = False  # whether this process' TensorFlow was started so
+is_quiet = False  # whether TensorFlow was started quietly in this process
 WITHOUT_A_GPU = (b"Could not find cuda drivers", b"failed call to cuInit")
 
 
@@ -68,7 +68,7 @@ def without_lines(unwanted: Sequence[bytes]) -> Iterator[None]:
 def start_tensorflow() -> None:
     """Import TensorFlow and look for devices, without its greetings."""
     has_gpu = Path("/dev/nvidiactl").exists()
-    # Warnings tell why a GPU cannot be used. On a CPU they are about costs that nobody can change.
+    # Warnings say why a GPU cannot be used. On a CPU they are about costs that cannot be changed.
     os.environ[VARIABLE] = "1" if has_gpu else "2"
     with without_lines(GREETINGS if has_gpu else GREETINGS + WITHOUT_A_GPU):
         tensorflow = importlib.import_module("tensorflow")

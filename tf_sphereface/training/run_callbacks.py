@@ -1,13 +1,14 @@
-"""What `tf_sphereface-train` does while `fit` runs: show it, log it, keep its state."""
+"""Callbacks of a run that can be resumed: its log and its checkpoints; and stopping it cleanly."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,53 +17,46 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_sphereface.commands.console import error_console
 from tf_sphereface.training.checkpoint import checkpoint_path, prune, save_checkpoint
 from tf_sphereface.training.fitting import is_chief
 from tf_sphereface.utils.files import atomic_path
 
+logger = logging.getLogger("tf_sphereface")
 CHECKPOINT_STEPS = 500
 CHECKPOINT_SECONDS = 120.0
 BEST = "verification_accuracy"
 
 
-def warn(text: str) -> None:
-    """Print a line that may hold brackets, which are no markup."""
-    error_console.print("[bold yellow]warning:[/]", end=" ")
-    error_console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-class ShowProgress(keras.callbacks.Callback):
-    """A progress bar over the whole run, and a line for each epoch."""
-
-    def __init__(self, bar: Any, total: int, done: int) -> None:
-        super().__init__()
-        self.bar = bar
-        self.task = bar.add_task("training", total=total, completed=done)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Move the bar."""
-        self.bar.update(self.task, advance=1)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Print the epoch's figures."""
-        figures = "  ".join(f"{key} {float(value):.4g}" for key, value in (logs or {}).items())
-        self.bar.console.print(f"epoch {epoch + 1:3d}  {figures}", highlight=False)
+class RunStopped(KeyboardInterrupt):
+    """A run ended because it was asked to; the text says which state is kept."""
 
 
 class RunLog(keras.callbacks.Callback):
-    """Write log.csv after each epoch, atomically; a full disk costs a warning.
+    """Write a CSV file after each epoch, atomically; a full disk costs a warning.
+
+    Args:
+        path: of the file.
+        rows: of the epochs before.
+        seconds: that these took.
+        warn: called with the warning.
 
     Attributes:
         rows: a dict an epoch.
         diverged: whether the last epoch's loss is not finite.
     """
 
-    def __init__(self, path: Path, rows: list[dict[str, Any]], seconds: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        rows: Sequence[dict[str, Any]] = (),
+        seconds: float = 0.0,
+        warn: Callable[[str], None] = logger.warning,
+    ) -> None:
         super().__init__()
         self.path = path
         self.rows = list(rows)
         self.diverged = False
+        self.warn = warn
         self._before = seconds
         self._begun = time.monotonic()
 
@@ -87,7 +81,7 @@ class RunLog(keras.callbacks.Callback):
                 writer.writeheader()
                 writer.writerows(self.rows)
         except OSError as error:
-            warn(f"{self.path} could not be written: {error}")
+            self.warn(f"{self.path} could not be written: {error}")
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -105,7 +99,7 @@ class Checkpoints(keras.callbacks.Callback):
         keep: how many of the newest are kept. The one after the epoch of the best verification
             accuracy is kept beside them.
         facts: goes into each checkpoint's info.
-        stop: when it answers True, the state is kept and `KeyboardInterrupt` is raised.
+        stop: when it answers True, the state is kept and `RunStopped` is raised.
     """
 
     def __init__(
@@ -179,7 +173,9 @@ class Checkpoints(keras.callbacks.Callback):
             save_checkpoint(checkpoint_path(self.folder, self.step), self.model, info, write=chief)
         except (OSError, ValueError) as error:
             kept = "none so far" if self.saved is None else f"of step {self.saved}"
-            warn(f"no checkpoint at step {self.step}: {error}; the last good one is {kept}")
+            self.log.warn(
+                f"no checkpoint at step {self.step}: {error}; the last good one is {kept}"
+            )
             return
         self.saved = self.step
         if chief:
@@ -193,18 +189,17 @@ class Checkpoints(keras.callbacks.Callback):
             where = "no state could be kept"
             if self.saved is not None:
                 where = f"the state of step {self.saved} is kept"
-            error_console.print(
-                f"stopped after step {self.step}; {where}: the same command with --resume goes on",
-                highlight=False,
-            )
-            raise KeyboardInterrupt
+            raise RunStopped(f"stopped after step {self.step}; {where}")
 
 
 @contextlib.contextmanager
-def deferred_stop() -> Iterator[Callable[[], bool]]:
+def deferred_stop(say: Callable[[str], None] = logger.warning) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C, or SIGTERM, into a flag that is read between two steps.
 
     The second one interrupts at once. Outside the main thread nothing is changed.
+
+    Args:
+        say: called when the first one comes.
 
     Yields:
         A function that tells whether the process was asked to stop.
@@ -216,7 +211,7 @@ def deferred_stop() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        error_console.print("finishing the step; once more to stop at once", highlight=False)
+        say("finishing the step; once more to stop at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -1,0 +1,85 @@
+"""The results of a training run: the embedder's metadata, and the summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from rich.markup import escape
+from rich.table import Table
+
+from tf_sphereface import embedder, training
+from tf_sphereface.commands.console import console
+from tf_sphereface.embedder import model_card
+from tf_sphereface.training import recipe_losses
+from tf_sphereface.training.run_callbacks import BEST
+
+
+def metadata_of(
+    run: training.Run, license: str | None, *, finished: bool = False
+) -> embedder.EmbedderMetadata:
+    """Return what the embedder says of itself; at the end, the last epoch's figures too."""
+    recipe = run.recipe
+    metadata = embedder.EmbedderMetadata(
+        input_size=recipe.input_size,
+        embedding_dim=recipe.embedding_dim,
+        channel_order=run.source.channel_order,
+        template="112x112" if recipe.input_size[0] == recipe.input_size[1] else "112x96",
+        flip="concat",
+        architecture=recipe.backbone,
+        loss=recipe.loss,
+        margin=recipe_losses.resolve_margin(recipe.loss, recipe.margin),
+        training_data=run.source.describe(),
+        extra={
+            "recipe": recipe.to_dict(),
+            "loss": recipe_losses.describe(run.model.loss, recipe.gradient),
+            model_card.NETWORK: model_card.network_facts(run.model.backbone),
+            model_card.LICENSE: license or model_card.UNKNOWN,
+        },
+    )
+    if not finished or not run.log.rows:
+        return metadata
+    row = {key: value for key, value in run.log.rows[-1].items() if key != "seconds"}
+    return model_card.with_measured(metadata, {"last epoch of training": row})
+
+
+def summarise(run: training.Run) -> dict[str, Any]:
+    """Return what the run did, for the table and for summary.json."""
+    recipe, rows = run.recipe, run.log.rows
+    summary = {
+        "loss": recipe.loss,
+        "margin": recipe_losses.resolve_margin(recipe.loss, recipe.margin),
+        "scale": recipe_losses.resolve_scale(recipe.loss, recipe.scale),
+        "loss in words": recipe_losses.describe(run.model.loss, recipe.gradient),
+        "backbone": recipe.backbone,
+        "people": run.source.num_classes,
+        "faces": len(run.source),
+        "skipped": run.source.report.count,
+        "epochs": recipe.epochs,
+        "updates": int(keras.ops.convert_to_numpy(run.model.optimizer.iterations)),
+        "final": rows[-1] if rows else {},
+        "embedder": str(run.folder.embedder),
+    }
+    scored = [row for row in rows if BEST in row]
+    if scored:
+        best = max(scored, key=lambda row: float(row[BEST]))
+        summary["best"] = {"epoch": best["epoch"], BEST: best[BEST], "file": str(run.folder.best)}
+    return summary
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """Print the summary as a table."""
+    table = Table(title="run", show_header=False)
+    for key, value in summary.items():
+        if key == "final":
+            figures = dict(value)
+            seconds = figures.pop("seconds", None)
+            for name, figure in figures.items():
+                table.add_row(f"last epoch: {name}", f"{figure:.5g}")
+            if seconds is not None:
+                table.add_row("time", f"{seconds / 60:.1f} minutes")
+        elif key == "best":
+            table.add_row("best epoch", f"{value['epoch']}: {BEST} {value[BEST]:.4f}")
+        elif value is not None:
+            table.add_row(key, escape(str(value)))  # a path may hold brackets
+    console.print(table)

@@ -1,0 +1,84 @@
+"""The callbacks of `tf_sphereface-train`: progress, the doctor, verification."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tf_sphereface import callbacks, data, training
+from tf_sphereface.commands.console import CommandError, error_console
+from tf_sphereface.commands.train.arguments import VerificationOptions
+from tf_sphereface.utils.optional import require
+
+
+def note(text: str) -> None:
+    """Print a line that may hold brackets, which are no markup."""
+    error_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning."""
+    error_console.print("[bold yellow]warning:[/]", end=" ")
+    note(text)
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """A progress bar over the whole run, and a line for each epoch."""
+
+    def __init__(self, bar: Any, total: int, done: int) -> None:
+        super().__init__()
+        self.bar = bar
+        self.task = bar.add_task("training", total=total, completed=done)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, advance=1)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Print the epoch's figures."""
+        figures = "  ".join(f"{key} {float(value):.4g}" for key, value in (logs or {}).items())
+        self.bar.console.print(f"epoch {epoch + 1:3d}  {figures}", highlight=False)
+
+
+def verification(
+    wanted: VerificationOptions, run: training.Run, **options: Any
+) -> callbacks.Verification | None:
+    """Return the verification that was asked for, or None; `options` are the callback's."""
+    if wanted.images is None and not wanted.people:
+        return None
+    require("sklearn.metrics", extra="eval")
+    size = run.recipe.input_size
+    if wanted.images is not None:
+        return callbacks.Verification.from_files(
+            wanted.images, wanted.pairs, wanted.landmarks, input_size=size, **options
+        )
+    folds = min(10, wanted.people // 2)
+    if folds < 2:
+        raise CommandError(f"--verify-people must be at least 4. Received: {wanted.people}")
+    held_out = data.synthetic.verification_set(
+        wanted.people,
+        pairs_per_fold=40,
+        folds=folds,
+        seed=run.recipe.seed,
+        first_identity=run.source.num_classes,
+        size=size,
+    )
+    return callbacks.Verification(
+        held_out.images, held_out.left, held_out.right, held_out.is_same, held_out.folds, **options
+    )
+
+
+def doctor(run: training.Run, *others: keras.callbacks.Callback) -> callbacks.TrainingDoctor:
+    """Return a doctor that knows the labels, the batches, their files and the other callbacks."""
+    return callbacks.TrainingDoctor(
+        label_counts=run.source.counts(),
+        class_names=run.source.names,
+        probe=run.source.batch_at(0, augment="none")[0][:32],
+        batch_of=run.source.batch_at,
+        files_of=run.source.files_at,
+        callbacks=others,
+        first_step=run.step,
+        total_steps=run.total_steps,
+        say=warn,
+    )

@@ -1,0 +1,298 @@
+"""A source of training faces with its options: the endless stream of batches, and their names."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tf_sphereface.data import synthetic
+from tf_sphereface.data.batches import batch_at, batch_positions
+from tf_sphereface.data.datasets import check_folder, face_dataset, load_folder
+from tf_sphereface.data.exclusions import Exclusions, leave_out
+from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.pack.format import is_pack
+from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.data.sources import Size
+from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.utils.messages import ProgressCallback
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticFaces:
+    """Rendered faces to train on, as `synthetic.training_set` makes them.
+
+    Attributes:
+        identities: number of people.
+        images: of each.
+        seed: of the rendering.
+    """
+
+    identities: int = 300
+    images: int = 40
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Faces:
+    """The faces of a source, listed or read."""
+
+    pixels: Any  # what `face_dataset` takes; None where they are only listed
+    labels: NDArray[np.int32]
+    num_classes: int
+    index: FolderIndex | Pack | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class FaceSource:
+    """Training faces and how batches are made of them.
+
+    Making one opens nothing. The faces are read, rendered or checked by `load`, or by the first
+    call that needs them; damaged files are left out then, and noted in `report`.
+
+    Args:
+        source: a folder of identity folders, a packed folder (see `open_pack`), arrays
+            `(images, labels)` as `face_dataset` takes them, or `SyntheticFaces`.
+        image_size: (height, width) in pixels.
+        batch_size: of a step, over all replicas.
+        augment: `"none"`, `"mirror"` or `"strong"`, as in `face_dataset`.
+        seed: of order and augmentation.
+        channel_order: `"rgb"` or `"bgr"`.
+        cache: of a folder; `"memory"` decodes it once, `"none"` in each epoch.
+        strict: raise at a damaged file rather than leave it out.
+        resize: average images of another size down to `image_size`.
+        exclude: people and images of a folder, packed or not, to leave out.
+        report: where damaged files are noted.
+
+    Example:
+
+    >>> source = FaceSource(SyntheticFaces(4, 8), image_size=(56, 48), batch_size=16)
+    >>> source.describe(), source.steps_per_epoch
+    ('synthetic: 32 faces of 4 people', 2)
+    >>> images, labels = next(iter(source.stream(step=5)))
+    >>> bool(np.all(images == source.batch_at(5)[0]))
+    True
+    """
+
+    source: str | os.PathLike[str] | tuple[np.ndarray, np.ndarray] | SyntheticFaces
+    _: dataclasses.KW_ONLY
+    image_size: Size = (112, 96)
+    batch_size: int = 128
+    augment: Literal["none", "mirror", "strong"] = "mirror"
+    seed: int = 0
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    cache: Literal["memory", "none"] = "memory"
+    strict: bool = False
+    resize: bool = False
+    exclude: Exclusions | None = None
+    report: SkipReport = dataclasses.field(default_factory=SkipReport)
+
+    def __post_init__(self) -> None:
+        """Refuse a choice or a list that would have no effect; begin with nothing read."""
+        check_choice("cache", self.cache, ("memory", "none"))
+        if self.exclude is not None and isinstance(self.source, tuple | SyntheticFaces):
+            raise ValueError(
+                "Argument `exclude` must be None but for a folder, packed or not. "
+                f"Received: exclude={self.exclude}"
+            )
+        self._loaded: _Faces | None = None
+
+    def load(
+        self,
+        *,
+        progress: ProgressCallback | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> FaceSource:
+        """Read, render or check the faces now; a second call does nothing.
+
+        Args:
+            progress: called with (done, total) images.
+            say: called with what `exclude` has left out.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: as `face_dataset`.
+        """
+        if self._loaded is None:
+            self._loaded = self._find(progress=progress, say=say)
+        return self
+
+    def count(self, *, say: Callable[[str], None] | None = None) -> tuple[int, int]:
+        """Return the numbers of faces and people as listed, without opening an image.
+
+        Args:
+            say: as in `load`.
+        """
+        faces = self._loaded or self._find(read=False, say=say)
+        return len(faces.labels), faces.num_classes
+
+    def with_batches(
+        self, *, batch_size: int, augment: Literal["none", "mirror", "strong"], seed: int
+    ) -> FaceSource:
+        """Return a source of the same faces, read once for both, with other batches."""
+        other = copy.copy(self.load())
+        other.batch_size, other.augment, other.seed = batch_size, augment, seed
+        return other
+
+    # What is known of the faces ------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Return the number of faces."""
+        return len(self._faces.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of people."""
+        return self._faces.num_classes
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """The people's folder names; None for arrays and synthetic faces."""
+        index = self._faces.index
+        return None if index is None else index.names
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in an epoch; the faces that fill none are dropped."""
+        return len(self) // self.batch_size
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many faces each person has, (num_classes,)."""
+        return np.bincount(self._faces.labels, minlength=self.num_classes)
+
+    def describe(self) -> str:
+        """Say what the faces are, in a line."""
+        text = f"{Path(self._title).name}: {len(self)} faces of {self.num_classes} people"
+        if self.exclude is None:
+            return text
+        return f"{text}, without {self.exclude} of an exclusion list"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what decides which faces a run sees, ready for JSON; nothing is read for it."""
+        faces: dict[str, Any] = {"channel_order": self.channel_order, "resize": self.resize}
+        if isinstance(self.source, SyntheticFaces):
+            faces |= {"identities": self.source.identities, "images": self.source.images}
+        faces["exclude"] = None if self.exclude is None else self.exclude.to_dict()
+        return {"data": self._title, "faces": faces}
+
+    def names_of(self, positions: NDArray[np.int64]) -> list[str]:
+        """Name faces: their files, or the records of a packed folder."""
+        index = self._faces.index
+        if isinstance(index, Pack):
+            rows = positions if index.rows is None else index.rows[positions]
+            named = dict(zip(np.sort(rows).tolist(), index.describe(np.sort(rows)), strict=True))
+            return [f"{file}, {record}" for file, record in (named[int(row)] for row in rows)]
+        if index is not None:
+            return [str(index.paths[position]) for position in positions]
+        person = "synthetic person" if isinstance(self.source, SyntheticFaces) else "person"
+        return [f"{person} {self._faces.labels[i]}, image {i}" for i in positions]
+
+    # Batches -------------------------------------------------------------------------------------
+
+    def stream(self, step: int = 0, strategy: tf.distribute.Strategy | None = None) -> Any:
+        """Return the endless stream of batches from a step on, as `face_dataset` makes them.
+
+        Args:
+            step: index of the first batch, from 0, over all epochs.
+            strategy: of several worker processes, each gets its part of each batch.
+
+        Returns:
+            A `tf.data.Dataset`, or the strategy's distributed dataset.
+        """
+        make = functools.partial(
+            face_dataset,
+            self._faces.pixels,
+            **self._batch_options(),
+            cache="none",  # what is to be kept in memory is an array by now
+            repeat=True,
+            start_step=step,
+            report=self.report,
+        )
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return make()
+        return strategy.distribute_datasets_from_function(
+            lambda context: make(input_context=context)
+        )
+
+    def batch_at(
+        self, step: int, *, augment: str | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Make one batch of the stream again, with its own augmentation or another one."""
+        options = self._batch_options()
+        return batch_at(self._faces.pixels, step, **{**options, "augment": augment or self.augment})
+
+    def files_at(self, step: int) -> list[str]:
+        """Name the faces of one batch of the stream."""
+        return self.names_of(batch_positions(len(self), self.batch_size, step, seed=self.seed))
+
+    def _batch_options(self) -> dict[str, Any]:
+        names = ("image_size", "batch_size", "channel_order", "augment", "seed", "resize")
+        return {name: getattr(self, name) for name in names}
+
+    # Reading -------------------------------------------------------------------------------------
+
+    @property
+    def _faces(self) -> _Faces:
+        """The faces, read."""
+        if self._loaded is None:
+            self._loaded = self._find()
+        return self._loaded
+
+    @property
+    def _title(self) -> str:
+        if isinstance(self.source, SyntheticFaces):
+            return "synthetic"
+        return "arrays" if isinstance(self.source, tuple) else os.fspath(self.source)
+
+    def _find(
+        self,
+        *,
+        read: bool = True,
+        progress: ProgressCallback | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> _Faces:
+        """Render or read the faces, or list them alone."""
+        source = self.source
+        if isinstance(source, SyntheticFaces):
+            people, each = source.identities, source.images
+            if not read:
+                return _Faces(None, np.repeat(np.arange(people), each), people)
+            faces = synthetic.training_set(people, each, seed=source.seed, size=self.image_size)
+            return _Faces(faces, faces[1], people)
+        if isinstance(source, tuple):
+            labels = np.asarray(source[1])
+            return _Faces(source, labels, int(labels.max(initial=-1)) + 1)
+        options: dict[str, Any] = {"report": self.report, "progress": progress}
+        if is_pack(source):
+            skip = read and not self.strict
+            pack = open_pack(source, errors="skip" if skip else "raise", **options)
+            pack = self._without_excluded(pack, say)
+            return _Faces(pack, pack.labels, len(pack.names), pack)
+        index = self._without_excluded(scan_folder(source), say)
+        pixels: Any = None
+        options |= {"image_size": self.image_size, "strict": self.strict, "resize": self.resize}
+        if read and self.cache == "memory":
+            images, labels, index = load_folder(index, **options)
+            pixels = (images, labels)
+        elif read:
+            index = pixels = check_folder(index, **options)
+        return _Faces(pixels, index.labels, len(index.names), index)
+
+    def _without_excluded(self, index: Any, say: Callable[[str], None] | None) -> Any:
+        if self.exclude is None:
+            return index
+        rest = leave_out(index, self.exclude)
+        if say is not None:
+            say(
+                f"{self.exclude}, {len(index) - len(rest):,} faces in all of {len(index):,}; "
+                f"{index.num_classes - rest.num_classes:,} of {index.num_classes:,} people are gone"
+            )
+        return rest

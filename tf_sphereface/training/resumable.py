@@ -1,0 +1,200 @@
+"""A training run in a folder that can be stopped at any step and resumed to the bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_sphereface import embedder
+from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.training.building import (
+    batches_of,
+    build_classifier,
+    embedder_of,
+    kept_policy,
+    steps_of,
+)
+from tf_sphereface.training.checkpoint import Checkpoint
+from tf_sphereface.training.fitting import is_chief, train
+from tf_sphereface.training.recipes import Recipe
+from tf_sphereface.training.run_callbacks import Checkpoints, RunLog, deferred_stop, logger
+from tf_sphereface.training.run_folder import RunFolder, config_of
+from tf_sphereface.utils.files import write_json
+
+
+class Run:
+    """A run with its model, at its first step or at the one that it goes on from.
+
+    Args:
+        recipe: how to train. Its batch size, augmentation and seed are taken in place of the
+            source's; its policy becomes Keras' global dtype policy.
+        source: the faces, of the recipe's input size.
+        folder: where log and checkpoints are written.
+        state: the checkpoint to go on from; None to begin.
+        strategy: of distribution; the current one by default.
+        jit: as `jit_compile` of `FaceClassifier.compile`.
+        warn: called with what went wrong and costs no more than a file.
+
+    Attributes:
+        recipe: as given.
+        source: with the recipe's batches.
+        folder: as given.
+        model: compiled, its state restored.
+        step: number of updates that were done before.
+        log: a `RunLog`; its `rows` hold the figures of each epoch.
+
+    Raises:
+        ValueError: the faces fill no batch, have another size, or are not those of `state`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: FaceSource,
+        folder: RunFolder,
+        *,
+        state: Checkpoint | None = None,
+        strategy: tf.distribute.Strategy | None = None,
+        jit: bool | str = "auto",
+        warn: Callable[[str], None] = logger.warning,
+    ) -> None:
+        self.recipe = recipe
+        self.source = batches_of(recipe, source)
+        self.folder = folder
+        steps = steps_of(recipe, len(self.source))
+        facts = self._facts()
+        if state is not None:
+            changed = [key for key in facts if state.info.get(key) != facts[key]]
+            if changed:
+                lines = ", ".join(f"{state.info.get(k)} {k}, now {facts[k]}" for k in changed)
+                raise ValueError(f"a run cannot go on with other data: the run had {lines}")
+        with (strategy or tf.distribute.get_strategy()).scope():
+            self.model = build_classifier(recipe, self.source.num_classes, steps, jit=jit)
+        self.step, rows, seconds = 0, [], 0.0
+        self._metrics: Sequence[np.ndarray] = ()
+        if state is not None:
+            state.restore(self.model)
+            self.step, rows, seconds = (state.info[k] for k in ("step", "history", "seconds"))
+            self._metrics = state.metrics
+        self.log = RunLog(folder.log, rows, seconds, warn)
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole run."""
+        return self.recipe.epochs * self.source.steps_per_epoch
+
+    def fit(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        checkpoint_every: int | None = None,
+        keep: int = 3,
+    ) -> None:
+        """Train to the end, writing configuration, log and checkpoints.
+
+        Args:
+            callbacks: as in `fit`; log and checkpoints come after them.
+            stop: asked after each step; where it answers True, the state is kept and the run ends.
+            checkpoint_every: updates between two checkpoints inside an epoch; None: 500, or two
+                minutes where that comes first.
+            keep: how many of the newest checkpoints are kept, beside the one after the epoch of the
+                best verification accuracy.
+
+        Raises:
+            RunStopped: `stop` has answered True.
+        """
+        if is_chief(self.model):  # from here on, the folder holds a run
+            write_json(self.folder.config, config_of(self.recipe, self.source))
+            write_json(self.folder.environment, embedder.library_versions())
+            self.folder.diverged.unlink(missing_ok=True)  # of an earlier try
+        checkpoints = Checkpoints(
+            self.folder.checkpoints,
+            self.log,
+            step=self.step,
+            steps_per_epoch=self.source.steps_per_epoch,
+            every=checkpoint_every,
+            keep=keep,
+            facts=self._facts(),
+            stop=stop,
+        )
+        train(
+            self.model,
+            self.source,
+            epochs=self.recipe.epochs,
+            steps_per_epoch=self.source.steps_per_epoch,
+            initial_step=self.step,
+            metric_state=self._metrics,
+            callbacks=[*callbacks, self.log, checkpoints],
+        )
+
+    def network(self) -> keras.Model:
+        """Return the trained network as a float32 model of stock layers."""
+        return embedder_of(self.model, self.recipe)
+
+    def _facts(self) -> dict[str, int]:
+        """Return what must not change between a stop and its resume: it orders the batches."""
+        return {"people": self.source.num_classes, "faces": len(self.source)}
+
+
+def run(
+    recipe: Recipe,
+    source: FaceSource,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    strategy: tf.distribute.Strategy | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = 3,
+) -> Run:
+    """Train a recipe in a run folder, from the start or from its newest checkpoint.
+
+    Killed at any step and called again with `resume=True`, it ends as if it had not been
+    interrupted; on one CPU device, to the bit. Ctrl-C and SIGTERM finish the step and keep the
+    state. Log, checkpoints and configuration are those of `tf_sphereface-train`.
+
+    Args:
+        recipe: how to train.
+        source: the faces, of the recipe's input size.
+        out: the run folder.
+        resume: go on where the run in `out` stopped; where there is none, begin.
+        callbacks: as in `fit`.
+        strategy: as in `Run`.
+        checkpoint_every: as in `Run.fit`.
+        keep: as in `Run.fit`.
+
+    Returns:
+        The finished run: its `model`, the rows of its `log`, and `network()`.
+
+    Raises:
+        ValueError: as `RunFolder.check` and `Run`; or the loss became NaN or infinite.
+        RunStopped: the process was asked to stop; a `KeyboardInterrupt`.
+
+    Example:
+
+    >>> import dataclasses
+    >>> from tf_sphereface import data, training
+    >>> recipe = dataclasses.replace(
+    ...     training.preset("quick"), input_size=(28, 24), epochs=1, batch_size=4, embedding_dim=8)
+    >>> source = data.FaceSource(data.SyntheticFaces(2, 2), image_size=(28, 24))
+    >>> finished = run(recipe, source, "runs/first")
+    >>> finished.network().output_shape, len(finished.log.rows)
+    ((None, 8), 1)
+    """
+    folder = RunFolder(out)
+    if resume:
+        recipe = folder.as_begun(recipe)
+    folder.check(recipe, source, resume=resume)
+    with kept_policy(), deferred_stop() as stop:
+        begun = Run(recipe, source, folder, state=folder.newest_state(), strategy=strategy)
+        stoppers = [*callbacks, keras.callbacks.TerminateOnNaN()]
+        begun.fit(stoppers, stop=stop, checkpoint_every=checkpoint_every, keep=keep)
+    if begun.log.diverged:
+        row = begun.log.rows[-1]
+        raise ValueError(f"the loss became {row['loss']} in epoch {row['epoch']}")
+    return begun

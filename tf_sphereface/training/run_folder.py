@@ -1,0 +1,120 @@
+"""The folder of a training run: its files, and whether a run may begin or go on there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.training.checkpoint import (
+    Checkpoint,
+    checkpoint_files,
+    read_newest,
+    remove_leftovers,
+)
+from tf_sphereface.training.recipes import Recipe
+from tf_sphereface.training.run_callbacks import logger
+
+
+class RunFolder:
+    """The files of a run.
+
+    Attributes:
+        path: the folder; it need not exist.
+        config: what decides what is trained, JSON.
+        environment: versions of Python and the libraries, JSON.
+        log: a row for each epoch, CSV.
+        checkpoints: a folder of states to go on from.
+        best: the embedder of the best verification accuracy.
+        embedder: the embedder after the last epoch.
+        summary: what the run did, JSON; there is one when the run is finished.
+        diverged: where a run that diverged did so, JSON.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.environment = self.path / "environment.json"
+        self.log = self.path / "log.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best.keras"
+        self.embedder = self.path / "embedder.keras"
+        self.summary = self.path / "summary.json"
+        self.diverged = self.path / "diverged.json"
+
+    def has_begun(self) -> bool:
+        """Whether the folder holds anything that a run has gained, even if it is damaged."""
+        gained = (self.log, self.best, self.embedder, self.summary)
+        return any(path.exists() for path in gained) or bool(checkpoint_files(self.checkpoints))
+
+    def as_begun(self, recipe: Recipe) -> Recipe:
+        """Return the recipe in the precision that the run began in, where it may choose.
+
+        `auto` resolves to different precisions on different machines, so a resumed run takes the
+        stored one.
+        """
+        if recipe.precision != "auto" or not self.config.exists():
+            return recipe
+        return dataclasses.replace(recipe, precision=self._stored()["recipe"]["precision"])
+
+    def check(self, recipe: Recipe, source: FaceSource, *, resume: bool) -> None:
+        """Refuse to overwrite a run, or to resume one with another recipe or data.
+
+        A folder that holds only a configuration (its first step failed) may be used again.
+
+        Raises:
+            ValueError: the folder holds a run and `resume` is not set; or it is to be resumed, and
+                is no run folder, or the run's configuration is another one.
+        """
+        if not self.config.exists():
+            visible = self.path.glob("[!.]*") if self.path.exists() else ()
+            if resume and any(visible):
+                raise ValueError(f"{self.path} is not a run folder: it has no config.json")
+            return
+        if not self.has_begun():
+            return
+        if not resume:
+            raise ValueError(
+                f"{self.path} holds a run already: resume it (--resume, resume=True), or choose "
+                "another folder"
+            )
+        before, after = (
+            {"data": config["data"], **config.get("faces", {}), **config["recipe"]}
+            for config in (self._stored(), config_of(recipe, source))
+        )
+        changed = [key for key in after if before.get(key) != after[key]]
+        if _same_folder(before["data"], after["data"]):
+            changed = [key for key in changed if key != "data"]
+        if changed:
+            lines = ", ".join(f"{key} was {before.get(key)}, now {after[key]}" for key in changed)
+            raise ValueError(f"a run cannot go on with another configuration: {lines}")
+
+    def newest_state(self, warn: Callable[[str], None] = logger.warning) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole; None where the run has to begin.
+
+        Raises:
+            ValueError: there are checkpoints, and all are damaged.
+        """
+        if not self.config.exists():
+            return None
+        remove_leftovers(self.checkpoints)
+        return read_newest(self.checkpoints, warn)
+
+    def _stored(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads(self.config.read_text(encoding="utf-8"))
+        return config
+
+
+def config_of(recipe: Recipe, source: FaceSource) -> dict[str, Any]:
+    """Return all that decides what is trained, as JSON gives it back."""
+    config = {**source.to_dict(), "recipe": recipe.to_dict()}
+    return dict(json.loads(json.dumps(config)))
+
+
+def _same_folder(before: str, after: str) -> bool:
+    """Whether two descriptions of the data name one folder, as `faces` and `faces/` do."""
+    return "synthetic" not in (before, after) and os.path.abspath(before) == os.path.abspath(after)
