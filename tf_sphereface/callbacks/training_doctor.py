@@ -13,9 +13,9 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface import losses
 from tf_sphereface.callbacks import diagnoses as symptoms
 from tf_sphereface.callbacks.nonfinite_layer import BatchOf, find_cause, lost_centres, take_snapshot
+from tf_sphereface.losses.update_count import scheduled_losses
 
 logger = logging.getLogger("tf_sphereface")
 
@@ -131,7 +131,7 @@ class TrainingDoctor(keras.callbacks.Callback):
             self._note("labels", symptoms.labels(self._label_counts, self._class_names))
         self._note("precision", symptoms.precision(self.model))
         self._note("val_loss", symptoms.val_loss(_neighbours(self)))
-        for loss in losses.scheduled_losses(self.model):
+        for loss in scheduled_losses(self.model):
             self._note("lambda", symptoms.unreachable(loss, self._updates()))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -171,7 +171,7 @@ class TrainingDoctor(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Look at the margin that the run ended with."""
         self._snapshot = []
-        for loss in losses.scheduled_losses(self.model):
+        for loss in scheduled_losses(self.model):
             self._note("lambda", symptoms.not_felt(loss, self._step))
 
     # What it does with it ------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class TrainingDoctor(keras.callbacks.Callback):
     def _advice(self) -> str | None:
         """Return what to do about lambda, where one has come down."""
         done, updates = self._step // self._accumulation(), self._updates()
-        scheduled = losses.scheduled_losses(self.model)
+        scheduled = scheduled_losses(self.model)
         found = (symptoms.slower_lambda(loss, done, updates) for loss in scheduled)
         return next((text for text in found if text is not None), None)
 

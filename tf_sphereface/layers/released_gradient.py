@@ -17,17 +17,19 @@ place, so a stock Keras model cannot have it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from tf_sphereface import angular, losses
+from tf_sphereface import angular
 from tf_sphereface.layers.angular_dense import row_norms, unit_columns
-from tf_sphereface.losses import head_output
+from tf_sphereface.losses import ASoftmaxLoss, head_output
+from tf_sphereface.losses.cross_entropy import target_entries, target_mask
+from tf_sphereface.utils.checks import check_choice
 
-GRADIENTS = ("exact", "caffe")
+Gradient = Literal["exact", "caffe"]
 MARGINS = (2, 3, 4)
 
 
@@ -69,11 +71,11 @@ def angular_outputs(embedding: Any, kernel: Any, labels: Any, margin: int, lambd
         logits = ops.matmul(x, unit)
 
         def backward(upstream: Any) -> tuple[Any, Any]:
-            is_target = losses.target_mask(labels, logits.shape[-1])
+            is_target = target_mask(labels, logits.shape[-1])
             others = ops.where(is_target, 0.0, upstream[:, :-1])
             at_target = -ops.sum(others, axis=-1, keepdims=True)
             top_diff = ops.where(is_target, at_target, others)
-            cosine = losses.target_entries(logits, labels)[:, None] / norms
+            cosine = target_entries(logits, labels)[:, None] / norms
             along_w, along_x = margin_direction(cosine, norms, margin)
             share = 1.0 / (1.0 + lambda_)
             # top_diff's target times (share along_w + (1 - share)) w_y + share along_x x
@@ -122,23 +124,19 @@ def start_on_the_sphere(head: Any) -> None:
     head.kernel.assign(unit_columns(head.kernel.value))
 
 
-def check_gradient(gradient: str, head: str) -> str:
-    """Return the argument `gradient` of `FaceClassifier`, or raise ValueError."""
-    if gradient not in GRADIENTS:
-        raise ValueError(
-            f"Argument `gradient` must be one of {GRADIENTS}. Received: gradient={gradient!r}"
-        )
+def check_gradient(gradient: Gradient, head: str) -> None:
+    """Raise ValueError where `gradient` of `FaceClassifier` is no choice, or not for the head."""
+    check_choice("gradient", gradient, get_args(Gradient))
     if gradient == "caffe" and head != "angular":
         raise ValueError(
             'gradient="caffe" is the backward of A-Softmax\'s layer: it needs head="angular". '
             f"Received: head={head!r}"
         )
-    return gradient
 
 
 def check_loss(loss: Any) -> None:
     """Raise ValueError where a loss cannot be trained with the released layer's gradient."""
-    if not isinstance(loss, losses.ASoftmaxLoss):
+    if not isinstance(loss, ASoftmaxLoss):
         raise ValueError(
             'gradient="caffe" is the released backward of A-Softmax: it needs ASoftmaxLoss with '
             f'margin 2, 3 or 4. Use gradient="exact" with another loss. Received: loss={loss!r}'

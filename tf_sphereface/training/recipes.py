@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from tf_sphereface.layers.released_gradient import Gradient
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
 from tf_sphereface.training import recipe_losses
 from tf_sphereface.utils import hardware
@@ -65,7 +66,7 @@ class Recipe:
     margin: float | None = None
     scale: float | None = None
     clip_norm: float | None = None
-    gradient: str = "exact"
+    gradient: Gradient = "exact"
     sample_rate: float = 1.0
     annealing: str = "paper"
     lambda_minimum: float = 5.0
