@@ -139,10 +139,10 @@ def _load(path: Path) -> tuple[Any, Any]:
 
     stored = read_metadata(path)
     try:
-        model = load_model(path)
+        loaded = load_model(path)
     except Exception as error:  # Keras raises many kinds for a broken archive
         raise CommandError(f"{path} cannot be loaded by Keras: {error}") from error
-    backbone = as_backbone(model)
+    model, backbone = loaded.model, as_backbone(loaded)
     if len(backbone.layers) < len(model.layers) and len(backbone.weights) < len(model.weights):
         console.print(f"{path}: the classification head is left out", highlight=False)
     metadata = stored or load_embedder(backbone).metadata
