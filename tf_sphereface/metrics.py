@@ -60,7 +60,7 @@ class MeanTargetAngle(keras.metrics.Mean):
     """Mean angle between an embedding and its own class centre, in degrees.
 
     What an angular margin pulls down, at any length of the embedding. Computed from the head's
-    output, so it costs one gather and one arccos a row. Under a strategy its sums are added up,
+    output, so it costs one gather and one arccos per row. Under a strategy its sums are added up,
     so the mean is over the global batch.
 
     Args:

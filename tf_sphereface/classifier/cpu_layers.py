@@ -198,7 +198,7 @@ class PointwiseConvolution(StandIn):
 
 
 class WholeMapConvolution(StandIn):
-    """A depthwise convolution whose kernel covers the map: one weighted sum a channel."""
+    """A depthwise convolution whose kernel covers the map: one weighted sum per channel."""
 
     @staticmethod
     def fits(layer: keras.layers.Layer) -> bool:

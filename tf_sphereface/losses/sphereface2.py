@@ -1,4 +1,4 @@
-"""SphereFace2: one binary decision a class, with one bias that all classes share."""
+"""SphereFace2: one binary decision per class, with one bias that all classes share."""
 
 from __future__ import annotations
 
