@@ -35,7 +35,8 @@ def make_head(
             )
         return SampledAngularDense(num_classes, sample_rate, name="head")
     if head != "softmax":
-        constraint = released_gradient.unit_constraint() if gradient == "caffe" else None
+        # Under it the optimizer keeps the class centres at length 1.
+        constraint = keras.constraints.UnitNorm(axis=0) if gradient == "caffe" else None
         bias = "sphereface2" if head == "sphereface2" else None
         return AngularDense(
             num_classes, kernel_constraint=constraint, shared_bias=bias, name="head"

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-import keras
 import tensorflow as tf
 from keras import ops
 
@@ -45,7 +44,7 @@ def angular_outputs(embedding: Any, kernel: Any, labels: Any, margin: int, lambd
     Args:
         embedding: `(batch, embedding_dim)`, float32.
         kernel: class centres, `(embedding_dim, num_classes)`, float32; best of unit length, which
-            `unit_constraint` keeps.
+            the constraint of `FaceClassifier`'s head keeps.
         labels: `(batch,)`, integers in `[0, num_classes)`.
         margin: 2, 3 or 4.
         lambda_: weight of the plain cosine in the target logit, >= 0.
@@ -112,11 +111,6 @@ def margin_direction(cos_theta: Any, norm: Any, margin: int) -> tuple[Any, Any]:
     factor_x = (angular.psi(cos_theta, margin) - cos_theta * factor_w) / norm
     length = ops.sqrt(ops.square(factor_w) + ops.square(factor_x))  # psi and psi' share no zero
     return factor_w / length, factor_x / length
-
-
-def unit_constraint() -> keras.constraints.Constraint:
-    """Return the constraint under which the optimizer keeps the class centres at length 1."""
-    return keras.constraints.UnitNorm(axis=0)
 
 
 def start_on_the_sphere(head: Any) -> None:
