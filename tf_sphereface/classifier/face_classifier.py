@@ -68,9 +68,10 @@ class FaceClassifier(keras.Model):
 
     Example:
 
+    >>> from tf_sphereface.losses import ASoftmaxLoss
     >>> backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> model = FaceClassifier(backbone, num_classes=3)
-    >>> model.compile("sgd", loss=losses.ASoftmaxLoss(margin=4), metrics=["accuracy"])
+    >>> model.compile("sgd", loss=ASoftmaxLoss(margin=4), metrics=["accuracy"])
     >>> x, y = keras.random.normal((6, 8)), keras.ops.array([0, 1, 2, 0, 1, 2])
     >>> sorted(model.fit(x, y, verbose=0).history)
     ['accuracy', 'effective_margin', 'lambda', 'loss']
