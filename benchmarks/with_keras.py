@@ -17,7 +17,6 @@ import tensorflow as tf
 
 import tf_sphereface as sf
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
-from tf_sphereface.losses import fuse_for_xla
 
 LAMBDA = 5.0
 Step = Callable[[], object]
@@ -56,11 +55,11 @@ def head(num_classes: int, batch: int, width: int, xla: bool) -> Step:
     layer = sf.layers.AngularDense(num_classes)
     layer.build((None, width))
     loss = sf.losses.ASoftmaxLoss(margin=4, annealing=LAMBDA)
+    loss.xla = xla
     embeddings, labels = _embeddings(num_classes, batch, width)
 
     @tf.function(jit_compile=xla, autograph=False)
     def gradients(x: Any, kernel: Any, y: Any) -> Any:
-        fuse_for_xla(xla)
         with tf.GradientTape() as tape, keras.StatelessScope([(layer.kernel, kernel)]):
             tape.watch([x, kernel])
             value = loss(y, layer(x))

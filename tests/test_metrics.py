@@ -124,9 +124,9 @@ def test_what_cannot_be_stated_is_nan():
 
 @pytest.mark.parametrize("far", [0.0, 1.0, -1.0])
 def test_wrong_arguments(far):
-    with pytest.raises(ValueError, match=r"far must be in \(0, 1\). Received"):
+    with pytest.raises(ValueError, match=r"`far` must be a number in \(0, 1\). Received"):
         TARAtFAR(far)
-    with pytest.raises(ValueError, match='inputs must be "head" or "pairs"'):
+    with pytest.raises(ValueError, match="`inputs` must be one of 'head', 'pairs'"):
         EqualErrorRate("images")
 
 

@@ -1,4 +1,4 @@
-"""What must not pass through 16 bits: labels, norms, logits, the loss, and the masters' weights."""
+"""Values that must stay out of 16 bits: labels, norms, logits, the loss, the masters' weights."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -10,9 +10,11 @@ import tensorflow as tf
 from keras import ops
 
 from tf_sphereface.losses.head_output import BIAS_MARK, NORM_FLOOR, cosines_of, norms_of
+from tf_sphereface.utils.checks import check_choice, check_number
 
 __all__ = ["EqualErrorRate", "MeanTargetAngle", "TARAtFAR", "hits", "without_copies"]
 
+Inputs = Literal["head", "pairs"]
 BINS = 20_000  # of cosine, 1e-4 each: the step of the SphereFace authors' own search
 _BLOCKS = 100
 IMPOSTORS_PER_FALSE_ACCEPT = 10  # as in eval.verification
@@ -58,7 +60,7 @@ class MeanTargetAngle(keras.metrics.Mean):
     """Mean angle between an embedding and its own class centre, in degrees.
 
     What an angular margin pulls down, at any length of the embedding. Computed from the head's
-    output, so it costs one gather and one arccos a row. Under a strategy its sums are added up,
+    output, so it costs one gather and one arccos per row. Under a strategy its sums are added up,
     so the mean is over the global batch.
 
     Args:
@@ -101,11 +103,9 @@ class _ScoreHistogram(keras.metrics.Metric):
     The counts add up over batches and replicas, which a rate or a threshold would not.
     """
 
-    def __init__(self, inputs: str, name: str, dtype: Any = None) -> None:
+    def __init__(self, inputs: Inputs, name: str, dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
-        if inputs not in ("head", "pairs"):
-            raise ValueError(f'inputs must be "head" or "pairs". Received: {inputs!r}')
-        self.inputs = inputs
+        self.inputs = check_choice("inputs", inputs, get_args(Inputs))
         # float64: float32 stops counting at 2^24, which 10,000 classes pass in a few steps.
         self.counts = self._variable("counts", (2, BINS))  # impostor, genuine
         self.not_finite = self._variable("not_finite", (1,))
@@ -192,14 +192,12 @@ class TARAtFAR(_ScoreHistogram):
     def __init__(
         self,
         far: float = 1e-3,
-        inputs: str = "head",
+        inputs: Inputs = "head",
         name: str = "tar_at_far",
         dtype: Any = None,
     ) -> None:
         super().__init__(inputs, name, dtype)
-        if not 0.0 < far < 1.0:
-            raise ValueError(f"far must be in (0, 1). Received: {far}")
-        self.far = float(far)
+        self.far = check_number("far", far, 0.0, 1.0, open_low=True)
 
     def result(self) -> Any:
         """Return the rate, float32."""
@@ -240,7 +238,7 @@ class EqualErrorRate(_ScoreHistogram):
     """
 
     def __init__(
-        self, inputs: str = "head", name: str = "equal_error_rate", dtype: Any = None
+        self, inputs: Inputs = "head", name: str = "equal_error_rate", dtype: Any = None
     ) -> None:
         super().__init__(inputs, name, dtype)
 

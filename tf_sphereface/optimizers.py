@@ -9,6 +9,9 @@ from typing import Any
 
 import keras
 
+from tf_sphereface.utils import keras_private
+from tf_sphereface.utils.checks import error
+
 Multiplier = tuple[str, float, float]
 
 PAPER_MULTIPLIERS: tuple[Multiplier, ...] = (
@@ -84,10 +87,7 @@ class SphereFaceSGD(keras.optimizers.SGD):
         **kwargs: Any,
     ) -> None:
         if weight_decay is not None and not weight_decay >= 0:
-            raise ValueError(
-                "Argument `weight_decay` must be at least 0, or None. "
-                f"Received: weight_decay={weight_decay}"
-            )
+            raise error("weight_decay", "be at least 0, or None", weight_decay)
         super().__init__(
             learning_rate=learning_rate,
             momentum=momentum,
@@ -107,12 +107,12 @@ class SphereFaceSGD(keras.optimizers.SGD):
         self._factors = {}
         for variable in variables:
             lr_mult, decay_mult = _lookup(variable.path, self.multipliers)
-            if not self._use_weight_decay(variable):  # Keras' exclude_from_weight_decay()
+            if not keras_private.decays(self, variable):  # Keras' exclude_from_weight_decay()
                 decay_mult = 0.0
-            self._factors[self._var_key(variable)] = (lr_mult, decay_mult)
+            self._factors[keras_private.variable_key(self, variable)] = (lr_mult, decay_mult)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        lr_mult, decay_mult = self._factors[self._var_key(variable)]
+        lr_mult, decay_mult = self._factors[keras_private.variable_key(self, variable)]
         if lr_mult == 0.0:
             return
         decay = (self.weight_decay or 0.0) * decay_mult
@@ -170,7 +170,7 @@ def paper_optimizer(
     Source: the solver file of the authors' released Caffe code.
     """
     if not total > 0:
-        raise ValueError(f"Argument `total` must be positive. Received: total={total}")
+        raise error("total", "be positive", total)
     if boundaries is None:
         scaled = {round(boundary / PAPER_TOTAL * total) for boundary in PAPER_BOUNDARIES}
         boundaries = sorted(step for step in scaled if 0 < step < total)

@@ -1,4 +1,4 @@
-"""Which part of a model is the backbone."""
+"""The part of a model that is its backbone."""
 
 from __future__ import annotations
 
@@ -110,5 +110,7 @@ def test_models_of_another_shape_are_refused():
     for model, message in cases:
         with pytest.raises(ValueError, match=message):
             as_backbone(model)
-    with pytest.raises(ValueError, match=r"must be a keras.Model. Received: str"):
+    with pytest.raises(
+        ValueError, match=r"`model` must be a keras.Model. Received: model='model.keras'"
+    ):
         as_backbone("model.keras")

@@ -93,7 +93,7 @@ def test_too_small_image() -> None:
 
 @pytest.mark.parametrize("embedding_dim", [0, -1, 1.5, True])
 def test_wrong_embedding_dim(embedding_dim: object) -> None:
-    with pytest.raises(ValueError, match="`embedding_dim` must be a positive integer"):
+    with pytest.raises(ValueError, match="`embedding_dim` must be an integer >= 1"):
         SphereFaceNet(4, embedding_dim=embedding_dim)
 
 

@@ -1,4 +1,4 @@
-"""What holds for every loss with a scale: oracles, laws, extremes, compilers, serialisation."""
+"""Laws of every loss with a scale: oracles, laws, extremes, compilers, serialisation."""
 
 from __future__ import annotations
 

@@ -1,12 +1,15 @@
-"""What the networks share: input checks, symmetric stride-2 padding, and the size of a model."""
+"""Parts that the networks share: input checks, symmetric padding, and the size of a model."""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+
+from tf_sphereface.utils.checks import check_integer, error
 
 
 def check_input_shape(input_shape: Sequence[int], *, minimum: int) -> tuple[int, int, int]:
@@ -19,29 +22,16 @@ def check_input_shape(input_shape: Sequence[int], *, minimum: int) -> tuple[int,
     Raises:
         ValueError: not three positive integers, or smaller than `minimum`.
     """
-    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
-    if len(shape) != 3 or not all(_is_positive_int(size) for size in shape):
-        raise ValueError(
-            "Argument `input_shape` must be three positive integers (height, width, channels), "
-            f"without a batch axis. Received: input_shape={input_shape}"
-        )
-    height, width, channels = (int(size) for size in shape)
+    try:
+        sides = [check_integer("input_shape", operator.index(side), 1) for side in input_shape]
+        height, width, channels = sides
+    except (TypeError, ValueError):
+        text = "be three positive integers (height, width, channels), without a batch axis"
+        raise error("input_shape", text, input_shape) from None
     if min(height, width) < minimum:
-        raise ValueError(
-            f"Argument `input_shape` must be at least {minimum} pixels high and wide, because the "
-            f"network halves an image four times. Received: input_shape={input_shape}"
-        )
+        text = f"be at least {minimum} pixels high and wide: the network halves an image four times"
+        raise error("input_shape", text, input_shape)
     return height, width, channels
-
-
-def check_embedding_dim(embedding_dim: int) -> int:
-    """Return `embedding_dim`, or raise `ValueError` when it is not a positive integer."""
-    if not _is_positive_int(embedding_dim):
-        raise ValueError(
-            "Argument `embedding_dim` must be a positive integer. "
-            f"Received: embedding_dim={embedding_dim}"
-        )
-    return int(embedding_dim)
 
 
 def embedding_dtype() -> str:
@@ -75,7 +65,7 @@ def count_macs(model: keras.Model) -> int:
             are counted too.
 
     Returns:
-        Multiply-accumulates an image. SphereFaceNet(20) at 112x96: 1,749,737,472.
+        Multiply-accumulates per image. SphereFaceNet(20) at 112x96: 1,749,737,472.
 
     Raises:
         ValueError: an output shape is not fixed, such as with `input_shape=(None, None, 3)`.
@@ -120,8 +110,3 @@ def count_parameters(model: keras.Model) -> int:
     22666944
     """
     return int(sum(math.prod(weight.shape) for weight in model.trainable_weights))
-
-
-def _is_positive_int(value: Any) -> bool:
-    """Tell whether `value` is an integer (NumPy's too, but no bool) above zero."""
-    return hasattr(value, "__index__") and not isinstance(value, bool) and value > 0

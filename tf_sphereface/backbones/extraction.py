@@ -6,22 +6,37 @@ import json
 import logging
 import os
 import zipfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.layers.angular_dense import AngularDense
+from tf_sphereface.utils.checks import error
+from tf_sphereface.utils.keras_private import all_layers, input_of, maker_of
 
 logger = logging.getLogger(__name__)
 
 
-def as_backbone(model: keras.Model) -> keras.Model:
+class LoadedModel(NamedTuple):
+    """A model from a `.keras` file.
+
+    Attributes:
+        model: uncompiled.
+        loss: what the file says of the loss that the model was compiled with; "" for none.
+    """
+
+    model: keras.Model
+    loss: str
+
+
+def as_backbone(model: keras.Model | LoadedModel) -> keras.Model:
     """Return the part of a model that computes the embedding.
 
     Args:
         model: a `FaceClassifier` (gives its backbone), a model that ends in `AngularDense` (the
-            head is stripped, and that is logged), or a backbone.
+            head is stripped, and that is logged), a backbone, or one of these as `load_model`
+            returns it.
 
     Returns:
         An uncompiled model that shares the given one's weights: images in, embeddings
@@ -30,8 +45,11 @@ def as_backbone(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: not one image input and one rank-2 output, or another kind of classifier.
     """
+    loss = ""
+    if isinstance(model, LoadedModel):
+        model, loss = model
     if not isinstance(model, keras.Model):
-        raise ValueError(f"model must be a keras.Model. Received: {type(model).__name__}")
+        raise error("model", "be a keras.Model", model)
     if isinstance(model, FaceClassifier):
         model = model.backbone
     outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
@@ -46,7 +64,7 @@ def as_backbone(model: keras.Model) -> keras.Model:
             "model must take images of the shape (n, height, width, 3). "
             f"Received: {model.name!r} with the input shape {tuple(inputs[0].shape)}"
         )
-    output = _without_head(model)
+    output = _without_head(model, loss)
     if len(output.shape) != 2 or output.shape[-1] is None:
         raise ValueError(
             "model must return embeddings of the shape (n, embedding_dim). "
@@ -55,11 +73,9 @@ def as_backbone(model: keras.Model) -> keras.Model:
     return keras.Model(inputs[0], output, name=model.name)
 
 
-def load_model(path: str | os.PathLike[str]) -> keras.Model:
-    """Load a model without compiling it; `as_backbone` still knows the loss it was saved with."""
-    model = keras.models.load_model(path, compile=False)
-    model._saved_loss = _loss_in_file(path)
-    return model
+def load_model(path: str | os.PathLike[str]) -> LoadedModel:
+    """Load a model without compiling it, and the name of the loss that it was saved with."""
+    return LoadedModel(keras.models.load_model(path, compile=False), _loss_in_file(path))
 
 
 def _loss_in_file(path: str | os.PathLike[str]) -> str:
@@ -71,36 +87,30 @@ def _loss_in_file(path: str | os.PathLike[str]) -> str:
     return json.dumps((config.get("compile_config") or {}).get("loss"))
 
 
-def _without_head(model: keras.Model) -> Any:
+def _without_head(model: keras.Model, saved_loss: str = "") -> Any:
     """Return the output of a model up to its embedding, also where the head is in a model inside.
 
     Raises:
         ValueError: the model is another kind of classifier.
     """
     output = keras.tree.flatten(model.outputs)[0]
-    history = getattr(output, "_keras_history", None)
-    last = history.operation if history is not None else None
+    last = maker_of(output)
     if isinstance(last, AngularDense):
         logger.info("%s ends in AngularDense: the head is left out", model.name)
-        return _input_of(history)
-    if _classifies(model, last):
+        return input_of(output)
+    if _classifies(model, last, saved_loss):
         raise ValueError(
             "model must be a FaceClassifier, a backbone, or a model that ends in AngularDense. "
             f"Received: {model.name!r}, a classifier that ends in {type(last).__name__} "
             f"({getattr(last, 'name', '')!r}); pass the model up to its embedding instead"
         )
     if isinstance(last, FaceClassifier):
-        return last.backbone(_input_of(history))
+        return last.backbone(input_of(output))
     if isinstance(last, keras.Model) and len(keras.tree.flatten(last.outputs or [])) == 1:
         inner = _without_head(last)
         if inner is not keras.tree.flatten(last.outputs)[0]:
-            return keras.Model(last.inputs, inner, name=last.name)(_input_of(history))
+            return keras.Model(last.inputs, inner, name=last.name)(input_of(output))
     return output
-
-
-def _input_of(history: Any) -> Any:
-    """Return what an operation was called on, for the call that made an output."""
-    return history.operation._inbound_nodes[history.node_index].input_tensors[0]
 
 
 def in_float32(model: keras.Model) -> keras.Model:
@@ -126,7 +136,7 @@ def in_float32(model: keras.Model) -> keras.Model:
     return clone
 
 
-def _classifies(model: keras.Model, last: Any) -> bool:
+def _classifies(model: keras.Model, last: Any, saved_loss: str) -> bool:
     """Whether the output is a probability, or the model was compiled with a cross-entropy."""
     activation = getattr(last, "activation", None)
     if isinstance(last, keras.layers.Softmax) or activation in (
@@ -136,12 +146,7 @@ def _classifies(model: keras.Model, last: Any) -> bool:
         return True
     loss = getattr(model, "loss", None)
     name = loss if isinstance(loss, str) else getattr(loss, "name", "") or ""
-    return "crossentropy" in f"{name} {getattr(model, '_saved_loss', '')}".lower()
-
-
-def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the layers of a model and of the models inside it."""
-    return list(model._flatten_layers(include_self=False))
+    return "crossentropy" in f"{name} {saved_loss}".lower()
 
 
 def is_foreign(layer: keras.layers.Layer) -> bool:

@@ -7,12 +7,8 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.common import (
-    check_embedding_dim,
-    check_input_shape,
-    embedding_dtype,
-    halve,
-)
+from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, halve
+from tf_sphereface.utils.checks import check_integer
 
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 """Groups of bottlenecks: expansion, channels, repeats, stride of the first."""
@@ -26,7 +22,7 @@ def MobileFaceNet(  # noqa: N802  (named as Keras' own applications are)
 ) -> keras.Model:
     """Build a MobileFaceNet: inverted bottlenecks, then a depthwise layer as large as the map.
 
-    Batch normalisation (epsilon 1e-5) follows every convolution, a PReLU with one slope a channel
+    Batch normalisation (epsilon 1e-5) follows every convolution, a PReLU with one slope per channel
     follows each but the linear ones: the end of a bottleneck and the last two layers. Padding is
     symmetric, so weights trained in PyTorch give the same embedding (`tf_sphereface.importers`).
 
@@ -55,7 +51,7 @@ def MobileFaceNet(  # noqa: N802  (named as Keras' own applications are)
     Mobile Devices", CCBR 2018, table 1.
     """
     shape = check_input_shape(input_shape, minimum=16)
-    embedding_dim = check_embedding_dim(embedding_dim)
+    embedding_dim = check_integer("embedding_dim", embedding_dim, 1)
     block = _Block(synchronized_bn)
 
     image = keras.Input(shape, name="image")

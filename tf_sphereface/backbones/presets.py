@@ -11,6 +11,7 @@ import keras
 
 from tf_sphereface.backbones.mobilefacenet import MobileFaceNet
 from tf_sphereface.backbones.sphereface import UNITS, SphereFaceNet
+from tf_sphereface.utils.checks import error
 
 SIZES = ((112, 96), (112, 112))
 
@@ -62,18 +63,17 @@ def from_preset(preset: str | os.PathLike[str]) -> keras.Model:
     if path.is_dir():
         path = _of_run(path)
     if not path.is_file():
-        raise ValueError(
-            f"Argument `preset` must be one of {', '.join(PRESETS)}, or the path of a .keras file "
-            f"or of a run folder. Received: preset={os.fspath(preset)!r}"
-        )
+        names = ", ".join(PRESETS)
+        text = f"be one of {names}, or the path of a .keras file or of a run folder"
+        raise error("preset", text, os.fspath(preset))
     from tf_sphereface.backbones.extraction import as_backbone, load_model
 
     if path.suffix != ".keras":
-        raise ValueError(f"Argument `preset` must be a .keras file. Received: {os.fspath(path)}")
+        raise error("preset", "be a .keras file", os.fspath(path))
     try:
         model = load_model(path)
-    except Exception as error:  # Keras raises many kinds for a broken archive
-        raise ValueError(f"{path} cannot be loaded by Keras: {error}") from error
+    except Exception as caught:  # Keras raises many kinds for a broken archive
+        raise ValueError(f"{path} cannot be loaded by Keras: {caught}") from caught
     return as_backbone(model)
 
 

@@ -7,12 +7,8 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.common import (
-    check_embedding_dim,
-    check_input_shape,
-    embedding_dtype,
-    halve,
-)
+from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, halve
+from tf_sphereface.utils.checks import check_choice, check_integer, error
 
 CHANNELS = (64, 128, 256, 512)
 
@@ -43,7 +39,7 @@ def SphereFaceNet(  # noqa: N802  (named as Keras' own applications are)
     | 112x96 | 4 | 10 | 20 | 36 | 64 |
     |---|---|---|---|---|---|
     | parameters, M | 12.56 | 15.22 | 22.67 | 32.77 | 48.19 |
-    | GMAC an image | 0.164 | 0.759 | 1.750 | 3.335 | 6.110 |
+    | GMAC per image | 0.164 | 0.759 | 1.750 | 3.335 | 6.110 |
 
     Args:
         depth: convolutions: 4, 10, 20, 36 or 64.
@@ -75,18 +71,12 @@ def SphereFaceNet(  # noqa: N802  (named as Keras' own applications are)
     Source: Liu et al., "SphereFace: Deep Hypersphere Embedding for Face Recognition", CVPR 2017,
     table 2, with the initial values of the authors' released Caffe code.
     """
-    if depth not in UNITS:
-        raise ValueError(
-            f"Argument `depth` must be one of {', '.join(map(str, UNITS))}. Received: depth={depth}"
-        )
+    check_choice("depth", depth, tuple(UNITS))
     stages = UNITS[depth] if units is None else tuple(units)
     if len(stages) != 4 or not all(isinstance(n, int) and n >= 0 for n in stages):
-        raise ValueError(
-            "Argument `units` must be four counts of residual units, one a stage. "
-            f"Received: units={units}"
-        )
+        raise error("units", "be four counts of residual units, one per stage", units)
     shape = check_input_shape(input_shape, minimum=16)
-    embedding_dim = check_embedding_dim(embedding_dim)
+    embedding_dim = check_integer("embedding_dim", embedding_dim, 1)
 
     image = keras.Input(shape, name="image")
     x = image
@@ -106,7 +96,7 @@ def SphereFaceNet(  # noqa: N802  (named as Keras' own applications are)
 
 
 def _convolution(x: Any, channels: int, suffix: str, *, stride: int, bias: bool) -> Any:
-    """Apply a 3x3 convolution and a PReLU with one slope a channel.
+    """Apply a 3x3 convolution and a PReLU with one slope per channel.
 
     With stride 1, Keras' "same" padding is one pixel on every side, as in the original.
     """

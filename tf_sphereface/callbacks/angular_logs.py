@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from tf_sphereface import angular, losses
+from tf_sphereface import angular
+from tf_sphereface.losses.update_count import read_step, scheduled_losses
 
 
 class AngularLogs(keras.callbacks.Callback):
@@ -38,7 +39,7 @@ class AngularLogs(keras.callbacks.Callback):
         self._loss = None
         if getattr(self.model, "compiles_inside_replica", False):
             return
-        scheduled = losses.scheduled_losses(self.model)
+        scheduled = scheduled_losses(self.model)
         if not scheduled:
             raise ValueError(
                 "AngularLogs needs a loss whose lambda follows a schedule, such as "
@@ -50,14 +51,14 @@ class AngularLogs(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Remember the lambda that this batch will use."""
         if self._loss is not None:
-            self._updates = int(losses.read_step(self._loss.step))
+            self._updates = int(read_step(self._loss.step))
             self._lambda = float(self._loss.current_lambda())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the lambda that the last update used."""
         if self._loss is None:
             return
-        applied = int(losses.read_step(self._loss.step)) - self._updates
+        applied = int(read_step(self._loss.step)) - self._updates
         if applied > 1:  # steps_per_execution: the last of several updates
             self._lambda = float(self._loss.annealing(self._updates + applied))
         self._add(logs)

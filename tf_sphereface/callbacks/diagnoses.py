@@ -15,6 +15,7 @@ from tf_sphereface.callbacks.nonfinite_layer import single
 from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.schedules import ALMOST_ZERO, LambdaAnnealing
 from tf_sphereface.utils import hardware
+from tf_sphereface.utils.keras_private import all_layers
 from tf_sphereface.utils.messages import and_more
 
 AT_CHANCE = 0.02  # of ln C
@@ -176,7 +177,7 @@ def labels(counts: NDArray[Any], names: Sequence[str] | None) -> str | None:
 
 def precision(model: keras.Model) -> str | None:
     """Judge whether this machine multiplies fast in the type that the layers compute in."""
-    computed = {layer.compute_dtype for layer in model._flatten_layers(include_self=False)}
+    computed = {layer.compute_dtype for layer in all_layers(model)}
     if "bfloat16" in computed and not hardware.has_bfloat16():
         return (
             "the network computes in bfloat16, for which this machine has no instructions: its "

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface import losses
 from tf_sphereface.callbacks import diagnoses
 from tf_sphereface.callbacks.nonfinite_layer import BatchOf, find_cause, lost_centres, take_snapshot
+from tf_sphereface.losses.update_count import scheduled_losses
 from tf_sphereface.utils.messages import and_more
 
 logger = logging.getLogger("tf_sphereface")
@@ -133,7 +133,7 @@ class TrainingDoctor(keras.callbacks.Callback):
             self._note("labels", diagnoses.labels(self._label_counts, self._class_names))
         self._note("precision", diagnoses.precision(self.model))
         self._note("val_loss", diagnoses.val_loss(self._callbacks))
-        for loss in losses.scheduled_losses(self.model):
+        for loss in scheduled_losses(self.model):
             self._note("lambda", diagnoses.unreachable(loss, self._updates()))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -173,7 +173,7 @@ class TrainingDoctor(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Look at the margin that the run ended with."""
         self._snapshot = []
-        for loss in losses.scheduled_losses(self.model):
+        for loss in scheduled_losses(self.model):
             self._note("lambda", diagnoses.not_felt(loss, self._step))
 
     # Judgement ------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class TrainingDoctor(keras.callbacks.Callback):
     def _advice(self) -> str | None:
         """Return what to do about lambda, where one has come down."""
         done, updates = self._step // self._accumulation(), self._updates()
-        scheduled = losses.scheduled_losses(self.model)
+        scheduled = scheduled_losses(self.model)
         found = (diagnoses.slower_lambda(loss, done, updates) for loss in scheduled)
         return next((text for text in found if text is not None), None)
 

@@ -23,6 +23,7 @@ import keras
 import tensorflow as tf
 
 from tf_sphereface.classifier.replicas import replica_count
+from tf_sphereface.utils.keras_private import is_functional
 
 DTYPES = ("float32", "bfloat16")
 
@@ -46,7 +47,7 @@ def for_training(network: keras.Model) -> keras.Model:
     >>> for_training(network).weights[0] is network.weights[0]
     True
     """
-    if not _is_functional(network):
+    if not is_functional(network):
         return network
     replaced = False
 
@@ -64,7 +65,7 @@ def for_training(network: keras.Model) -> keras.Model:
 
 def _substitute(layer: Any) -> Any:
     """Return what stands in for a layer: often the layer itself."""
-    if _is_functional(layer):
+    if is_functional(layer):
         return for_training(layer)
     kind = STAND_INS.get(type(layer))
     if (
@@ -77,11 +78,6 @@ def _substitute(layer: Any) -> Any:
     ):
         return layer
     return kind(layer)
-
-
-def _is_functional(model: Any) -> bool:
-    """Tell a plain functional model from a Sequential or subclassed one, and from a layer."""
-    return isinstance(model, keras.Model) and type(model).__name__ == "Functional"
 
 
 class StandIn(keras.layers.Layer):
@@ -202,7 +198,7 @@ class PointwiseConvolution(StandIn):
 
 
 class WholeMapConvolution(StandIn):
-    """A depthwise convolution whose kernel covers the map: one weighted sum a channel."""
+    """A depthwise convolution whose kernel covers the map: one weighted sum per channel."""
 
     @staticmethod
     def fits(layer: keras.layers.Layer) -> bool:

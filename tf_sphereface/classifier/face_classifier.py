@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tf_sphereface import losses, metrics
+from tf_sphereface import metrics
 from tf_sphereface.classifier import cpu_layers, gradient_updates, xla
-from tf_sphereface.classifier.heads import HEADS, loss_for_head, make_head
+from tf_sphereface.classifier.heads import Head, loss_for_head, make_head
 from tf_sphereface.classifier.replicas import (
     check_share,
     first_local,
@@ -23,7 +23,13 @@ from tf_sphereface.classifier.replicas import (
     shared_statistics,
     smallest_share,
 )
-from tf_sphereface.layers import released_gradient, sampled_angular_dense
+from tf_sphereface.layers import released_gradient
+from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
+from tf_sphereface.losses.cross_entropy import check_labels
+from tf_sphereface.losses.margin_loss import MarginLoss
+from tf_sphereface.losses.update_count import check_step
+from tf_sphereface.utils import keras_private
+from tf_sphereface.utils.checks import check_integer
 
 logger = logging.getLogger("tf_sphereface")
 
@@ -44,12 +50,13 @@ class FaceClassifier(keras.Model):
             `"sphereface2"`, the same with the bias that `SphereFace2Loss` needs; or `"softmax"`,
             the plain baseline: a dense layer with bias.
         gradient: `"exact"`, the derivative of the loss, or `"caffe"`, what the authors' released
-            layer sends back instead (see `caffe`): for `head="angular"` and `ASoftmaxLoss` with
-            margin 2, 3 or 4. The optimizer then keeps the class centres at length 1.
+            layer sends back instead (see `layers.released_gradient`): for `head="angular"` and
+            `ASoftmaxLoss` with margin 2, 3 or 4. The optimizer then keeps the class centres at
+            length 1.
         sample_rate: share of the class centres that a training step sees, in (0, 1]: those of the
             global batch's classes and a random sample of the rest, new in each step (Partial FC;
-            see `sampling`). Below 1 the training metrics are over the sampled classes, and named
-            `sampled_...`; evaluation is over all. For `head="angular"`.
+            see `layers.SampledAngularDense`). Below 1 the training metrics are over the sampled
+            classes, and named `sampled_...`; evaluation is over all. For `head="angular"`.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Input shape: the backbone's. Output shape: `(batch, embedding_dim)`, float32, not normalised.
@@ -61,9 +68,10 @@ class FaceClassifier(keras.Model):
 
     Example:
 
+    >>> from tf_sphereface.losses import ASoftmaxLoss
     >>> backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     >>> model = FaceClassifier(backbone, num_classes=3)
-    >>> model.compile("sgd", loss=losses.ASoftmaxLoss(margin=4), metrics=["accuracy"])
+    >>> model.compile("sgd", loss=ASoftmaxLoss(margin=4), metrics=["accuracy"])
     >>> x, y = keras.random.normal((6, 8)), keras.ops.array([0, 1, 2, 0, 1, 2])
     >>> sorted(model.fit(x, y, verbose=0).history)
     ['accuracy', 'effective_margin', 'lambda', 'loss']
@@ -77,14 +85,12 @@ class FaceClassifier(keras.Model):
         self,
         backbone: keras.Model,
         num_classes: int,
-        head: str = "angular",
-        gradient: str = "exact",
+        head: Head = "angular",
+        gradient: released_gradient.Gradient = "exact",
         sample_rate: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if head not in HEADS:
-            raise ValueError(f"Argument `head` must be one of {HEADS}. Received: head={head!r}")
         shape = getattr(backbone, "output_shape", None)
         if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
             raise ValueError(
@@ -92,26 +98,13 @@ class FaceClassifier(keras.Model):
                 f"(batch, embedding_dim). Received: backbone={backbone!r} with output {shape}"
             )
         self.backbone = backbone
-        self.num_classes = int(num_classes)
-        self.head = head
-        self.gradient = released_gradient.check_gradient(gradient, head)
-        self.sample_rate = sampled_angular_dense.check_sample_rate(sample_rate)
-        if self.sample_rate < 1 and (head != "angular" or gradient != "exact"):
-            raise ValueError(
-                'sample_rate below 1 needs head="angular" and gradient="exact". '
-                f"Received: head={head!r}, gradient={gradient!r}"
-            )
-        self.head_layer: keras.layers.Layer = (
-            make_head(head, num_classes, gradient)
-            if self.sample_rate == 1
-            else sampled_angular_dense.SampledAngularDense(
-                num_classes, self.sample_rate, name="head"
-            )
-        )
+        self.num_classes = check_integer("num_classes", num_classes, 1)
+        self.head, self.gradient = head, gradient
+        self.sample_rate = check_sample_rate(sample_rate)
+        self.head_layer = make_head(head, self.num_classes, gradient, self.sample_rate)
         self.head_layer.build(shape)
         if gradient == "caffe":
             released_gradient.start_on_the_sphere(self.head_layer)
-        self._step_slot = gradient_updates.StepSlot()
         self._jit: bool = False
         self.xla_reason = "off, not compiled"
         self._gradient_function: Any = None
@@ -172,8 +165,10 @@ class FaceClassifier(keras.Model):
         if self.sample_rate < 1:
             self.optimizer.build(self.trainable_variables)
             self.head_layer.attach(self.optimizer)
+        if isinstance(loss, MarginLoss):
+            loss.xla = uses_xla
         if getattr(loss, "needs_step", False):
-            self._step_slot.source = self.optimizer
+            loss.step = check_step(self.optimizer)
         self._jit_requested = jit_compile
         self._jit, self.xla_reason = uses_xla, reason
         logger.info("XLA: %s", reason)
@@ -187,8 +182,6 @@ class FaceClassifier(keras.Model):
             if self._jit
             else self._loss_and_gradients
         )
-        if getattr(loss, "needs_step", False):
-            loss.step = self._step_slot
 
     @property
     def uses_xla(self) -> bool:
@@ -204,8 +197,10 @@ class FaceClassifier(keras.Model):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile a loaded model; its lambda goes on with the optimizer's count of updates."""
-        with losses.quiet_loading():
-            config = keras.saving.deserialize_keras_object(config)
+        loss = config.get("loss")
+        if isinstance(loss, dict) and "step" in loss.get("config", {}):  # bound below, not held
+            loss = {**loss, "config": {**loss["config"], "step": None}}
+        config = keras.saving.deserialize_keras_object({**config, "loss": loss})
         self.compile(**config)
         if not self.optimizer.built:  # the sampled head has built it
             self.optimizer.build(self.trainable_variables)
@@ -217,27 +212,22 @@ class FaceClassifier(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._checked_labels(y)
         require_examples(self, x)
-        step = self._step_slot.read()
         if self.sample_rate < 1:
             chosen, y = self.head_layer.choose(y, self.optimizer.iterations)
             self.head_layer.load(chosen)
         state = self._step_state()
-        results = self._gradient_function(
+        loss, outputs, gradients, updates = self._gradient_function(
             [tf.convert_to_tensor(v.value) for v in self.trainable_variables],
             [tf.convert_to_tensor(v.value) for v in state],
-            x,
-            y,
-            sample_weight,
-            step,
+            tf.convert_to_tensor(keras_private.micro_steps(self.optimizer).value),
+            (x, y, sample_weight),
             self.optimizer.scale_loss(share_of_batch(x)),
         )
-        loss, outputs, gradients, updates = results
         updates = shared_statistics(self, state, updates)
         for variable, value in zip(state, updates, strict=True):
             variable.assign(value)
         self._track_loss(loss, x)
-        with self._step_slot.held(step):  # before the update: the lambda that this step used
-            logs = gradient_updates.angular_logs(self.loss)
+        logs = gradient_updates.angular_logs(self.loss)  # before the update: this step's lambda
         gradient_updates.apply_gradients(self.optimizer, gradients, self.trainable_variables)
         if outputs is not None:
             super().compute_metrics(x, y, tf.concat(outputs, axis=-1), sample_weight)
@@ -257,8 +247,7 @@ class FaceClassifier(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._checked_labels(y)
         outputs = self.head_layer(self(x, training=False))
-        with self._step_slot.held(self._step_slot.read()):
-            loss = super().compute_loss(x, y, outputs, sample_weight, training=False)
+        loss = super().compute_loss(x, y, outputs, sample_weight, training=False)
         self._track_loss(loss, x)
         super().compute_metrics(x, y, outputs, sample_weight)
         return reducible(metric_results(self))
@@ -282,29 +271,34 @@ class FaceClassifier(keras.Model):
         self,
         trainable: list[Any],
         non_trainable: list[Any],
-        x: Any,
-        y: Any,
-        sample_weight: Any,
         step: Any,
+        data: tuple[Any, Any, Any],
         loss_scale: Any,
     ) -> tuple[Any, list[Any] | None, list[Any], list[Any]]:
         """Compute loss, head outputs, gradients and new state.
 
         Under XLA it is a pure function of tensors: no variable is read or written, so it can be
         compiled for one replica while the strategy handles the variables outside. The metrics are
-        then updated outside as well, from the head's outputs, which are returned as logits and the
-        rest: joined they would be one more table inside. Without XLA the metrics are updated here,
-        before the loss: later ones would keep the outputs alive beside the loss's own tables.
+        then updated outside as well. For them the step returns the logits and the last column
+        separately: concatenating them would copy a `(batch, classes)` table. Without XLA the
+        metrics are updated here, before the loss: later ones would keep the outputs alive beside
+        the loss's own tables.
 
-        The gradients are those of `loss_scale * loss`.
+        Args:
+            trainable: values of the trainable variables.
+            non_trainable: values of `_step_state()`.
+            step: value of the optimizer's counter, which the loss reads.
+            data: images, labels (or places in the sample), weights or None.
+            loss_scale: the gradients are those of `loss_scale * loss`.
         """
+        x, y, sample_weight = data
         state = self._step_state()
-        variables = [*self.trainable_variables, *state]
-        mapping = list(zip(variables, [*trainable, *non_trainable], strict=True))
+        counter = keras_private.micro_steps(self.optimizer)
+        variables = [*self.trainable_variables, *state, counter]
+        mapping = list(zip(variables, [*trainable, *non_trainable, step], strict=True))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
-            stateless = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-            with stateless as scope, self._step_slot.held(step):
+            with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
                 outputs = self._training_outputs(self(x, training=True), y)
             if not self._jit:
                 with tape.stop_recording():
@@ -312,8 +306,7 @@ class FaceClassifier(keras.Model):
                     counted = [tf.identity(v.value) for v in self.metrics_variables]
                 with tf.control_dependencies(counted):
                     outputs = tf.identity(outputs)
-            with scope, self._step_slot.held(step):
-                losses.fuse_for_xla(self._jit)
+            with scope:
                 loss = super().compute_loss(x, y, outputs, sample_weight, training=True)
             scaled = loss * ops.cast(loss_scale, loss.dtype)
         gradients = tape.gradient(
@@ -347,7 +340,7 @@ class FaceClassifier(keras.Model):
                 break
         with self.distribute_strategy.scope():
             self._smallest_share = smallest_share(data_batch)
-            self._symbolic_build(data_batch=keras.tree.map_structure(first_local, data_batch))
+            keras_private.symbolic_build(self, keras.tree.map_structure(first_local, data_batch))
 
     def make_train_function(self, force: bool = False) -> Any:
         """Refuse batches that cannot keep each replica busy, else as Keras."""
@@ -370,11 +363,11 @@ class FaceClassifier(keras.Model):
         """Check labels outside the XLA function, where an assertion still works."""
         if y is None:
             raise ValueError("FaceClassifier takes (images, integer labels); got no labels")
-        return losses.check_labels(y, self.num_classes)
+        return check_labels(y, self.num_classes)
 
     def _track_loss(self, loss: Any, x: Any) -> None:
         """Update the reported loss: the mean over examples, over all replicas."""
-        self._loss_tracker.update_state(
+        keras_private.loss_tracker(self).update_state(
             loss * replica_count(), sample_weight=tf.shape(keras.tree.flatten(x)[0])[0]
         )
 

@@ -7,17 +7,16 @@ condition). Here the sum comes first, and the condition stands where all replica
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from tf_sphereface import angular, losses
+from tf_sphereface import angular
 from tf_sphereface.classifier.replicas import replica_count
+from tf_sphereface.utils import keras_private
 
 
 def apply_gradients(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
@@ -54,7 +53,7 @@ def prepare(optimizer: Any) -> None:
             "a strategy with several replicas. Use mixed_bfloat16, which needs no loss scaling, or "
             f"no accumulation. Received: {inner.gradient_accumulation_steps} steps"
         )
-    inner._all_reduce_sum_gradients = list
+    keras_private.take_summed_gradients(inner)
 
 
 def _accumulate(
@@ -62,9 +61,8 @@ def _accumulate(
 ) -> None:
     """Add to the accumulators; every so many steps update with their mean. Cross-replica."""
     steps = optimizer.gradient_accumulation_steps
-    accumulators = [
-        optimizer._accumulated_gradients[optimizer._get_variable_index(v)] for v in variables
-    ]
+    accumulators = keras_private.accumulators(optimizer, variables)
+    count = keras_private.micro_steps(optimizer)
 
     def update(gradients: list[Any]) -> None:
         mean = [(g + a) / steps for g, a in zip(gradients, accumulators, strict=True)]
@@ -79,48 +77,13 @@ def _accumulate(
     def add(gradients: list[Any]) -> None:
         for gradient, accumulator in zip(gradients, accumulators, strict=True):
             accumulator.assign(accumulator + gradient)
-        optimizer._iterations.assign_add(1)
+        count.assign_add(1)
 
     def everywhere(function: Any) -> Any:
         return lambda: strategy.extended.call_for_each_replica(function, args=(gradients,))
 
-    due = tf.equal((optimizer._iterations.value + 1) % steps, 0)
+    due = tf.equal((count.value + 1) % steps, 0)
     tf.cond(due, everywhere(update), everywhere(add))
-
-
-class StepSlot:
-    """The count of updates, as seen by the loss: a tensor inside a step, else the optimizer's.
-
-    Under a strategy the replicas are traced in threads of their own, hence the thread-local.
-    """
-
-    def __init__(self) -> None:
-        self.source: Any = 0
-        self._local = threading.local()
-
-    def read(self) -> Any:
-        """Return the number of applied updates as an int32 tensor."""
-        return ops.cast(losses.read_step(self.source), "int32")
-
-    @contextlib.contextmanager
-    def held(self, value: Any) -> Iterator[None]:
-        """Let the loss see `value`."""
-        self._local.value = value
-        try:
-            yield
-        finally:
-            self._local.value = None
-
-    def __call__(self) -> Any:
-        """Return what the loss reads."""
-        held = getattr(self._local, "value", None)
-        return self.read() if held is None else held
-
-    def __deepcopy__(self, _: Any) -> StepSlot:
-        """Copy without the thread's state, which cannot be copied."""
-        slot = StepSlot()
-        slot.source = self.source
-        return slot
 
 
 def angular_logs(loss: Any) -> dict[str, Any]:

@@ -1,23 +1,42 @@
-"""Which head a classifier has, and which loss belongs to it."""
+"""The heads of a classifier, and the loss that belongs to each."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 
 from tf_sphereface import losses
 from tf_sphereface.layers import released_gradient
 from tf_sphereface.layers.angular_dense import AngularDense
+from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
+from tf_sphereface.losses.margin_loss import wrong_head
+from tf_sphereface.utils.checks import check_choice
 
-HEADS = ("angular", "softmax", "sphereface2")
+Head = Literal["angular", "softmax", "sphereface2"]
 
 
-def make_head(head: str, num_classes: int, gradient: str) -> keras.layers.Layer:
-    """Return a head of all classes, not built yet."""
+def make_head(
+    head: Head, num_classes: int, gradient: released_gradient.Gradient, sample_rate: float
+) -> keras.layers.Layer:
+    """Return the head for these arguments of `FaceClassifier`, not built yet.
+
+    Raises:
+        ValueError: an argument is none of its values, or they do not go together.
+    """
+    check_choice("head", head, get_args(Head))
+    released_gradient.check_gradient(gradient, head)
+    if sample_rate < 1:
+        if head != "angular" or gradient != "exact":
+            raise ValueError(
+                'sample_rate below 1 needs head="angular" and gradient="exact". '
+                f"Received: head={head!r}, gradient={gradient!r}"
+            )
+        return SampledAngularDense(num_classes, sample_rate, name="head")
     if head != "softmax":
-        constraint = released_gradient.unit_constraint() if gradient == "caffe" else None
+        # Under it the optimizer keeps the class centres at length 1.
+        constraint = keras.constraints.UnitNorm(axis=0) if gradient == "caffe" else None
         bias = "sphereface2" if head == "sphereface2" else None
         return AngularDense(
             num_classes, kernel_constraint=constraint, shared_bias=bias, name="head"
@@ -28,7 +47,7 @@ def make_head(head: str, num_classes: int, gradient: str) -> keras.layers.Layer:
     )
 
 
-def loss_for_head(head: str, loss: Any) -> Any:
+def loss_for_head(head: Head, loss: Any) -> Any:
     """Return the loss to compile with, a copy, or raise where it does not fit the head."""
     if head == "softmax":
         if loss is None:
@@ -54,5 +73,5 @@ def loss_for_head(head: str, loss: Any) -> Any:
             f'stock cross-entropy use head="softmax". Received: loss={loss!r}'
         )
     if loss.needs_shared_bias is not (head == "sphereface2"):
-        raise ValueError(losses.wrong_head(loss))
+        raise ValueError(wrong_head(loss))
     return copy.copy(loss)

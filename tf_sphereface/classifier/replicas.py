@@ -1,12 +1,13 @@
-"""What the rest needs to know about the `tf.distribute` strategy in force."""
+"""The `tf.distribute` strategy in force: counts, sums and averages over its replicas."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from tf_sphereface.utils.keras_private import all_layers
 
 
 def replica_count() -> int:
@@ -83,7 +84,7 @@ def require_examples(model: keras.Model, x: Any) -> None:
         tf.errors.InvalidArgumentError: when the step runs, which Keras shows with its message.
     """
     first = keras.tree.flatten(x)[0]
-    if replica_count() == 1 or first.shape[0] or not any(_normalizes(model)):
+    if replica_count() == 1 or first.shape[0] or not _batch_normalizations(model, trainable=True):
         return
     tf.debugging.assert_positive(
         tf.shape(first)[0],
@@ -93,10 +94,10 @@ def require_examples(model: keras.Model, x: Any) -> None:
     )
 
 
-def _normalizes(model: keras.Model) -> Iterator[bool]:
-    """Tell of each layer whether it trains on the statistics of the batch."""
-    for layer in model._flatten_layers():
-        yield isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+def _batch_normalizations(model: keras.Model, trainable: bool = False) -> list[Any]:
+    """Return a model's batch normalisations, all or those that take the batch's statistics."""
+    layers = [v for v in all_layers(model) if isinstance(v, keras.layers.BatchNormalization)]
+    return [layer for layer in layers if layer.trainable] if trainable else layers
 
 
 def shared_statistics(model: keras.Model, variables: list[Any], values: list[Any]) -> list[Any]:
@@ -113,8 +114,7 @@ def shared_statistics(model: keras.Model, variables: list[Any], values: list[Any
         return values
     moving = {
         id(variable)
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
+        for layer in _batch_normalizations(model)
         for variable in (layer.moving_mean, layer.moving_variance)
     }
     chosen = [i for i, v in enumerate(variables) if id(v) in moving]

@@ -1,4 +1,4 @@
-"""Whether a training step is compiled by XLA, and why."""
+"""The choice between XLA and TensorFlow's own kernels for a training step, and its reason."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+from tf_sphereface.utils.checks import error
+from tf_sphereface.utils.keras_private import all_layers
 
 
 def decide(
@@ -25,14 +28,12 @@ def decide(
             step, and TensorFlow has no such sum inside an XLA function.
     """
     if jit_compile not in (True, False, "auto"):
-        raise ValueError(
-            f"Argument `jit_compile` must be True, False or 'auto'. Received: {jit_compile!r}"
-        )
+        raise error("jit_compile", "be True, False or 'auto'", jit_compile)
     if run_eagerly:
         return False, "off, run_eagerly=True"
     if jit_compile is False:
         return False, "off, jit_compile=False"
-    synchronised = synchronised_layers(backbone) if replicas > 1 else []
+    synchronised = synchronized_layers(backbone) if replicas > 1 else []
     if jit_compile is True:
         if synchronised:
             raise ValueError(
@@ -50,10 +51,8 @@ def decide(
     return True, f"on, {gpus} GPU(s)"
 
 
-def synchronised_layers(model: Any) -> list[str]:
+def synchronized_layers(model: Any) -> list[str]:
     """Return the names of a model's layers that share statistics between replicas."""
     return [
-        layer.name
-        for layer in model._flatten_layers()
-        if getattr(layer, "synchronized", False) is True
+        layer.name for layer in all_layers(model) if getattr(layer, "synchronized", False) is True
     ]

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.extraction import (
+    LoadedModel,
     all_layers,
     as_backbone,
     in_float32,
@@ -69,7 +70,7 @@ class Embedder:
     @classmethod
     def in_memory(
         cls,
-        model: keras.Model,
+        model: keras.Model | LoadedModel,
         metadata: EmbedderMetadata | None = None,
         *,
         batch_size: int = 64,
@@ -270,7 +271,7 @@ def save_embedder(
             archive.writestr(KERAS_MEMBER, metadata.to_json())
 
 
-def _load_keras(path: Path) -> keras.Model:
+def _load_keras(path: Path) -> LoadedModel:
     try:
         return load_model(path)
     except Exception as caught:  # Keras raises many kinds for a broken archive

@@ -29,6 +29,7 @@ from tf_sphereface.export.options import Options
 from tf_sphereface.export.pipeline import Checks, export
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
+from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.messages import ProgressCallback
 from tf_sphereface.utils.optional import require
 
@@ -219,7 +220,7 @@ def _partitions(content: bytes) -> int | None:
         interpreter = interpreters.Interpreter(model_content=content, num_threads=1)
         interpreter.allocate_tensors()
         # The replaced operators stay in the list; each piece adds one that is called DELEGATE.
-        operators = interpreter._get_ops_details()
+        operators = keras_private.operators(interpreter)
     return sum(operator["op_name"] == "DELEGATE" for operator in operators)
 
 
@@ -270,7 +271,7 @@ def _operators(content: bytes) -> list[tuple[str, list[str], list[str]]]:
         )
         interpreter.allocate_tensors()
         names = {d["index"]: d["name"] for d in interpreter.get_tensor_details()}
-        operators: list[Any] = interpreter._get_ops_details()
+        operators: list[Any] = keras_private.operators(interpreter)
     return [
         (
             str(operator["op_name"]),

@@ -1,18 +1,21 @@
-"""What can be imported: by name, the reader, and how such a network wants its faces."""
+"""The networks that can be imported: by name, the reader, and how each wants its faces."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import keras
 
+from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.mobilefacenet import load_mobilefacenet
 from tf_sphereface.importers.sphereface import Loaded, load_sphere20a, load_sphereface_caffe
+from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
+from tf_sphereface.utils.checks import check_choice
 
-Load = Callable[[Path, str | None, Sequence[int] | None], Loaded]
+Load = Callable[..., Loaded]
 
 _TORCH, _CAFFE = "a PyTorch checkpoint", "a .caffemodel"
 
@@ -31,7 +34,7 @@ class Architecture:
         name: what `--arch` takes.
         network: the network's name in the metadata.
         source: the kind of file.
-        load: (path, key, input size) to the model and what was left out.
+        load: `(path, key=, input_size=)` to the model and what was left out.
         channel_order: in which the network takes its channels.
         flip: what its authors' own evaluation did with the mirror image.
         summary: a line for the help.
@@ -48,18 +51,14 @@ class Architecture:
     notes: tuple[str, ...] = ()
 
 
-def _mobilefacenet(path: Path, key: str | None, input_size: Sequence[int] | None) -> Loaded:
+def _mobilefacenet(path: Path, *, key: str | None, input_size: Sequence[int] | None) -> Loaded:
     if input_size is not None:
         raise ValueError("input_size is for SphereFace networks; these weights tell their own size")
     return Loaded(load_mobilefacenet(path, key=key), [])
 
 
-def _sphere20a(path: Path, key: str | None, input_size: Sequence[int] | None) -> Loaded:
-    return load_sphere20a(path, key=key, input_size=input_size)
-
-
 def _caffe(depth: int) -> Load:
-    def load(path: Path, key: str | None, input_size: Sequence[int] | None) -> Loaded:
+    def load(path: Path, *, key: str | None, input_size: Sequence[int] | None) -> Loaded:
         if key is not None:
             raise ValueError("key is for PyTorch checkpoints; a .caffemodel has one set of weights")
         return load_sphereface_caffe(path, depth, input_size=input_size)
@@ -83,7 +82,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "sphere20a",
             "SphereFaceNet-20",
             _TORCH,
-            _sphere20a,
+            load_sphere20a,
             channel_order="bgr",
             flip="none",
             summary="the public PyTorch sphere20a (zip or legacy); BGR",
@@ -161,12 +160,9 @@ def import_checkpoint(
     >>> imported.model.output_shape                                   # doctest: +SKIP
     (None, 512)
     """
-    if arch not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ValueError(f"Argument `arch` must be one of {known}. Received: arch={arch!r}")
-    architecture = ARCHITECTURES[arch]
+    architecture = ARCHITECTURES[check_choice("arch", arch, tuple(ARCHITECTURES))]
     try:
-        model, left_out = architecture.load(Path(path), key, input_size)
+        model, left_out = architecture.load(Path(path), key=key, input_size=input_size)
     except ValueError as error:
         better = guess_architecture(path)
         if better in (None, arch):
@@ -177,22 +173,26 @@ def import_checkpoint(
 
 def guess_architecture(path: str | os.PathLike[str]) -> str | None:
     """Return the `arch` that a file looks like, by the names in it; None where it is unclear."""
-    from tf_sphereface.importers.caffemodel import read_caffemodel
-    from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
+    for read, signatures in _SIGNATURES:
+        try:
+            names = set(read(path))
+        except (OSError, ValueError):
+            continue
+        return next((arch for arch, signature in signatures.items() if signature <= names), None)
+    return None
 
-    names: set[str]
-    try:
-        names = set(read_caffemodel(path))
-    except (OSError, ValueError):
-        pass
-    else:
-        if "conv3_33" in names:
-            return "sphereface64-caffe"
-        return "sphereface20-caffe" if "conv3_9" in names else None
-    try:
-        names = set(read_torch_checkpoint(path))
-    except (OSError, ValueError):
-        return None
-    if "linear7.conv.weight" in names:
-        return "mobilefacenet"
-    return "sphere20a" if {"conv3_9.weight", "conv4_3.weight"} <= names else None
+
+_SIGNATURES: tuple[tuple[Callable[..., Iterable[str]], dict[str, set[str]]], ...] = (
+    (
+        read_caffemodel,
+        {"sphereface64-caffe": {"conv3_33"}, "sphereface20-caffe": {"conv3_9"}},
+    ),
+    (
+        read_torch_checkpoint,
+        {
+            "mobilefacenet": {"linear7.conv.weight"},
+            "sphere20a": {"conv3_9.weight", "conv4_3.weight"},
+        },
+    ),
+)
+"""Names that only one architecture has, by reader; the first that fits counts."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
@@ -14,6 +15,7 @@ from tf_sphereface.backbones.sphereface import CHANNELS, UNITS, SphereFaceNet
 from tf_sphereface.importers.assign_weights import assign_tensors
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
+from tf_sphereface.utils.checks import check_choice
 
 RELEASED_64 = (3, 7, 16, 3)
 """Residual units of the authors' 64-layer file; their table has eight in the second stage."""
@@ -66,7 +68,8 @@ def load_sphere20a(
     ['fc6.weight (512, 10574): the head, class centres of the training set']
     """
     tensors = read_torch_checkpoint(path, key=key)
-    return _build(path, tensors, 20, UNITS[20], True, input_size, "sphere20a (PyTorch)")
+    network = functools.partial(SphereFaceNet, 20, unit_bias=True)
+    return _load(path, tensors, network, input_size=input_size, name="sphere20a (PyTorch)")
 
 
 def load_sphereface_caffe(
@@ -96,15 +99,22 @@ def load_sphereface_caffe(
 
     >>> model, left_out = load_sphereface_caffe("sphereface_model.caffemodel")    # doctest: +SKIP
     """
-    if depth not in (20, 64):
-        raise ValueError(f"Argument `depth` must be 20 or 64. Received: depth={depth}")
+    check_choice("depth", depth, (20, 64))
     tensors = _named(path)
     units = UNITS[depth]
     if depth == 64 and "conv2_17.weight" not in tensors:
         units = RELEASED_64
     biases = [name for name in _unit_biases(units) if name in tensors]
     used = any(np.any(tensors[name]) for name in biases)
-    loaded = _build(path, tensors, depth, units, used, input_size, f"SphereFaceNet-{depth} (Caffe)")
+    network = functools.partial(SphereFaceNet, depth, units=units, unit_bias=used)
+    loaded = _load(
+        path,
+        tensors,
+        network,
+        ignored=() if used else _unit_biases(units),
+        input_size=input_size,
+        name=f"SphereFaceNet-{depth} (Caffe)",
+    )
     if biases and not used:
         loaded.left_out.append(f"{len(biases)} biases of residual units: all zero")
     return loaded
@@ -120,28 +130,25 @@ def _named(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _build(
+def _load(
     path: str | os.PathLike[str],
     tensors: Mapping[str, np.ndarray],
-    depth: int,
-    units: Sequence[int],
-    unit_bias: bool,
+    network: Callable[..., keras.Model],
+    *,
+    ignored: Sequence[str] = (),
     input_size: Sequence[int] | None,
-    network: str,
+    name: str,
 ) -> Loaded:
-    """Build the network that fits the tensors, and set its weights."""
-    head = {name: array for name, array in tensors.items() if name.split(".")[0] == _HEAD}
-    ignored = {*head, *(() if unit_bias else _unit_biases(units))}
+    """Build the network in the size that fits the tensors, and set its weights."""
+    head = {key: array for key, array in tensors.items() if key.split(".")[0] == _HEAD}
     try:
         (height, width), embedding_dim = _sizes(tensors, input_size)
-        model = SphereFaceNet(
-            depth, (height, width, 3), embedding_dim, unit_bias=unit_bias, units=units
-        )
-        assign_tensors(_pairs(model), tensors, _to_keras, network=network, ignored=ignored)
+        model = network(input_shape=(height, width, 3), embedding_dim=embedding_dim)
+        assign_tensors(_pairs(model), tensors, _to_keras, network=name, ignored=[*head, *ignored])
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
-    said = "the head, class centres of the training set"
-    return Loaded(model, [f"{name} {array.shape}: {said}" for name, array in head.items()])
+    text = "the head, class centres of the training set"
+    return Loaded(model, [f"{key} {array.shape}: {text}" for key, array in head.items()])
 
 
 def _sizes(
@@ -159,10 +166,11 @@ def _sizes(
     embedding_dim, inputs = weight.shape
     if input_size is not None:
         height, width = (int(side) for side in input_size)
-        if CHANNELS[-1] * math.ceil(height / 16) * math.ceil(width / 16) != inputs:
+        numbers = CHANNELS[-1] * math.ceil(height / 16) * math.ceil(width / 16)
+        if numbers != inputs:
             raise ValueError(
                 f"fc5.weight takes {inputs:,} numbers, an input of {height}x{width} gives "
-                f"{CHANNELS[-1] * math.ceil(height / 16) * math.ceil(width / 16):,}"
+                f"{numbers:,}"
             )
         return (height, width), embedding_dim
     positions, rest = divmod(inputs, CHANNELS[-1])

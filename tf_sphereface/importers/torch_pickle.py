@@ -89,7 +89,7 @@ def read_torch_checkpoint(
 
 
 class _FileError(RefusedError):
-    """What is wrong with the content; the caller adds the file's name."""
+    """A fault of the content; the caller adds the file's name."""
 
 
 class _Storage:

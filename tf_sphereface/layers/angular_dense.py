@@ -8,12 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from tf_sphereface import losses
 from tf_sphereface.layers.compile_checks import refuse_misuse
-from tf_sphereface.losses import head_output
+from tf_sphereface.losses import head_output, sphereface2_bias
+from tf_sphereface.utils.checks import check_integer, error
 
 SQUARED_NORM_FLOOR = 1e-12  # of embeddings; 1e-24 gave gradients of 4e11
-SQUARED_CENTRE_FLOOR = 1e-10  # a scale of 64 multiplies the gradient at a zero centre
+SQUARED_CENTER_FLOOR = 1e-10  # a scale of 64 multiplies the gradient at a zero centre
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -29,7 +29,7 @@ class AngularDense(keras.layers.Layer):
     losses of this library rebuild `cos(theta)` without labels as a model input, and it is never the
     largest entry, so `metrics=["accuracy"]` is right. A stock cross-entropy would take it for a
     class; it is refused. With a shared bias there is one more, which can never be the largest
-    either: see `head_outputs`.
+    either: see `losses.head_output`.
 
     Args:
         num_classes: number of class centres, >= 1.
@@ -72,13 +72,7 @@ class AngularDense(keras.layers.Layer):
     ) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
-        whole = isinstance(num_classes, int | float | np.number) and num_classes == num_classes // 1
-        if isinstance(num_classes, bool) or not whole or num_classes < 1:
-            raise ValueError(
-                "Argument `num_classes` must be a positive integer. "
-                f"Received: num_classes={num_classes!r}"
-            )
-        self.num_classes = int(num_classes)
+        self.num_classes = check_integer("num_classes", num_classes, 1)
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -104,7 +98,7 @@ class AngularDense(keras.layers.Layer):
         if self.shared_bias is not None:
             first = self.shared_bias
             if isinstance(first, str):
-                first = losses.sphereface2_bias(self.num_classes)
+                first = sphereface2_bias(self.num_classes)
             self.bias = self.add_weight(  # not "bias": it decays and learns like a kernel
                 name="shared_bias", shape=(), initializer=keras.initializers.Constant(first)
             )
@@ -112,7 +106,7 @@ class AngularDense(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Return `||x|| cos(theta_j)`, the shared bias if there is one, and `-||x||`."""
-        refuse_misuse(self, self._get_call_context())
+        refuse_misuse(self)
         embedding = ops.cast(inputs, "float32")
         logits = ops.matmul(embedding, unit_columns(self.kernel))
         return head_output.join(logits, row_norms(embedding), self.bias)
@@ -139,22 +133,17 @@ def check_shared_bias(value: float | str | None) -> float | str | None:
         return value
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not np.isfinite(value):
-        raise ValueError(
-            "Argument `shared_bias` must be a number, 'sphereface2' or None. "
-            f"Received: shared_bias={value!r}"
-        )
+        raise error("shared_bias", "be a number, 'sphereface2' or None", value)
     return float(value)
 
 
 def unit_columns(kernel: Any, axis: int = 0) -> Any:
-    """Scale each column to length 1 (with `axis=1` each row).
-
-    One that is shorter than 1e-5 is divided by 1e-5.
+    """Scale each column to length 1 (with `axis=1` each row); a shorter one than 1e-5 by 1e5.
 
     The floor keeps the gradient at a zero centre below `1e5 * ||x||`.
     """
     squares = ops.sum(ops.square(kernel), axis=axis, keepdims=True)
-    return kernel * ops.rsqrt(ops.maximum(squares, SQUARED_CENTRE_FLOOR))
+    return kernel * ops.rsqrt(ops.maximum(squares, SQUARED_CENTER_FLOOR))
 
 
 def row_norms(embedding: Any) -> Any:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from tf_sphereface import losses
+from tf_sphereface.losses.margin_loss import MarginLoss, wrong_head
+from tf_sphereface.utils import keras_private
 
 if TYPE_CHECKING:
     from tf_sphereface.layers.angular_dense import AngularDense
 
 
-def refuse_misuse(layer: AngularDense, context: Any) -> None:
+def refuse_misuse(layer: AngularDense) -> None:
     """Raise where the model that is being called was compiled in a way that cannot work."""
-    model = getattr(context, "entry_layer", None)
+    model = keras_private.called_model(layer)
     if not isinstance(model, keras.Model) or not getattr(model, "compiled", False):
         return
     for loss in losses_at(model, layer):
@@ -27,8 +28,8 @@ def refuse_misuse(layer: AngularDense, context: Any) -> None:
                 f"softmax. Received: loss={loss!r}"
             )
         biased = layer.shared_bias is not None
-        if isinstance(loss, losses.MarginLoss) and loss.needs_shared_bias is not biased:
-            raise ValueError(losses.wrong_head(loss))
+        if isinstance(loss, MarginLoss) and loss.needs_shared_bias is not biased:
+            raise ValueError(wrong_head(loss))
     strategy = tf.distribute.get_strategy()
     if model.jit_compile and strategy.num_replicas_in_sync > 1:
         raise ValueError(
@@ -46,20 +47,15 @@ def losses_at(model: keras.Model, layer: keras.layers.Layer) -> list[Any]:
         return []
     if not isinstance(loss, dict | list | tuple):
         return [loss]
-    structure = getattr(model, "_outputs_struct", None)
-    if isinstance(loss, dict) and isinstance(structure, dict):
-        chosen = [key for key, output in structure.items() if _made_by(output, layer)]
-        return [loss[key] for key in chosen if key in loss]
-    names = list(getattr(model, "output_names", []))
-    outputs = list(getattr(model, "outputs", []))
-    ours = [index for index, output in enumerate(outputs) if _made_by(output, layer)]
+    outputs = dict(enumerate(getattr(model, "outputs", [])))
     if isinstance(loss, dict):
-        return [loss[names[index]] for index in ours if names[index] in loss]
-    return [loss[index] for index in ours if index < len(loss)]
-
-
-def _made_by(output: Any, layer: keras.layers.Layer) -> bool:
-    return getattr(getattr(output, "_keras_history", None), "operation", None) is layer
+        named = keras_private.named_outputs(model)
+        flat = zip(getattr(model, "output_names", []), outputs.values(), strict=False)
+        outputs = named if isinstance(named, dict) else dict(flat)
+    else:
+        loss = dict(enumerate(loss))
+    ours = [key for key, output in outputs.items() if keras_private.maker_of(output) is layer]
+    return [loss[key] for key in ours if key in loss]
 
 
 def is_stock_loss(loss: Any) -> bool:

@@ -17,17 +17,18 @@ place, so a stock Keras model cannot have it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
-import keras
 import tensorflow as tf
 from keras import ops
 
-from tf_sphereface import angular, losses
+from tf_sphereface import angular
 from tf_sphereface.layers.angular_dense import row_norms, unit_columns
-from tf_sphereface.losses import head_output
+from tf_sphereface.losses import ASoftmaxLoss, head_output
+from tf_sphereface.losses.cross_entropy import target_entries, target_mask
+from tf_sphereface.utils.checks import check_choice
 
-GRADIENTS = ("exact", "caffe")
+Gradient = Literal["exact", "caffe"]
 MARGINS = (2, 3, 4)
 
 
@@ -43,7 +44,7 @@ def angular_outputs(embedding: Any, kernel: Any, labels: Any, margin: int, lambd
     Args:
         embedding: `(batch, embedding_dim)`, float32.
         kernel: class centres, `(embedding_dim, num_classes)`, float32; best of unit length, which
-            `unit_constraint` keeps.
+            the constraint of `FaceClassifier`'s head keeps.
         labels: `(batch,)`, integers in `[0, num_classes)`.
         margin: 2, 3 or 4.
         lambda_: weight of the plain cosine in the target logit, >= 0.
@@ -69,11 +70,11 @@ def angular_outputs(embedding: Any, kernel: Any, labels: Any, margin: int, lambd
         logits = ops.matmul(x, unit)
 
         def backward(upstream: Any) -> tuple[Any, Any]:
-            is_target = losses.target_mask(labels, logits.shape[-1])
+            is_target = target_mask(labels, logits.shape[-1])
             others = ops.where(is_target, 0.0, upstream[:, :-1])
             at_target = -ops.sum(others, axis=-1, keepdims=True)
             top_diff = ops.where(is_target, at_target, others)
-            cosine = losses.target_entries(logits, labels)[:, None] / norms
+            cosine = target_entries(logits, labels)[:, None] / norms
             along_w, along_x = margin_direction(cosine, norms, margin)
             share = 1.0 / (1.0 + lambda_)
             # top_diff's target times (share along_w + (1 - share)) w_y + share along_x x
@@ -112,33 +113,24 @@ def margin_direction(cos_theta: Any, norm: Any, margin: int) -> tuple[Any, Any]:
     return factor_w / length, factor_x / length
 
 
-def unit_constraint() -> keras.constraints.Constraint:
-    """Return the constraint under which the optimizer keeps the class centres at length 1."""
-    return keras.constraints.UnitNorm(axis=0)
-
-
 def start_on_the_sphere(head: Any) -> None:
     """Scale a built head's class centres to length 1, where training begins."""
     head.kernel.assign(unit_columns(head.kernel.value))
 
 
-def check_gradient(gradient: str, head: str) -> str:
-    """Return the argument `gradient` of `FaceClassifier`, or raise ValueError."""
-    if gradient not in GRADIENTS:
-        raise ValueError(
-            f"Argument `gradient` must be one of {GRADIENTS}. Received: gradient={gradient!r}"
-        )
+def check_gradient(gradient: Gradient, head: str) -> None:
+    """Raise ValueError where `gradient` of `FaceClassifier` is no choice, or not for the head."""
+    check_choice("gradient", gradient, get_args(Gradient))
     if gradient == "caffe" and head != "angular":
         raise ValueError(
             'gradient="caffe" is the backward of A-Softmax\'s layer: it needs head="angular". '
             f"Received: head={head!r}"
         )
-    return gradient
 
 
 def check_loss(loss: Any) -> None:
     """Raise ValueError where a loss cannot be trained with the released layer's gradient."""
-    if not isinstance(loss, losses.ASoftmaxLoss):
+    if not isinstance(loss, ASoftmaxLoss):
         raise ValueError(
             'gradient="caffe" is the released backward of A-Softmax: it needs ASoftmaxLoss with '
             f'margin 2, 3 or 4. Use gradient="exact" with another loss. Received: loss={loss!r}'

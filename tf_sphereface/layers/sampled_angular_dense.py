@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,6 +12,8 @@ from keras import ops
 
 from tf_sphereface.layers.angular_dense import row_norms, unit_columns
 from tf_sphereface.losses import head_output
+from tf_sphereface.utils.checks import error
+from tf_sphereface.utils.keras_private import unlocked
 
 _NAME = "sampled_centres"  # the optimizer's slots of this weight are found by it
 
@@ -113,20 +116,19 @@ class SampledAngularDense(keras.layers.Layer):
         shape = tuple(self.drawn.shape)
         windows = [v for v in inner.variables if _NAME in v.path and tuple(v.shape) == shape]
         known = [store for store, _ in self._slots]
-        self._tracker.unlock()  # as Keras does where it adds weights to a built layer
-        for number in range(len(known), len(windows)):
-            first = float(ops.convert_to_numpy(windows[number])[0, 0])  # what a slot starts with
-            known.append(
-                self.add_weight(
-                    name=f"slot_{number}",
-                    shape=tuple(self.centres.shape),
-                    initializer=keras.initializers.Constant(first),
-                    trainable=False,
+        with unlocked(self):
+            for number in range(len(known), len(windows)):
+                first = float(ops.convert_to_numpy(windows[number])[0, 0])  # as a slot starts
+                known.append(
+                    self.add_weight(
+                        name=f"slot_{number}",
+                        shape=tuple(self.centres.shape),
+                        initializer=keras.initializers.Constant(first),
+                        trainable=False,
+                    )
                 )
-            )
-        # In an object that Keras does not look into: the weights are tracked already.
-        self._slots = tuple(zip(known, windows, strict=False))
-        self._tracker.lock()
+            # In an object that Keras does not look into: the weights are tracked already.
+            self._slots = tuple(zip(known, windows, strict=False))
 
     def choose(self, labels: Any, step: Any) -> tuple[Any, Any]:
         """Draw a step's sample, the same in each replica.
@@ -162,13 +164,15 @@ class SampledAngularDense(keras.layers.Layer):
 
     def load(self, chosen: Any) -> None:
         """Put the drawn centres and their optimizer state where the optimizer looks for them."""
-        pairs = [(self.centres, self.drawn), *self._slots]
-        tf.distribute.get_replica_context().merge_call(_load, args=(pairs, chosen))
+        self._merge(_load, chosen)
 
     def store(self, chosen: Any) -> None:
         """Put the updated centres and their optimizer state back."""
+        self._merge(_store, chosen)
+
+    def _merge(self, function: Callable[..., None], chosen: Any) -> None:
         pairs = [(self.centres, self.drawn), *self._slots]
-        tf.distribute.get_replica_context().merge_call(_store, args=(pairs, chosen))
+        tf.distribute.get_replica_context().merge_call(function, args=(pairs, chosen))
 
     # Saving --------------------------------------------------------------------------------------
 
@@ -201,10 +205,8 @@ def check_sample_rate(sample_rate: Any) -> float:
     """Return the argument `sample_rate`, or raise ValueError."""
     number = isinstance(sample_rate, int | float) and not isinstance(sample_rate, bool)
     if not number or not 0 < sample_rate <= 1:
-        raise ValueError(
-            "Argument `sample_rate` must be a number in (0, 1]: the share of the class centres "
-            f"that a step sees. Received: sample_rate={sample_rate!r}"
-        )
+        text = "be a number in (0, 1], the share of the class centres that a step sees"
+        raise error("sample_rate", text, sample_rate)
     return float(sample_rate)
 
 

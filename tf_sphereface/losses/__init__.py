@@ -21,23 +21,10 @@ from tf_sphereface.losses.cosine_softmax import (
     cosface,
     normface,
 )
-from tf_sphereface.losses.cross_entropy import (
-    check_labels,
-    fuse_for_xla,
-    target_cross_entropy,
-    target_entries,
-    target_mask,
-)
-from tf_sphereface.losses.margin_loss import MarginLoss, wrong_head
+from tf_sphereface.losses.margin_loss import MarginLoss
 from tf_sphereface.losses.sphereface2 import SphereFace2Loss, sphereface2, sphereface2_bias
 from tf_sphereface.losses.sphereface_r import SphereFaceRLoss, sphereface_r
-from tf_sphereface.losses.update_count import (
-    bind_step,
-    check_step,
-    quiet_loading,
-    read_step,
-    scheduled_losses,
-)
+from tf_sphereface.losses.update_count import bind_step
 
 __all__ = [
     "ASoftmaxLoss",
@@ -50,19 +37,9 @@ __all__ = [
     "a_softmax",
     "arcface",
     "bind_step",
-    "check_labels",
-    "check_step",
     "cosface",
-    "fuse_for_xla",
     "normface",
-    "quiet_loading",
-    "read_step",
-    "scheduled_losses",
     "sphereface2",
     "sphereface2_bias",
     "sphereface_r",
-    "target_cross_entropy",
-    "target_entries",
-    "target_mask",
-    "wrong_head",
 ]

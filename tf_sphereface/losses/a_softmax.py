@@ -8,13 +8,14 @@ from typing import Any
 import keras
 
 from tf_sphereface import angular
-from tf_sphereface.losses.cross_entropy import cross_entropy, target_norm_rest
+from tf_sphereface.losses.cross_entropy import margin_cross_entropy
 from tf_sphereface.losses.margin_loss import MarginLoss
-from tf_sphereface.losses.update_count import check_step, is_loading_quietly, read_step
+from tf_sphereface.losses.update_count import check_step, read_step
 from tf_sphereface.schedules import LambdaAnnealing
+from tf_sphereface.utils.checks import error
 
 
-def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any) -> Any:
+def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any, *, xla: bool = False) -> Any:
     """Compute A-Softmax for each example.
 
     Args:
@@ -22,6 +23,7 @@ def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any) -> Any:
         outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
         margin: 1, 2, 3 or 4.
         lambda_: weight of the plain cosine in the target logit, >= 0.
+        xla: whether XLA compiles the caller; the value is the same, the memory differs.
 
     Returns:
         Cross-entropy in nats, `(batch,)`; NaN where a label is out of range.
@@ -34,9 +36,11 @@ def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any) -> Any:
     >>> round(float(a_softmax([0], outputs, margin=1, lambda_=0.0)[0]), 4)
     0.0486
     """
-    plain, norms, rest = target_norm_rest(outputs, labels)
-    target = angular.a_softmax_logit(plain / norms, norms, margin, lambda_)
-    return cross_entropy(rest, target, labels, outputs.shape[-1] - 1)
+
+    def target_cosine(cosine: Any) -> Any:
+        return angular.a_softmax_logit(cosine, 1.0, margin, lambda_)
+
+    return margin_cross_entropy(labels, outputs, target_cosine, scale=None, xla=xla)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -92,10 +96,6 @@ class ASoftmaxLoss(MarginLoss):
         self.annealing = _check_annealing(annealing)
         self.step = check_step(step)
 
-    def __dir__(self) -> list[str]:
-        """Leave out `step`: Keras saves what it finds here, and would save the optimizer twice."""
-        return [name for name in super().__dir__() if name != "step"]
-
     @property
     def needs_step(self) -> bool:
         """Whether the value depends on the number of updates."""
@@ -136,8 +136,7 @@ class ASoftmaxLoss(MarginLoss):
         )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        """Return the loss of each example, `(batch,)`."""
-        return a_softmax(labels, outputs, self.margin, self.current_lambda())
+        return a_softmax(labels, outputs, self.margin, self.current_lambda(), xla=self.xla)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; `step` as the int it stands at."""
@@ -158,7 +157,7 @@ class ASoftmaxLoss(MarginLoss):
         if isinstance(config.get("annealing"), dict):
             config["annealing"] = keras.saving.deserialize_keras_object(config["annealing"])
         loss = cls(**config)
-        if loss.needs_step and loss.step is not None and not is_loading_quietly():
+        if loss.needs_step and loss.step is not None:
             warnings.warn(
                 f"This ASoftmaxLoss is held at update {loss.step} (lambda "
                 f"{float(loss.current_lambda()):.3f}), so that evaluate() repeats the saved "
@@ -175,7 +174,4 @@ def _check_annealing(annealing: LambdaAnnealing | float | None) -> LambdaAnneali
         return annealing
     if isinstance(annealing, int | float) and not isinstance(annealing, bool) and annealing >= 0:
         return float(annealing)
-    raise ValueError(
-        "Argument `annealing` must be a LambdaAnnealing or a constant lambda >= 0. "
-        f"Received: annealing={annealing!r}"
-    )
+    raise error("annealing", "be a LambdaAnnealing or a constant lambda >= 0", annealing)

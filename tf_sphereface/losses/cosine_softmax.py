@@ -8,19 +8,19 @@ from typing import Any
 import keras
 
 from tf_sphereface import angular
-from tf_sphereface.losses import head_output
-from tf_sphereface.losses.cross_entropy import cross_entropy, target_norm_rest
+from tf_sphereface.losses.cross_entropy import margin_cross_entropy
 from tf_sphereface.losses.margin_loss import MarginLoss
 from tf_sphereface.utils.checks import check_number
 
 
-def normface(labels: Any, outputs: Any, scale: float) -> Any:
+def normface(labels: Any, outputs: Any, scale: float, *, xla: bool = False) -> Any:
     """Compute the softmax cross-entropy of `scale * cos(theta_j)` for each example.
 
     Args:
         labels: integer class of each example, `(batch,)`, in `[0, num_classes)`.
         outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
         scale: above 0.
+        xla: whether XLA compiles the caller; the value is the same, the memory differs.
 
     Returns:
         Nats, `(batch,)`; NaN where a label is out of range.
@@ -31,11 +31,10 @@ def normface(labels: Any, outputs: Any, scale: float) -> Any:
     >>> round(float(normface([0], outputs, scale=3.0)[0]), 4)
     0.0486
     """
-    cosine, rest = _cosine_and_rest(outputs, labels, scale)
-    return cross_entropy(rest, scale * cosine, labels, outputs.shape[-1] - 1)
+    return margin_cross_entropy(labels, outputs, lambda cosine: cosine, scale=scale, xla=xla)
 
 
-def cosface(labels: Any, outputs: Any, scale: float, margin: float) -> Any:
+def cosface(labels: Any, outputs: Any, scale: float, margin: float, *, xla: bool = False) -> Any:
     """Compute CosFace for each example: the target's logit is `scale * (cos(theta) - margin)`.
 
     Args:
@@ -43,9 +42,7 @@ def cosface(labels: Any, outputs: Any, scale: float, margin: float) -> Any:
         outputs: as in `normface`.
         scale: above 0.
         margin: at least 0, subtracted from the target's cosine.
-
-    Returns:
-        Nats, `(batch,)`; NaN where a label is out of range.
+        xla: as in `normface`.
 
     Example:
 
@@ -53,11 +50,12 @@ def cosface(labels: Any, outputs: Any, scale: float, margin: float) -> Any:
     >>> round(float(cosface([0], outputs, scale=3.0, margin=1.0)[0]), 4)
     0.6931
     """
-    cosine, rest = _cosine_and_rest(outputs, labels, scale)
-    return cross_entropy(rest, scale * (cosine - margin), labels, outputs.shape[-1] - 1)
+    return margin_cross_entropy(
+        labels, outputs, lambda cosine: cosine - margin, scale=scale, xla=xla
+    )
 
 
-def arcface(labels: Any, outputs: Any, scale: float, margin: float) -> Any:
+def arcface(labels: Any, outputs: Any, scale: float, margin: float, *, xla: bool = False) -> Any:
     """Compute ArcFace for each example: the target's logit is `scale * cos(theta + margin)`.
 
     Args:
@@ -66,9 +64,7 @@ def arcface(labels: Any, outputs: Any, scale: float, margin: float) -> Any:
         scale: above 0.
         margin: radians in [0, pi), added to the target's angle. See `angular.cos_shifted_angle`
             for what happens past pi.
-
-    Returns:
-        Nats, `(batch,)`; NaN where a label is out of range.
+        xla: as in `normface`.
 
     Example:
 
@@ -76,15 +72,11 @@ def arcface(labels: Any, outputs: Any, scale: float, margin: float) -> Any:
     >>> round(float(arcface([0], outputs, scale=3.0, margin=0.5)[0]), 4)
     0.1704
     """
-    cosine, rest = _cosine_and_rest(outputs, labels, scale)
-    target = scale * angular.cos_shifted_angle(cosine, margin)
-    return cross_entropy(rest, target, labels, outputs.shape[-1] - 1)
 
+    def target_cosine(cosine: Any) -> Any:
+        return angular.cos_shifted_angle(cosine, margin)
 
-def _cosine_and_rest(outputs: Any, labels: Any, scale: float) -> tuple[Any, Any]:
-    """Return the target's cosine, and the log-sum-exp of the others' times `scale`; `(batch,)`."""
-    target, norm, rest = target_norm_rest(outputs, labels, scale)
-    return target / keras.ops.maximum(norm, head_output.NORM_FLOOR), rest
+    return margin_cross_entropy(labels, outputs, target_cosine, scale=scale, xla=xla)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -128,8 +120,7 @@ class NormFaceLoss(MarginLoss):
         return f"NormFace: no margin, scale {self.scale:g}"
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        """Return the loss of each example, `(batch,)`."""
-        return normface(labels, outputs, self.scale)
+        return normface(labels, outputs, self.scale, xla=self.xla)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -174,8 +165,7 @@ class CosFaceLoss(MarginLoss):
         return f"CosFace with margin {self.margin:g} (taken off the cosine), scale {self.scale:g}"
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        """Return the loss of each example, `(batch,)`."""
-        return cosface(labels, outputs, self.scale, self.margin)
+        return cosface(labels, outputs, self.scale, self.margin, xla=self.xla)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -227,5 +217,4 @@ class ArcFaceLoss(MarginLoss):
         )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        """Return the loss of each example, `(batch,)`."""
-        return arcface(labels, outputs, self.scale, self.margin)
+        return arcface(labels, outputs, self.scale, self.margin, xla=self.xla)

@@ -8,7 +8,7 @@ forward pass makes one copy of the logits and the backward pass one gradient; th
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,23 +21,52 @@ from tf_sphereface.losses import head_output
 LOWEST = float(np.finfo("float32").min / 4)  # finite, so that a single class has a gradient
 
 
-def cross_entropy(rest: Any, target: Any, labels: Any, num_classes: int) -> Any:
-    """Return `-log softmax` of the target among `rest`, `(batch,)`; NaN for a label out of range.
+def margin_cross_entropy(
+    labels: Any,
+    outputs: Any,
+    target_cosine: Callable[[Any], Any],
+    *,
+    scale: float | None,
+    xla: bool,
+) -> Any:
+    """Compute the softmax cross-entropy in which a margin has moved the target's cosine.
 
     The target stands outside the sum, so neither value nor gradient cancels where it dominates: at
     a probability of `1 - 1e-12` the gradient is -1e-12 and not 0.
 
     Args:
-        rest: log-sum-exp of the other classes' logits, `(batch,)`.
-        target: the target's logit, `(batch,)`.
-        labels: `(batch,)`.
-        num_classes: what labels must be below.
+        labels: integer class of each example, `(batch,)`, in `[0, num_classes)`.
+        outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
+        target_cosine: the margin: maps the target's cosine to what stands in its place, `(batch,)`.
+        scale: what multiplies all cosines; None: the length of each embedding.
+        xla: whether XLA compiles the caller, see `target_norm_rest`.
+
+    Returns:
+        Nats, `(batch,)`; NaN where a label is out of range.
     """
-    loss = keras.ops.softplus(rest - target)
-    return keras.ops.where(labels_in_range(labels, num_classes), loss, np.nan)
+    target, norm, rest = target_norm_rest(outputs, labels, scale, xla=xla)
+    if scale is None:
+        logit = norm * target_cosine(target / norm)
+    else:
+        logit = scale * target_cosine(target / ops.maximum(norm, head_output.NORM_FLOOR))
+    return _or_nan(ops.softplus(rest - logit), labels, outputs.shape[-1] - 1)
 
 
-def target_norm_rest(outputs: Any, labels: Any, scale: float | None = None) -> tuple[Any, Any, Any]:
+def detached(value: Any, cosine: Any, detach: bool) -> Any:
+    """Return `value`, with the gradient of `cosine` where `detach` is set.
+
+    This is the characteristic gradient detachment of SphereFace-R and SphereFace2.
+    """
+    return cosine + ops.stop_gradient(value - cosine) if detach else value
+
+
+def _or_nan(loss: Any, labels: Any, num_classes: int) -> Any:
+    return ops.where(labels_in_range(labels, num_classes), loss, np.nan)
+
+
+def target_norm_rest(
+    outputs: Any, labels: Any, scale: float | None = None, *, xla: bool = False
+) -> tuple[Any, Any, Any]:
     """Reduce the head's output to what a loss needs.
 
     Args:
@@ -45,6 +74,8 @@ def target_norm_rest(outputs: Any, labels: Any, scale: float | None = None) -> t
         labels: integers `(batch,)`; one out of range is taken for the nearest class.
         scale: the logits of the other classes are `scale * cos(theta_j)`; None: as they are,
             `||x|| cos(theta_j)`.
+        xla: whether XLA compiles the caller: it fuses a mask into its neighbours and would copy for
+            a scatter. Without it a scatter works in place, where a mask is one more table.
 
     Returns:
         `||x|| cos(theta_y)`; `||x||`; `log sum_{j != y} exp(logit_j)`; each `(batch,)`.
@@ -58,7 +89,7 @@ def target_norm_rest(outputs: Any, labels: Any, scale: float | None = None) -> t
     num_classes = outputs.shape[-1] - 1
     classes = tf.clip_by_value(tf.cast(labels, tf.int32), 0, num_classes - 1)
 
-    edit = _masked if getattr(_tracing, "xla", False) else _scattered
+    edit = MaskedTable if xla else ScatteredTable
 
     def scaled(others: Any, less: Any, factor: Any) -> Any:
         """Return `factor * others - less`: the difference first, which needs no second table."""
@@ -98,19 +129,7 @@ def target_norm_rest(outputs: Any, labels: Any, scale: float | None = None) -> t
     return target, norm, rest
 
 
-_tracing = threading.local()  # replicas are traced in threads of their own
-
-
-def fuse_for_xla(wanted: bool) -> None:
-    """Say whether the loss that is traced next in this thread is for XLA.
-
-    XLA fuses a mask into its neighbours and would copy for a scatter; without it a scatter works in
-    place, where a mask is one more table.
-    """
-    _tracing.xla = wanted
-
-
-class _scattered:  # noqa: N801
+class ScatteredTable:
     """Without XLA: change single entries of the whole table, in place where that is possible."""
 
     @staticmethod
@@ -135,7 +154,7 @@ class _scattered:  # noqa: N801
         return table
 
 
-class _masked:  # noqa: N801
+class MaskedTable:
     """For XLA: masks over the logits alone, which it fuses; their slice and join cancel there."""
 
     @staticmethod
@@ -171,9 +190,8 @@ def target_entries(logits: Any, labels: Any) -> Any:
 def target_cross_entropy(logits: Any, labels: Any, target: Any) -> Any:
     """Compute the cross-entropy of each row with its target logit replaced.
 
-    `-log softmax` is evaluated as `softplus(log sum_{j != y} exp(z_j) - t)`. The target stands
-    outside the sum, so neither value nor gradient cancels where the target dominates: at a
-    probability of `1 - 1e-12` the gradient is -1e-12 and not 0.
+    For losses that move the logits of all classes: `softplus(log sum_{j != y} exp(z_j) - t)`, where
+    the target stands outside the sum as in `margin_cross_entropy`.
 
     Args:
         logits: `(batch, num_classes)`; the entries at the labels are not used.
@@ -185,10 +203,8 @@ def target_cross_entropy(logits: Any, labels: Any, target: Any) -> Any:
         survives, this is what keeps a wrong label from training silently).
     """
     num_classes = logits.shape[-1]
-    lowest = np.finfo("float32").min / 4  # finite, so that a single class has a gradient
-    others = ops.logsumexp(ops.where(target_mask(labels, num_classes), lowest, logits), axis=-1)
-    loss = ops.softplus(others - target)
-    return ops.where(labels_in_range(labels, num_classes), loss, np.nan)
+    others = ops.logsumexp(ops.where(target_mask(labels, num_classes), LOWEST, logits), axis=-1)
+    return _or_nan(ops.softplus(others - target), labels, num_classes)
 
 
 def target_mask(labels: Any, num_classes: int) -> Any:

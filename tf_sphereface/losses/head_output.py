@@ -1,7 +1,7 @@
-"""What the angular head hands to the losses: logits, and beside them what a loss cannot rebuild.
+"""The output of the angular head: logits, and beside them what a loss cannot rebuild.
 
 Labels are no input of the model, so a loss sees the head's output alone. It is a table with one row
-an example:
+per example:
 
     num_classes columns     ||x|| cos(theta_j)
     with a shared bias b    -||x|| (1 + h(b)),   h(b) = (b + sqrt(b^2 + 4)) / 2 > 0

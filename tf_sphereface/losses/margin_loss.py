@@ -1,4 +1,4 @@
-"""The shape that all losses share: a thin class over a pure function of labels and outputs."""
+"""The base of all losses: a thin class over a pure function of labels and outputs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ class MarginLoss(keras.losses.Loss):
 
     needs_shared_bias: bool = False
     """Whether the loss belongs to `AngularDense(..., shared_bias=...)`."""
+
+    xla: bool = False
+    """Whether XLA compiles the training step; `FaceClassifier.compile` says so to its copy."""
 
     def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")

@@ -1,4 +1,4 @@
-"""SphereFace2: one binary decision a class, with one bias that all classes share."""
+"""SphereFace2: one binary decision per class, with one bias that all classes share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import keras
 from keras import ops
 
 from tf_sphereface.losses import head_output
-from tf_sphereface.losses.cross_entropy import labels_in_range, target_entries, target_mask
+from tf_sphereface.losses.cross_entropy import (
+    detached,
+    labels_in_range,
+    target_entries,
+    target_mask,
+)
 from tf_sphereface.losses.margin_loss import MarginLoss
 from tf_sphereface.utils.checks import check_number
 
@@ -19,6 +24,7 @@ def sphereface2(
     outputs: Any,
     scale: float,
     margin: float,
+    *,
     alpha: float,
     power: float,
     weight: float,
@@ -47,8 +53,8 @@ def sphereface2(
 
     Example:
 
-    >>> outputs = head_outputs.join(keras.ops.array([[1.0, -1.0]]), keras.ops.array([[1.0]]), 0.0)
-    >>> round(float(sphereface2([0], outputs, 1.0, 0.0, 0.5, 1.0, 1.0)[0]), 4)
+    >>> outputs = head_output.join(keras.ops.array([[1.0, -1.0]]), keras.ops.array([[1.0]]), 0.0)
+    >>> round(float(sphereface2([0], outputs, 1, 0, alpha=0.5, power=1, weight=1)[0]), 4)
     0.3133
     """
     num_classes = outputs.shape[-1] - 2
@@ -57,8 +63,7 @@ def sphereface2(
 
     def similarity(cosine: Any) -> Any:
         base = ops.maximum((cosine + 1.0) / 2.0, 0.0)  # rounding may leave a cosine below -1
-        value = 2.0 * ops.power(base, power) - 1.0
-        return cosine + ops.stop_gradient(value - cosine) if detach else value
+        return detached(2.0 * ops.power(base, power) - 1.0, cosine, detach)
 
     own = similarity(target_entries(cosines, labels)) - margin
     others = similarity(cosines) + margin
@@ -162,6 +167,7 @@ class SphereFace2Loss(MarginLoss):
         power: float = 3.0,
         weight: float = 50.0,
         detach: bool = True,
+        *,
         reduction: str = "sum_over_batch_size",
         name: str = "sphereface2",
     ) -> None:
@@ -186,14 +192,6 @@ class SphereFace2Loss(MarginLoss):
         )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        """Return the loss of each example, `(batch,)`."""
         return sphereface2(
-            labels,
-            outputs,
-            scale=self.scale,
-            margin=self.margin,
-            alpha=self.alpha,
-            power=self.power,
-            weight=self.weight,
-            detach=self.detach,
+            labels, outputs, **{option: getattr(self, option) for option in self.options}
         )

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
-from keras import ops
 
 from tf_sphereface import angular
 from tf_sphereface.losses import head_output
 from tf_sphereface.losses.cross_entropy import (
-    cross_entropy,
+    detached,
+    margin_cross_entropy,
     target_cross_entropy,
     target_entries,
-    target_norm_rest,
 )
 from tf_sphereface.losses.margin_loss import MarginLoss
-from tf_sphereface.utils.checks import check_number
+from tf_sphereface.utils.checks import check_choice, check_number
 
-VERSIONS = ("v0", "v1", "v2")
+Version = Literal["v0", "v1", "v2"]
 
 
 def sphereface_r(
-    labels: Any, outputs: Any, version: str, scale: float, margin: float, detach: bool = True
+    labels: Any,
+    outputs: Any,
+    version: Version,
+    scale: float,
+    margin: float,
+    detach: bool = True,
+    *,
+    xla: bool = False,
 ) -> Any:
     """Compute SphereFace-R for each example.
 
@@ -37,6 +43,7 @@ def sphereface_r(
         margin: a real number, at least 1.
         detach: characteristic gradient detachment: the value has the margin, its derivative with
             respect to the cosine is that of the cosine itself.
+        xla: whether XLA compiles the caller; the value is the same, the memory differs.
 
     Returns:
         Nats, `(batch,)`; NaN where a label is out of range.
@@ -47,22 +54,17 @@ def sphereface_r(
     >>> round(float(sphereface_r([0], outputs, "v1", scale=1.0, margin=2.0)[0]), 4)
     0.6931
     """
-    num_classes = outputs.shape[-1] - 1
     if version == "v2":  # the others' cosines change, so they are needed as a table
-        cosines = head_output.cosines_of(outputs, num_classes)
+        cosines = head_output.cosines_of(outputs, outputs.shape[-1] - 1)
         target = target_entries(cosines, labels)
-        cosines = _detached(angular.cos_scaled_angle(cosines, 1.0 / margin), cosines, detach)
+        cosines = detached(angular.cos_scaled_angle(cosines, 1.0 / margin), cosines, detach)
         return target_cross_entropy(scale * cosines, labels, scale * target)
-    target, norm, rest = target_norm_rest(outputs, labels, scale)
-    cosine = target / ops.maximum(norm, head_output.NORM_FLOOR)
-    moved = angular.psi_real if version == "v0" else angular.cos_scaled_angle
-    target = _detached(moved(cosine, margin), cosine, detach)
-    return cross_entropy(rest, scale * target, labels, num_classes)
+    move = angular.psi_real if version == "v0" else angular.cos_scaled_angle
 
+    def target_cosine(cosine: Any) -> Any:
+        return detached(move(cosine, margin), cosine, detach)
 
-def _detached(value: Any, cosine: Any, detach: bool) -> Any:
-    """Return `value`, with the gradient of `cosine` where `detach` is set."""
-    return cosine + ops.stop_gradient(value - cosine) if detach else value
+    return margin_cross_entropy(labels, outputs, target_cosine, scale=scale, xla=xla)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -97,7 +99,7 @@ class SphereFaceRLoss(MarginLoss):
 
     def __init__(
         self,
-        version: str = "v2",
+        version: Version = "v2",
         margin: float = 1.5,
         scale: float = 30.0,
         detach: bool = True,
@@ -105,11 +107,7 @@ class SphereFaceRLoss(MarginLoss):
         name: str = "sphereface_r",
     ) -> None:
         super().__init__(reduction, name)
-        if version not in VERSIONS:
-            raise ValueError(
-                f"Argument `version` must be one of {VERSIONS}. Received: version={version!r}"
-            )
-        self.version = version
+        self.version = check_choice("version", version, get_args(Version))
         self.margin = angular.check_real_margin(margin)
         self.scale = check_number("scale", scale, 0.0, open_low=True)
         self.detach = bool(detach)
@@ -128,5 +126,6 @@ class SphereFaceRLoss(MarginLoss):
         )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        """Return the loss of each example, `(batch,)`."""
-        return sphereface_r(labels, outputs, self.version, self.scale, self.margin, self.detach)
+        return sphereface_r(
+            labels, outputs, self.version, self.scale, self.margin, self.detach, xla=self.xla
+        )

@@ -1,32 +1,13 @@
-"""Where a loss reads the number of applied updates, and how a loaded loss is held or let go."""
+"""The number of applied updates, as a loss reads it, and its binding to a model's optimizer."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-
-_loading_quietly = False
-
-
-@contextlib.contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Keep loaded losses from warning that they are held: the caller binds them at once."""
-    global _loading_quietly
-    before, _loading_quietly = _loading_quietly, True
-    try:
-        yield
-    finally:
-        _loading_quietly = before
-
-
-def is_loading_quietly() -> bool:
-    """Whether the code runs inside `quiet_loading()`."""
-    return _loading_quietly
 
 
 def bind_step(model: keras.Model) -> keras.Model:
@@ -77,8 +58,14 @@ def scheduled_losses(model: keras.Model) -> list[Any]:
 
 
 def check_step(step: Any) -> Any:
-    """Return `step` if the number of updates can be read from it, or raise TypeError."""
-    if step is None or isinstance(step, keras.optimizers.Optimizer | keras.Variable | tf.Variable):
+    """Return what `read_step` takes for the argument `step` of a loss, or raise TypeError.
+
+    An optimizer becomes a function that reads its count: Keras looks for optimizers in the
+    attributes of a loss, and would save it twice.
+    """
+    if isinstance(step, keras.optimizers.Optimizer):
+        return functools.partial(applied_updates, step)
+    if step is None or isinstance(step, keras.Variable | tf.Variable):
         return step
     if isinstance(step, int | np.integer) and not isinstance(step, bool):
         return int(step)
@@ -100,8 +87,15 @@ def read_step(step: Any) -> Any:
     """Return the number of applied updates: an int or a scalar integer tensor."""
     if isinstance(step, int):
         return step
-    if isinstance(step, keras.optimizers.Optimizer):
-        step = step.iterations
-    elif callable(step) and not isinstance(step, keras.Variable | tf.Variable):
-        return step()
-    return tf.convert_to_tensor(step.value if isinstance(step, keras.Variable) else step)
+    if isinstance(step, keras.Variable | tf.Variable):
+        return _tensor(step)
+    return step()
+
+
+def applied_updates(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return how many updates an optimizer has applied: a scalar integer tensor."""
+    return _tensor(optimizer.iterations)
+
+
+def _tensor(count: Any) -> Any:
+    return tf.convert_to_tensor(count.value if isinstance(count, keras.Variable) else count)

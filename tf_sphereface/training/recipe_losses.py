@@ -10,6 +10,8 @@ from typing import Any
 import keras
 
 from tf_sphereface import losses
+from tf_sphereface.classifier.heads import Head
+from tf_sphereface.losses.sphereface_r import Version
 from tf_sphereface.schedules import LambdaAnnealing
 from tf_sphereface.utils.checks import check_choice, check_number, error
 
@@ -41,11 +43,11 @@ class LossChoice:
     high: float = math.inf
     unit: str = ""
     clip_norm: float = 0.0
-    head: str = "angular"
+    head: Head = "angular"
     build: Callable[[Any, Any, LambdaAnnealing], keras.losses.Loss] | None = None
 
 
-def _sphereface_r(version: str) -> LossChoice:
+def _sphereface_r(version: Version) -> LossChoice:
     return LossChoice(
         margin=1.5,
         scale=30.0,

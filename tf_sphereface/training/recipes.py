@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from tf_sphereface.data.options import Augment
+from tf_sphereface.layers.released_gradient import Gradient
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
 from tf_sphereface.training import recipe_losses
 from tf_sphereface.utils import hardware
@@ -69,7 +70,7 @@ class Recipe:
     margin: float | None = None
     scale: float | None = None
     clip_norm: float | None = None
-    gradient: Literal["exact", "caffe"] = "exact"
+    gradient: Gradient = "exact"
     sample_rate: float = 1.0
     annealing: Annealing = "paper"
     lambda_minimum: float = 5.0

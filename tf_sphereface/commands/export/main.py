@@ -146,11 +146,11 @@ def _load(path: Path) -> Embedder:
     """Return the network in a `.keras` file; its metadata names the file by its hash."""
     stored = read_metadata(path)
     try:
-        model = load_model(path)
+        loaded = load_model(path)
     except Exception as error:  # Keras raises many kinds for a broken archive
         raise CommandError(f"{path} cannot be loaded by Keras: {error}") from error
-    network = Embedder.in_memory(model, stored)
-    backbone = network.backbone
+    network = Embedder.in_memory(loaded, stored)
+    model, backbone = loaded.model, network.backbone
     if len(backbone.layers) < len(model.layers) and len(backbone.weights) < len(model.weights):
         console.print(f"{path}: the classification head is left out", highlight=False)
     metadata = network.metadata

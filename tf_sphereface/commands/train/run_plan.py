@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from rich.table import Table
 
-from tf_sphereface import losses
 from tf_sphereface.angular import effective_margin
 from tf_sphereface.commands.console import console
+from tf_sphereface.losses.update_count import scheduled_losses
 from tf_sphereface.training.building import rate_drops
 from tf_sphereface.training.checkpoint import build_optimizer
 from tf_sphereface.training.recipes import Recipe
@@ -105,7 +105,7 @@ class Plan:
     def schedule(self, model: Any) -> list[dict[str, Any]]:
         """Return lambda, margin and rate at the updates that matter, counted from 1."""
         rate_of = _rate_function(model)
-        scheduled = losses.scheduled_losses(model)
+        scheduled = scheduled_losses(model)
         reasons: dict[int, list[str]] = {}
 
         def mark(step: int, reason: str) -> None:

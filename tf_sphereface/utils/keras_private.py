@@ -1,0 +1,136 @@
+"""The private names of Keras, TensorFlow and LiteRT that this package depends on, all in one place.
+
+Each function says what the name is for and in which versions it was seen; where a new version
+moves one of them, this file is what changes. `OVERRIDDEN` lists the private methods of Keras that
+our classes replace, which have to stand in those classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+OVERRIDDEN = {
+    # Builds metrics and optimizer before the first step of `fit` (Keras 3.15).
+    "_maybe_symbolic_build": "classifier.face_classifier.FaceClassifier",
+    # Shrinks the weights beside the update: decoupled decay (Keras 3.15).
+    "_apply_weight_decay": "optimizers.SphereFaceSGD",
+}
+
+
+# Models and layers -------------------------------------------------------------------------------
+
+
+def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a model and of the models inside it (Keras 3.15, `_flatten_layers`)."""
+    return list(model._flatten_layers(include_self=False))
+
+
+def is_functional(model: Any) -> bool:
+    """Tell a plain functional model from a Sequential or subclassed one, and from a layer.
+
+    Keras 3.15: the class is `keras.src.models.functional.Functional`.
+    """
+    return isinstance(model, keras.Model) and type(model).__name__ == "Functional"
+
+
+def maker_of(tensor: Any) -> Any:
+    """Return the layer or operation whose output a symbolic tensor is, or None.
+
+    Keras 3.15, `_keras_history`.
+    """
+    return getattr(getattr(tensor, "_keras_history", None), "operation", None)
+
+
+def input_of(tensor: Any) -> Any:
+    """Return what the maker of a symbolic tensor was called on, for the call that made it.
+
+    Keras 3.15, `_keras_history` and `_inbound_nodes`.
+    """
+    operation, node_index, _ = tensor._keras_history
+    return operation._inbound_nodes[node_index].input_tensors[0]
+
+
+def named_outputs(model: keras.Model) -> Any:
+    """Return a functional model's outputs as nested as it was given them; else None.
+
+    Keras 3.15, `_outputs_struct`; the public `outputs` is flat and has lost the keys of a dict.
+    """
+    return getattr(model, "_outputs_struct", None)
+
+
+def called_model(layer: keras.layers.Layer) -> Any:
+    """Return the outermost layer of the call that is running (Keras 3.15, `_get_call_context`)."""
+    return getattr(layer._get_call_context(), "entry_layer", None)
+
+
+@contextlib.contextmanager
+def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
+    """Let a layer that is built take more weights (Keras 3.15, `_tracker`)."""
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        layer._tracker.lock()
+
+
+def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
+    """Return the metric that is reported as `loss` (Keras 3.15, `_loss_tracker`)."""
+    return model._loss_tracker
+
+
+def symbolic_build(model: keras.Model, batch: Any) -> None:
+    """Build a model's metrics and optimizer from one batch (Keras 3.15, `_symbolic_build`)."""
+    model._symbolic_build(data_batch=batch)
+
+
+# Optimizers --------------------------------------------------------------------------------------
+
+
+def micro_steps(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """Return the variable that counts calls, accumulating ones among them.
+
+    Keras 3.15, `_iterations`; the public `iterations` is a tensor under gradient accumulation.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
+
+
+def accumulators(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> list[Any]:
+    """Return where an optimizer adds up the gradients of variables.
+
+    Keras 3.15, `_accumulated_gradients` and `_get_variable_index`.
+    """
+    return [optimizer._accumulated_gradients[optimizer._get_variable_index(v)] for v in variables]
+
+
+def take_summed_gradients(optimizer: keras.optimizers.Optimizer) -> None:
+    """Keep an optimizer from summing gradients over the replicas, where the caller has done it.
+
+    Keras 3.15, `_all_reduce_sum_gradients` of the TensorFlow backend.
+    """
+
+    def hand_on(gradients_and_variables: Any) -> list[Any]:
+        return list(gradients_and_variables)
+
+    optimizer._all_reduce_sum_gradients = hand_on
+
+
+def variable_key(optimizer: keras.optimizers.Optimizer, variable: Any) -> Any:
+    """Return what a variable goes by in an optimizer's tables (Keras 3.15, `_var_key`)."""
+    return optimizer._var_key(variable)
+
+
+def decays(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
+    """Tell whether a variable is not excluded from decay (Keras 3.15, `_use_weight_decay`)."""
+    return bool(optimizer._use_weight_decay(variable))
+
+
+# LiteRT ------------------------------------------------------------------------------------------
+
+
+def operators(interpreter: Any) -> list[dict[str, Any]]:
+    """Return the operators of a LiteRT interpreter (ai-edge-litert 2.3, `_get_ops_details`)."""
+    return list(interpreter._get_ops_details())
