@@ -14,10 +14,11 @@ from tf_sphereface.data.batches import (
     make_dataset,
     worker_part,
 )
-from tf_sphereface.data.decoding import ProgressCallback, read_all
+from tf_sphereface.data.decoding import read_all
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.pack.reading import Pack, open_pack
 from tf_sphereface.data.sources import Size, Source, checked_size, open_images, open_source
+from tf_sphereface.utils.messages import ProgressCallback
 
 
 def check_folder(

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.alignment.face_reader import Landmarks, ProgressCallback
+from tf_sphereface.alignment.images import images_in
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.protocol import ProtocolResult, evaluate_pairs, existing_folder
 from tf_sphereface.eval.scoring.precomputed import open_model
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def evaluate(
@@ -132,11 +131,7 @@ def scan(root: Path) -> dict[str, list[str]]:
 
 def image_names(folder: Path) -> list[str]:
     """Return the sorted names of the images in a folder; hidden ones are passed over."""
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    return [entry.name for entry in images_in(folder)]
 
 
 def _deal(

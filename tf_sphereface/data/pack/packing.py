@@ -15,7 +15,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.data.batches import permutation
-from tf_sphereface.data.decoding import ProgressCallback
 from tf_sphereface.data.pack.format import (
     FORMAT,
     MANIFEST,
@@ -28,6 +27,7 @@ from tf_sphereface.data.pack.listing import Listing, write_listing
 from tf_sphereface.data.pack.shard_writer import Encoder, kept_shard, write_index, write_shard
 from tf_sphereface.data.sources import Size, checked_size
 from tf_sphereface.utils.files import sha256_file, write_json
+from tf_sphereface.utils.messages import ProgressCallback
 
 __all__ = ["PackResult", "pack_folder"]
 

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data.decoding import ProgressCallback
 from tf_sphereface.data.folder_index import SkipReport
 from tf_sphereface.data.pack.format import CLASSES, FILES, INDEX, INDEX_FILE, read_manifest
 from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.utils.messages import ProgressCallback
 
 _BUFFER = 1 << 20
 
