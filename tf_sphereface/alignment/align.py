@@ -151,7 +151,7 @@ def template_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read a landmark file: a path and five x, y pairs a line, separated by tabs.
+    """Read a landmark file: a path and five x, y pairs per line, separated by tabs.
 
     Args:
         path: a text file of lines `NAME/NAME_0001.jpg<TAB>x1<TAB>y1 ... x5<TAB>y5`, the points in
