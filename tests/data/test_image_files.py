@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import cv2
@@ -94,3 +95,12 @@ def test_every_way_lists_the_same_files(tmp_path: Path) -> None:
     assert find_images(tmp_path) == listed
     assert scan(tmp_path) == {"one": listed}
     assert data.scan_folder(tmp_path).paths == [tmp_path / name for name in listed]
+
+
+def test_training_needs_no_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").mkdir()
+    path = tmp_path / "one" / "deep.png"
+    path.write_bytes(cv2.imencode(".png", DEEP[..., ::-1])[1].tobytes())
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    np.testing.assert_array_equal(data.load_folder(tmp_path)[0][0], FACE)
+    np.testing.assert_array_equal(read_photo(path), FACE)
