@@ -124,16 +124,8 @@ def align_photos(
         overwrite=overwrite,
     )
     with single_threaded_operations():
-        # One level of the pyramid below, so that faces that are a little too small are reported.
-        smallest = max(SMALLEST, 0.709 * settings.min_face)
-        try:
-            detector = FaceDetector(min_face=smallest, max_side=max_side)
-        except ImportError as missing:
-            raise ImportError(
-                f"{missing}. Without a detector, give the points: --landmarks FILE"
-            ) from missing
+        aligner = Aligner(settings, _make_detector(settings.min_face, max_side))
         begin = time.perf_counter()
-        aligner = Aligner(settings, detector)
         outcomes = aligner.run(progress)
         seconds = time.perf_counter() - begin
     # Lists that belong to the faces of another file of this name stay as they are.
@@ -218,10 +210,7 @@ def align_by_landmarks(
         found, inside, path = Found(name), names[name], src / name
         files = [targets[name].relative_to(dst).as_posix()]
         try:
-            stat = path.stat()
-            digest = hashlib.sha256(np.ascontiguousarray(points[name], "<f8").tobytes())
-            facts = (f"{crop[0]}x{crop[1]}", format, quality, stat.st_size, stat.st_mtime_ns)
-            output = " ".join(["landmarks", digest.hexdigest(), *map(str, facts)])
+            output = _output(path, points[name], f"{crop[0]}x{crop[1]}", format, quality)
             done = journal.is_done(inside, output, files)
             if not done:
                 reason = None if overwrite else journal.obstacle(inside, files, others)
@@ -263,6 +252,23 @@ def _check_folders(folder: Path, target: Path) -> None:
             f"Received: {target}"
         )
     require("skimage.transform", extra="align")  # fail once here, not for every image
+
+
+def _output(path: Path, points: np.ndarray, *settings: object) -> str:
+    """Return what a crop of given points depends on, as the journal has it."""
+    stat = path.stat()
+    digest = hashlib.sha256(np.ascontiguousarray(points, "<f8").tobytes()).hexdigest()
+    return " ".join(map(str, ("landmarks", digest, *settings, stat.st_size, stat.st_mtime_ns)))
+
+
+def _make_detector(min_face: float, max_side: int) -> FaceDetector:
+    """Return a detector that sees faces that are a little too small as well, to report them."""
+    try:
+        return FaceDetector(min_face=max(SMALLEST, 0.709 * min_face), max_side=max_side)
+    except ImportError as missing:
+        raise ImportError(
+            f"{missing}. Without a detector, give the points: --landmarks FILE"
+        ) from missing
 
 
 def _threads(jobs: int | None) -> int:
