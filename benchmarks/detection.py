@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.detector import FaceDetector
-from tf_sphereface.alignment.images import find_photos, read_photo
+from tf_sphereface.alignment.images import find_images, read_photo
 from tf_sphereface.data import synthetic
 from tf_sphereface.utils.files import write_json
 
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.images is None:
         images = rendered(args.count)
     else:
-        names = find_photos(args.images)[: args.count]
+        names = find_images(args.images)[: args.count]
         images = [read_photo(args.images / name) for name in names]
     cv2.setNumThreads(1)
     result = measure(images, args.rounds, args.jobs)

@@ -189,9 +189,14 @@ def test_broken_image_is_named(tmp_path) -> None:
     path = tmp_path / "face.jpg"
     save(path, image)
     whole = path.read_bytes()
-    for data in (b"", b"not an image", whole[:100]):
+    for data, reason in (
+        (b"", "empty file"),
+        (b"not an image", "truncated or not an image"),
+        (whole[:100], "truncated or corrupt JPEG"),
+        (whole[:-30], "truncated or corrupt JPEG"),
+    ):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=r"face\.jpg: empty, truncated or not an image"):
+        with pytest.raises(ValueError, match=rf"face\.jpg: {reason}"):
             read_image(path)
     with pytest.raises(FileNotFoundError, match=r"absent\.png"):
         read_image(tmp_path / "absent.png")

@@ -120,7 +120,7 @@ def test_wrong_image(detector, image):
 )
 def test_wrong_arguments(arguments):
     (name,) = arguments
-    with pytest.raises(ValueError, match=f"`{name}` must be at least .* Received: "):
+    with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}="):
         FaceDetector(**arguments)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_sphereface.alignment.images import find_photos, read_photo
+from tf_sphereface.alignment.images import find_images, read_photo
 
 RGB = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8), (80, 96))
 
@@ -119,8 +119,8 @@ THUMBNAIL = b"\xff\xe1\x00\x08abcd\xff\xd9"  # a segment with an end marker insi
         ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC is not read"),
         ("cut.jpg", JPEG[:-30], "truncated"),
         ("cut2.jpg", JPEG[:2] + THUMBNAIL + JPEG[2:-30], "truncated"),
-        ("cut.png", encode(PLAIN, "PNG")[:200], "empty, truncated or not an image"),
-        ("empty.jpg", b"", "not an image"),
+        ("cut.png", encode(PLAIN, "PNG")[:200], "truncated or not an image"),
+        ("empty.jpg", b"", "empty file"),
         ("page.jpg", b"<html>not found</html>", "not an image"),
     ],
 )
@@ -142,10 +142,10 @@ def test_gigantic_file_is_not_even_read(tmp_path):
         read_photo(tmp_path / "disk.png")
 
 
-def test_find_photos(tmp_path):
+def test_find_images(tmp_path):
     for name in ("b/2.JPG", "b/1.png", "a.webp", ".hidden.jpg", ".git/x.png", "out/1.jpg", "n.txt"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert find_photos(tmp_path, skip=[tmp_path / "out"]) == ["a.webp", "b/1.png", "b/2.JPG"]
-    assert find_photos(tmp_path, (".txt",)) == ["n.txt"]
+    assert find_images(tmp_path, skip=[tmp_path / "out"]) == ["a.webp", "b/1.png", "b/2.JPG"]
+    assert find_images(tmp_path, (".txt",)) == ["n.txt"]

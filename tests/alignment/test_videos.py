@@ -42,5 +42,5 @@ def test_what_is_no_video(tmp_path, video):
     with pytest.raises(ValueError, match=r"page\.mp4: not a video"):
         list(read_frames(tmp_path / "page.mp4"))
     assert count_frames(tmp_path / "page.mp4") == 0
-    with pytest.raises(ValueError, match="`every` must be at least 1"):
+    with pytest.raises(ValueError, match="`every` must be an integer >= 1"):
         list(read_frames(video, 0))

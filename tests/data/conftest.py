@@ -33,7 +33,7 @@ def damaged(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     expected = {
         files[3].name: "truncated",
         files[9].name: "empty",
-        files[17].name: "not a readable",
+        files[17].name: "not an image",
         files[25].name: "truncated",
         files[26].name: "corrupt",
     }

@@ -122,7 +122,7 @@ def test_a_cache_that_cannot_be_made_anew_stays_whole(tmp_path: Path) -> None:
     next(folder.glob("*/*.jpg")).write_bytes(b"no image")
     cached(folder, tmp_path / "x")
     files = {path: path.read_bytes() for path in (tmp_path / "x.npy", tmp_path / "x.json")}
-    with pytest.raises(ValueError, match="cannot be decoded: not a readable"):
+    with pytest.raises(ValueError, match="cannot be decoded: truncated or not an image"):
         cached(folder, tmp_path / "x", strict=True)
     assert {path: path.read_bytes() for path in files} == files
 

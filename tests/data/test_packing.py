@@ -109,7 +109,7 @@ def test_damaged_files_are_left_out_and_named(root: Path, tmp_path: Path) -> Non
     assert (result.images, result.classes) == (30, 5)
     pack = data.open_pack(tmp_path / "out")
     np.testing.assert_array_equal(np.bincount(pack.labels, minlength=5), [7, 0, 7, 8, 8])
-    with pytest.raises(ValueError, match=r"\.jpg cannot be decoded: (truncated|empty|not a)"):
+    with pytest.raises(ValueError, match=r"\.jpg cannot be decoded: (truncated|empty)"):
         data.pack_folder(folder, tmp_path / "strict", strict=True)
 
 

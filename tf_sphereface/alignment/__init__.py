@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from tf_sphereface.alignment.align import TEMPLATES, align, read_landmarks
 from tf_sphereface.alignment.detector import Face, FaceDetector, choose
-from tf_sphereface.alignment.images import read_image, write_face
+from tf_sphereface.alignment.images import (
+    IMAGE_SUFFIXES,
+    decode_image,
+    find_images,
+    read_image,
+    write_face,
+)
+from tf_sphereface.alignment.outcomes import AlignResult, Outcome
+from tf_sphereface.alignment.photo_folder import align_by_landmarks, align_photos
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "TEMPLATES",
+    "AlignResult",
     "Face",
     "FaceDetector",
+    "Outcome",
     "align",
+    "align_by_landmarks",
+    "align_photos",
     "choose",
+    "decode_image",
+    "find_images",
     "read_image",
     "read_landmarks",
     "write_face",

@@ -7,6 +7,7 @@ import os
 import cv2
 import numpy as np
 
+from tf_sphereface.alignment.images import check_rgb
 from tf_sphereface.utils.optional import require
 
 _POINTS = (
@@ -74,12 +75,7 @@ def align(
 
     Source: the template is that of the authors' released code.
     """
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(
-            "Argument `image` must be uint8 RGB, (height, width, 3). "
-            f"Received: {image.dtype} {image.shape}"
-        )
+    image = check_rgb(image)
     matrix = similarity(points, size)
     if antialias:
         image, matrix = _reduce(image, matrix)
@@ -127,12 +123,7 @@ def similarity(points: np.ndarray, size: tuple[int, int] = (112, 96)) -> np.ndar
     Source: Umeyama, "Least-squares estimation of transformation parameters between two point
     patterns", PAMI 1991, equations 40 to 43.
     """
-    template = TEMPLATES.get((int(size[0]), int(size[1])))
-    if template is None:
-        known = ", ".join(f"({height}, {width})" for height, width in TEMPLATES)
-        raise ValueError(
-            f"Argument `size` must be (height, width) of a template: {known}. Received: size={size}"
-        )
+    template = TEMPLATES[template_size(size)]
     points = np.asarray(points, dtype=np.float64)
     if points.shape != (5, 2) or not np.isfinite(points).all():
         raise ValueError(
@@ -148,8 +139,19 @@ def similarity(points: np.ndarray, size: tuple[int, int] = (112, 96)) -> np.ndar
     return np.asarray(estimate.params[:2])
 
 
+def template_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) of a template, as integers, or raise `ValueError`."""
+    key = (int(size[0]), int(size[1]))
+    if key not in TEMPLATES:
+        known = ", ".join(f"({height}, {width})" for height, width in TEMPLATES)
+        raise ValueError(
+            f"Argument `size` must be (height, width) of a template: {known}. Received: size={size}"
+        )
+    return key
+
+
 def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read a landmark file: a path and five x, y pairs a line, separated by tabs.
+    """Read a landmark file: a path and five x, y pairs per line, separated by tabs.
 
     Args:
         path: a text file of lines `NAME/NAME_0001.jpg<TAB>x1<TAB>y1 ... x5<TAB>y5`, the points in

@@ -1,21 +1,24 @@
-"""Find the faces in an image: MTCNN's cascade, each network called once an image."""
+"""Find the faces in an image: MTCNN's cascade, each network called once per image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.boxes import Array, paint, proposals, pyramid, square, suppress
+from tf_sphereface.alignment.images import check_rgb
 from tf_sphereface.alignment.mtcnn import load_networks
+from tf_sphereface.utils.checks import check_choice, check_integer, check_number
 
 SMALLEST = 20  # pixels; on smaller faces the networks guess
 _NOTHING = np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2))
-CHOICES = ("center", "largest", "all")
+Selection = Literal["center", "largest", "all"]
+SELECTIONS: tuple[str, ...] = get_args(Selection)
 
 
 @dataclass(frozen=True)
@@ -71,21 +74,9 @@ class FaceDetector:
     def __init__(
         self, *, min_face: float = SMALLEST, min_score: float = 0.8, max_side: int = 1600
     ) -> None:
-        if not min_face >= SMALLEST:
-            raise ValueError(
-                f"Argument `min_face` must be at least {SMALLEST} pixels. Received: {min_face}"
-            )
-        if not 0.0 <= min_score < 1.0:
-            raise ValueError(
-                f"Argument `min_score` must be at least 0 and below 1. Received: {min_score}"
-            )
-        if max_side < 100:
-            raise ValueError(
-                f"Argument `max_side` must be at least 100 pixels. Received: {max_side}"
-            )
-        self.min_face = float(min_face)
-        self.min_score = float(min_score)
-        self.max_side = int(max_side)
+        self.min_face = check_number("min_face", min_face, SMALLEST)
+        self.min_score = check_number("min_score", min_score, 0, 1)
+        self.max_side = check_integer("max_side", max_side, 100)
         self._networks = load_networks()
 
     def get_config(self) -> dict[str, Any]:
@@ -102,12 +93,7 @@ class FaceDetector:
         Raises:
             ValueError: not a uint8 RGB image.
         """
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ValueError(
-                "Argument `image` must be uint8 RGB, (height, width, 3). "
-                f"Received: {image.dtype} {image.shape}"
-            )
+        image = check_rgb(image)
         height, width = image.shape[:2]
         scale = min(1.0, self.max_side / max(height, width))
         if scale < 1.0:
@@ -171,7 +157,7 @@ class FaceDetector:
         return tuple(output.numpy().astype(np.float64) for output in outputs)
 
 
-def choose(faces: Sequence[Face], size: tuple[int, int], how: str = "center") -> list[Face]:
+def choose(faces: Sequence[Face], size: tuple[int, int], how: Selection = "center") -> list[Face]:
     """Choose among the faces of one image.
 
     Args:
@@ -188,17 +174,14 @@ def choose(faces: Sequence[Face], size: tuple[int, int], how: str = "center") ->
 
     Source: the authors take the face nearest the centre.
     """
-    if how not in CHOICES:
-        raise ValueError(
-            f"Argument `how` must be one of {', '.join(map(repr, CHOICES))}. Received: {how!r}"
-        )
+    check_choice("how", how, SELECTIONS)
     if how == "center":
         middle = (np.array([size[1], size[0]]) - 1) / 2
-        return sorted(faces, key=lambda f: float(np.hypot(*(_centre(f) - middle))))[:1]
+        return sorted(faces, key=lambda f: float(np.hypot(*(_center(f) - middle))))[:1]
     return sorted(faces, key=_area, reverse=True)[: None if how == "all" else 1]
 
 
-def _centre(face: Face) -> NDArray[np.float64]:
+def _center(face: Face) -> NDArray[np.float64]:
     return (face.box[:2] + face.box[2:]) / 2
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tf_sphereface.utils.messages import ProgressCallback as ProgressCallback
+
 Landmarks = str | os.PathLike[str] | Mapping[str, np.ndarray]
-ProgressCallback = Callable[[int, int], None]
 
 Pool = ThreadPoolExecutor
 

@@ -1,7 +1,8 @@
-"""Read, list and write image files: one reader for every command."""
+"""Read, list and write image files: one reader and one table of suffixes for every command."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Iterable
@@ -12,7 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.utils.files import atomic_path
-from tf_sphereface.utils.optional import require
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""What the names of image files end in, for training, evaluation, packing and calibration alike."""
+
+PHOTO_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".heic", ".heif")
+"""What is looked at among photographs; HEIC is refused, with what to do."""
+
+MAX_PIXELS = 178_956_970  # 512 MB of RGB: Pillow's limit against files that unpack to enormous ones
+MAX_BYTES = 1 << 30
+_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftyphevc")
+
+
+def check_rgb(image: np.ndarray) -> NDArray[np.uint8]:
+    """Return a uint8 RGB image (height, width, 3), or raise `ValueError`."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(
+            "Argument `image` must be uint8 RGB, (height, width, 3). "
+            f"Received: {image.dtype} {image.shape}"
+        )
+    return image
 
 
 def write_face(path: str | os.PathLike[str], face: np.ndarray, quality: int = 95) -> None:
@@ -33,8 +55,8 @@ def write_face(path: str | os.PathLike[str], face: np.ndarray, quality: int = 95
         temporary.write_bytes(encoded.tobytes())
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read an image file as RGB.
+def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read an image file as RGB, as every command and every pipeline does.
 
     Gray images get three equal channels, transparency is dropped, 16 bits become 8, and a camera's
     orientation mark is obeyed.
@@ -46,50 +68,49 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         uint8 RGB, (height, width, 3).
 
     Raises:
-        ValueError: the file is empty, truncated or no image; the message names it.
+        ValueError: the file is empty, truncated, HEIC or no image; the message names it.
         OSError: the file cannot be read.
     """
     return decode_image(Path(path).read_bytes(), os.fspath(path))
 
 
-def decode_image(data: bytes, name: str) -> np.ndarray:
+def decode_image(data: bytes, name: str = "") -> NDArray[np.uint8]:
     """Decode an image that is in memory, as `read_image` does a file.
+
+    A truncated JPEG is an error: OpenCV would fill the rest with gray. Several threads may decode
+    at a time.
 
     Args:
         data: the content of a JPEG, PNG, WebP, BMP or TIFF file.
-        name: what to call it in an error.
+        name: what to call it in an error; without it the message is the reason alone.
 
     Returns:
         uint8 RGB, (height, width, 3).
 
     Raises:
-        ValueError: it is empty, truncated or no image; the message names it.
+        ValueError: it is empty, truncated, HEIC or no image.
     """
-    content = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    image = None
+    if (
+        data
+        and data[4:12] not in _HEIC
+        and (data[:2] != _JPEG or data[-2:] == _JPEG_END or _is_whole_jpeg(data))
+    ):
+        with contextlib.suppress(cv2.error):  # such as one of too many pixels
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise ValueError(f"{name}: empty, truncated or not an image ({content.size} bytes)")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-
-PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
-    *(".heic", ".heif"),  # refused, with what to do
-)
-MAX_PIXELS = 178_956_970  # 512 MB of RGB: Pillow's limit against files that unpack to enormous ones
-MAX_BYTES = 1 << 30
+        raise ValueError(f"{name}: {_reason(data)}" if name else _reason(data))
+    return np.asarray(image, np.uint8)
 
 
 def read_photo(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read one photograph as RGB, whatever is usual among photographs, or refuse it.
+    """Read one photograph as `read_image` does, or refuse it before it is decoded.
 
-    A camera's orientation mark is obeyed. Gray images get three equal channels; of CMYK the print
-    colours are mixed to RGB; 16 bits become 8; transparency is dropped. Animations and several
-    pages, truncated JPEG files (OpenCV would fill the rest with gray) and files of more than 178
-    megapixels are refused, the last two before they are decoded.
+    Animations, several pages, and files of more than 178 megapixels or 1 GB are refused. Pillow (in
+    the extra `align`) looks for them; without it only the size of the file is known.
 
     Args:
-        path: a JPEG, PNG, WebP, BMP, TIFF or GIF file.
+        path: a JPEG, PNG, WebP, BMP, TIFF or GIF file. Of CMYK the print colors are mixed to RGB.
 
     Returns:
         uint8 RGB, (height, width, 3).
@@ -97,64 +118,78 @@ def read_photo(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     Raises:
         ValueError: the file is refused, broken or no image; the message names it.
         OSError: the file cannot be read.
-        ImportError: Pillow is missing (the extra `align`).
     """
     path = Path(path)
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"{path}: too large for a photograph ({size / 1e9:.1f} GB, at most 1 GB)")
     data = path.read_bytes()
-    _inspect(data, path)
+    _refuse_by_header(data, path)
     return decode_image(data, os.fspath(path))
 
 
-def find_photos(
-    root: Path, suffixes: Iterable[str] = PHOTO_SUFFIXES, *, skip: Iterable[Path] = ()
-) -> list[str]:
-    """Return the images in a folder and the folders in it, sorted, as paths relative to it.
+def images_in(
+    folder: str | os.PathLike[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> list[os.DirEntry[str]]:
+    """Return the images in one folder, not those in its subfolders, sorted by name.
 
     Args:
-        root: the folder.
+        folder: the folder.
+        suffixes: what the names end in, in small letters. Hidden files are passed over.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        images = [e for e in entries if _is_listed(e.name, suffixes) and e.is_file()]
+    return sorted(images, key=lambda entry: entry.name)
+
+
+def find_images(
+    root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES, *, skip: Iterable[Path] = ()
+) -> list[str]:
+    """Return the images in a folder and all its subfolders, sorted, as paths relative to it.
+
+    Args:
+        root: the folder. Links to folders are followed.
         suffixes: what the names end in, in small letters.
         skip: folders that are left out. Hidden files and folders always are.
 
     Returns:
         Paths with `/` between their parts, on Windows too.
     """
-    known = tuple(suffixes)
     left_out = {folder.resolve() for folder in skip}
-    found = []
+    images = []
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(
+        folders[:] = [
             name
             for name in folders
             if name[0] != "." and (not left_out or (Path(folder) / name).resolve() not in left_out)
-        )
-        inside = Path(folder).relative_to(root)
-        found += [
-            (inside / name).as_posix()
-            for name in files
-            if name[0] != "." and name.lower().endswith(known)
         ]
-    return sorted(found)
+        inside = Path(folder).relative_to(root)
+        images += [(inside / name).as_posix() for name in files if _is_listed(name, suffixes)]
+    return sorted(images)
 
 
-def _inspect(data: bytes, path: Path) -> None:
-    """Raise ValueError for what cannot be used as one photograph, by its header."""
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftyphevc"):
-        raise ValueError(f"{path}: HEIC is not read here; convert it to JPEG or PNG first")
-    image = require("PIL.Image", extra="align")
+def _is_listed(name: str, suffixes: tuple[str, ...]) -> bool:
+    return name[0] != "." and name.lower().endswith(suffixes)
+
+
+def _refuse_by_header(data: bytes, path: Path) -> None:
+    """Raise ValueError for what cannot be used as one photograph, as far as Pillow is there."""
     try:
-        with image.open(io.BytesIO(data)) as header:
+        from PIL import Image
+    except ImportError:
+        return
+    try:
+        with Image.open(io.BytesIO(data)) as header:
             kind, size, frames = header.format, header.size, getattr(header, "n_frames", 1)
-    except (image.DecompressionBombError, image.DecompressionBombWarning) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
             f"{path}: too many pixels for a photograph (at most {MAX_PIXELS / 1e6:.0f} million)"
         ) from error
     except Exception as error:  # Pillow's readers raise all sorts of things on broken files
-        raise ValueError(
-            f"{path}: empty, truncated or not an image ({len(data):,} bytes)"
-        ) from error
+        raise ValueError(f"{path}: {_reason(data)}") from error
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError(
             f"{path}: {size[0]}x{size[1]} is too many pixels for a photograph "
@@ -165,8 +200,15 @@ def _inspect(data: bytes, path: Path) -> None:
             f"{path}: an animation or several pages ({frames} images in one {kind} file); "
             "save the one that is meant"
         )
-    if kind in ("JPEG", "MPO") and not _is_whole_jpeg(data):
-        raise ValueError(f"{path}: truncated ({len(data):,} bytes, without a JPEG's end)")
+
+
+def _reason(data: bytes) -> str:
+    """Say why bytes cannot be decoded."""
+    if not data:
+        return "empty file"
+    if data[4:12] in _HEIC:
+        return "HEIC is not read here; convert it to JPEG or PNG first"
+    return "truncated or corrupt JPEG" if data[:2] == _JPEG else "truncated or not an image"
 
 
 def _is_whole_jpeg(data: bytes) -> bool:
@@ -178,7 +220,7 @@ def _is_whole_jpeg(data: bytes) -> bool:
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
         if marker == 0xDA:  # the picture's data begins
-            return data.find(b"\xff\xd9", place) >= 0
+            return data.find(_JPEG_END, place) >= 0
         filler = marker in (0xFF, 0x01)
         place += 1 if filler else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return False

@@ -1,4 +1,4 @@
-"""What `tf_sphereface-align` has found so far, a line at a time, so that it can be stopped."""
+"""The journal of an alignment: what was found so far, a line at a time, so that it can stop."""
 
 from __future__ import annotations
 

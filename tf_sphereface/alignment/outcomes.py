@@ -1,4 +1,4 @@
-"""What `tf_sphereface-align` says about the photographs that it looked at."""
+"""Outcomes of aligning photographs, one per image, and the lists that are written of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tf_sphereface.alignment.detector import Face, choose
+from tf_sphereface.alignment.detector import Face, Selection, choose
 from tf_sphereface.alignment.journal import Found
 from tf_sphereface.utils.files import atomic_path, write_json
 
@@ -42,7 +42,51 @@ class Outcome:
     kept: int = 0
 
 
-def judge(found: Found, select: str, min_face: float) -> Outcome:
+@dataclass(frozen=True)
+class AlignResult:
+    """What `align_photos` or `align_by_landmarks` did.
+
+    Args:
+        outcomes: of all images, in order.
+        seconds: how long it took, without loading the detector.
+        videos_left_out: videos among the photographs, where no frames were asked for.
+        landmarks: where the points that were found belong; None if they were given.
+        report: where the list of problems belongs; None if the points were given.
+        report_written: whether that list was written now; lists that belong to another image's
+            faces are not replaced.
+    """
+
+    outcomes: list[Outcome]
+    seconds: float
+    videos_left_out: int = 0
+    landmarks: Path | None = None
+    report: Path | None = None
+    report_written: bool = False
+
+    @property
+    def written(self) -> int:
+        """Number of crops written now."""
+        return sum(outcome.written for outcome in self.outcomes)
+
+    @property
+    def kept(self) -> int:
+        """Number of crops that were there already."""
+        return sum(outcome.kept for outcome in self.outcomes)
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The outcomes of images that gave no crop."""
+        return [outcome for outcome in self.outcomes if outcome.problem in FAILURES]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many images have each problem."""
+        return {
+            problem: sum(outcome.problem == problem for outcome in self.outcomes)
+            for problem in (NO_FACE, SEVERAL, TOO_SMALL, UNREADABLE, REFUSED)
+        }
+
+
+def judge(found: Found, select: Selection, min_face: float) -> Outcome:
     """Choose the faces to cut out, and say what is wrong or needs a look."""
     if found.broken is not None or found.size is None:
         return Outcome(found, problem=UNREADABLE, detail=found.broken or "")
@@ -89,7 +133,7 @@ def write_landmarks(path: Path, outcomes: Sequence[Outcome]) -> int:
 
 
 def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write what needs a look, a line an image; or, to a .json file, everything about all images.
+    """Write what needs a look, a line per image; or, to a .json file, everything about all images.
 
     Args:
         path: ending in .tsv or .json.
@@ -106,14 +150,6 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
             lines.append("\t".join([outcome.found.name, outcome.problem, count, detail]))
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Return how many images have each problem."""
-    return {
-        problem: sum(outcome.problem == problem for outcome in outcomes)
-        for problem in (NO_FACE, SEVERAL, TOO_SMALL, UNREADABLE, REFUSED)
-    }
 
 
 def _describe(outcome: Outcome) -> dict[str, Any]:

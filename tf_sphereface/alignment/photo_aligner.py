@@ -1,13 +1,14 @@
-"""Photographs and videos to faces: what `tf_sphereface-align` does without a landmark file."""
+"""Photographs and videos to aligned faces: find, choose, cut out, write."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,19 +16,20 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.align import align
-from tf_sphereface.alignment.detector import FaceDetector
-from tf_sphereface.alignment.images import PHOTO_SUFFIXES, find_photos, read_photo, write_face
+from tf_sphereface.alignment.detector import FaceDetector, Selection
+from tf_sphereface.alignment.images import PHOTO_SUFFIXES, find_images, read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal, Stat, rounded
 from tf_sphereface.alignment.outcomes import REFUSED, UNREADABLE, Outcome, judge
 from tf_sphereface.alignment.videos import VIDEO_SUFFIXES, count_frames, read_frames
-from tf_sphereface.commands.console import CommandError, progress
+from tf_sphereface.utils.messages import ProgressCallback
 
+Work = TypeVar("Work")
 VERSION = "1"  # of what the detector finds: another one detects again
 
 
 @contextlib.contextmanager
 def single_threaded_operations() -> Iterator[None]:
-    """Let TensorFlow and OpenCV use one thread an operation, because whole images run in parallel.
+    """Let TensorFlow and OpenCV use one thread per operation, because whole images run in parallel.
 
     So the last bits of a sum do not depend on the number of cores either. TensorFlow can be told
     only before its first operation; afterwards it stays as it is.
@@ -44,12 +46,12 @@ def single_threaded_operations() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked for; the arguments of the command."""
+    """The arguments of `align_photos`."""
 
     src: Path
     dst: Path
     size: tuple[int, int]
-    select: str
+    select: Selection
     min_face: float
     format: str
     quality: int
@@ -93,14 +95,17 @@ class Aligner:
         self._claims: dict[Path, str] = {}
         self._names: frozenset[str] = frozenset()  # of the photographs
 
-    def run(self) -> list[Outcome]:
+    def run(self, progress: ProgressCallback | None = None) -> list[Outcome]:
         """Look at everything in SRC and write the faces.
+
+        Args:
+            progress: called with (done, in all) after each image.
 
         Returns:
             What became of each image, sorted by name.
 
         Raises:
-            CommandError: there is nothing to look at, two photographs would be written to one
+            ValueError: there is nothing to look at, two photographs would be written to one
                 file, or DST holds the faces of another folder.
         """
         settings = self.settings
@@ -110,7 +115,7 @@ class Aligner:
         if not photos and not videos:
             hint = "; --every N takes frames of its videos" if self.videos_left_out else ""
             what = "is no photograph" if settings.only else "holds no photographs"
-            raise CommandError(f"{settings.src / (settings.only or '')} {what}{hint}")
+            raise ValueError(f"{settings.src / (settings.only or '')} {what}{hint}")
         self._names = frozenset(photos)
         items = [self._item(name) for name in photos]
         for item in items:
@@ -119,27 +124,25 @@ class Aligner:
         config = self.detector.get_config()
         key = " ".join([VERSION, *(f"{name}={value:g}" for name, value in config.items())])
         outcomes: list[Outcome] = []
-        with (
-            Journal(settings.dst, settings.src, key, fresh=settings.overwrite) as journal,
-            progress("aligning ") as bar,
-        ):
+        with Journal(settings.dst, settings.src, key, fresh=settings.overwrite) as journal:
             if settings.only is None:
                 self._take_folder(journal)
-            task = bar.add_task("", total=len(items) + frames)
+            total = len(items) + frames
 
             def done(outcome: Outcome) -> None:
                 outcomes.append(outcome)
-                bar.advance(task)
+                if progress is not None:
+                    progress(len(outcomes), max(total, len(outcomes)))
 
-            self._work(self._all(items, videos, journal, done), journal, done)
+            work = self._all(items, videos, journal, done)
+            run_in_threads(lambda item: self._process(item, journal), work, settings.jobs, done)
             journal.remove_obsolete(outcome.found.name for outcome in outcomes)
-            bar.update(task, total=len(outcomes), completed=len(outcomes))
         return sorted(outcomes, key=lambda outcome: _natural(outcome.found.name))
 
     def _take_folder(self, journal: Journal) -> None:
         """Refuse a DST whose lists and faces are those of another folder."""
         if journal.of_another_folder and not self.settings.overwrite:
-            raise CommandError(
+            raise ValueError(
                 "DST must be a folder of its own for each SRC: its faces and lists are those of "
                 f"{journal.folder}, and --overwrite replaces them. Received: {self.settings.dst}"
             )
@@ -150,7 +153,7 @@ class Aligner:
         only = self.settings.only
         if only is not None:
             return [only] if only.lower().endswith(suffixes) else []
-        return find_photos(self.settings.src, suffixes, skip=[self.settings.dst])
+        return find_images(self.settings.src, suffixes, skip=[self.settings.dst])
 
     def _all(
         self,
@@ -186,25 +189,6 @@ class Aligner:
             except ValueError as error:
                 done(Outcome(Found(name, of_video=True), problem=UNREADABLE, detail=str(error)))
 
-    def _work(
-        self, items: Iterator[Item], journal: Journal, done: Callable[[Outcome], None]
-    ) -> None:
-        """Process items in threads, a few more in hand than there are threads."""
-        running: set[Future[Outcome]] = set()
-        with ThreadPoolExecutor(self.settings.jobs) as pool:
-            try:
-                for item in items:
-                    running.add(pool.submit(self._process, item, journal))
-                    if len(running) > 2 * self.settings.jobs:
-                        finished, running = wait(running, return_when=FIRST_COMPLETED)
-                        for future in finished:
-                            done(future.result())
-                for future in running:
-                    done(future.result())
-            except BaseException:  # an interrupt too: do not finish the queue first
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
     def _process(self, item: Item, journal: Journal) -> Outcome:
         """Find, choose, cut out and write the faces of one image."""
         settled = self._settled(item, journal)
@@ -233,7 +217,7 @@ class Aligner:
         try:
             if image is None and (found is None or found.broken is None):
                 image = read_photo(item.path)
-        except (OSError, ValueError, cv2.error) as error:
+        except (OSError, ValueError) as error:
             image, found = None, Found(item.name, broken=str(error))
             journal.found(found, item.stat)
         if found is None and image is not None:
@@ -296,10 +280,40 @@ class Aligner:
         """Refuse two photographs for one face."""
         owner = self._claims.setdefault(item.target, item.name)
         if owner != item.name:
-            raise CommandError(
+            raise ValueError(
                 f"{item.name!r} and {owner!r} would both be written to "
                 f"{item.target.relative_to(self.settings.dst)}"
             )
+
+
+def run_in_threads(
+    function: Callable[[Work], Outcome],
+    work: Iterable[Work],
+    jobs: int,
+    done: Callable[[Outcome], None],
+) -> None:
+    """Call a function on everything, a few more in hand than there are threads.
+
+    Args:
+        function: what the threads run.
+        work: its arguments; taken, as `done` is called, in the calling thread.
+        jobs: number of threads.
+        done: takes each result.
+    """
+    running: set[Future[Outcome]] = set()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for item in work:
+                running.add(pool.submit(function, item))
+                if len(running) > 2 * jobs:
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        done(future.result())
+            for future in running:
+                done(future.result())
+        except BaseException:  # an interrupt too: do not finish the queue first
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def output_path(dst: Path, name: str, kind: str) -> Path:

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.utils.checks import check_integer
+
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 
 
@@ -32,8 +34,7 @@ def read_frames(
         ValueError: `every` is below 1, or the file is no video that can be read; the message names
             it. A video that breaks off yields the frames before.
     """
-    if every < 1:
-        raise ValueError(f"Argument `every` must be at least 1. Received: {every}")
+    check_integer("every", every, 1)
     video = cv2.VideoCapture(os.fspath(path))
     try:
         if not video.isOpened():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,9 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tf_sphereface.alignment.images import IMAGE_SUFFIXES, images_in
+from tf_sphereface.utils.messages import and_more
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,19 +76,16 @@ class SkipReport:
         """Return the count and the files, at most `limit` of them, one a line."""
         if not self.reasons:
             return "no file was skipped"
-        count = self.count
-        lines = [f"{count:,} file{'s were' if count > 1 else ' was'} skipped:"]
-        lines += [f"  {path}: {reason}" for path, reason in list(self.reasons.items())[:limit]]
-        if count > limit:
-            lines.append(f"  and {count - limit:,} more")
-        return "\n".join(lines)
+        count = f"{self.count:,} file{'s were' if self.count > 1 else ' was'} skipped:"
+        lines = [f"{path}: {reason}" for path, reason in self.reasons.items()]
+        return f"{count}\n  " + and_more(lines, limit, separator="\n  ")
 
 
 def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) -> FolderIndex:
     """List a folder `root/IDENTITY/image` without opening an image.
 
-    Hidden names, other suffixes than .jpg, .jpeg, .png and .bmp, files in `root` itself, and
-    folders without images are passed over. Labels depend on the sorted folder names alone. The list
+    Hidden names, other suffixes than those of `read_image`, files in `root` itself, and folders
+    without images are passed over. Labels depend on the sorted folder names alone. The list
     takes the bytes of a file's name and twelve more for each image, so millions are no trouble.
 
     Args:
@@ -134,14 +133,6 @@ def keep(index: FolderIndex, good: NDArray[np.bool_], image_size: tuple[int, int
     )
 
 
-def images_per_identity(index: FolderIndex) -> collections.Counter[str]:
-    """Count the images of each identity, for tables."""
-    return collections.Counter(index.names[label] for label in index.labels)
-
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-
-
 def identity_folders(root: Path, exclude: Iterable[str] = ()) -> list[str]:
     """Return the sorted names of the folders in `root` that are neither hidden nor excluded.
 
@@ -162,25 +153,10 @@ def identity_folders(root: Path, exclude: Iterable[str] = ()) -> list[str]:
     return [folder for folder in folders if folder not in excluded]
 
 
-def images_in(folder: str | os.PathLike[str]) -> list[tuple[str, os.DirEntry[str]]]:
-    """Return the sorted (name, entry) of the images in one folder."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            (
-                (entry.name, entry)
-                for entry in entries
-                if entry.name[0] != "."
-                and entry.name.lower().endswith(SUFFIXES)
-                and entry.is_file()
-            ),
-            key=lambda pair: pair[0],
-        )
-
-
 def no_images(root: Path, folders: int) -> ValueError:
     """Return the error for a folder without images."""
     return ValueError(
-        f"root must hold one folder an identity, with images ({', '.join(SUFFIXES)}) in it. "
+        f"root must hold one folder per identity, with images ({', '.join(IMAGE_SUFFIXES)}) in it. "
         f"Received: {root}, with {folders} folders and no such image"
     )
 
@@ -259,7 +235,7 @@ def list_folder(
     names: list[str] = []
     counts: list[int] = []
     for folder in folders:
-        images = [os.fsencode(name) for name, _ in images_in(root / folder)]
+        images = [os.fsencode(entry.name) for entry in images_in(root / folder)]
         if images:
             files += b"".join(images)
             lengths.append(np.fromiter(map(len, images), np.uint32, len(images)))

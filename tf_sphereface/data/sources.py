@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data.decoding import (
-    make_fitter,
-    make_reader,
-    path_size,
-    read_all,
-)
+from tf_sphereface.alignment.images import decode_image
+from tf_sphereface.data.decoding import fit, path_size, read_all, read_face
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import is_pack
@@ -93,7 +89,7 @@ def open_source(
     mapped, labels, skipped = _disk_cache(Path(cache), key, strict, (len(index), *size, 3), read)
     if report is not None:
         report.reasons.update(skipped)
-    return _images(_gather_mapped(mapped, size), labels)
+    return _images(_fetch(mapped.__getitem__, size), labels)
 
 
 def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
@@ -108,15 +104,15 @@ def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
             f"{pack.root} holds images of {held}, expected {path_size(size)} (height x width). "
             "Pack them with --resize, or pass resize=True (to train: --resize)"
         )
-    fit, spec = make_fitter(size, resize), tf.TensorSpec((*size, 3), tf.uint8)
     ends = tf.constant(pack.label_ends())
 
-    def fetch(positions: tf.Tensor) -> tf.Tensor:
-        contents = tf.numpy_function(pack.read, [positions], tf.string)
-        contents = tf.ensure_shape(contents, positions.shape)
-        return tf.map_fn(lambda one: fit(one, str(pack.root)), contents, fn_output_signature=spec)
+    def read(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        images = [decode_image(one, str(pack.root)) for one in pack.read(positions)]
+        return [fit(image, size, resize, f"an image of {pack.root}") for image in images]
 
-    return NumberedImages(len(pack), fetch, lambda p: tf.searchsorted(ends, p, side="right"))
+    return NumberedImages(
+        len(pack), _fetch(read, size), lambda p: tf.searchsorted(ends, p, side="right")
+    )
 
 
 def _images(fetch: Fetch, labels: NDArray[np.int32]) -> NumberedImages:
@@ -125,11 +121,10 @@ def _images(fetch: Fetch, labels: NDArray[np.int32]) -> NumberedImages:
 
 
 def _stream(index: FolderIndex, size: Size, resize: bool) -> Fetch:
-    paths = tf.constant([os.fspath(path) for path in index.paths])
-    reader, spec = make_reader(size, resize), tf.TensorSpec((*size, 3), tf.uint8)
-    return lambda positions: tf.map_fn(
-        reader, tf.gather(paths, positions), fn_output_signature=spec
-    )
+    def read(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        return [read_face(index.paths[place], size, resize) for place in positions.tolist()]
+
+    return _fetch(read, size)
 
 
 def _gather(images: NDArray[np.uint8]) -> Fetch:
@@ -137,9 +132,16 @@ def _gather(images: NDArray[np.uint8]) -> Fetch:
     return lambda positions: tf.gather(table, positions)
 
 
-def _gather_mapped(images: NDArray[np.uint8], size: Size) -> Fetch:
+def _fetch(
+    read: Callable[[NDArray[np.int64]], Sequence[NDArray[np.uint8]] | NDArray[np.uint8]], size: Size
+) -> Fetch:
+    """Return the graph function that calls `read`, which gives the images at some positions."""
+
+    def read_batch(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.array(read(positions), np.uint8).reshape(-1, *size, 3)
+
     def fetch(positions: tf.Tensor) -> tf.Tensor:
-        batch = tf.numpy_function(lambda rows: np.asarray(images[rows]), [positions], tf.uint8)
+        batch = tf.numpy_function(read_batch, [positions], tf.uint8)
         return tf.ensure_shape(batch, (positions.shape[0], *size, 3))
 
     return fetch
@@ -149,7 +151,7 @@ def _fingerprint(index: FolderIndex, size: Size, resize: bool) -> str:
     """Return a hash that changes when a file, its label, or what is made of it changes."""
     stats = [path.stat() for path in index.paths]
     files = [[str(p), s.st_size, s.st_mtime_ns] for p, s in zip(index.paths, stats, strict=True)]
-    facts = [files, index.labels.tolist(), size, resize]
+    facts = [files, index.labels.tolist(), size, resize, "read_image"]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

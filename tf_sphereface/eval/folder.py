@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.alignment.face_reader import Landmarks
+from tf_sphereface.alignment.images import images_in
 from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.protocol import ProtocolResult, evaluate_pairs, existing_folder
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 from tf_sphereface.utils.messages import ProgressCallback
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def evaluate(
@@ -126,11 +125,7 @@ def scan(root: Path) -> dict[str, list[str]]:
 
 def image_names(folder: Path) -> list[str]:
     """Return the sorted names of the images in a folder; hidden ones are passed over."""
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    return [entry.name for entry in images_in(folder)]
 
 
 def _deal(

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.alignment.face_reader import FaceReader
-from tf_sphereface.alignment.images import find_photos
+from tf_sphereface.alignment.images import IMAGE_SUFFIXES, find_images
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 MAX_CALIBRATION_FACES = 256
 PROBE_FACES = 48
 
@@ -74,10 +73,10 @@ def probe_faces(input_size: tuple[int, int], count: int = PROBE_FACES) -> np.nda
 def _from_folder(root: Path, input_size: tuple[int, int], limit: int, seed: int) -> np.ndarray:
     if not root.is_dir():
         raise FileNotFoundError(f"calibration must be a folder that exists. Received: {root}")
-    paths = sorted(root / name for name in find_photos(root, SUFFIXES))  # through links too
+    paths = sorted(root / name for name in find_images(root))  # through links too
     if not paths:
         raise ValueError(
-            f"calibration must be a folder of images ({', '.join(SUFFIXES)}). "
+            f"calibration must be a folder of images ({', '.join(IMAGE_SUFFIXES)}). "
             f"Received: {root}, which holds none"
         )
     chosen = [paths[i] for i in _choice(len(paths), limit, seed)]

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tf_sphereface.commands.align.by_landmarks import by_landmarks, raise_if_any, say_written
 from tf_sphereface.commands.console import (
     EXIT_OK,
+    CheckFailed,
     CommandError,
     add_json_option,
     command,
     console,
     existing_file,
+    image_size,
     make_parser,
     output_file,
+    progress_bar,
     write_json_option,
 )
+from tf_sphereface.utils.messages import and_more
+
+if TYPE_CHECKING:
+    from tf_sphereface.alignment import AlignResult
 
 DESCRIPTION = """\
 Find the faces in a folder of photographs and cut them out, aligned: the similarity transform that
@@ -42,6 +48,8 @@ EXAMPLES = """\
   tf_sphereface-align clips/ faces/ --every 25
   tf_sphereface-align group.jpg faces/ --select all
   tf_sphereface-align lfw/ lfw_aligned/ --landmarks landmarks.tsv"""
+SHOWN = 10  # failures that are printed; --json holds them all
+LEAST = {"jobs": 1, "every": 1, "min_face": 20, "max_side": 100}
 DETECTION = ("select", "min_face", "max_side", "every", "report", "landmarks_out")
 
 
@@ -120,35 +128,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     args = build_parser().parse_args(argv)
-    if not 1 <= args.quality <= 100:
-        raise CommandError(f"--quality must be from 1 to 100. Received: {args.quality}")
-    if args.jobs < 1:
-        raise CommandError(f"--jobs must be at least 1. Received: {args.jobs}")
-    single = args.src.is_file()
-    folder = args.src.parent if single else args.src
-    if args.dst.resolve() == folder.resolve():
-        raise CommandError("DST must be another folder than SRC: aligning would replace the images")
-
-    from tf_sphereface.alignment.images import PHOTO_SUFFIXES
-    from tf_sphereface.alignment.videos import VIDEO_SUFFIXES
-    from tf_sphereface.utils.optional import require
-
-    is_image = args.dst.suffix.lower() in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES)
-    if args.dst.is_file() or (is_image and not args.dst.is_dir()):
-        raise CommandError(
-            "DST must be a folder, where the faces get the names of their images. "
-            f"Received: {args.dst}"
-        )
-
-    require("skimage.transform", extra="align")  # fail once here, not for every image
+    _check_numbers(args)
     if args.landmarks is None:
-        return _detect(args, folder, only=args.src.name if single else None)
+        return _detect(args)
     given = [f"--{name.replace('_', '-')}" for name in DETECTION if getattr(args, name) is not None]
     if given:
         raise CommandError(f"{', '.join(given)}: only without --landmarks, when faces are detected")
-    if single:
+    if args.src.is_file():
         raise CommandError(f"with --landmarks SRC must be a folder. Received: {args.src}")
-    return by_landmarks(args)
+    return _by_landmarks(args)
 
 
 def _source(text: str) -> Path:
@@ -159,75 +147,52 @@ def _source(text: str) -> Path:
     return path
 
 
-def _detect(args: argparse.Namespace, folder: Path, only: str | None) -> int:
+def _check_numbers(args: argparse.Namespace) -> None:
+    """Refuse what the library refuses too, by the option's name."""
+    if not 1 <= args.quality <= 100:
+        raise CommandError(f"--quality must be from 1 to 100. Received: {args.quality}")
+    for name, least in LEAST.items():
+        value = getattr(args, name)
+        if value is not None and not value >= least:
+            unit = " pixels" if least > 1 else ""
+            option = f"--{name.replace('_', '-')}"
+            raise CommandError(f"{option} must be at least {least}{unit}. Received: {value}")
+    if args.report is not None and args.report.suffix.lower() not in (".tsv", ".json"):
+        raise CommandError(f"--report must end in .tsv or .json. Received: {args.report}")
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that both ways of aligning have."""
+    return {
+        "size": image_size(args.size),
+        "format": args.format,
+        "quality": args.quality,
+        "jobs": args.jobs,
+        "overwrite": args.overwrite,
+    }
+
+
+def _detect(args: argparse.Namespace) -> int:
     """Find the faces, write them, and say what was found."""
-    from tf_sphereface.alignment import outcomes as lists
-    from tf_sphereface.alignment.detector import FaceDetector
-    from tf_sphereface.alignment.photo_aligner import Aligner, Settings, single_threaded_operations
+    from tf_sphereface.alignment import align_photos
 
-    min_face = 28.0 if args.min_face is None else args.min_face
-    if not min_face >= 20:
-        raise CommandError(f"--min-face must be at least 20 pixels. Received: {args.min_face}")
-    if args.every is not None and args.every < 1:
-        raise CommandError(f"--every must be at least 1. Received: {args.every}")
-    if args.max_side is not None and args.max_side < 100:
-        raise CommandError(f"--max-side must be at least 100 pixels. Received: {args.max_side}")
-    prefix = f"{only}." if only else ""  # other files of DST keep theirs
-    report = args.report or args.dst / f"{prefix}report.tsv"
-    if report.suffix.lower() not in (".tsv", ".json"):
-        raise CommandError(f"--report must end in .tsv or .json. Received: {report}")
-    height, width = (int(side) for side in args.size.split("x"))
-    settings = Settings(
-        src=folder,
-        only=only,
-        dst=args.dst,
-        size=(height, width),
-        select=args.select or "center",
-        min_face=min_face,
-        format=args.format,
-        quality=args.quality,
-        jobs=args.jobs,
-        every=args.every,
-        overwrite=args.overwrite,
-    )
-    with single_threaded_operations():
-        # One level of the pyramid below, so that faces that are a little too small are reported.
-        smallest = max(20.0, 0.709 * min_face)
-        try:
-            detector = FaceDetector(min_face=smallest, max_side=args.max_side or 1600)
-        except ImportError as error:
-            raise CommandError(
-                f"{error}. Without a detector, give the points: --landmarks FILE"
-            ) from error
-        aligner = Aligner(settings, detector)
-        begin = time.perf_counter()
-        outcomes = aligner.run()
-        seconds = time.perf_counter() - begin
-
-    landmarks = args.landmarks_out or args.dst / f"{prefix}landmarks.tsv"
-    # Lists that belong to the faces of another file of this name stay as they are.
-    refused = only is not None and all(outcome.problem == lists.REFUSED for outcome in outcomes)
-    if args.landmarks_out or not refused:
-        lists.write_landmarks(landmarks, outcomes)
-    if args.report or not refused:
-        lists.write_report(report, outcomes)
-    where = str(report) if args.report or not refused else "--json FILE"
-    number = lists.counts(outcomes)
-    failed = [outcome for outcome in outcomes if outcome.problem in lists.FAILURES]
-    written = sum(outcome.written for outcome in outcomes)
-    kept = sum(outcome.kept for outcome in outcomes)
-    rate = len(outcomes) / max(seconds, 1e-9)
-    say_written(args, written, kept, len(failed))
+    asked = {name: getattr(args, name) for name in DETECTION if getattr(args, name) is not None}
+    with progress_bar("aligning") as show:
+        result = align_photos(args.src, args.dst, **_options(args), **asked, progress=show)
+    images, problems = len(result.outcomes), result.counts()
+    where = str(result.report) if result.report_written else "--json FILE"
+    rate = images / max(result.seconds, 1e-9)
+    _say_written(args, result)
     console.print(
-        f"{len(outcomes):,} images in {seconds:.1f} s, {rate:.1f} a second in {args.jobs} threads; "
-        + ", ".join(f"{problem}: {count:,}" for problem, count in number.items() if count)
-        + (f"; {where}" if any(number.values()) else "no problems"),
+        f"{images:,} images in {result.seconds:.1f} s, {rate:.1f} a second in {args.jobs} threads; "
+        + ", ".join(f"{problem}: {count:,}" for problem, count in problems.items() if count)
+        + (f"; {where}" if any(problems.values()) else "no problems"),
         highlight=False,
         soft_wrap=True,
     )
-    if aligner.videos_left_out:
+    if result.videos_left_out:
         console.print(
-            f"{aligner.videos_left_out:,} videos were left out; --every N takes their frames",
+            f"{result.videos_left_out:,} videos were left out; --every N takes their frames",
             highlight=False,
         )
     write_json_option(
@@ -235,25 +200,68 @@ def _detect(args: argparse.Namespace, folder: Path, only: str | None) -> int:
         {
             "src": str(args.src),
             "dst": str(args.dst),
-            "size": [height, width],
-            "select": settings.select,
-            "min_face": min_face,
-            "images": len(outcomes),
-            "written": written,
-            "already_there": kept,
-            "problems": number,
-            "failed": {o.found.name: f"{o.problem} {o.detail}".strip() for o in failed},
-            "seconds": round(seconds, 3),
+            "size": list(image_size(args.size)),
+            "select": asked.get("select", "center"),
+            "min_face": asked.get("min_face", 28.0),
+            "images": images,
+            "written": result.written,
+            "already_there": result.kept,
+            "problems": problems,
+            "failed": {o.found.name: f"{o.problem} {o.detail}".strip() for o in result.failed},
+            "seconds": round(result.seconds, 3),
             "images_per_second": round(rate, 2),
-            "landmarks": str(landmarks),
-            "report": str(report),
+            "landmarks": str(result.landmarks),
+            "report": str(result.report),
         },
     )
-    raise_if_any(
-        {o.found.name: f"{o.problem}{': ' if o.detail else ''}{o.detail}" for o in failed},
+    _raise_if_any(
+        {o.found.name: f"{o.problem}{': ' if o.detail else ''}{o.detail}" for o in result.failed},
         f"{where} lists them all",
     )
     return EXIT_OK
+
+
+def _by_landmarks(args: argparse.Namespace) -> int:
+    """Write the faces whose points are given."""
+    from tf_sphereface.alignment import align_by_landmarks
+
+    with progress_bar("aligning") as show:
+        result = align_by_landmarks(
+            args.src, args.dst, args.landmarks, **_options(args), progress=show
+        )
+    failures = {outcome.found.name: outcome.detail for outcome in result.failed}
+    _say_written(args, result)
+    write_json_option(
+        args.json,
+        {
+            "src": str(args.src),
+            "dst": str(args.dst),
+            "size": list(image_size(args.size)),
+            "written": result.written,
+            "already_there": result.kept,
+            "failed": failures,
+        },
+    )
+    _raise_if_any(failures, "--json FILE lists them all")
+    return EXIT_OK
+
+
+def _say_written(args: argparse.Namespace, result: AlignResult) -> None:
+    """Print how many faces there are now in DST, and how many could not be had."""
+    console.print(
+        f"{args.dst}: {result.written:,} faces of {args.size} written, {result.kept:,} were "
+        f"there, {len(result.failed):,} failed",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _raise_if_any(failures: dict[str, str], where: str) -> None:
+    """Raise CheckFailed with the first failures, and where the others are."""
+    if failures:
+        lines = [f"{name}: {why}" for name, why in failures.items()]
+        listed = and_more(lines, SHOWN, separator="\n  ", where=where)
+        raise CheckFailed(f"{len(failures):,} images could not be aligned:\n  {listed}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_sphereface.alignment.images import find_photos
+from tf_sphereface.alignment.images import find_images
 from tf_sphereface.commands.console import (
     CommandError,
     console,
@@ -124,7 +124,6 @@ def _embed(
 
 def _distractors(args: argparse.Namespace, model: Any) -> Any:
     """Return the distractors' embeddings, from a file or embedded."""
-    from tf_sphereface.eval.folder import SUFFIXES
     from tf_sphereface.eval.scoring.precomputed import read_embeddings
     from tf_sphereface.eval.scoring.score_pairs import join_sides
 
@@ -138,7 +137,7 @@ def _distractors(args: argparse.Namespace, model: Any) -> Any:
         return join_sides(stored.embeddings, stored.mirrored, "concat")
     if not root.is_dir():
         raise CommandError(f"no such file or folder: {root}")
-    names = find_photos(root, SUFFIXES)
+    names = find_images(root)
     if not names:
         raise CommandError(f"{root} holds no images")
     return _embed(args, model, root, names, args.distractor_landmarks)

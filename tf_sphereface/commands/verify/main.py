@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tf_sphereface.commands.console import (
     EXIT_CHECK_FAILED,
@@ -21,6 +24,11 @@ from tf_sphereface.commands.console import (
     make_parser,
     write_json_option,
 )
+from tf_sphereface.eval.measures.angles import degrees
+
+if TYPE_CHECKING:
+    from tf_sphereface.alignment.photo_reader import PhotoFace
+    from tf_sphereface.embedder.embedder import Embedder
 
 DESCRIPTION = """\
 Compare two faces: the angle between their embeddings, and whether it is small enough for one
@@ -71,6 +79,40 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the comparison of two faces came to.
+
+    Attributes:
+        cosine: of their embeddings.
+        threshold: cosine from which they count as one person; None: there is no verdict.
+        source: where the threshold is from, `"the model"` or `"--threshold"`.
+        far: the false accept rate that the model states for its threshold, if it does.
+        calibration: how the model's threshold was measured, if that is known.
+    """
+
+    cosine: float
+    threshold: float | None = None
+    source: str | None = None
+    far: float | None = None
+    calibration: dict[str, Any] | None = None
+
+    @property
+    def same(self) -> bool | None:
+        """Whether it is one person; None without a threshold."""
+        return None if self.threshold is None else self.cosine >= self.threshold
+
+    @property
+    def angle(self) -> float:
+        """Between the embeddings, in degrees."""
+        return float(degrees(self.cosine))
+
+    @property
+    def limit(self) -> float:
+        """The threshold as an angle in degrees; NaN without one."""
+        return float(degrees(math.nan if self.threshold is None else self.threshold))
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
@@ -79,69 +121,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.show is not None and args.show.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise CommandError(f"--show must end in .png or .jpg. Received: {args.show}")
 
-    import numpy as np
-
-    from tf_sphereface.alignment.face_reader import FaceReader
-    from tf_sphereface.commands.verify.photos import PhotoReader, write_picture
+    from tf_sphereface.alignment.photo_reader import PhotoReader
+    from tf_sphereface.commands.verify.picture import write_picture
     from tf_sphereface.embedder.embedder import load_embedder
-    from tf_sphereface.eval.scoring.score_pairs import verification_vectors
 
     embedder = load_embedder(args.model)
-    reader = PhotoReader(FaceReader(embedder.input_size), args.align, args.select)
-    compared = [reader(path) for path in (args.first, args.second)]
-    for face in compared:
+    reader = PhotoReader(embedder.input_size, args.align, args.select)
+    faces = [reader(path) for path in (args.first, args.second)]
+    for face in faces:
         if face.count > 1:
             which = "nearest the centre" if args.select == "center" else "the largest"
             console.print(
                 f"{face.path}: {face.count} faces; taken: {which}", highlight=False, soft_wrap=True
             )
-    faces = [face.crop for face in compared]
-    vectors = verification_vectors(embedder, np.stack(faces), embedder.metadata.flip)
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosine = float(np.clip(unit[0] @ unit[1], -1.0, 1.0))
-
-    own = embedder.metadata.threshold
-    threshold = args.threshold if args.threshold is not None else own
-    source = calibration = None
-    if threshold is not None:
-        source = "the model" if args.threshold is None else "--threshold"
-        if args.threshold is None:
-            calibration = embedder.metadata.extra.get("calibration")
-            if calibration is not None and calibration.get("threshold") != threshold:
-                calibration = None  # somebody has changed the threshold since
-    far = embedder.metadata.threshold_far if source == "the model" else None
-    same = None if threshold is None else cosine >= threshold
-    angle = math.degrees(math.acos(cosine))
-    console.print(f"angle {angle:.2f}°, cosine {cosine:.4f}", highlight=False)
-    if threshold is None:
-        console.print("The model carries no threshold and none was given: no verdict.")
-    else:
-        limit = math.degrees(math.acos(threshold))
-        verdict = "[bold green]same person[/]" if same else "[bold red]different people[/]"
-        console.print(
-            f"threshold {limit:.2f}°, cosine {threshold:.4f} (from {source}): {verdict}",
-            highlight=False,
-        )
-        if calibration is not None:
-            console.print(_describe(calibration, embedder.format), highlight=False)
-        elif far is not None:
-            console.print(
-                f"said to be for a false accept rate of {far:g}; where that was measured is not "
-                "known",
-                highlight=False,
-            )
-        elif args.threshold is None:
-            console.print(
-                "Its false accept rate is not known: tf_sphereface-eval calibrate measures one.",
-                highlight=False,
-            )
+    verdict = _compare(embedder, [face.crop for face in faces], args.threshold)
+    _say(verdict, embedder.format)
     if args.show is not None:
-        lines = [f"angle {angle:.2f}°, cosine {cosine:.4f}"]
-        if threshold is not None:
-            rate = f" (FAR {far:g})" if far is not None else ""
-            verdict = "same person" if same else "different people"
-            lines.append(f"threshold {limit:.2f}°{rate}: {verdict}")
-        write_picture(args.show, compared, lines)
+        write_picture(args.show, faces, _lines(verdict))
         error_console.print(f"wrote {args.show}", highlight=False)
     write_json_option(
         args.json,
@@ -149,18 +145,85 @@ def main(argv: Sequence[str] | None = None) -> int:
             "model": str(args.model),
             "first": str(args.first),
             "second": str(args.second),
-            "angle_degrees": angle,
-            "cosine": cosine,
+            "angle_degrees": verdict.angle,
+            "cosine": verdict.cosine,
             "flip": embedder.metadata.flip,
-            "threshold": threshold,
-            "threshold_source": source,
-            "threshold_far": far,
-            "calibration": calibration,
-            "same": same,
-            "images": [face.describe() for face in compared],
+            "threshold": verdict.threshold,
+            "threshold_source": verdict.source,
+            "threshold_far": verdict.far,
+            "calibration": verdict.calibration,
+            "same": verdict.same,
+            "images": [_describe_face(face) for face in faces],
         },
     )
-    return EXIT_CHECK_FAILED if same is False else EXIT_OK
+    return EXIT_CHECK_FAILED if verdict.same is False else EXIT_OK
+
+
+def _compare(embedder: Embedder, crops: Sequence[np.ndarray], given: float | None) -> Verdict:
+    """Compare two aligned faces; `given` is the threshold of the command line."""
+    from tf_sphereface.eval.scoring.score_pairs import verification_vectors
+
+    metadata = embedder.metadata
+    vectors = verification_vectors(embedder, np.stack(crops), metadata.flip)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = float(np.clip(unit[0] @ unit[1], -1.0, 1.0))
+    if given is not None:
+        return Verdict(cosine, given, "--threshold")
+    if metadata.threshold is None:
+        return Verdict(cosine)
+    calibration = metadata.extra.get("calibration")
+    if calibration is not None and calibration.get("threshold") != metadata.threshold:
+        calibration = None  # somebody has changed the threshold since
+    return Verdict(cosine, metadata.threshold, "the model", metadata.threshold_far, calibration)
+
+
+def _say(verdict: Verdict, format: str) -> None:
+    """Print the angle, the verdict, and what is known about the threshold."""
+    console.print(f"angle {verdict.angle:.2f}°, cosine {verdict.cosine:.4f}", highlight=False)
+    if verdict.threshold is None:
+        console.print("The model carries no threshold and none was given: no verdict.")
+        return
+    answer = "[bold green]same person[/]" if verdict.same else "[bold red]different people[/]"
+    console.print(
+        f"threshold {verdict.limit:.2f}°, cosine {verdict.threshold:.4f} (from {verdict.source}): "
+        + answer,
+        highlight=False,
+    )
+    if verdict.calibration is not None:
+        console.print(_describe(verdict.calibration, format), highlight=False)
+    elif verdict.far is not None:
+        console.print(
+            f"said to be for a false accept rate of {verdict.far:g}; where that was measured is "
+            "not known",
+            highlight=False,
+        )
+    elif verdict.source == "the model":
+        console.print(
+            "Its false accept rate is not known: tf_sphereface-eval calibrate measures one.",
+            highlight=False,
+        )
+
+
+def _lines(verdict: Verdict) -> list[str]:
+    """Return the verdict as the picture has it."""
+    lines = [f"angle {verdict.angle:.2f}°, cosine {verdict.cosine:.4f}"]
+    if verdict.threshold is not None:
+        rate = f" (FAR {verdict.far:g})" if verdict.far is not None else ""
+        answer = "same person" if verdict.same else "different people"
+        lines.append(f"threshold {verdict.limit:.2f}°{rate}: {answer}")
+    return lines
+
+
+def _describe_face(face: PhotoFace) -> dict[str, Any]:
+    """Return what `--json` says about an image."""
+    found = face.face
+    return {
+        "aligned_here": found is not None,
+        "faces_found": face.count if found is not None else None,
+        "box": None if found is None else found.box.round(2).tolist(),
+        "score": None if found is None else round(found.score, 4),
+        "points": None if found is None else found.points.round(2).tolist(),
+    }
 
 
 def _describe(calibration: dict[str, Any], format: str) -> str:

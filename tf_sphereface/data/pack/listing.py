@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.data.folder_index import identity_folders, images_in, no_images
+from tf_sphereface.alignment.images import images_in
+from tf_sphereface.data.folder_index import identity_folders, no_images
 from tf_sphereface.utils.files import atomic_path
 
 
@@ -77,8 +78,8 @@ def write_listing(root: Path, target: Path) -> Listing:
             images = images_in(root / folder)
             if not images:
                 continue
-            sizes = np.array([entry.stat().st_size for _, entry in images], "<u8")
-            paths = [os.fsencode(f"{folder}/{name}") for name, _ in images]
+            sizes = np.array([entry.stat().st_size for entry in images], "<u8")
+            paths = [os.fsencode(f"{folder}/{entry.name}") for entry in images]
             text = b"".join(path + b"\n" for path in paths)
             if text.count(b"\n") != len(paths):
                 raise ValueError(f"a file name in {root / folder} has a line break: rename it")
