@@ -13,7 +13,7 @@ from tf_sphereface.reproduce import bounds
 
 @pytest.mark.parametrize("case", bounds.ARRANGEMENTS, ids=lambda case: case.name)
 def test_crossing_is_the_bound_where_there_is_one(case: bounds.Arrangement) -> None:
-    found = bounds.crossing(case.centres, rays=72)
+    found = bounds.crossing(case.centers, rays=72)
     if case.bound is not None:
         assert found == pytest.approx(case.bound, abs=1e-6)  # the root is bisected to 1e-7
     else:

@@ -1,4 +1,4 @@
-"""What is trained: every arm is a recipe with a name, and a part is a list of arms."""
+"""The arms: each is a recipe with a name, and each part of the reproduction a list of arms."""
 
 from __future__ import annotations
 

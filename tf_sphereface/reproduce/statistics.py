@@ -1,4 +1,4 @@
-"""Compare the arms on the same pairs: means over seeds, their spread, and paired tests."""
+"""Comparisons of arms on the same pairs: means over seeds, their spread, and paired tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.eval.measures.significance import mcnemar_p, standard_error
 from tf_sphereface.reproduce.arm_runner import Results
 from tf_sphereface.reproduce.arms import MORE_SEEDS, OTHER_LOSSES, SEEDS
 from tf_sphereface.utils.optional import require
@@ -21,7 +22,7 @@ HEADLINE = "flip-plain"
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    """What some runs of one kind, seed by seed, reach on the same pairs.
+    """What runs that differ in their seed alone reach on the same pairs.
 
     Attributes:
         accuracy: mean over the runs.
@@ -49,7 +50,7 @@ class Average:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Two kinds of run on the same pairs, first minus second.
+    """Two arms on the same pairs, seed by seed, first minus second.
 
     Attributes:
         accuracy: mean difference, a fraction.
@@ -79,7 +80,7 @@ class Difference:
     @property
     def seed_error(self) -> float:
         """Standard error of the mean difference over the seeds; NaN for one seed."""
-        return _standard_error(np.array(self.seeds))
+        return standard_error(np.array(self.seeds))
 
     @property
     def within_seeds(self) -> bool:
@@ -112,7 +113,7 @@ def average(results: Results, names: Sequence[str], key: str = HEADLINE) -> Aver
     fisher = [row["angular_fisher_score"] for row in angles]
     return Average(
         accuracy=float(np.mean(runs)),
-        std_error=_standard_error(folds),
+        std_error=standard_error(folds),
         spread=float(np.std(runs, ddof=1)) if len(runs) > 1 else None,
         runs=runs,
         genuine_angle=float(np.mean([row["genuine_angle"] for row in angles])),
@@ -124,7 +125,7 @@ def average(results: Results, names: Sequence[str], key: str = HEADLINE) -> Aver
 def difference(
     results: Results, first: Sequence[str], second: Sequence[str], key: str = HEADLINE
 ) -> Difference | None:
-    """Compare two kinds of run, seed by seed.
+    """Compare two arms, seed by seed.
 
     Args:
         results: the results.
@@ -171,8 +172,10 @@ def compare_decisions(
     of_folds = np.array([each[folds == fold].mean() for fold in np.unique(folds)])
     return Difference(
         accuracy=float(of_folds.mean()),
-        std_error=_standard_error(of_folds),
-        p_value=sign_flip_p(each) if len(gains) > 1 else _mcnemar(each),
+        std_error=standard_error(of_folds),
+        p_value=sign_flip_p(each)
+        if len(gains) > 1
+        else mcnemar_p(int(np.sum(each > 0)), int(np.sum(each < 0))),
         seeds=[float(np.mean(row)) for row in gains],
     )
 
@@ -202,20 +205,6 @@ def sign_flip_p(gains: NDArray[np.float64], flips: int = FLIPS, seed: int = 0) -
     return float((1 + np.sum(drawn >= abs(moved.sum()) - 1e-12)) / (flips + 1))
 
 
-def _mcnemar(gains: NDArray[np.float64]) -> float:
-    better, worse = int(np.sum(gains > 0)), int(np.sum(gains < 0))
-    if not better + worse:
-        return 1.0
-    test = require("scipy.stats", extra="eval").binomtest
-    return float(test(better, better + worse).pvalue)
-
-
-def _standard_error(values: NDArray[np.float64]) -> float:
-    if len(values) < 2:
-        return math.nan
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
-
-
 def step_ratio(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
     """Return how many times faster the first arm's median update was than the second's."""
     return float(second["seconds"]["step"] / first["seconds"]["step"])
@@ -230,8 +219,8 @@ RECIPES = {
 }
 
 
-class Kinds:
-    """The results by what was trained: titles of the page to names of arms.
+class ArmGroups:
+    """The results by what was trained: each title of the page names an arm and its other seeds.
 
     Args:
         results: the results.
@@ -256,9 +245,7 @@ class Kinds:
             **{f"{loss}, 112x96": [f"{arm}-full-size"] for loss, arm in (*TWO, ("m = 1", "m1"))},
         }
 
-    def average(
-        self, title: str, key: str = "flip-plain", most: int | None = None
-    ) -> Average | None:
+    def average(self, title: str, key: str = HEADLINE, most: int | None = None) -> Average | None:
         """Return the mean over the seeds that are there, or over the first `most` of them."""
         return average(self.results, self.names[title][:most], key)
 
@@ -270,20 +257,11 @@ class Kinds:
             return None
         return math.sqrt(sum(n * s**2 for n, s in spreads) / sum(n for n, _ in spreads))
 
-    def one_seed(self, title: str, key: str = "flip-plain") -> Average | None:
-        """Return what the first seed alone reached."""
-        return average(self.results, self.names[title][:1], key)
-
-    def present(self, title: str) -> Average:
-        """Return the average of what is known to be there."""
-        found = self.average(title)
-        if found is None:
-            raise ValueError(f"{title} must have been run. Received: no result")
-        return found
-
-    def paired(self, first: str, second: str, key: str = "flip-plain") -> Difference | None:
-        """Return the paired difference, over as many seeds as both have."""
-        a, b = self.names[first], self.names[second]
+    def paired(
+        self, first: str, second: str, key: str = HEADLINE, most: int | None = None
+    ) -> Difference | None:
+        """Return the paired difference, over as many seeds as both have, or `most` of them."""
+        a, b = self.names[first][:most], self.names[second][:most]
         shared = min(len(a), len(b))
         return difference(self.results, a[:shared], b[:shared], key)
 
