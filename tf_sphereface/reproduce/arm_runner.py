@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress, TaskID
 
-from tf_sphereface import data
 from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.reproduce.arm_training import Outcome, run_arm
 from tf_sphereface.reproduce.arms import Arm
@@ -122,11 +121,6 @@ class Pace:
         return max(self._work - self._done, 0.0) * unit / 60
 
 
-def updates(arm: Arm, faces: int) -> int:
-    """Return how many updates an arm makes."""
-    return arm.recipe.epochs * data.steps_per_epoch(faces, arm.recipe.batch_size)
-
-
 def run_arms(
     arms: Sequence[Arm],
     folder: Path,
@@ -209,7 +203,7 @@ class _Display:
         every = (*waiting, *later)
         self._faces, self._say, self._bar = faces, say, bar
         self._update_work = {arm.name: arm.work * arm.recipe.batch_size for arm in every}
-        self.work = {arm.name: self._update_work[arm.name] * updates(arm, faces) for arm in every}
+        self.work = {arm.name: self._update_work[arm.name] * arm.updates(faces) for arm in every}
         self._pace = Pace(sum(self.work.values()), seconds_a_unit=0.0018)  # measured on two cores
         height, width = waiting[0].recipe.input_size
         self._count = f"{len(waiting)} at {height}x{width}" if later else f"{len(waiting)}"
@@ -222,7 +216,7 @@ class _Display:
         self._pace.moved(self._update_work[arm.name] * steps)
         if self._bar:
             if arm.name not in self._tasks:
-                total = updates(arm, self._faces)
+                total = arm.updates(self._faces)
                 self._tasks[arm.name] = self._bar.add_task(arm.name, total=total)
             self._bar.update(self._tasks[arm.name], advance=steps)
 

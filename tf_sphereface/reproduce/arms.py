@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tf_sphereface import data
 from tf_sphereface.training import recipes
 from tf_sphereface.training.recipes import Recipe
 
@@ -46,6 +47,10 @@ class Arm:
         depth = {"sphereface4": 1.0, "sphereface10": ten}.get(self.recipe.backbone, 10.0)
         precision = {"float32": 1.8, "mixed_float16": 9.0}.get(self.recipe.policy, 1.0)
         return depth * precision * height * width / (56 * 48)
+
+    def updates(self, faces: int) -> int:
+        """Return how many updates it makes on so many faces."""
+        return self.recipe.epochs * data.steps_per_epoch(faces, self.recipe.batch_size)
 
 
 Change = Callable[..., Arm]

@@ -1,4 +1,4 @@
-"""The lower bounds of the margin: from which m on is every class narrower than the gap beside it?
+"""The lower bounds of the margin: the m from which every class is narrower than the gap beside it.
 
 A class's decision region is where its margin logit beats the others' plain ones,
 `psi_m(theta_1) > cos(theta_j)`; that is `m theta_1 < theta_j`, because psi falls like a cosine that

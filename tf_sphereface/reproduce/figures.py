@@ -1,4 +1,4 @@
-"""The geometric figures: embeddings on the circle and the sphere, bounds, decision boundaries."""
+"""The figures of the page: the geometry of small networks, bounds, and the results of arms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.angular import psi_of_angle
+from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.eval.report.figures import angle_histogram
 from tf_sphereface.reproduce.arm_runner import Results
 from tf_sphereface.reproduce.small_networks import pair_angles
@@ -237,8 +238,7 @@ def draw_angles(results: Results, arms: Mapping[str, str], folder: Path) -> str:
         panels = canvas.figure.subplots(1, len(arms), sharex=True, sharey=True, squeeze=False)[0]
         bins = np.arange(0.0, 181.0, 4.0)
         for panel, (title, name) in zip(panels, arms.items(), strict=True):
-            scores = results.arrays(name)["scores flip-plain"].astype("float64")
-            angles = np.degrees(np.arccos(np.clip(scores, -1.0, 1.0)))
+            angles = degrees(results.arrays(name)["scores flip-plain"])
             angle_histogram(panel, bins, angles[same], "genuine")
             angle_histogram(panel, bins, angles[~same], "impostor")
             gap = angles[~same].mean() - angles[same].mean()

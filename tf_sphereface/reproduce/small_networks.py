@@ -1,4 +1,4 @@
-"""A few classes in two and three dimensions: where the margin puts them, to be looked at."""
+"""Small networks whose embedding has two or three dimensions, to show what the margin does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tf_sphereface as sf
+from tf_sphereface.eval.measures.angles import angular_fisher_score, degrees
 from tf_sphereface.utils.optional import require
 
 CLASSES = 6  # as many people as in the paper's figure
@@ -146,7 +147,7 @@ def pair_angles(
     vectors = np.asarray(embeddings, np.float64)
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     first, second = np.triu_indices(len(units), 1)
-    angles = np.degrees(np.arccos(np.clip(units @ units.T, -1.0, 1.0)[first, second]))
+    angles = degrees((units @ units.T)[first, second])
     same = labels[first] == labels[second]
     return angles[same], angles[~same]
 
@@ -197,8 +198,6 @@ def measure(
 
 def _angles(embeddings: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
     """Return what is kept of the angles of all pairs, in degrees."""
-    from tf_sphereface.eval.measures.angles import angular_fisher_score
-
     genuine, impostor = pair_angles(embeddings, labels)
     return {
         "genuine_angle": float(genuine.mean()),
