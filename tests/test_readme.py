@@ -43,6 +43,14 @@ def test_readme_is_short():
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 110
 
 
+def test_contributing_lists_every_room():
+    package = ROOT / "tf_sphereface"
+    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    rooms |= {path.name for path in package.glob("[!_]*.py")}
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `([a-z]+(?:/|\.py))` \|", text, re.MULTILINE)) == sorted(rooms)
+
+
 def test_old_code_is_marked():
     codes = [code for _, _, code in blocks(README, MIGRATING)]
     assert sum(code.startswith("# before\n") for code in codes) == 4
