@@ -51,7 +51,7 @@ def test_solids_are_regular() -> None:
         assert np.allclose(np.linalg.norm(corners, axis=1), 1)
         cosines = np.round(corners @ corners.T - 2 * np.eye(vertices), 9)
         assert np.all((cosines == cosines.max()).sum(axis=1) == neighbours)
-    with pytest.raises(ValueError, match=r"vertices must be 4, 6, 8 or 12\. Received: 5"):
+    with pytest.raises(ValueError, match=r"`vertices` must be 4, 6, 8 or 12.*vertices=5"):
         bounds.regular_solid(5)
 
 

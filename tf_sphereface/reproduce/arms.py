@@ -53,10 +53,7 @@ class Arm:
         return self.recipe.epochs * data.steps_per_epoch(faces, self.recipe.batch_size)
 
 
-Change = Callable[..., Arm]
-
-
-def _changer(base: Recipe) -> Change:
+def _changer(base: Recipe) -> Callable[..., Arm]:
     """Return a function that names an arm and changes the base recipe for it."""
 
     def arm(name: str, **changes: Any) -> Arm:
@@ -72,11 +69,6 @@ def margin_arms(base: Recipe, seeds: Sequence[int] = SEEDS) -> list[Arm]:
         arms.append(arm(f"softmax-seed{seed}", loss="softmax", margin=None, seed=seed))
         arms += [arm(f"m{m}-seed{seed}", margin=m, seed=seed) for m in MARGINS]
     return arms
-
-
-def margin_seed_arms(base: Recipe) -> list[Arm]:
-    """The arms of `margin_arms` with as many seeds again."""
-    return margin_arms(base, MORE_SEEDS)
 
 
 def lambda_arms(base: Recipe) -> list[Arm]:
@@ -113,17 +105,8 @@ def cost_arms(base: Recipe) -> list[Arm]:
     return arms
 
 
-def cost_seed_arms(base: Recipe) -> list[Arm]:
-    """The arms of `cost_arms` with the other seeds, so that each has as many as `margin_arms`."""
-    return _other_seeds(cost_arms(base))
-
-
-def loss_seed_arms(base: Recipe) -> list[Arm]:
-    """The arms of `loss_arms` with the other seeds, likewise."""
-    return _other_seeds(loss_arms(base))
-
-
 def _other_seeds(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms with the other seeds, so that each has as many as `margin_arms`."""
     return [
         Arm(f"{arm.name}-seed{seed}", dataclasses.replace(arm.recipe, seed=seed))
         for seed in SEEDS[1:]
@@ -152,9 +135,9 @@ def full_size_arms(base: Recipe) -> list[Arm]:
 
 
 ON_REQUEST: dict[str, Callable[[Recipe], list[Arm]]] = {
-    "margin-seeds": margin_seed_arms,
-    "loss-seeds": loss_seed_arms,
-    "cost-seeds": cost_seed_arms,
+    "margin-seeds": lambda base: margin_arms(base, MORE_SEEDS),
+    "loss-seeds": lambda base: _other_seeds(loss_arms(base)),
+    "cost-seeds": lambda base: _other_seeds(cost_arms(base)),
     "full-size": full_size_arms,
 }
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.angular import psi_of_angle
+from tf_sphereface.utils.checks import error
 
 Centers = NDArray[np.float64]
 TWO_CLASSES, MANY_CLASSES = 2 + math.sqrt(3), 3.0
@@ -81,7 +81,7 @@ def regular_solid(vertices: int) -> Centers:
         ],
     }
     if vertices not in solids:
-        raise ValueError(f"vertices must be 4, 6, 8 or 12. Received: {vertices}")
+        raise error("vertices", "be 4, 6, 8 or 12", vertices)
     corners = np.asarray(solids[vertices], np.float64)
     return np.asarray(corners / np.linalg.norm(corners, axis=1, keepdims=True))
 
@@ -216,15 +216,11 @@ def crossing(centers: Centers, rays: int = 360, low: float = 1.5, high: float = 
         widest, nearest = widest_and_nearest(centers, margin, rays)
         return widest - nearest
 
-    return _root(excess, low, high)
-
-
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    if not function(low) > 0 > function(high):
+    if not excess(low) > 0 > excess(high):
         raise ValueError(f"the two angles must cross. Received: no crossing in {low} to {high}")
     while high - low > 1e-7:
         middle = (low + high) / 2
-        low, high = (middle, high) if function(middle) > 0 else (low, middle)
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     return (low + high) / 2
 
 

@@ -13,6 +13,8 @@ from tf_sphereface.reproduce.arms import OTHER_LOSSES
 from tf_sphereface.reproduce.statistics import TWO, ArmGroups, Average, Difference
 
 CENTRED = "flip-mean_subtracted"
+ANGLES = ("genuine", "impostor", "gap", "Fisher score")  # headings of the cells of `angles`
+TRAINING = ("training loss", "accuracy in training")  # and of `training_cells`
 MISSING = (
     "Not run: this part needs faces to train on and LFW to verify on (`--data`, `--lfw`), and its "
     "name among `--parts` where those are given.\n"
@@ -25,8 +27,7 @@ def margin_section(groups: ArmGroups) -> list[str]:
     if first is None:
         return ["## 4. The ablation on m\n", MISSING]
     head = ["", "LFW, *published*", "*measured*: margin felt", "accuracy", "spread"]
-    head += ["mean subtracted"]
-    head += ["genuine", "impostor", "gap", "Fisher score", "training loss", "accuracy in training"]
+    head += ["mean subtracted", *ANGLES, *TRAINING]
     cells = []
     for title in groups.of_margin:
         found = groups.average(title)
@@ -98,6 +99,13 @@ def training_cells(groups: ArmGroups, title: str) -> list[str]:
     return [f"{epochs['loss'][-1]:.2f}", f"{100 * accuracy[-1]:.0f} %"]
 
 
+def one_seed(groups: ArmGroups, title: str) -> list[str]:
+    """Return the first seed's accuracy, the cells of `angles`, and of `training_cells`."""
+    kept, found = groups.first(title), groups.average(title, most=1)
+    accuracy = "diverged" if kept and kept["diverged"] else percent(found)
+    return [accuracy, *angles(found), *training_cells(groups, title)]
+
+
 def describe_recipe(recipe: Mapping[str, Any]) -> str:
     """Say how the arms were trained, in a sentence."""
     height, width = recipe["input_size"]
@@ -123,7 +131,6 @@ def lambda_section(groups: ArmGroups) -> list[str]:
         kept = groups.first(title)
         if kept is None:
             continue
-        found = groups.average(title, most=1)
         value = kept["training"]["curve"][-1][2]
         felt = "—" if value is None else f"{float(angular.effective_margin(4, value)):.2f}"
         cells.append(
@@ -131,14 +138,11 @@ def lambda_section(groups: ArmGroups) -> list[str]:
                 minimum,
                 "—" if value is None else f"{value:.3g}",
                 felt,
-                percent(found) if found else "diverged",
-                *angles(found),
-                *training_cells(groups, title),
+                *one_seed(groups, title),
                 "" if title == "m = 4" else points(groups.paired(title, "m = 4")),
             ]
         )
-    head = ["minimum", "at the end", "margin felt", "accuracy", "genuine", "impostor", "gap"]
-    head += ["Fisher score", "training loss", "accuracy in training", "paired with 5"]
+    head = ["minimum", "at the end", "margin felt", "accuracy", *ANGLES, *TRAINING, "paired with 5"]
     return [page_text.LAMBDA, *table(head, cells), *seed_noise(groups)]
 
 
@@ -173,21 +177,17 @@ def depth_section(groups: ArmGroups) -> list[str]:
     cells = []
     for loss, _ in TWO:
         for layers, name in ((4, loss), (10, f"{loss}, 10 layers")):
-            found = groups.average(name, most=1)
-            kept = groups.first(name)
             cells.append(
                 [
                     loss,
                     str(layers),
                     page_text.BY_DEPTH.get((loss, layers), "—"),
-                    percent(found) if kept is None or not kept["diverged"] else "diverged",
-                    *angles(found),
-                    *training_cells(groups, name),
+                    *one_seed(groups, name),
                     "" if layers == 4 else points(groups.paired(name, loss)),
                 ]
             )
-    head = ["", "layers", "LFW, *published*", "*measured*", "genuine", "impostor", "gap"]
-    head += ["Fisher score", "training loss", "accuracy in training", "paired with 4 layers"]
+    head = ["", "layers", "LFW, *published*", "*measured*", *ANGLES, *TRAINING]
+    head += ["paired with 4 layers"]
     deep = ", ".join(f"{loss} {page_text.BY_DEPTH[loss, 64]}" for loss, _ in TWO)
     margin = groups.paired("m = 4, 10 layers", "softmax, 10 layers")
     return [
@@ -239,8 +239,7 @@ def loss_table(groups: ArmGroups) -> list[str]:
                 *([seeds(paired[0]) if paired[0] else ""] if most > 1 else []),
             ]
         )
-    head = ["loss", "m", "s", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
-    head += ["Fisher score", "accuracy in training", "length of x"]
+    head = ["loss", "m", "s", "accuracy", "mean subtracted", *ANGLES, TRAINING[1], "length of x"]
     head += ["paired with softmax", "paired with A-Softmax m = 4"]
     head += ["with softmax, seed by seed"] if most > 1 else []
     return table(head, cells)
