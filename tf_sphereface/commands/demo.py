@@ -116,16 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.out / "results.json",
         {
             "plan": dataclasses.asdict(plan),
-            "arms": {
-                arm.name: {
-                    "name": arm.name,
-                    "loss": arm.recipe.loss,
-                    "margin": arm.recipe.margin,
-                    "learning_rate": arm.recipe.learning_rate,
-                    **figures(results[arm.name]),
-                }
-                for arm in arms
-            },
+            "arms": {arm.name: {**_settings(arm), **figures(results[arm.name])} for arm in arms},
             "files": files,
             "checks": checks,
             "softmax_rates": rates,
@@ -173,6 +164,12 @@ def _arm(
 ) -> Arm:
     changed = dataclasses.replace(recipe, loss=loss, margin=margin, learning_rate=learning_rate)
     return Arm(name, changed)
+
+
+def _settings(arm: Arm) -> dict[str, Any]:
+    """Return what tells the arms of the demo apart."""
+    names = ("loss", "margin", "learning_rate")
+    return {"name": arm.name, **{name: getattr(arm.recipe, name) for name in names}}
 
 
 def train_arm(arm: Arm, faces: tuple[Any, Any]) -> keras.Model:
