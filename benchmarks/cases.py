@@ -1,4 +1,4 @@
-"""What `compare.py` measures: cases, the variants of both sides in each, and the targets."""
+"""The work that `compare.py` measures: cases, their variants on both sides, and targets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Case:
         name: as in the table.
         variants: take turns, in this order.
         per_step: how many `unit`s one step is.
-        unit: what the rates count, such as `"images"`; None: milliseconds a step are shown.
+        unit: what the rates count, such as `"images"`; None: milliseconds per step are shown.
         together: whether the processes live side by side; otherwise each turn is a new process,
             because all of them would not fit into memory.
         drain: steps before each turn that do not count, and a turn is then timed as a whole: for

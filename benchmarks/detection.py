@@ -1,8 +1,8 @@
-"""Images a second of the detector beside mtcnn's own per-image call, on the same cores.
+"""Images per second of the detector beside mtcnn's own per-image call, on the same cores.
 
 Both find faces from 20 pixels on in the same images, in turns, so that a busy machine hits both;
 images are in memory. The package calls its networks a level of the pyramid at a time, with all
-cores in each operation; here each network is called once an image, and images run side by side.
+cores in each operation; here each network is called once per image, and images run side by side.
 
 python benchmarks/detection.py                      rendered photographs, 250x250
 python benchmarks/detection.py --images FOLDER      the first images of a folder
@@ -47,8 +47,8 @@ def measure(images: Images, rounds: int, jobs: int) -> dict[str, Any]:
     """Let both find the faces in all images, in turns.
 
     Returns:
-        Rates in images a second, the ratio of each round, its median, seconds of CPU time an image
-        (all threads together), and the faces found.
+        Rates in images per second, the ratio of each round, its median, seconds of CPU time per
+        image (all threads together), and the faces found.
     """
     from mtcnn import MTCNN
 
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         used = statistics.median(result["cpu_seconds"][name])
         print(
             f"{name:14s} {statistics.median(rates):7.1f} images/s, {1000 * used:.0f} ms of CPU "
-            f"time an image, {result['found'][name]} faces"
+            f"time per image, {result['found'][name]} faces"
         )
     low, high = min(result["ratios"]), max(result["ratios"])
     print(f"ratio {result['ratio']:.1f} ({low:.1f}-{high:.1f}), {args.jobs} threads")

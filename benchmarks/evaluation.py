@@ -1,4 +1,4 @@
-"""How long the evaluation of pairs takes, and a search among a million strangers, and its memory.
+"""The time and memory of evaluating pairs, and of a search among a million strangers.
 
 python benchmarks/evaluation.py pairs                     6,000 and 1,000,000 scored pairs
 python benchmarks/evaluation.py identify --gallery 1000000 --probes 500

@@ -1,4 +1,4 @@
-"""What the activations cost an int8 TensorFlow Lite file: the same network without them.
+"""The cost of activations in an int8 TensorFlow Lite file: the same network without them.
 
     python benchmarks/int8_bound.py --network mobilefacenet
     python benchmarks/int8_bound.py --network sphereface20

@@ -1,4 +1,4 @@
-"""What a processor does with oneDNN, with bfloat16, and with one training a core.
+"""The gain of a processor from oneDNN, from bfloat16, and from one training per core.
 
 Each way of training is a process of its own on the same cores; they take turns, so that a busy
 moment of the machine hits all of them. Ratios are medians over the turns.
@@ -62,7 +62,7 @@ def compare_ways(network: str, threads: int, rounds: int, seconds: float) -> dic
 
 
 def compare_jobs(network: str, cores: int, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Return seconds of a step for one process on all cores, and for one process a core.
+    """Return seconds of a step for one process on all cores, and for one process per core.
 
     The second is divided by the number of processes: it is the time after which one more step of
     any of them is done.
@@ -74,11 +74,11 @@ def compare_jobs(network: str, cores: int, rounds: int, seconds: float) -> dict[
         pool = stack.enter_context(ThreadPoolExecutor(cores))
         for worker in (alone, *single):
             worker.run(0.0, drain=1)
-        turns: dict[str, list[float]] = {"one on all cores": [], "one a core": []}
+        turns: dict[str, list[float]] = {"one on all cores": [], "one per core": []}
         for _ in range(rounds):
             turns["one on all cores"].append(step_time(alone, seconds))
             times = list(pool.map(lambda worker: step_time(worker, seconds), single))
-            turns["one a core"].append(1 / sum(1 / time for time in times))
+            turns["one per core"].append(1 / sum(1 / time for time in times))
     return turns
 
 
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = {**describe_machine(arguments.threads), "features": features()}
     print(f"{machine['processor']}, {machine['threads']} cores: {', '.join(machine['features'])}")
     print(f"load before: {machine['load_before']}\n")
-    print("| network | way | ms a step | times the first's | range |\n|---|---|---|---|---|")
+    print("| network | way | ms per step | times the first's | range |\n|---|---|---|---|---|")
     rows = []
     for network in arguments.networks:
         for compare in (compare_ways, compare_jobs):

@@ -39,7 +39,7 @@ def _table(results: list[dict[str, Any]]) -> list[str]:
     rows = [variant for result in results for variant in result["variants"]]
     images = any("images_per_second" in row for row in rows)
     flops = any("gigaflops" in row for row in rows)
-    heading = ["", "", "images/s" if images else "ms", "CPU ms a step"]
+    heading = ["", "", "images/s" if images else "ms", "CPU ms per step"]
     heading += ["GFLOP/s"] * flops + ["peak MB", "ratio", "range", "target"]
     lines = ["| " + " | ".join(heading) + " |", "|" + "---|" * len(heading)]
     for result in results:

@@ -1,4 +1,4 @@
-"""A process that does one variant's work on request: started by `compare.py`, one JSON a line.
+"""A process that does one variant's work on request: started by `compare.py`, one JSON per line.
 
     {"side": "keras", "task": "head", "options": {...}, "threads": 2}   ->  {"imported": MB}
     {"seconds": 2.0}  ->  {"steps": [[wall seconds, CPU seconds], ...]}      any number of times

@@ -2,7 +2,7 @@
 
     python examples/train_on_a_folder.py --data FACES --out runs/folder
 
-FACES holds one folder a person, of aligned faces; a tenth of the people, four at least, are held
+FACES holds one folder per person, of aligned faces; a tenth of the people, four at least, are held
 out to verify on. Without it synthetic faces are written first, and others verified on.
 `tf_sphereface-train` does all this and more (resuming, checks, logs); the script shows what it is
 made of.
@@ -67,7 +67,7 @@ def load(
 def main() -> None:
     """Train, and say how well it went."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="one folder a person; default: synthetic faces")
+    parser.add_argument("--data", type=Path, help="one folder per person; default: synthetic faces")
     parser.add_argument("--out", type=Path, default=Path("runs/folder"))
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="few faces and one epoch")

@@ -189,7 +189,7 @@ def test_ways_of_a_processor_take_turns_and_are_told_as_ratios(monkeypatch, caps
         "float32, without oneDNN": 2.0,
         "bfloat16, oneDNN": 7.0,
         "one on all cores": 1.0,
-        "one a core": 1.0,  # each half as fast as the one, and two of them
+        "one per core": 1.0,  # each half as fast as the one, and two of them
     }
     assert "| SphereFaceNet-4, batch 64 | bfloat16, oneDNN | 5600 | 7.00 | 7.00 to 7.00 |" in (
         capsys.readouterr().out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import os
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def modules_with_examples() -> list[str]:
     """Return the names of all modules that have a docstring example."""
     names = []
-    for folder, _, files in os.walk(ROOT / "tf_sphereface", followlinks=True):
-        for file in files:
-            path = Path(folder, file)
-            if path.suffix == ".py" and runs_examples(path):
-                parts = path.relative_to(ROOT).with_suffix("").parts
-                names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    for path in filter(runs_examples, (ROOT / "tf_sphereface").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
     return sorted(names)
 
 

@@ -1,34 +1,60 @@
-"""The Python blocks of README.md run, in their order, in one namespace."""
+"""The Python blocks of README.md and docs/migrating.md run, and the documents name what exists."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+MIGRATING = ROOT / "docs" / "migrating.md"  # goes on from README's scripts
+DOCUMENTS = (
+    *(README, ROOT / "CONTRIBUTING.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").rglob("README.md")),
+)
 
 
-def blocks() -> list[tuple[int, str]]:
-    """Return line number and code of each Python block."""
-    text = README.read_text(encoding="utf-8")
-    found = re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [(text.count("\n", 0, match.start(1)) + 1, match.group(1)) for match in found]
+def blocks(*documents: Path) -> list[tuple[str, int, str]]:
+    """Return document, line number and code of each Python block."""
+    found = []
+    for document in documents:
+        text = document.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+            found.append((document.name, text.count("\n", 0, match.start(1)) + 1, match[1]))
+    return found
 
 
 def test_first_script_is_ten_lines():
-    code = blocks()[0][1]
+    code = blocks(README)[0][2]
     statements = [line for line in code.splitlines() if line.strip() and "import" not in line]
     assert len(statements) == 10
 
 
+def test_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 110
+
+
+def test_contributing_lists_every_room():
+    package = ROOT / "tf_sphereface"
+    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    rooms |= {path.name for path in package.glob("[!_]*.py")}
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `([a-z]+(?:/|\.py))` \|", text, re.MULTILINE)) == sorted(rooms)
+
+
 def test_old_code_is_marked():
-    for _, code in blocks():
+    codes = [code for _, _, code in blocks(README, MIGRATING)]
+    assert sum(code.startswith("# before\n") for code in codes) == 4
+    for code in codes:
         assert code.startswith("# before\n") == ("tensorflow_addons" in code)
 
 
@@ -41,10 +67,10 @@ import keras, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 namespace = {}
-for line, code in json.load(sys.stdin):
+for document, line, code in json.load(sys.stdin):
     keras.utils.set_random_seed(0)
-    # Empty lines before the code, so that a traceback names README's line.
-    exec(compile("\\n" * (line - 1) + code, "README.md", "exec"), namespace)
+    # Empty lines before the code, so that a traceback names the document's line.
+    exec(compile("\\n" * (line - 1) + code, document, "exec"), namespace)
 shapes = {name: namespace[name].shape for name in ("embeddings", "vectors")}
 print(json.dumps({"replicas": namespace["strategy"].num_replicas_in_sync, **shapes}))
 """
@@ -52,14 +78,15 @@ print(json.dumps({"replicas": namespace["strategy"].num_replicas_in_sync, **shap
 
 @pytest.mark.slow
 def test_blocks_run(tmp_path):
-    runnable = [block for block in blocks() if not block[1].startswith("# before\n")]
+    every = blocks(README, MIGRATING)
     done = subprocess.run(
         [sys.executable, "-c", RUN],
-        input=json.dumps(runnable),
+        input=json.dumps([block for block in every if not block[2].startswith("# before\n")]),
         capture_output=True,
         text=True,
         cwd=tmp_path,  # a block writes embedder.keras
-        env={**os.environ, "PYTHONPATH": str(README.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {
@@ -67,3 +94,38 @@ def test_blocks_run(tmp_path):
         "embeddings": [160, 128],
         "vectors": [2, 128],
     }
+
+
+def resolve(name: str) -> Any:
+    """Return what a dotted name stands for, importing the modules on the way."""
+    first, *rest = name.split(".")
+    found: Any = importlib.import_module("tf_sphereface" if first == "sf" else first)
+    for part in rest:
+        if not hasattr(found, part):
+            importlib.import_module(f"{found.__name__}.{part}")
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_dotted_names_exist(document):
+    text = document.read_text(encoding="utf-8")
+    names = set(re.findall(r"\b((?:sf|tf_sphereface)(?:\.[A-Za-z_]\w*)+)", text))
+    imports = re.findall(r"\bfrom (tf_sphereface[\w.]*) import ([\w, ]+)", text)
+    names |= {f"{module}.{name}" for module, found in imports for name in re.split(r",\s*", found)}
+    missing = []
+    for name in sorted(names):
+        try:
+            resolve(name)
+        except (AttributeError, ImportError):
+            missing.append(name)
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_source_files_exist(document):
+    """A path that ends in .py is of this repository, or stands beside the document."""
+    text = document.read_text(encoding="utf-8")
+    paths = set(re.findall(r"(?<![\w/.-])((?:[\w-]+/)*\w+\.py)\b", text))
+    folders = (ROOT, ROOT / "tf_sphereface", document.parent)
+    assert not {path for path in paths if not any((folder / path).exists() for folder in folders)}

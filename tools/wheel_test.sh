@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the sdist, the wheel from the sdist, install the wheel with the base requirements alone into
-# an empty environment, and use it from another folder: imports, both linked packages, all commands.
+# an empty environment, and use it from another folder: imports and all commands.
 #
 #   PYTHON=.venv/bin/python tools/wheel_test.sh      (PYTHON needs the package "build")
 set -euo pipefail
@@ -28,6 +28,7 @@ cd "$work"
 export TF_CPP_MIN_LOG_LEVEL=3
 "$work/venv/bin/python" -W error - "$work" <<'PYTHON'
 import importlib.metadata
+import importlib.util
 import sys
 
 import tf_sphereface
@@ -38,6 +39,9 @@ for module in (tf_sphereface, tf_sphereface.eval, tf_sphereface.export):
     path = module.__file__ or ""
     if not path.startswith(f"{sys.argv[1]}/venv/"):
         sys.exit(f"{module.__name__} was imported from {path}, not from the wheel")
+for name in ("eval", "export"):
+    if importlib.util.find_spec(name):
+        sys.exit(f"the wheel has put a package {name} beside tf_sphereface")
 installed = importlib.metadata.version("tf_sphereface")
 if installed != tf_sphereface.__version__:
     sys.exit(f"the wheel says {installed}, the package says {tf_sphereface.__version__}")

@@ -169,7 +169,7 @@ def test_an_arm_that_fails_ends_the_others(
 
 ORPHANS = """
 import os, sys, time
-from tf_sphereface.recipes import Recipe
+from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.workers import at_once
 

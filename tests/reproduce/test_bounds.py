@@ -13,7 +13,7 @@ from tf_sphereface.reproduce import bounds
 
 @pytest.mark.parametrize("case", bounds.ARRANGEMENTS, ids=lambda case: case.name)
 def test_crossing_is_the_bound_where_there_is_one(case: bounds.Arrangement) -> None:
-    found = bounds.crossing(case.centres, rays=72)
+    found = bounds.crossing(case.centers, rays=72)
     if case.bound is not None:
         assert found == pytest.approx(case.bound, abs=1e-6)  # the root is bisected to 1e-7
     else:
@@ -51,7 +51,7 @@ def test_solids_are_regular() -> None:
         assert np.allclose(np.linalg.norm(corners, axis=1), 1)
         cosines = np.round(corners @ corners.T - 2 * np.eye(vertices), 9)
         assert np.all((cosines == cosines.max()).sum(axis=1) == neighbours)
-    with pytest.raises(ValueError, match=r"vertices must be 4, 6, 8 or 12\. Received: 5"):
+    with pytest.raises(ValueError, match=r"`vertices` must be 4, 6, 8 or 12.*vertices=5"):
         bounds.regular_solid(5)
 
 

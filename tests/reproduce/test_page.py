@@ -14,29 +14,28 @@ import cv2
 import numpy as np
 import pytest
 
-from tf_sphereface.reproduce import bounds, experiments, page_text, small_networks
-from tf_sphereface.reproduce import page as document
+from tf_sphereface.reproduce import bounds, experiments, page, page_text, small_networks
 from tf_sphereface.reproduce.arm_runner import Results
 from tf_sphereface.reproduce.page_sections import loss_table
-from tf_sphereface.reproduce.statistics import Kinds
+from tf_sphereface.reproduce.statistics import ArmGroups
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "tf_sphereface-reproduce"
 
 
-def check_figures(page: Path, expected: set[str]) -> None:
+def check_figures(written: Path, expected: set[str]) -> None:
     """Each figure of the page is a drawing in both formats, with something on it."""
-    shown = re.findall(r"!\[([^]]+)\]\((images/paper/[\w-]+)\.svg\)", page.read_text("utf-8"))
+    shown = re.findall(r"!\[([^]]+)\]\((images/paper/[\w-]+)\.svg\)", written.read_text("utf-8"))
     assert {Path(path).name for _, path in shown} == expected
     for words, path in shown:
         assert len(words) > 10
-        svg = (page.parent / path).with_suffix(".svg")
+        svg = (written.parent / path).with_suffix(".svg")
         root = ET.parse(svg).getroot()
         assert root.tag.endswith("svg")
         assert svg.stat().st_size < 200_000
         assert "<dc:date>" not in svg.read_text("utf-8")  # the same results give the same file
         assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 20
-        picture = cv2.imread(str((page.parent / path).with_suffix(".png")), cv2.IMREAD_UNCHANGED)
+        picture = cv2.imread(str((written.parent / path).with_suffix(".png")), cv2.IMREAD_UNCHANGED)
         assert picture.shape[2] == 4
         assert picture.shape[1] > 300
         ink = picture[picture[..., 3] > 128][:, :3].astype(float).mean(axis=1)
@@ -49,12 +48,12 @@ def test_page_of_everything(whole_folder: Path) -> None:
     found = bounds.measure(rays=72, points=7)
     (whole_folder / "bounds.json").write_text(json.dumps(found))
     runs = [["margin", "lambda"], ["margin"], ["full-size"]]  # two pieces and one on request
-    written = [{"parts": names, "seconds": 90, "cores": 2} for names in runs]
-    (whole_folder / "runs.json").write_text(json.dumps(written))
+    record = [{"parts": names, "seconds": 90, "cores": 2} for names in runs]
+    (whole_folder / "runs.json").write_text(json.dumps(record))
     said: list[str] = []
-    page = document.write(whole_folder, whole_folder / "paper.md", quick=False, say=said.append)
-    text = page.read_text(encoding="utf-8")
-    check_figures(page, {"bounds", "boundaries", "margins", "angles", "training", "losses"})
+    written = page.write_page(whole_folder, whole_folder / "paper.md", quick=False, say=said.append)
+    text = written.read_text(encoding="utf-8")
+    check_figures(written, {"bounds", "boundaries", "margins", "angles", "training", "losses"})
     assert "{" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert "nan" not in text.lower()
     for number in range(1, 11):
@@ -64,13 +63,13 @@ def test_page_of_everything(whole_folder: Path) -> None:
     assert "† recalled, not checked against a source" in text
     assert "34 arms 1.7 minutes, 36 arms on request 1.8" in text  # 3 seconds each
     assert "the default parts 3.0 minutes, `--parts full-size` 1.5 minutes" in text
-    asked = document._commands(Kinds(Results(whole_folder)))  # of real faces
+    asked = page._commands(ArmGroups(Results(whole_folder)))  # of real faces
     assert asked.endswith("--lfw LFW --parts margin-seeds loss-seeds cost-seeds full-size")
     assert "is the mean over six seeds" in text
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):  # a table's rows are alike
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
     assert "Not run (`--parts embeddings`)" in text
-    rows = loss_table(Kinds(Results(whole_folder)))
+    rows = loss_table(ArmGroups(Results(whole_folder)))
     assert len(rows) == 2 + 5 + 7 + 1
     assert len({row.count("|") for row in rows if row}) == 1
     kept = json.loads((whole_folder / "figures.json").read_text())
@@ -80,8 +79,8 @@ def test_page_of_everything(whole_folder: Path) -> None:
 def test_page_without_faces_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TF_SPHEREFACE_DATA", raising=False)
     said: list[str] = []
-    page = experiments.reproduce(tmp_path, parts=["boundaries"], say=said.append)
-    assert page.read_text("utf-8").count("Not run: this part needs faces") == 6
+    written = experiments.reproduce(tmp_path, parts=["boundaries"], say=said.append)
+    assert written.read_text("utf-8").count("Not run: this part needs faces") == 6
     with pytest.raises(ValueError, match="the parts lambda need real faces"):
         experiments.reproduce(tmp_path, parts=["lambda"])
 
@@ -91,8 +90,8 @@ def test_the_page_alone_needs_no_data(
 ) -> None:
     """And it says itself that it is of `--quick`: the arms' faces are drawn."""
     monkeypatch.setenv("TF_SPHEREFACE_DATA", str(tmp_path / "nowhere"))
-    page = experiments.reproduce(whole_folder, parts=["none"])
-    assert "This page is of `--quick`" in page.read_text("utf-8")
+    written = experiments.reproduce(whole_folder, parts=["none"])
+    assert "This page is of `--quick`" in written.read_text("utf-8")
 
 
 def test_quick_and_real_results_are_not_mixed(whole_folder: Path, tmp_path: Path) -> None:
@@ -119,20 +118,20 @@ def test_the_ranking_is_of_the_seeds_of_its_table(
         drawn.update(rows)
         return "losses"
 
-    monkeypatch.setattr(document.drawing_arms, "draw_ranking", draw)
-    document.write(whole_folder, whole_folder / "p.md", quick=True, say=lambda text: None)
-    kinds = Kinds(Results(whole_folder))
+    monkeypatch.setattr(page.figures, "draw_ranking", draw)
+    page.write_page(whole_folder, whole_folder / "p.md", quick=True, say=lambda text: None)
+    groups = ArmGroups(Results(whole_folder))
     assert len(drawn) == 12
     for title, found in drawn.items():
-        assert found == kinds.average(title, most=3)
+        assert found == groups.average(title, most=3)
         assert len(found.runs) == 3
-    assert drawn["m = 4"].accuracy != kinds.present("m = 4").accuracy  # of six
-    table = "\n".join(loss_table(kinds))
+    assert drawn["m = 4"].accuracy != groups.average("m = 4").accuracy  # of six
+    table = "\n".join(loss_table(groups))
     assert f"| {100 * drawn['m = 4'].accuracy:.2f} ± " in table
     assert "with softmax, seed by seed" in table
     (whole_folder / "arms" / "cosface-seed2.json").unlink()
     (whole_folder / "arms" / "cosface-seed1.json").unlink()
-    again = Kinds(Results(whole_folder))  # what one loss lacks, none is compared over
+    again = ArmGroups(Results(whole_folder))  # what one loss lacks, none is compared over
     assert again.loss_seeds() == 1
     assert "seed by seed" not in "\n".join(loss_table(again))
 

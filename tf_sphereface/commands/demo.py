@@ -1,12 +1,12 @@
-"""`tf_sphereface-demo`: the whole story on built-in faces, in minutes."""
+"""`tf_sphereface-demo`: training, verification and export on built-in faces, in minutes."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from tf_sphereface.commands.console import (
     console,
     error_console,
     make_parser,
-    progress,
+    progress_bar,
 )
+from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.training import recipes
 from tf_sphereface.utils.files import write_json
 
@@ -64,16 +65,6 @@ FULL = Plan(identities=200, images=40, epochs=4, test_identities=200, pairs_per_
 QUICK = Plan(identities=100, images=40, epochs=5, test_identities=100, pairs_per_fold=100)
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One way of training."""
-
-    name: str
-    loss: str
-    margin: int | None
-    learning_rate: float
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = make_parser("demo", DESCRIPTION, EXAMPLES)
@@ -86,6 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
+    from tf_sphereface.eval.report.figures import angle_panels
+
     arguments = build_parser().parse_args(argv)
     begun = time.monotonic()
     plan = QUICK if arguments.quick else FULL
@@ -95,37 +88,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": render_people(plan, recipe),
         "test": render_pairs(plan, recipe, TEST_FROM),
     }
-    softmax = Arm("softmax", "softmax", None, SOFTMAX_RATE)
+    softmax = _arm("softmax", recipe, "softmax", None, SOFTMAX_RATE)
     rates: dict[float, Any] | None = None
     networks: dict[float, keras.Model] = {}
     if not arguments.quick:
         others = render_pairs(plan, recipe, TUNE_FROM)
-        rates, networks = tune(softmax, faces["train"], others, recipe)
+        rates, networks = tune(recipe, faces["train"], others)
         best = max(rates, key=lambda rate: rates[rate]["accuracy"])
-        softmax = dataclasses.replace(softmax, learning_rate=best)
+        softmax = _arm("softmax", recipe, "softmax", None, best)
     arms = (
         softmax,
-        Arm("A-Softmax m = 1", "a-softmax", 1, A_SOFTMAX_RATE),
-        Arm("A-Softmax m = 4", "a-softmax", 4, A_SOFTMAX_RATE),
+        *(_arm(f"A-Softmax m = {m}", recipe, "a-softmax", m, A_SOFTMAX_RATE) for m in (1, 4)),
     )
     results = {}
     for arm in arms:
-        network = networks.get(arm.learning_rate) if arm is softmax else None
-        network = network or train_arm(arm, faces["train"], recipe)
+        network = networks.get(arm.recipe.learning_rate) if arm is softmax else None
+        network = network or train_arm(arm, faces["train"])
         results[arm.name] = verify(network, faces["test"])
-    save_network(network, arms[-1], recipe, plan, arguments.out / "embedder.keras")
+    save_network(network, arms[-1].recipe, plan, arguments.out / "embedder.keras")
     files = export_and_check(arguments.out, faces, results[arms[-1].name])
     checks = compare_arms(results, arms)
-    picture = draw(results, arguments.out / "angles.png")
-    show(results, files, checks)
+    picture = arguments.out / "angles.png"
+    angle_panels({name: (r.scores, r.is_same) for name, r in results.items()}, picture)
+    show_results(results, files, checks)
     seconds = time.monotonic() - begun
     write_json(
         arguments.out / "results.json",
         {
             "plan": dataclasses.asdict(plan),
-            "arms": {
-                arm.name: {**dataclasses.asdict(arm), **figures(results[arm.name])} for arm in arms
-            },
+            "arms": {arm.name: {**_settings(arm), **figures(results[arm.name])} for arm in arms},
             "files": files,
             "checks": checks,
             "softmax_rates": rates,
@@ -142,14 +133,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def render_people(plan: Plan, recipe: recipes.Recipe) -> tuple[Any, Any]:
     """Render the faces to train on, and their labels."""
-    with _bar("rendering faces to train on") as show_rendered:
+    with progress_bar("rendering faces to train on") as show:
         return data.synthetic.training_set(
             plan.identities,
             plan.images,
             seed=recipe.seed,
             first_identity=TRAIN_FROM,
             size=recipe.input_size,
-            progress=show_rendered,
+            progress=show,
         )
 
 
@@ -157,41 +148,38 @@ def render_pairs(
     plan: Plan, recipe: recipes.Recipe, first_identity: int
 ) -> data.synthetic.VerificationSet:
     """Render pairs of faces of other people."""
-    with _bar("rendering faces of other people") as show_rendered:
+    with progress_bar("rendering faces of other people") as show:
         return data.synthetic.verification_set(
             plan.test_identities,
             pairs_per_fold=plan.pairs_per_fold,
             seed=recipe.seed,
             first_identity=first_identity,
             size=recipe.input_size,
-            progress=show_rendered,
+            progress=show,
         )
 
 
-@contextlib.contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a callback (done, total) that moves a progress bar."""
-    with progress() as bar:
-        task = bar.add_task(name, total=None)
-
-        def move(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield move
+def _arm(
+    name: str, recipe: recipes.Recipe, loss: str, margin: int | None, learning_rate: float
+) -> Arm:
+    changed = dataclasses.replace(recipe, loss=loss, margin=margin, learning_rate=learning_rate)
+    return Arm(name, changed)
 
 
-def train_arm(arm: Arm, faces: tuple[Any, Any], recipe: recipes.Recipe) -> keras.Model:
+def _settings(arm: Arm) -> dict[str, Any]:
+    """Return what tells the arms of the demo apart."""
+    names = ("loss", "margin", "learning_rate")
+    return {"name": arm.name, **{name: getattr(arm.recipe, name) for name in names}}
+
+
+def train_arm(arm: Arm, faces: tuple[Any, Any]) -> keras.Model:
     """Train one arm and return its network, in float32."""
-    recipe = dataclasses.replace(
-        recipe, loss=arm.loss, margin=arm.margin, learning_rate=arm.learning_rate
-    )
-    steps = data.steps_per_epoch(len(faces[0]), recipe.batch_size)
-    with progress() as bar:
-        task = bar.add_task(f"training {arm.name}", total=recipe.epochs * steps)
+    done, total = itertools.count(1), arm.updates(len(faces[0]))
+    with progress_bar(f"training {arm.name}") as show:
         advance = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: bar.update(task, advance=1)
+            on_train_batch_end=lambda batch, logs: show(next(done), total)
         )
-        network, history = training.train_recipe(recipe, faces, [advance])
+        network, history = training.train_recipe(arm.recipe, faces, [advance])
     if not np.isfinite(history["loss"][-1]):
         raise CheckFailed(f"{arm.name} diverged: its loss is {history['loss'][-1]}")
     error_console.print(
@@ -213,39 +201,37 @@ def verify(network: Any, test: data.synthetic.VerificationSet) -> Any:
 
 
 def tune(
-    arm: Arm, train: tuple[Any, Any], test: data.synthetic.VerificationSet, recipe: recipes.Recipe
+    recipe: recipes.Recipe, train: tuple[Any, Any], test: data.synthetic.VerificationSet
 ) -> tuple[dict[float, dict[str, Any]], dict[float, keras.Model]]:
     """Return what each learning rate gives the softmax arm, on people of their own."""
     table = Table(title="softmax's learning rate, on other people")
     table.add_column("rate")
     table.add_column("accuracy ± se")
-    found, networks = {}, {}
+    reached, networks = {}, {}
     for rate in RATES:
-        tried = dataclasses.replace(arm, name=f"softmax at {rate}", learning_rate=rate)
+        arm = _arm(f"softmax at {rate}", recipe, "softmax", None, rate)
         try:
-            networks[rate] = train_arm(tried, train, recipe)
+            networks[rate] = train_arm(arm, train)
         except CheckFailed:  # a rate that diverges is out of the race
             table.add_row(str(rate), "diverged")
             continue
-        found[rate] = figures(verify(networks[rate], test))
-        table.add_row(str(rate), _percent(found[rate]))
+        reached[rate] = figures(verify(networks[rate], test))
+        table.add_row(str(rate), _percent(reached[rate]))
     console.print(table)
-    if not found:
+    if not reached:
         raise CheckFailed(f"softmax diverged at each of the rates {RATES}")
-    return found, networks
+    return reached, networks
 
 
-def save_network(
-    network: keras.Model, arm: Arm, recipe: recipes.Recipe, plan: Plan, path: Path
-) -> None:
+def save_network(network: keras.Model, recipe: recipes.Recipe, plan: Plan, path: Path) -> None:
     """Write the network with its metadata."""
     metadata = embedder.EmbedderMetadata(
         input_size=recipe.input_size,
         embedding_dim=recipe.embedding_dim,
         flip="concat",
         architecture="SphereFaceNet-4",
-        loss=arm.loss,
-        margin=arm.margin,
+        loss=recipe.loss,
+        margin=recipe.margin,
         training_data=f"{plan.identities} synthetic people, {plan.images} faces of each",
     )
     embedder.save_embedder(network, path, metadata)
@@ -274,11 +260,10 @@ def export_and_check(out: Path, faces: dict[str, Any], reference: Any) -> list[d
         }
         | figures(reference)
     ]
-    with progress() as bar:
-        task = bar.add_task("exporting", total=len(jobs))
-        for convert, name, kind in jobs:
+    with progress_bar("exporting") as show:
+        for number, (convert, name, quantize) in enumerate(jobs, start=1):
             report = convert(
-                network, out / name, quantize=kind, calibration=calibration, metadata=metadata
+                network, out / name, quantize=quantize, calibration=calibration, metadata=metadata
             )
             result = verify(out / name, faces["test"])
             paired = compare(reference, result)
@@ -292,7 +277,7 @@ def export_and_check(out: Path, faces: dict[str, Any], reference: Any) -> list[d
                 }
                 | figures(result)
             )
-            bar.update(task, advance=1)
+            show(number, len(jobs))
     return rows
 
 
@@ -328,36 +313,28 @@ def compare_arms(results: dict[str, Any], arms: Sequence[Arm]) -> list[dict[str,
     ]
 
 
-def draw(results: dict[str, Any], path: Path) -> Path:
-    """Draw the angles of genuine and impostor pairs, one panel an arm."""
-    from tf_sphereface.eval.report.figures import angle_panels
-
-    angle_panels({name: (r.scores, r.is_same) for name, r in results.items()}, path)
-    return path
-
-
-def show(
+def show_results(
     results: dict[str, Any], files: list[dict[str, Any]], checks: list[dict[str, Any]]
 ) -> None:
     """Print the tables and the verdicts."""
-    arms = Table(title="people whom the networks have not seen")
+    accuracies = Table(title="people whom the networks have not seen")
     for column in ("arm", "accuracy ± se, %", "genuine, deg", "impostor, deg", "gap, deg"):
-        arms.add_column(column, justify="left" if column == "arm" else "right")
+        accuracies.add_column(column, justify="left" if column == "arm" else "right")
     for name, result in results.items():
         f = figures(result)
-        arms.add_row(
+        accuracies.add_row(
             name,
             _percent(f),
             f"{f['genuine_angle']:.1f}",
             f"{f['impostor_angle']:.1f}",
             f"{f['gap']:.1f}",
         )
-    console.print(arms)
+    console.print(accuracies)
     exported = Table(
         title="the m = 4 network, exported, on the same pairs",
-        caption="ms a face: one at a time, on one thread (.keras: on all)",
+        caption="ms per face: one at a time, on one thread (.keras: on all)",
     )
-    for column in ("file", "MB", "ms a face", "accuracy ± se, %", "verdicts changed"):
+    for column in ("file", "MB", "ms per face", "accuracy ± se, %", "verdicts changed"):
         exported.add_column(column, justify="left" if column == "file" else "right")
     for row in files:
         latency, changed = row.get("latency_ms"), row.get("pairs_changed")

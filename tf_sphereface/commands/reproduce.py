@@ -15,6 +15,7 @@ from tf_sphereface.commands.console import (
     existing_dir,
     make_parser,
     positive_int,
+    progress,
 )
 
 DESCRIPTION = """\
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         jobs=arguments.jobs,
         page=arguments.page,
         say=lambda text: error_console.print(text, markup=False, highlight=False),
+        progress=progress,
     )
     console.print(f"{page}; {(time.monotonic() - began) / 60:.1f} minutes", highlight=False)
     return 0

@@ -1,22 +1,22 @@
-"""Go through the arms, one after the other; keep what is done, and tell how long it will take."""
+"""The run through all arms: what is done is kept, and the time left is told."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress, TaskID
 
-from tf_sphereface import data
-from tf_sphereface.embedder.embedder import library_versions
+from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.reproduce.arm_training import Outcome, run_arm
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces, Size
-from tf_sphereface.reproduce.workers import at_once, in_turn
+from tf_sphereface.reproduce.workers import RunArm, at_once, in_turn
 from tf_sphereface.utils.files import atomic_path, write_json
 
 Say = Callable[[str], None]
@@ -38,10 +38,7 @@ class Results:
         path = self.folder / f"{name}.json"
         if not path.is_file():
             return None
-        try:
-            kept = dict(json.loads(path.read_text(encoding="utf-8")))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} must be JSON: {error}. Received: something else") from error
+        kept = _read(path)
         return kept if kept["faces"].get("pairs") == self._pairs() else None
 
     def _pairs(self) -> str | None:
@@ -54,9 +51,8 @@ class Results:
 
     def real(self) -> bool | None:
         """Return whether the arms are of real faces; None where there is none."""
-        for path in sorted(self.folder.glob("*.json")):
-            return bool(json.loads(path.read_text(encoding="utf-8"))["faces"]["real"])
-        return None
+        first = next(iter(sorted(self.folder.glob("*.json"))), None)
+        return bool(_read(first)["faces"]["real"]) if first else None
 
     def precision(self) -> str | None:
         """Return what the arms that are there compute in; None where there is none.
@@ -65,7 +61,7 @@ class Results:
         """
         for path in sorted(self.folder.glob("*.json")):
             if "float32" not in path.stem:
-                return str(json.loads(path.read_text(encoding="utf-8"))["recipe"]["precision"])
+                return str(_read(path)["recipe"]["precision"])
         return None
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
@@ -89,6 +85,13 @@ class Results:
             return False
         same_recipe = kept["recipe"] == json.loads(json.dumps(arm.recipe.to_dict()))
         return bool(same_recipe and kept["faces"] == about)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} must be JSON: {error}. Received: something else") from error
 
 
 class Pace:
@@ -118,20 +121,15 @@ class Pace:
         return max(self._work - self._done, 0.0) * unit / 60
 
 
-def updates(arm: Arm, faces: int) -> int:
-    """Return how many updates an arm makes."""
-    return arm.recipe.epochs * data.steps_per_epoch(faces, arm.recipe.batch_size)
-
-
 def run_arms(
     arms: Sequence[Arm],
     folder: Path,
     faces_of: Callable[[Size], Faces],
     *,
     say: Say = lambda text: None,
-    bar: Any = None,
+    bar: Progress | None = None,
     jobs: int = 1,
-    run: Callable[..., Outcome] = run_arm,
+    run: RunArm = run_arm,
 ) -> Results:
     """Run the arms that are not done yet.
 
@@ -139,9 +137,9 @@ def run_arms(
         arms: what to run, in this order; names are unique. Several at a time start with the
             longest, so that they end together.
         folder: of the results.
-        faces_of: from (height, width) to the faces; called once a size, when first needed.
+        faces_of: from (height, width) to the faces; called once per size, when first needed.
         say: called with a line of text after each arm.
-        bar: a `rich` progress bar, or None.
+        bar: a progress bar for all arms, and one for each that runs.
         jobs: how many at a time.
         run: what trains and verifies an arm.
 
@@ -149,15 +147,21 @@ def run_arms(
         The results. An arm of the same name whose recipe or faces were others is run again.
     """
     results = Results(folder)
-    loaded: dict[Size, Faces] = {}
     for size in sorted({arm.recipe.input_size for arm in arms}):
-        loaded = {size: faces_of(size)}  # one size in memory at a time
-        faces = loaded[size]
+        faces = faces_of(size)
         _keep_pairs(faces, folder)
         of_size = [arm for arm in arms if arm.recipe.input_size == size]
-        later = [arm for arm in arms if arm.recipe.input_size > size]
-        later = [arm for arm in later if results.load(arm.name) is None]
-        _run_size(of_size, later, faces, results, say, bar, jobs, run)
+        waiting = [arm for arm in of_size if not results.done(arm, faces.about)]
+        if len(waiting) < len(of_size):
+            say(f"{len(of_size) - len(waiting)} of {len(of_size)} arms were done before")
+        if waiting:
+            later = [arm for arm in arms if arm.recipe.input_size > size]
+            later = [arm for arm in later if results.load(arm.name) is None]
+            display = _Display(waiting, later, len(faces.labels), say, bar)
+            for arm, outcome in _outcomes(waiting, faces, display, min(jobs, len(waiting)), run):
+                results.save(arm.name, outcome)
+                display.done(arm, outcome)
+        del faces  # one size in memory at a time
     return results
 
 
@@ -167,54 +171,67 @@ def _keep_pairs(faces: Faces, folder: Path) -> None:
         np.savez_compressed(temporary, is_same=faces.is_same, folds=faces.folds, **marks)
 
 
-def _run_size(
-    arms: Sequence[Arm],
-    later: Sequence[Arm],
-    faces: Faces,
-    results: Results,
-    say: Say,
-    bar: Any,
-    jobs: int,
-    run: Callable[..., Outcome],
-) -> None:
-    """Run the arms of one size; those of larger ones, later, count in the time left."""
-    waiting = [arm for arm in arms if not results.done(arm, faces.about)]
-    if len(waiting) < len(arms):
-        say(f"{len(arms) - len(waiting)} of {len(arms)} arms were done before")
-    if not waiting:
-        return
-    count, jobs = len(faces.labels), min(jobs, len(waiting))
-    cost = {arm.name: arm.work * arm.recipe.batch_size for arm in (*waiting, *later)}  # an update's
-    whole = {arm.name: cost[arm.name] * updates(arm, count) for arm in (*waiting, *later)}
-    pace = Pace(sum(whole.values()), seconds_a_unit=0.0018)  # measured on two cores
-    bars: dict[str, Any] = {}
-    total = bar and bar.add_task("all arms", total=len(waiting))
-
-    def moved(arm: Arm, steps: int) -> None:
-        pace.moved(cost[arm.name] * steps)
-        if bar:
-            if arm.name not in bars:
-                bars[arm.name] = bar.add_task(arm.name, total=updates(arm, count))
-            bar.update(bars[arm.name], advance=steps)
-
+def _outcomes(
+    arms: Sequence[Arm], faces: Faces, display: _Display, jobs: int, run: RunArm
+) -> Iterator[tuple[Arm, Outcome]]:
+    """Run arms of one size, in turn or several at a time."""
     if jobs == 1:
-        outcomes = in_turn(waiting, faces, moved, run)
-    else:
-        waiting.sort(key=lambda arm: -whole[arm.name])
-        outcomes = at_once(waiting, faces, moved, run, jobs)
-    height, width = waiting[0].recipe.input_size
-    known = f"{len(waiting)} at {height}x{width}" if later else f"{len(waiting)}"
-    for number, (arm, outcome) in enumerate(outcomes, start=1):
-        results.save(arm.name, outcome)
-        if bar:
-            if arm.name in bars:
-                bar.remove_task(bars.pop(arm.name))
-            bar.update(total, advance=1)
+        return in_turn(arms, faces, display.moved, run)
+    longest_first = sorted(arms, key=lambda arm: -display.work[arm.name])
+    return at_once(longest_first, faces, display.moved, run, jobs)
+
+
+class _Display:
+    """Shows how far the arms of one size are.
+
+    Args:
+        waiting: the arms of this size that are to be run.
+        later: those of larger sizes, which count in the time left.
+        faces: how many there are to train on.
+        say: called with a line of text after each arm.
+        bar: the progress bar, if any.
+    """
+
+    def __init__(
+        self,
+        waiting: Sequence[Arm],
+        later: Sequence[Arm],
+        faces: int,
+        say: Say,
+        bar: Progress | None,
+    ) -> None:
+        every = (*waiting, *later)
+        self._faces, self._say, self._bar = faces, say, bar
+        self._update_work = {arm.name: arm.work * arm.recipe.batch_size for arm in every}
+        self.work = {arm.name: self._update_work[arm.name] * arm.updates(faces) for arm in every}
+        self._pace = Pace(sum(self.work.values()), seconds_a_unit=0.0018)  # measured on two cores
+        height, width = waiting[0].recipe.input_size
+        self._count = f"{len(waiting)} at {height}x{width}" if later else f"{len(waiting)}"
+        self._number = 0
+        self._tasks: dict[str, TaskID] = {}
+        self._total = bar.add_task("all arms", total=len(waiting)) if bar else None
+
+    def moved(self, arm: Arm, steps: int) -> None:
+        """Note some updates of an arm."""
+        self._pace.moved(self._update_work[arm.name] * steps)
+        if self._bar:
+            if arm.name not in self._tasks:
+                total = arm.updates(self._faces)
+                self._tasks[arm.name] = self._bar.add_task(arm.name, total=total)
+            self._bar.update(self._tasks[arm.name], advance=steps)
+
+    def done(self, arm: Arm, outcome: Outcome) -> None:
+        """Note that an arm is done, and say what it reached."""
+        self._number += 1
+        if self._bar and self._total is not None:
+            if arm.name in self._tasks:
+                self._bar.remove_task(self._tasks.pop(arm.name))
+            self._bar.update(self._total, advance=1)
         seconds = outcome.figures["seconds"]
-        say(
-            f"{number} of {known}  {arm.name}: {headline(outcome.figures)}, "
+        self._say(
+            f"{self._number} of {self._count}  {arm.name}: {headline(outcome.figures)}, "
             f"{seconds['training'] + seconds['verification']:.0f} s; about "
-            f"{pace.minutes_left:.0f} minutes left"
+            f"{self._pace.minutes_left:.0f} minutes left"
         )
 
 

@@ -1,4 +1,4 @@
-"""Train one arm and verify it: from a recipe to everything that is kept of it."""
+"""Training and verification of one arm: from a recipe to all that is kept of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface import training
-from tf_sphereface.embedder.embedder import load_embedder
+from tf_sphereface.embedder import load_embedder
 from tf_sphereface.reproduce.faces import Faces
 from tf_sphereface.training.recipes import Recipe
 
@@ -90,8 +90,8 @@ def run_arm(recipe: Recipe, faces: Faces, moved: Callable[[int], None] | None = 
             f"faces must have the recipe's size {recipe.input_size}. Received: {faces.size}"
         )
     began, began_cpu = time.monotonic(), time.process_time()
-    curve, pace = Curve(moved), _Pace()
-    network, history = training.train_recipe(recipe, (faces.images, faces.labels), [curve, pace])
+    curve, timer = Curve(moved), _UpdateTimer()
+    network, history = training.train_recipe(recipe, (faces.images, faces.labels), [curve, timer])
     trained = time.monotonic()
     rows, arrays = _verify(network, faces) if np.isfinite(history["loss"][-1]) else ({}, {})
     del network
@@ -107,14 +107,14 @@ def run_arm(recipe: Recipe, faces: Faces, moved: Callable[[int], None] | None = 
                 "training": round(trained - began, 2),
                 "verification": round(time.monotonic() - trained, 2),
                 "processor": round(time.process_time() - began_cpu, 2),
-                "step": round(float(np.median(pace.seconds)), 5),
+                "step": round(float(np.median(timer.seconds)), 5),
             },
         },
         arrays,
     )
 
 
-class _Pace(keras.callbacks.Callback):
+class _UpdateTimer(keras.callbacks.Callback):
     """Times each update."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is trained: every arm is a recipe with a name, and a part is a list of arms."""
+"""The arms: each is a recipe with a name, and each part of the reproduction a list of arms."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tf_sphereface import data
 from tf_sphereface.training import recipes
 from tf_sphereface.training.recipes import Recipe
 
@@ -47,11 +48,12 @@ class Arm:
         precision = {"float32": 1.8, "mixed_float16": 9.0}.get(self.recipe.policy, 1.0)
         return depth * precision * height * width / (56 * 48)
 
+    def updates(self, faces: int) -> int:
+        """Return how many updates it makes on so many faces."""
+        return self.recipe.epochs * data.steps_per_epoch(faces, self.recipe.batch_size)
 
-Change = Callable[..., Arm]
 
-
-def _changer(base: Recipe) -> Change:
+def _changer(base: Recipe) -> Callable[..., Arm]:
     """Return a function that names an arm and changes the base recipe for it."""
 
     def arm(name: str, **changes: Any) -> Arm:
@@ -67,11 +69,6 @@ def margin_arms(base: Recipe, seeds: Sequence[int] = SEEDS) -> list[Arm]:
         arms.append(arm(f"softmax-seed{seed}", loss="softmax", margin=None, seed=seed))
         arms += [arm(f"m{m}-seed{seed}", margin=m, seed=seed) for m in MARGINS]
     return arms
-
-
-def margin_seed_arms(base: Recipe) -> list[Arm]:
-    """The arms of `margin_arms` with as many seeds again."""
-    return margin_arms(base, MORE_SEEDS)
 
 
 def lambda_arms(base: Recipe) -> list[Arm]:
@@ -108,17 +105,8 @@ def cost_arms(base: Recipe) -> list[Arm]:
     return arms
 
 
-def cost_seed_arms(base: Recipe) -> list[Arm]:
-    """The arms of `cost_arms` with the other seeds, so that each has as many as `margin_arms`."""
-    return _other_seeds(cost_arms(base))
-
-
-def loss_seed_arms(base: Recipe) -> list[Arm]:
-    """The arms of `loss_arms` with the other seeds, likewise."""
-    return _other_seeds(loss_arms(base))
-
-
 def _other_seeds(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms with the other seeds, so that each has as many as `margin_arms`."""
     return [
         Arm(f"{arm.name}-seed{seed}", dataclasses.replace(arm.recipe, seed=seed))
         for seed in SEEDS[1:]
@@ -147,9 +135,9 @@ def full_size_arms(base: Recipe) -> list[Arm]:
 
 
 ON_REQUEST: dict[str, Callable[[Recipe], list[Arm]]] = {
-    "margin-seeds": margin_seed_arms,
-    "loss-seeds": loss_seed_arms,
-    "cost-seeds": cost_seed_arms,
+    "margin-seeds": lambda base: margin_arms(base, MORE_SEEDS),
+    "loss-seeds": lambda base: _other_seeds(loss_arms(base)),
+    "cost-seeds": lambda base: _other_seeds(cost_arms(base)),
     "full-size": full_size_arms,
 }
 

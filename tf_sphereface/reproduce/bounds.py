@@ -1,4 +1,4 @@
-"""The lower bounds of the margin: from which m on is every class narrower than the gap beside it?
+"""The lower bounds of the margin: the m from which every class is narrower than the gap beside it.
 
 A class's decision region is where its margin logit beats the others' plain ones,
 `psi_m(theta_1) > cos(theta_j)`; that is `m theta_1 < theta_j`, because psi falls like a cosine that
@@ -14,15 +14,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.angular import psi_of_angle
+from tf_sphereface.utils.checks import error
 
-Centres = NDArray[np.float64]
+Centers = NDArray[np.float64]
 TWO_CLASSES, MANY_CLASSES = 2 + math.sqrt(3), 3.0
 BISECTIONS = 40  # of an interval of pi: to 3e-12
 
@@ -33,27 +33,27 @@ class Arrangement:
 
     Attributes:
         name: in words.
-        centres: unit vectors, (classes, 2 or 3).
+        centers: unit vectors, (classes, 2 or 3).
         bound: what the derivation in `docs/paper.md` gives, None where it does not reach.
     """
 
     name: str
-    centres: Centres
+    centers: Centers
     bound: float | None
 
 
-def on_circle(degrees: Any) -> Centres:
+def on_circle(degrees: Any) -> Centers:
     """Return unit vectors of the plane at given angles, in degrees."""
     angles = np.radians(np.asarray(degrees, np.float64))
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def evenly_on_circle(classes: int) -> Centres:
+def evenly_on_circle(classes: int) -> Centers:
     """Return unit vectors at equal angles."""
     return on_circle(np.arange(classes) * 360.0 / classes)
 
 
-def regular_solid(vertices: int) -> Centres:
+def regular_solid(vertices: int) -> Centers:
     """Return the corners of a tetrahedron, octahedron, cube or icosahedron as unit vectors.
 
     Args:
@@ -81,7 +81,7 @@ def regular_solid(vertices: int) -> Centres:
         ],
     }
     if vertices not in solids:
-        raise ValueError(f"vertices must be 4, 6, 8 or 12. Received: {vertices}")
+        raise error("vertices", "be 4, 6, 8 or 12", vertices)
     corners = np.asarray(solids[vertices], np.float64)
     return np.asarray(corners / np.linalg.norm(corners, axis=1, keepdims=True))
 
@@ -112,64 +112,64 @@ ARRANGEMENTS = (
 )
 
 
-def region_edges(centres: Centres, margins: Any, rays: int = 360) -> Centres:
+def region_edges(centers: Centers, margins: Any, rays: int = 360) -> Centers:
     """Find the edges of the decision regions along rays that leave their centres.
 
     Along such a ray `theta_1` grows faster than any `theta_j / m`, so that the region ends once, at
     the only root; it is bisected. The test is psi's: `psi_m(theta_1) > max_j cos(theta_j)`.
 
     Args:
-        centres: unit vectors, (classes, 2 or 3).
+        centers: unit vectors, (classes, 2 or 3).
         margins: m, real numbers above 1, (k,).
         rays: how many directions on the sphere; in the plane there are two.
 
     Returns:
         Unit vectors (k, classes, rays, 2 or 3).
     """
-    directions = np.stack([_directions(centres, i, rays) for i in range(len(centres))])
+    directions = np.stack([_directions(centers, i, rays) for i in range(len(centers))])
     margin = np.asarray(margins, np.float64)[:, None, None]
     low = np.zeros((len(margin), *directions.shape[:2]))
     high = np.full_like(low, np.pi)
-    own = np.eye(len(centres), dtype=bool)[None, :, None, :]
+    own = np.eye(len(centers), dtype=bool)[None, :, None, :]
     for _ in range(BISECTIONS):
         angle = (low + high) / 2
-        points = _along(centres, directions, angle)
-        others = np.where(own, -np.inf, points @ centres.T).max(axis=-1)
+        points = _along(centers, directions, angle)
+        others = np.where(own, -np.inf, points @ centers.T).max(axis=-1)
         inside = psi_of_angle(angle, margin) > others
         low, high = np.where(inside, angle, low), np.where(inside, high, angle)
-    return _along(centres, directions, low)
+    return _along(centers, directions, low)
 
 
-def _along(centres: Centres, directions: Centres, angle: Centres) -> Centres:
+def _along(centers: Centers, directions: Centers, angle: Centers) -> Centers:
     """Return the points at some angle from each centre, on each ray."""
     along, across = np.cos(angle)[..., None], np.sin(angle)[..., None]
-    return np.asarray(along * centres[None, :, None, :] + across * directions[None])
+    return np.asarray(along * centers[None, :, None, :] + across * directions[None])
 
 
-def _directions(centres: Centres, which: int, rays: int) -> Centres:
+def _directions(centers: Centers, which: int, rays: int) -> Centers:
     """Return unit vectors at right angles to a centre; on the sphere, the first to a neighbour.
 
     A solid's neighbours and the corners between them are then at whole degrees from the first ray.
     """
-    centre = centres[which]
-    if len(centre) == 2:
-        across = np.array([-centre[1], centre[0]])
+    center = centers[which]
+    if len(center) == 2:
+        across = np.array([-center[1], center[0]])
         return np.stack([across, -across])
-    cosines = centres @ centre
+    cosines = centers @ center
     cosines[which] = -np.inf
-    neighbour = centres[np.argmax(cosines)]
-    first = neighbour - (neighbour @ centre) * centre
+    neighbour = centers[np.argmax(cosines)]
+    first = neighbour - (neighbour @ center) * center
     first /= np.linalg.norm(first)
-    second = np.cross(centre, first)
+    second = np.cross(center, first)
     turn = np.arange(rays) * 2 * np.pi / rays
     return np.cos(turn)[:, None] * first + np.sin(turn)[:, None] * second
 
 
-def widest_and_nearest(centres: Centres, margin: float, rays: int = 360) -> tuple[float, float]:
+def widest_and_nearest(centers: Centers, margin: float, rays: int = 360) -> tuple[float, float]:
     """Measure the decision regions.
 
     Args:
-        centres: unit vectors that look alike from each of them, as all `ARRANGEMENTS` do: the first
+        centers: unit vectors that look alike from each of them, as all `ARRANGEMENTS` do: the first
             region then stands for all.
         margin: m, a real number above 1.
         rays: how many directions on the sphere; a multiple of 360 meets the corners.
@@ -184,23 +184,23 @@ def widest_and_nearest(centres: Centres, margin: float, rays: int = 360) -> tupl
     >>> round(widest, 6), round(nearest, 6)     # 60/5 + 60/3, and 60 * 3/5
     (32.0, 36.0)
     """
-    return _measure(region_edges(centres, [margin], rays)[0])
+    return _measure(region_edges(centers, [margin], rays)[0])
 
 
-def _measure(edges: Centres) -> tuple[float, float]:
+def _measure(edges: Centers) -> tuple[float, float]:
     """Compare the first region with itself and the others."""
     widest = _angles(edges[0], edges[0]).max()
     nearest = min(_angles(edges[0], edge).min() for edge in edges[1:])
     return float(np.degrees(widest)), float(np.degrees(nearest))
 
 
-def _angles(a: Centres, b: Centres) -> NDArray[np.float64]:
+def _angles(a: Centers, b: Centers) -> NDArray[np.float64]:
     """Return all angles between two sets of unit vectors, exact for small ones too."""
     chord = np.linalg.norm(a[:, None] - b[None, :], axis=2)
     return 2 * np.arcsin(np.clip(chord / 2, 0.0, 1.0))
 
 
-def crossing(centres: Centres, rays: int = 360, low: float = 1.5, high: float = 8.0) -> float:
+def crossing(centers: Centers, rays: int = 360, low: float = 1.5, high: float = 8.0) -> float:
     """Find the m at which the widest region is as wide as the narrowest gap.
 
     Raises:
@@ -213,18 +213,14 @@ def crossing(centres: Centres, rays: int = 360, low: float = 1.5, high: float = 
     """
 
     def excess(margin: float) -> float:
-        widest, nearest = widest_and_nearest(centres, margin, rays)
+        widest, nearest = widest_and_nearest(centers, margin, rays)
         return widest - nearest
 
-    return _root(excess, low, high)
-
-
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    if not function(low) > 0 > function(high):
+    if not excess(low) > 0 > excess(high):
         raise ValueError(f"the two angles must cross. Received: no crossing in {low} to {high}")
     while high - low > 1e-7:
         middle = (low + high) / 2
-        low, high = (middle, high) if function(middle) > 0 else (low, middle)
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     return (low + high) / 2
 
 
@@ -241,12 +237,12 @@ def measure(rays: int = 360, points: int = 61) -> dict[str, Any]:
     margins = np.linspace(1.5, 6.0, points)
     rows = []
     for case in ARRANGEMENTS:
-        curve = [_measure(edges) for edges in region_edges(case.centres, margins, rays)]
+        curve = [_measure(edges) for edges in region_edges(case.centers, margins, rays)]
         rows.append(
             {
                 "arrangement": case.name,
                 "bound": case.bound,
-                "crossing": crossing(case.centres, rays),
+                "crossing": crossing(case.centers, rays),
                 "widest": [round(a, 4) for a, _ in curve],
                 "nearest": [round(b, 4) for _, b in curve],
             }

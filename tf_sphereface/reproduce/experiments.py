@@ -1,7 +1,8 @@
-"""The parts of the reproduction, in order, and what each of them keeps."""
+"""The parts of the reproduction: their order, and the files that each of them keeps."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import Progress
 
-from tf_sphereface.commands.console import progress
 from tf_sphereface.reproduce import arms as arms_of
 from tf_sphereface.reproduce import bounds, faces, small_networks
-from tf_sphereface.reproduce import page as document
 from tf_sphereface.reproduce.arm_runner import Results, Say, run_arms
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces, Size
+from tf_sphereface.reproduce.page import write_page
 from tf_sphereface.reproduce.workers import default_jobs
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.utils.files import atomic_path, write_json
@@ -49,6 +50,7 @@ def reproduce(
     jobs: int | None = None,
     page: Path | None = None,
     say: Say = lambda text: None,
+    progress: Callable[[], Progress] | None = None,
 ) -> Path:
     """Run parts and write the page from all that is in the folder.
 
@@ -61,6 +63,7 @@ def reproduce(
         jobs: how many arms at a time; None is `workers.default_jobs`.
         page: another place for the page, its figures into `images/paper` beside it.
         say: called with lines of text.
+        progress: makes a progress bar to show while arms are trained.
 
     Returns:
         The page's path.
@@ -89,12 +92,12 @@ def reproduce(
         _bounds(out, quick, say)
     if trained:
         chosen = _chosen_arms(trained, quick, Results(out).precision())
-        source = _rendered if quick else _reader(*_checked(real))
-        with progress() as bar:
+        with progress() if progress else contextlib.nullcontext() as bar:
+            source = _rendered if real is None else _reader(*real, bar)
             run_arms(chosen, out, source, say=say, bar=bar, jobs=jobs or default_jobs())
     if wanted:
         _note_time(out, wanted, time.monotonic() - began)
-    return document.write(out, page or out / "paper.md", quick=quick, say=say)
+    return write_page(out, page or out / "paper.md", quick=quick, say=say)
 
 
 def _refuse_a_mixture(out: Path, quick: bool, parts: Sequence[str] | None) -> None:
@@ -142,21 +145,21 @@ def _rendered(size: Size) -> Faces:
     return faces.synthetic_faces(QUICK_PEOPLE, QUICK_IMAGES, size, pairs_per_fold=40)
 
 
-def _checked(real: tuple[Path, Path] | None) -> tuple[Path, Path]:
-    if real is None:
-        raise ValueError("real faces are needed. Received: none")
-    return real
+def _reader(train: Path, lfw: Path, bar: Progress | None) -> Callable[[Size], Faces]:
+    """Return what reads the real faces at one size, under a bar of their own."""
 
-
-def _reader(train: Path, lfw: Path) -> Callable[[Size], Faces]:
     def read(size: Size) -> Faces:
-        with progress() as bar:
-            task = bar.add_task("reading faces", total=None)
+        if bar is None:
+            return faces.real_faces(train, lfw, size)
+        task = bar.add_task("reading faces", total=None)
 
-            def moved(done: int, total: int) -> None:
-                bar.update(task, completed=done, total=total)
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
 
-            return faces.real_faces(train, lfw, size, moved)
+        try:
+            return faces.real_faces(train, lfw, size, show)
+        finally:
+            bar.remove_task(task)
 
     return read
 

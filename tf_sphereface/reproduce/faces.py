@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from tf_sphereface import data
 from tf_sphereface.data.synthetic.render import UNSEEN
+from tf_sphereface.utils.messages import ProgressCallback
 
 Size = tuple[int, int]
-ProgressCallback = Callable[[int, int], None]
 ENVIRONMENT_VARIABLE = "TF_SPHEREFACE_DATA"
 
 

@@ -1,4 +1,4 @@
-"""The geometric figures: embeddings on the circle and the sphere, bounds, decision boundaries."""
+"""The figures of the page: the geometry of small networks, bounds, and the results of arms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.angular import psi_of_angle
+from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.eval.report.figures import angle_histogram
 from tf_sphereface.reproduce.arm_runner import Results
 from tf_sphereface.reproduce.small_networks import pair_angles
@@ -23,26 +24,26 @@ TITLES = {"softmax": "softmax", **{f"m{m}": f"A-Softmax m = {m}" for m in (1, 2,
 
 
 def draw_embeddings(
-    arrays: Arrays, toy: str, dimensions: int, losses: Sequence[str], folder: Path
+    arrays: Arrays, dataset: str, dimensions: int, losses: Sequence[str], folder: Path
 ) -> str:
     """Draw one row each: the plane, the circle (or the sphere alone), the angles of pairs."""
-    labels = arrays[f"{toy} labels"]
+    labels = arrays[f"{dataset} labels"]
     rows = 3 if dimensions == 2 else 2
     heights = [1.0] * (rows - 1) + [0.62]
     with Canvas(2.05 * len(losses), 2.0 * sum(heights)) as canvas:
         grid = canvas.figure.add_gridspec(rows, len(losses), height_ratios=heights)
         first: Any = None
         for column, loss in enumerate(losses):
-            name = f"{toy} {dimensions} {loss}"
-            vectors, centres = arrays[name], arrays[f"{name} centres"]
+            name = f"{dataset} {dimensions} {loss}"
+            vectors, centers = arrays[name], arrays[f"{name} centres"]
             if dimensions == 2:
                 plane = canvas.figure.add_subplot(grid[0, column])
-                _plane(plane, vectors, centres, labels)
+                _plane(plane, vectors, centers, labels)
                 plane.set_title(TITLES[loss])
-                _circle(canvas.figure.add_subplot(grid[1, column]), vectors, centres, labels)
+                _circle(canvas.figure.add_subplot(grid[1, column]), vectors, centers, labels)
             else:
                 sphere = canvas.figure.add_subplot(grid[0, column])
-                _sphere(sphere, vectors, centres, labels)
+                _sphere(sphere, vectors, centers, labels)
                 sphere.set_title(TITLES[loss])
             panel = canvas.figure.add_subplot(grid[rows - 1, column], sharex=first, sharey=first)
             first = first or panel
@@ -55,7 +56,7 @@ def draw_embeddings(
             if column == 0:
                 panel.set_ylabel("share of pairs")
                 panel.legend(frameon=False, fontsize=7.5, loc="upper right")
-        return canvas.save(folder, f"embeddings-{toy}-{dimensions}d")
+        return canvas.save(folder, f"embeddings-{dataset}-{dimensions}d")
 
 
 def _few(labels: NDArray[Any], which: int) -> NDArray[np.int64]:
@@ -66,36 +67,36 @@ def _units(vectors: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-def _plane(panel: Any, vectors: NDArray[Any], centres: NDArray[Any], labels: NDArray[Any]) -> None:
+def _plane(panel: Any, vectors: NDArray[Any], centers: NDArray[Any], labels: NDArray[Any]) -> None:
     bare(panel)
     reach = float(np.quantile(np.linalg.norm(vectors, axis=1), 0.99)) * 1.1
-    for i, centre in enumerate(_units(centres)):
-        colour = COLOURS[i % len(COLOURS)]
-        panel.plot([0, centre[0] * reach], [0, centre[1] * reach], color=colour, linewidth=0.8)
+    for i, center in enumerate(_units(centers)):
+        color = COLORS[i % len(COLORS)]
+        panel.plot([0, center[0] * reach], [0, center[1] * reach], color=color, linewidth=0.8)
         rows = _few(labels, i)
-        panel.scatter(*vectors[rows].T, s=4, color=colour, linewidths=0, rasterized=True)
+        panel.scatter(*vectors[rows].T, s=4, color=color, linewidths=0, rasterized=True)
     panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
 
 
-def _circle(panel: Any, vectors: NDArray[Any], centres: NDArray[Any], labels: NDArray[Any]) -> None:
+def _circle(panel: Any, vectors: NDArray[Any], centers: NDArray[Any], labels: NDArray[Any]) -> None:
     bare(panel)
     turn = np.linspace(0, 2 * np.pi, 181)
     panel.plot(np.cos(turn), np.sin(turn), color=INK, linewidth=0.5, alpha=0.6)
     units = _units(vectors)
-    for i, centre in enumerate(_units(centres)):
-        colour = COLOURS[i % len(COLOURS)]
+    for i, center in enumerate(_units(centers)):
+        color = COLORS[i % len(COLORS)]
         rows = _few(labels, i)
-        panel.scatter(*units[rows].T, s=7, color=colour, linewidths=0, alpha=0.7, rasterized=True)
-        panel.plot(*(centre[:, None] * np.array([1.06, 1.24])), color=colour, linewidth=2.2)
+        panel.scatter(*units[rows].T, s=7, color=color, linewidths=0, alpha=0.7, rasterized=True)
+        panel.plot(*(center[:, None] * np.array([1.06, 1.24])), color=color, linewidth=2.2)
     panel.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")
 
 
-def _sphere(panel: Any, vectors: NDArray[Any], centres: NDArray[Any], labels: NDArray[Any]) -> None:
+def _sphere(panel: Any, vectors: NDArray[Any], centers: NDArray[Any], labels: NDArray[Any]) -> None:
     """Draw a sphere seen from the front; what is behind is pale."""
     bare(panel)
     turn = np.linspace(0, 2 * np.pi, 181)
     panel.plot(np.cos(turn), np.sin(turn), color=INK, linewidth=0.7)
-    units, ends = _units(vectors), _units(centres)
+    units, ends = _units(vectors), _units(centers)
     towards = ends.sum(axis=0) + np.array([0.3, -0.6, 0.5])
     view = _view(towards / np.linalg.norm(towards))
     for tilt in (-0.5, 0.0, 0.5):  # circles of latitude
@@ -105,13 +106,13 @@ def _sphere(panel: Any, vectors: NDArray[Any], centres: NDArray[Any], labels: ND
         seen[seen[:, 2] < 0] = np.nan
         panel.plot(seen[:, 0], seen[:, 1], color=INK, linewidth=0.35, alpha=0.7)
     for i, end in enumerate(ends @ view.T):
-        colour = COLOURS[i % len(COLOURS)]
+        color = COLORS[i % len(COLORS)]
         seen = units[_few(labels, i)] @ view.T
         for front, alpha in ((False, 0.22), (True, 0.9)):
             part = seen[(seen[:, 2] >= 0) == front]
-            panel.scatter(*part[:, :2].T, s=5, c=colour, linewidths=0, alpha=alpha, rasterized=True)
+            panel.scatter(*part[:, :2].T, s=5, c=color, linewidths=0, alpha=alpha, rasterized=True)
         alpha = 1.0 if end[2] >= 0 else 0.3
-        panel.plot([0, end[0]], [0, end[1]], color=colour, linewidth=0.8, alpha=alpha)
+        panel.plot([0, end[0]], [0, end[1]], color=color, linewidth=0.8, alpha=alpha)
     panel.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal")
 
 
@@ -133,8 +134,8 @@ def draw_bounds(found: Mapping[str, Any], folder: Path) -> str:
     with Canvas(9.6, 2.9) as canvas:
         panels = canvas.figure.subplots(1, len(rows))
         for panel, row in zip(panels, rows, strict=True):
-            panel.plot(found["margins"], row["widest"], color=COLOURS[0], label="widest region")
-            panel.plot(found["margins"], row["nearest"], color=COLOURS[1], label="narrowest gap")
+            panel.plot(found["margins"], row["widest"], color=COLORS[0], label="widest region")
+            panel.plot(found["margins"], row["nearest"], color=COLORS[1], label="narrowest gap")
             panel.axvline(row["crossing"], color=INK, linewidth=0.9, linestyle="--")
             words = f"crossing {row['crossing']:.3f}"
             words += f"\nbound {row['bound']:.3f}" if row["bound"] else "\nno bound derived"
@@ -149,11 +150,11 @@ def draw_bounds(found: Mapping[str, Any], folder: Path) -> str:
 def draw_boundaries(folder: Path, margin: int = 4, apart: float = 70.0) -> str:
     """Draw who decides what, in the plane, for softmax, modified softmax and A-Softmax."""
     half = np.radians(apart / 2)
-    centres = np.array([[np.cos(half), np.sin(half)], [np.cos(half), -np.sin(half)]])
+    centers = np.array([[np.cos(half), np.sin(half)], [np.cos(half), -np.sin(half)]])
     x, y = np.meshgrid(np.linspace(-0.35, 1.45, 181), np.linspace(-1.05, 1.05, 211))
     lengths, biases = (1.25, 0.75), (-0.12, 0.12)
     length = np.hypot(x, y)
-    cosines = [(x * c[0] + y * c[1]) / np.maximum(length, 1e-9) for c in centres]
+    cosines = [(x * c[0] + y * c[1]) / np.maximum(length, 1e-9) for c in centers]
     plain = [length * c * w + b for c, w, b in zip(cosines, lengths, biases, strict=True)]
     angles = [np.arccos(np.clip(c, -1, 1)) for c in cosines]
     target = [psi_of_angle(a, float(margin)) for a in angles]
@@ -174,15 +175,15 @@ def draw_boundaries(folder: Path, margin: int = 4, apart: float = 70.0) -> str:
     with Canvas(9.0, 3.3) as canvas:
         panels = canvas.figure.subplots(1, 3)
         for number, (panel, (title, one, two)) in enumerate(zip(panels, cases, strict=True)):
-            for values, colour in ((one, COLOURS[0]), (two, COLOURS[1])):
-                panel.contourf(x, y, values, levels=[0, 1e9], colors=[colour], alpha=0.28)
-                panel.contour(x, y, values, levels=[0], colors=[colour], linewidths=1.4)
-            for i, (centre, colour) in enumerate(zip(centres, COLOURS, strict=False)):
-                end = centre * (lengths[i] if number == 0 else 1.0)
+            for values, color in ((one, COLORS[0]), (two, COLORS[1])):
+                panel.contourf(x, y, values, levels=[0, 1e9], colors=[color], alpha=0.28)
+                panel.contour(x, y, values, levels=[0], colors=[color], linewidths=1.4)
+            for i, (center, color) in enumerate(zip(centers, COLORS, strict=False)):
+                end = center * (lengths[i] if number == 0 else 1.0)
                 panel.annotate(
-                    "", xy=end, xytext=(0, 0), arrowprops={"arrowstyle": "-|>", "color": colour}
+                    "", xy=end, xytext=(0, 0), arrowprops={"arrowstyle": "-|>", "color": color}
                 )
-                panel.text(*(end * 1.07), f"$W_{i + 1}$", color=colour, va="center")
+                panel.text(*(end * 1.07), f"$W_{i + 1}$", color=color, va="center")
             turn = np.linspace(0, 2 * np.pi, 181)
             panel.plot(np.cos(turn), np.sin(turn), color=INK, linewidth=0.6, linestyle=":")
             bare(panel)
@@ -192,38 +193,40 @@ def draw_boundaries(folder: Path, margin: int = 4, apart: float = 70.0) -> str:
         return canvas.save(folder, "boundaries")
 
 
-def draw_margins(kinds: Mapping[str, Average], folder: Path) -> str:
+def draw_margins(averages: Mapping[str, Average], folder: Path) -> str:
     """Draw accuracy (each seed, the mean, its standard error) and the gap of angles over m."""
     with Canvas(8.2, 3.0) as canvas:
         left, right = canvas.figure.subplots(1, 2)
-        places = np.arange(len(kinds))
-        for place, found in zip(places, kinds.values(), strict=True):
+        places = np.arange(len(averages))
+        for place, found in zip(places, averages.values(), strict=True):
             left.errorbar(
                 place,
                 100 * found.accuracy,
                 100 * found.std_error,
-                color=COLOURS[0],
+                color=COLORS[0],
                 marker="o",
                 markersize=6,
                 capsize=3,
                 linewidth=1.2,
             )
             runs = 100 * np.array(found.runs)
-            left.scatter(np.full(len(runs), place + 0.16), runs, s=12, color=COLOURS[1], zorder=3)
-        left.plot(places, [100 * k.accuracy for k in kinds.values()], color=COLOURS[0], linewidth=1)
+            left.scatter(np.full(len(runs), place + 0.16), runs, s=12, color=COLORS[1], zorder=3)
+        left.plot(
+            places, [100 * k.accuracy for k in averages.values()], color=COLORS[0], linewidth=1
+        )
         left.set_ylabel("accuracy ± se over folds, %")
-        for name, colour in (("impostor", COLOURS[1]), ("genuine", COLOURS[0])):
-            values = [getattr(k, f"{name}_angle") for k in kinds.values()]
-            right.plot(places, values, color=colour, marker="o", label=f"{name} pairs")
-        for place, found in zip(places, kinds.values(), strict=True):
+        for name, color in (("impostor", COLORS[1]), ("genuine", COLORS[0])):
+            values = [getattr(k, f"{name}_angle") for k in averages.values()]
+            right.plot(places, values, color=color, marker="o", label=f"{name} pairs")
+        for place, found in zip(places, averages.values(), strict=True):
             middle = (found.genuine_angle + found.impostor_angle) / 2
             right.text(place, middle, f"{found.gap:.1f}°", ha="center", va="center", fontsize=8)
         right.set_ylabel("mean angle, degrees")
         above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-        right.set_xlim(-0.45, len(kinds) - 0.55)  # the gaps are written beside the points
+        right.set_xlim(-0.45, len(averages) - 0.55)  # the gaps are written beside the points
         right.legend(frameon=False, fontsize=8, ncols=2, **above)
         for panel in (left, right):
-            panel.set_xticks(places, list(kinds))
+            panel.set_xticks(places, list(averages))
         return canvas.save(folder, "margins")
 
 
@@ -235,8 +238,7 @@ def draw_angles(results: Results, arms: Mapping[str, str], folder: Path) -> str:
         panels = canvas.figure.subplots(1, len(arms), sharex=True, sharey=True, squeeze=False)[0]
         bins = np.arange(0.0, 181.0, 4.0)
         for panel, (title, name) in zip(panels, arms.items(), strict=True):
-            scores = results.arrays(name)["scores flip-plain"].astype("float64")
-            angles = np.degrees(np.arccos(np.clip(scores, -1.0, 1.0)))
+            angles = degrees(results.arrays(name)["scores flip-plain"])
             angle_histogram(panel, bins, angles[same], "genuine")
             angle_histogram(panel, bins, angles[~same], "impostor")
             gap = angles[~same].mean() - angles[same].mean()
@@ -257,10 +259,10 @@ def draw_training(results: Results, arms: Mapping[str, str], folder: Path) -> st
             if kept is None:
                 continue
             points = np.array(kept["training"]["curve"], np.float64)  # None becomes nan
-            colour = COLOURS[number % len(COLOURS)]
-            left.plot(points[:, 0], points[:, 1], color=colour, linewidth=1.1, label=title)
+            color = COLORS[number % len(COLORS)]
+            left.plot(points[:, 0], points[:, 1], color=color, linewidth=1.1, label=title)
             if np.isfinite(points[:, 2]).all():
-                right.plot(points[:, 2], points[:, 1], color=colour, linewidth=1.1)
+                right.plot(points[:, 2], points[:, 1], color=color, linewidth=1.1)
         left.set(xlabel="update", ylabel="training loss")
         right.set(xscale="log", xlabel="lambda (falls to the right)", ylabel="training loss")
         right.invert_xaxis()
@@ -274,12 +276,12 @@ def draw_ranking(rows: Sequence[tuple[str, Average]], baseline: str, folder: Pat
     with Canvas(6.4, 0.6 + 0.27 * len(ranked)) as canvas:
         panel = canvas.figure.subplots()
         for place, (name, found) in enumerate(ranked):
-            colour = COLOURS[1] if name == baseline else COLOURS[0]
+            color = COLORS[1] if name == baseline else COLORS[0]
             panel.errorbar(
                 100 * found.accuracy,
                 place,
                 xerr=100 * found.std_error,
-                color=colour,
+                color=color,
                 marker="o",
                 capsize=3,
             )
@@ -291,7 +293,7 @@ def draw_ranking(rows: Sequence[tuple[str, Average]], baseline: str, folder: Pat
 
 
 INK = "#7c7f86"  # axes and words: 4 to 1 against white, and against near-black
-COLOURS = ("#0f8f86", "#d0602f", "#3f7fe0", "#a259d9", "#b88a0c", "#d4478f")
+COLORS = ("#0f8f86", "#d0602f", "#3f7fe0", "#a259d9", "#b88a0c", "#d4478f")
 STYLE: dict[str, Any] = {
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -341,11 +343,11 @@ class Canvas:
 
     def save(self, folder: Path, name: str) -> str:
         """Write `name.svg` and `name.png`; return the name."""
-        kinds: tuple[tuple[str, dict[str, Any]], ...] = (
+        averages: tuple[tuple[str, dict[str, Any]], ...] = (
             (".svg", {"metadata": {"Date": None}, "dpi": 130}),  # dpi: of what is rasterised
             (".png", {"dpi": 110}),
         )
-        for suffix, options in kinds:
+        for suffix, options in averages:
             with atomic_path(folder / f"{name}{suffix}") as temporary:
                 self.figure.savefig(temporary, transparent=True, **options)
         return name

@@ -1,4 +1,4 @@
-"""Write the page from the results that a folder holds, and from nothing else."""
+"""The page, written from the results that a folder holds and from nothing else."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tf_sphereface.reproduce.page_sections import (
     margin_section,
     table,
 )
-from tf_sphereface.reproduce.statistics import Kinds
+from tf_sphereface.reproduce.statistics import ArmGroups
 from tf_sphereface.utils.files import atomic_path, write_json
 
 IMAGES = "images/paper"
 COMMAND = "tf_sphereface-reproduce --out paper --data FACES --lfw LFW"
 QUICK_COMMAND = "tf_sphereface-reproduce --out paper --quick"
-TRAINED = (  # a line `figure: NAME` that they return stands for a figure
+SECTIONS = (  # a line `figure: NAME` that they return stands for a figure
     margin_section,
     lambda_section,
     depth_section,
@@ -43,7 +43,7 @@ TRAINED = (  # a line `figure: NAME` that they return stands for a figure
 )
 
 
-def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
+def write_page(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
     """Draw the figures and write the page.
 
     Args:
@@ -60,17 +60,17 @@ def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
     results = Results(out)
     real = results.real()
     quick = quick if real is None else not real
-    kinds = Kinds(results)
-    lines = [page_text.INTRODUCTION.format(command=QUICK_COMMAND if quick else _commands(kinds))]
+    groups = ArmGroups(results)
+    lines = [page_text.INTRODUCTION.format(command=QUICK_COMMAND if quick else _commands(groups))]
     if quick:
         lines.append("This page is of `--quick`: a few minutes, synthetic faces, one seed.\n")
-    lines += claims(kinds)
+    lines += claims(groups)
     lines += embeddings_section(out, images, drawn)
     lines += bounds_section(out, images, drawn)
     lines += [page_text.BOUNDARIES, picture(figures.draw_boundaries(images), drawn)]
-    for section in TRAINED:
-        lines += section(kinds)
-    lines = _with_figures(lines, kinds, images, drawn)
+    for section in SECTIONS:
+        lines += section(groups)
+    lines = _with_figures(lines, groups, images, drawn)
     lines += time_section(out)
     with atomic_path(page) as temporary:
         temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
@@ -79,7 +79,7 @@ def write(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
     return page
 
 
-def _commands(kinds: Kinds) -> str:
+def _commands(groups: ArmGroups) -> str:
     """Return what made the results, the parts that run on request too where they are there."""
     titles = {
         "margin-seeds": ("m = 4", len(SEEDS)),
@@ -89,7 +89,7 @@ def _commands(kinds: Kinds) -> str:
     on_request = [
         part
         for part, (title, default) in {**titles, "full-size": ("m = 4, 112x96", 0)}.items()
-        if (found := kinds.average(title)) and len(found.runs) > default
+        if (found := groups.average(title)) and len(found.runs) > default
     ]
     more = [f"{COMMAND} --parts {' '.join(on_request)}"] if on_request else []
     return "\n".join([COMMAND, *more])
@@ -109,39 +109,33 @@ ALT = {
     "training": "Training loss over updates and against lambda",
     "losses": "Accuracy of every loss",
     **{
-        f"embeddings-{toy}-{n}d": f"{words_} embedded in {n} dimensions, softmax and m = 1 to 4"
-        for toy, words_ in (("digits", "Handwritten digits"), ("faces", "Synthetic faces"))
+        f"embeddings-{dataset}-{n}d": f"{label} embedded in {n} dimensions, softmax and m = 1 to 4"
+        for dataset, label in (("digits", "Handwritten digits"), ("faces", "Synthetic faces"))
         for n in (2, 3)
     },
 }
 
 
-def _with_figures(lines: list[str], kinds: Kinds, images: Path, drawn: list[str]) -> list[str]:
-    """Draw what the arms' sections ask for by name, where there is something to draw."""
-    found = []
-    for line in lines:
-        if not line.startswith("figure: "):
-            found.append(line)
-            continue
-        name = line.removeprefix("figure: ")
-        single = {
-            title: names[0]
-            for title, names in kinds.of_margin.items()
-            if kinds.average(title) is not None
-        }
+def _with_figures(lines: list[str], groups: ArmGroups, images: Path, drawn: list[str]) -> list[str]:
+    """Replace each line `figure: NAME` of the sections by the figure, which is drawn here."""
+    margins = {title: found for title in groups.of_margin if (found := groups.average(title))}
+    first_seeds = {title: groups.names[title][0] for title in margins}
+    most = groups.loss_seeds()
+
+    def draw(name: str) -> str:
         if name == "margins":
-            figures.draw_margins({title: kinds.present(title) for title in single}, images)
-        elif name == "angles":
-            figures.draw_angles(kinds.results, single, images)
-        elif name == "training":
-            figures.draw_training(kinds.results, single, images)
-        else:
-            most = kinds.loss_seeds()
-            every = ((title, kinds.average(title, most=most)) for title in kinds.loss_titles())
-            rows = [(title, found) for title, found in every if found is not None]
-            figures.draw_ranking(rows, "softmax", images)
-        found.append(picture(name, drawn))
-    return found
+            return figures.draw_margins(margins, images)
+        if name == "angles":
+            return figures.draw_angles(groups.results, first_seeds, images)
+        if name == "training":
+            return figures.draw_training(groups.results, first_seeds, images)
+        every = ((title, groups.average(title, most=most)) for title in groups.loss_titles())
+        return figures.draw_ranking([(t, found) for t, found in every if found], "softmax", images)
+
+    return [
+        picture(draw(line.removeprefix("figure: ")), drawn) if line.startswith("figure: ") else line
+        for line in lines
+    ]
 
 
 def embeddings_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
@@ -165,9 +159,9 @@ def embeddings_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["name"].split()[0], row["dimensions"]), []).append(row)
-    for (toy, dimensions), members in groups.items():
+    for (dataset, dimensions), members in groups.items():
         losses = [row["name"].split()[2] for row in members]
-        name = figures.draw_embeddings(arrays, toy, dimensions, losses, images)
+        name = figures.draw_embeddings(arrays, dataset, dimensions, losses, images)
         lines.append(picture(name, drawn))
     for part, title in (("seen", "Pictures it was trained on"), ("held_out", "Held-out pictures")):
         lines += [f"**{title}**\n", *_angle_table(rows, part)]

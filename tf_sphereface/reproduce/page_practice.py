@@ -1,4 +1,4 @@
-"""The page's sections on practice: what saves time, the recipe, full size, how long it took."""
+"""The page's sections on practice: cost, the recipe, full size, and the time it took."""
 
 from __future__ import annotations
 
@@ -12,46 +12,48 @@ from typing import Any
 from tf_sphereface.reproduce import page_text
 from tf_sphereface.reproduce.arms import ON_REQUEST, SAMPLE_RATE, SEEDS, real_base
 from tf_sphereface.reproduce.page_sections import (
+    ANGLES,
     CENTRED,
     MISSING,
+    TRAINING,
     angles,
     noise_again,
+    one_seed,
     percent,
     points,
     seeds,
     table,
-    training_cells,
 )
-from tf_sphereface.reproduce.statistics import RECIPES, Difference, Kinds, step_ratio
+from tf_sphereface.reproduce.statistics import RECIPES, ArmGroups, Difference
 
 
-def cost_section(kinds: Kinds) -> list[str]:
+def cost_section(groups: ArmGroups) -> list[str]:
     """Precision and the sampled head."""
-    base = kinds.first("m = 4")
-    if base is None or all(kinds.first(t) is None for t in ("float32", "sampled head")):
+    base = groups.first("m = 4")
+    if base is None or all(groups.first(t) is None for t in ("float32", "sampled head")):
         return ["## 8. What saves time\n", MISSING]
     cells = []
-    for words_, title in (
+    for label, title in (
         (f"{base['recipe']['precision']}, full head", "m = 4"),
         ("float32, full head", "float32"),
         (f"{base['recipe']['precision']}, sample_rate {SAMPLE_RATE:g}", "sampled head"),
     ):
-        kept = kinds.first(title)
+        kept = groups.first(title)
         if kept is None:
             continue
-        reached = kinds.average(title, most=len(SEEDS))
-        found = None if title == "m = 4" else kinds.paired(title, "m = 4")
+        reached = groups.average(title, most=len(SEEDS))
+        found = None if title == "m = 4" else groups.paired(title, "m = 4")
         cells.append(
             [
-                words_,
+                label,
                 str(len(reached.runs)) if reached else "—",
                 percent(reached),
-                percent(kinds.average(title, CENTRED, len(SEEDS))),
+                percent(groups.average(title, CENTRED, len(SEEDS))),
                 "" if found is None else points(found),
                 "" if found is None else seeds(found),
-                "" if found is None else ", ".join(_noise(kinds, found)),
+                "" if found is None else ", ".join(_noise(groups, found)),
                 f"{1000 * kept['seconds']['step']:.0f} ms",
-                f"{step_ratio(kept, base):.2f}",
+                f"{base['seconds']['step'] / kept['seconds']['step']:.2f}",
             ]
         )
     head = [
@@ -64,42 +66,32 @@ def cost_section(kinds: Kinds) -> list[str]:
         "within two se over folds; over seeds",
     ]
     head += ["an update, median", "faster"]
-    return [page_text.COST.format(rate=SAMPLE_RATE), *table(head, cells), *noise_again(kinds)]
+    return [page_text.COST.format(rate=SAMPLE_RATE), *table(head, cells), *noise_again(groups)]
 
 
-def recipe_section(kinds: Kinds) -> list[str]:
+def recipe_section(groups: ArmGroups) -> list[str]:
     """One change of the recipe at a time."""
     title = "## 9. The recipe\n"
-    if all(kinds.first(name) is None for name in RECIPES):
+    if all(groups.first(name) is None for name in RECIPES):
         return [title, MISSING]
     cells = []
-    for words_, name in (("as above", "m = 4"), *((v, k) for k, v in RECIPES.items())):
-        kept = kinds.first(name)
-        if kept is None:
+    for label, name in (("as above", "m = 4"), *((v, k) for k, v in RECIPES.items())):
+        if groups.first(name) is None:
             continue
-        found = kinds.one_seed(name)
-        cells.append(
-            [
-                words_,
-                percent(found) if found else "diverged",
-                *angles(found),
-                *training_cells(kinds, name),
-                "" if name == "m = 4" else points(kinds.paired(name, "m = 4")),
-            ]
-        )
-    head = ["", "accuracy", "genuine", "impostor", "gap", "Fisher score", "training loss"]
+        paired = "" if name == "m = 4" else points(groups.paired(name, "m = 4"))
+        cells.append([label, *one_seed(groups, name), paired])
     return [
         title,
         "The m = 4 run with one thing changed (one seed), paired with the run as it is. A loss "
         "that stays near the logarithm of the number of people has learnt nothing.\n",
-        *table([*head, "accuracy in training", "paired"], cells),
+        *table(["", "accuracy", *ANGLES, *TRAINING, "paired"], cells),
         page_text.RECIPE_AFTER,
     ]
 
 
-def _noise(kinds: Kinds, found: Difference) -> tuple[str, str]:
+def _noise(groups: ArmGroups, found: Difference) -> tuple[str, str]:
     """Say whether a difference is within the folds' noise, and within the seeds'."""
-    spread_ = kinds.seed_spread()
+    spread_ = groups.seed_spread()
     folds = "yes" if found.within_noise else "no"
     if spread_ is None:
         return folds, "unknown"
@@ -107,11 +99,11 @@ def _noise(kinds: Kinds, found: Difference) -> tuple[str, str]:
     return folds, "yes" if abs(found.accuracy) <= 2 * error else "no"
 
 
-def size_section(kinds: Kinds) -> list[str]:
+def size_section(groups: ArmGroups) -> list[str]:
     """Full-size faces."""
     titles = [(loss, f"{loss}, 112x96") for loss in ("softmax", "m = 1", "m = 4")]
     title = "## 10. Full size\n"
-    if all(kinds.first(name) is None for _, name in titles):
+    if all(groups.first(name) is None for _, name in titles):
         return [
             title,
             "Not run: `--parts full-size` trains softmax, m = 1 and m = 4 on faces of 112x96; it "
@@ -120,26 +112,25 @@ def size_section(kinds: Kinds) -> list[str]:
     cells: list[Sequence[str]] = []
     for loss, name in titles:
         for size, what in (("56x48", loss), ("112x96", name)):
-            found = kinds.one_seed(what)
+            found = groups.average(what, most=1)
             cells.append(
                 [
                     loss,
                     size,
                     percent(found),
-                    percent(kinds.one_seed(what, CENTRED)),
+                    percent(groups.average(what, CENTRED, most=1)),
                     *angles(found),
-                    "" if size == "56x48" else points(kinds.paired(name, loss)),
+                    "" if size == "56x48" else points(groups.paired(name, loss)),
                 ]
             )
-    head = ["", "size", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
     pairs = [
-        f"{a} − {b}: {points(kinds.paired(f'{a}, 112x96', f'{b}, 112x96'))}"
+        f"{a} − {b}: {points(groups.paired(f'{a}, 112x96', f'{b}, 112x96'))}"
         for a, b in (("m = 4", "softmax"), ("m = 4", "m = 1"))
     ]
     return [
         title,
         "One seed, the same recipe and updates.\n",
-        *table([*head, "Fisher score", "paired with 56x48"], cells),
+        *table(["", "size", "accuracy", "mean subtracted", *ANGLES, "paired with 56x48"], cells),
         f"At 112x96: {'; '.join(pairs)}.\n",
     ]
 
@@ -163,10 +154,10 @@ def time_section(out: Path) -> list[str]:
         return []
     asked = sum(minutes for name, minutes in pieces if "request" in name)
     total = sum(minutes for _, minutes in pieces) - asked
-    words_ = ", ".join(f"{name} {minutes:.1f} minutes" for name, minutes in pieces)
+    label = ", ".join(f"{name} {minutes:.1f} minutes" for name, minutes in pieces)
     lines = [
         "## Time\n",
-        f"Processor time: {words_}. By half of that the default parts take at least "
+        f"Processor time: {label}. By half of that the default parts take at least "
         f"{total / 2:.0f} minutes on two cores"
         + (f", what runs on request {asked / 2:.0f} more" if asked else "")
         + ".\n",

@@ -1,4 +1,4 @@
-"""The page's sections on what is trained: the margin, lambda, depth, and every loss."""
+"""The page's sections on training: the margin, lambda, depth, and every loss."""
 
 from __future__ import annotations
 
@@ -10,53 +10,54 @@ from typing import Any
 from tf_sphereface import angular
 from tf_sphereface.reproduce import page_text
 from tf_sphereface.reproduce.arms import OTHER_LOSSES
-from tf_sphereface.reproduce.statistics import TWO, Average, Difference, Kinds, difference
+from tf_sphereface.reproduce.statistics import TWO, ArmGroups, Average, Difference
 
 CENTRED = "flip-mean_subtracted"
+ANGLES = ("genuine", "impostor", "gap", "Fisher score")  # headings of the cells of `angles`
+TRAINING = ("training loss", "accuracy in training")  # and of `training_cells`
 MISSING = (
     "Not run: this part needs faces to train on and LFW to verify on (`--data`, `--lfw`), and its "
     "name among `--parts` where those are given.\n"
 )
 
 
-def margin_section(kinds: Kinds) -> list[str]:
+def margin_section(groups: ArmGroups) -> list[str]:
     """The ablation on m."""
-    first = next((f for t in kinds.of_margin if (f := kinds.first(t)) is not None), None)
+    first = next((f for t in groups.of_margin if (f := groups.first(t)) is not None), None)
     if first is None:
         return ["## 4. The ablation on m\n", MISSING]
     head = ["", "LFW, *published*", "*measured*: margin felt", "accuracy", "spread"]
-    head += ["mean subtracted"]
-    head += ["genuine", "impostor", "gap", "Fisher score", "training loss", "accuracy in training"]
+    head += ["mean subtracted", *ANGLES, *TRAINING]
     cells = []
-    for title in kinds.of_margin:
-        found = kinds.average(title)
+    for title in groups.of_margin:
+        found = groups.average(title)
         cells.append(
             [
                 title,
                 page_text.BY_MARGIN[title],
-                _margin_felt(kinds.first(title)),
+                _margin_felt(groups.first(title)),
                 percent(found),
                 spread(found),
-                percent(kinds.average(title, CENTRED)),
+                percent(groups.average(title, CENTRED)),
                 *angles(found),
-                *training_cells(kinds, title),
+                *training_cells(groups, title),
             ]
         )
     pairs = [(f"m = {m}", "softmax") for m in (1, 2, 3, 4)]
     pairs += [(f"m = {m}", f"m = {m - 1}") for m in (2, 3, 4)] + [("m = 4", "m = 1")]
     paired = []
     for a, b in pairs:
-        plain = kinds.paired(a, b)
+        plain = groups.paired(a, b)
         if plain is not None:
             paired.append([f"{a} − {b}", points(plain), over_seeds(plain), seeds(plain)])
-            paired[-1].append(points(kinds.paired(a, b, CENTRED)))
-    runs = len(kinds.present("softmax").runs) if kinds.average("softmax") else 1
+            paired[-1].append(points(groups.paired(a, b, CENTRED)))
+    softmax = groups.average("softmax")
     return [
         page_text.MARGIN.format(
             train=_capital(first["faces"]["train"]),
             test=first["faces"]["test"],
             recipe=describe_recipe(first["recipe"]),
-            seeds=_count(runs),
+            seeds=_count(len(softmax.runs) if softmax else 1),
         ),
         *table(head, cells),
         f"*Published*: SphereFace-64 on CASIA-WebFace; {page_text.legend('*', '†')}\n",
@@ -88,14 +89,21 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def training_cells(kinds: Kinds, title: str) -> list[str]:
+def training_cells(groups: ArmGroups, title: str) -> list[str]:
     """Return the last epoch's loss and accuracy, of the first seed."""
-    kept = kinds.first(title)
+    kept = groups.first(title)
     if kept is None:
         return ["—", "—"]
     epochs = kept["training"]["epochs"]
     accuracy = epochs.get("accuracy") or epochs["sampled_accuracy"]
     return [f"{epochs['loss'][-1]:.2f}", f"{100 * accuracy[-1]:.0f} %"]
+
+
+def one_seed(groups: ArmGroups, title: str) -> list[str]:
+    """Return the first seed's accuracy, the cells of `angles`, and of `training_cells`."""
+    kept, found = groups.first(title), groups.average(title, most=1)
+    accuracy = "diverged" if kept and kept["diverged"] else percent(found)
+    return [accuracy, *angles(found), *training_cells(groups, title)]
 
 
 def describe_recipe(recipe: Mapping[str, Any]) -> str:
@@ -113,17 +121,16 @@ def describe_recipe(recipe: Mapping[str, Any]) -> str:
     )
 
 
-def lambda_section(kinds: Kinds) -> list[str]:
+def lambda_section(groups: ArmGroups) -> list[str]:
     """Lambda's minimum and the released gradient."""
-    if all(kinds.average(t) is None for t in ("lambda 0", "lambda 2", "lambda 10", "caffe")):
+    if all(groups.average(t) is None for t in ("lambda 0", "lambda 2", "lambda 10", "caffe")):
         return ["## 5. Lambda's minimum, and the released layer's gradient\n", MISSING]
     cells = []
     rows = [("0", "lambda 0"), ("2", "lambda 2"), ("5", "m = 4"), ("10", "lambda 10")]
     for minimum, title in [*rows, ("5, the released layer's gradient", "caffe")]:
-        kept = kinds.first(title)
+        kept = groups.first(title)
         if kept is None:
             continue
-        found = kinds.one_seed(title)
         value = kept["training"]["curve"][-1][2]
         felt = "—" if value is None else f"{float(angular.effective_margin(4, value)):.2f}"
         cells.append(
@@ -131,20 +138,17 @@ def lambda_section(kinds: Kinds) -> list[str]:
                 minimum,
                 "—" if value is None else f"{value:.3g}",
                 felt,
-                percent(found) if found else "diverged",
-                *angles(found),
-                *training_cells(kinds, title),
-                "" if title == "m = 4" else points(kinds.paired(title, "m = 4")),
+                *one_seed(groups, title),
+                "" if title == "m = 4" else points(groups.paired(title, "m = 4")),
             ]
         )
-    head = ["minimum", "at the end", "margin felt", "accuracy", "genuine", "impostor", "gap"]
-    head += ["Fisher score", "training loss", "accuracy in training", "paired with 5"]
-    return [page_text.LAMBDA, *table(head, cells), *seed_noise(kinds)]
+    head = ["minimum", "at the end", "margin felt", "accuracy", *ANGLES, *TRAINING, "paired with 5"]
+    return [page_text.LAMBDA, *table(head, cells), *seed_noise(groups)]
 
 
-def seed_noise(kinds: Kinds) -> list[str]:
+def seed_noise(groups: ArmGroups) -> list[str]:
     """Say how far apart two runs are that differ in nothing but their seed."""
-    found, spread_ = kinds.average("m = 4"), kinds.seed_spread()
+    found, spread_ = groups.average("m = 4"), groups.seed_spread()
     if found is None or found.spread is None or spread_ is None:
         return []
     runs = ", ".join(f"{100 * run:.2f}" for run in found.runs)
@@ -158,75 +162,68 @@ def seed_noise(kinds: Kinds) -> list[str]:
     ]
 
 
-def noise_again(kinds: Kinds) -> list[str]:
+def noise_again(groups: ArmGroups) -> list[str]:
     """Point back to `seed_noise`."""
-    if not seed_noise(kinds):
+    if not seed_noise(groups):
         return []
     return ["Read these differences against those between two seeds (end of section 5).\n"]
 
 
-def depth_section(kinds: Kinds) -> list[str]:
+def depth_section(groups: ArmGroups) -> list[str]:
     """Four and ten layers."""
     title = "## 6. Depth\n"
-    if kinds.average("m = 4, 10 layers") is None:
+    if groups.average("m = 4, 10 layers") is None:
         return [title, MISSING]
     cells = []
     for loss, _ in TWO:
         for layers, name in ((4, loss), (10, f"{loss}, 10 layers")):
-            found = kinds.one_seed(name)
-            kept = kinds.first(name)
             cells.append(
                 [
                     loss,
                     str(layers),
                     page_text.BY_DEPTH.get((loss, layers), "—"),
-                    percent(found) if kept is None or not kept["diverged"] else "diverged",
-                    *angles(found),
-                    *training_cells(kinds, name),
-                    "" if layers == 4 else points(kinds.paired(name, loss)),
+                    *one_seed(groups, name),
+                    "" if layers == 4 else points(groups.paired(name, loss)),
                 ]
             )
-    head = ["", "layers", "LFW, *published*", "*measured*", "genuine", "impostor", "gap"]
-    head += ["Fisher score", "training loss", "accuracy in training", "paired with 4 layers"]
+    head = ["", "layers", "LFW, *published*", "*measured*", *ANGLES, *TRAINING]
+    head += ["paired with 4 layers"]
     deep = ", ".join(f"{loss} {page_text.BY_DEPTH[loss, 64]}" for loss, _ in TWO)
-    margin = kinds.paired("m = 4, 10 layers", "softmax, 10 layers")
+    margin = groups.paired("m = 4, 10 layers", "softmax, 10 layers")
     return [
         title,
         "One seed, the same recipe for both depths.\n",
         *table(head, cells),
-        *noise_again(kinds),
+        *noise_again(groups),
         f"With ten layers, m = 4 − softmax: {points(margin)}. With 64 layers, *published*: {deep}; "
         f"{page_text.legend('‡')}\n",
     ]
 
 
-def loss_section(kinds: Kinds) -> list[str]:
+def loss_section(groups: ArmGroups) -> list[str]:
     """Every loss."""
-    if all(kinds.first(loss) is None for loss, _ in OTHER_LOSSES):
+    if all(groups.first(loss) is None for loss, _ in OTHER_LOSSES):
         return ["## 7. Every loss of the library\n", MISSING]
-    number = kinds.loss_seeds()
+    number = groups.loss_seeds()
     seeds_ = "One seed" if number == 1 else f"The mean over {_count(number)} seeds"
     return [
         page_text.LOSSES.format(seeds=seeds_),
-        *loss_table(kinds),
-        *noise_again(kinds),
+        *loss_table(groups),
+        *noise_again(groups),
         "figure: losses",
     ]
 
 
-def loss_table(kinds: Kinds) -> list[str]:
+def loss_table(groups: ArmGroups) -> list[str]:
     """Return the table of all losses; `docs/losses.md` has it too."""
-    cells, most = [], kinds.loss_seeds()
-
-    def pair(first: str, second: str) -> Difference | None:
-        if first == second:
-            return None
-        return difference(kinds.results, kinds.names[first][:most], kinds.names[second][:most])
-
-    for title in kinds.loss_titles():
-        kept = kinds.first(title) or {}
-        found, recipe = kinds.average(title, most=most), kept["recipe"]
-        paired = [pair(title, other) for other in ("softmax", "m = 4")]
+    cells, most = [], groups.loss_seeds()
+    for title in groups.loss_titles():
+        kept = groups.first(title) or {}
+        found, recipe = groups.average(title, most=most), kept["recipe"]
+        paired = [
+            None if title == other else groups.paired(title, other, most=most)
+            for other in ("softmax", "m = 4")
+        ]
         margin, scale = recipe["margin"], recipe["scale"]
         cells.append(
             [
@@ -234,16 +231,15 @@ def loss_table(kinds: Kinds) -> list[str]:
                 "—" if margin is None else f"{margin:g}",
                 "—" if scale is None else f"{scale:g}",
                 percent(found) if found else "diverged",
-                percent(kinds.average(title, CENTRED, most)),
+                percent(groups.average(title, CENTRED, most)),
                 *angles(found),
-                *training_cells(kinds, title)[1:],
+                *training_cells(groups, title)[1:],
                 _length(kept),
                 *[points(one) if one else "" for one in paired],
                 *([seeds(paired[0]) if paired[0] else ""] if most > 1 else []),
             ]
         )
-    head = ["loss", "m", "s", "accuracy", "mean subtracted", "genuine", "impostor", "gap"]
-    head += ["Fisher score", "accuracy in training", "length of x"]
+    head = ["loss", "m", "s", "accuracy", "mean subtracted", *ANGLES, TRAINING[1], "length of x"]
     head += ["paired with softmax", "paired with A-Softmax m = 4"]
     head += ["with softmax, seed by seed"] if most > 1 else []
     return table(head, cells)
@@ -255,9 +251,9 @@ def _length(kept: Mapping[str, Any]) -> str:
     return f"{row['embedding_length']:.3g}" if "embedding_length" in row else "—"
 
 
-def claims(kinds: Kinds) -> list[str]:
+def claims(groups: ArmGroups) -> list[str]:
     """Say which of the paper's claims the networks trained here bear out."""
-    if kinds.average("m = 4") is None:
+    if groups.average("m = 4") is None:
         return []
     rows: list[tuple[str, str, str]] = [
         ("the margin beats softmax", "m = 4", "softmax"),
@@ -271,9 +267,9 @@ def claims(kinds: Kinds) -> list[str]:
         ("ten layers beat four, softmax", "softmax, 10 layers", "softmax"),
         ("lambda's minimum of 5 beats 10", "m = 4", "lambda 10"),
     ]
-    cells, spread = [], kinds.seed_spread()
+    cells, spread = [], groups.seed_spread()
     for claim, first, second in rows:
-        found = kinds.paired(first, second)
+        found = groups.paired(first, second)
         if found is not None:
             judged = verdict(found, spread)
             cells.append([claim, points(found), over_seeds(found), judged])
@@ -281,7 +277,7 @@ def claims(kinds: Kinds) -> list[str]:
         ("the gap between genuine and impostor angles grows with m", lambda a: a.gap),
         ("the angular Fisher score falls with m", lambda a: -(a.angular_fisher_score or 0.0)),
     ):
-        steps = [kinds.average(f"m = {m}") for m in (1, 2, 3, 4)]
+        steps = [groups.average(f"m = {m}") for m in (1, 2, 3, 4)]
         values = [better(a) for a in steps if a is not None]
         if len(values) == 4:
             rises = all(b > a for a, b in itertools.pairwise(values))

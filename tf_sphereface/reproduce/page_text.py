@@ -1,4 +1,4 @@
-"""The page's fixed words. Figures are filled in from what was measured."""
+"""The page's fixed text. Numbers are filled in from what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few classes in two and three dimensions: where the margin puts them, to be looked at."""
+"""Small networks whose embedding has two or three dimensions, to show what the margin does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tf_sphereface as sf
+from tf_sphereface.eval.measures.angles import angular_fisher_score, degrees
 from tf_sphereface.utils.optional import require
 
 CLASSES = 6  # as many people as in the paper's figure
@@ -21,7 +22,7 @@ MEASURED_ON = ("seen", "held_out")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Toy:
+class SmallDataset:
     """A few classes of small pictures.
 
     Attributes:
@@ -41,7 +42,7 @@ class Toy:
     held_out_labels: NDArray[np.int32]
 
 
-def digits(classes: int = CLASSES) -> Toy:
+def digits(classes: int = CLASSES) -> SmallDataset:
     """Return scikit-learn's handwritten digits of 8x8 pixels: real, and part of the package.
 
     Every third picture is held out.
@@ -52,17 +53,17 @@ def digits(classes: int = CLASSES) -> Toy:
     return _split("digits", f"handwritten digits 0 to {classes - 1}, 8x8", pictures, labels[few])
 
 
-def synthetic_people(classes: int = CLASSES, images: int = 150) -> Toy:
+def synthetic_people(classes: int = CLASSES, images: int = 150) -> SmallDataset:
     """Return synthetic faces of a few people, 28x24 pixels. Every third picture is held out."""
     pictures, labels = sf.data.synthetic.training_set(classes, images, size=(28, 24))
     pixels = (pictures.astype("float32") - 127.5) / 128.0
     return _split("faces", f"synthetic faces of {classes} people, 28x24", pixels, labels)
 
 
-def _split(name: str, about: str, images: Any, labels: Any) -> Toy:
+def _split(name: str, about: str, images: Any, labels: Any) -> SmallDataset:
     out = np.arange(len(labels)) % 3 == 2
     labels = labels.astype("int32")
-    return Toy(name, about, images[~out], labels[~out], images[out], labels[out])
+    return SmallDataset(name, about, images[~out], labels[~out], images[out], labels[out])
 
 
 def small_network(shape: Sequence[int], dimensions: int) -> keras.Model:
@@ -83,11 +84,13 @@ def small_network(shape: Sequence[int], dimensions: int) -> keras.Model:
     )
 
 
-def train_toy(toy: Toy, dimensions: int, margin: int | None, epochs: int, seed: int = 0) -> Any:
+def train_small_network(
+    dataset: SmallDataset, dimensions: int, margin: int | None, epochs: int, seed: int = 0
+) -> Any:
     """Train a small network and embed the pictures.
 
     Args:
-        toy: the pictures.
+        dataset: the pictures.
         dimensions: of the embedding, 2 or 3.
         margin: of A-Softmax; None is softmax, on a dense layer with bias.
         epochs: passes over the pictures.
@@ -95,14 +98,14 @@ def train_toy(toy: Toy, dimensions: int, margin: int | None, epochs: int, seed: 
 
     Returns:
         A dict: `held_out` and `seen`, embeddings (n, dimensions) of the pictures that were not and
-        that were trained on; `centres` (classes, dimensions), float32; `accuracy` in training;
+        that were trained on; `centers` (classes, dimensions), float32; `accuracy` in training;
         `steps`.
     """
     keras.utils.set_random_seed(seed)
-    classes = int(toy.labels.max()) + 1
-    network = small_network(toy.images.shape[1:], dimensions)
+    classes = int(dataset.labels.max()) + 1
+    network = small_network(dataset.images.shape[1:], dimensions)
     model = sf.FaceClassifier(network, classes, head="softmax" if margin is None else "angular")
-    steps_per_epoch = len(toy.labels) // BATCH
+    steps_per_epoch = len(dataset.labels) // BATCH
     steps = epochs * steps_per_epoch
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     loss = None
@@ -116,15 +119,15 @@ def train_toy(toy: Toy, dimensions: int, margin: int | None, epochs: int, seed: 
         optimizer, loss=loss, metrics=["accuracy"], steps_per_execution=steps_per_epoch
     )
     count = steps_per_epoch * BATCH
-    order = np.random.default_rng(seed).permutation(len(toy.labels))[:count]
+    order = np.random.default_rng(seed).permutation(len(dataset.labels))[:count]
     history = model.fit(
-        toy.images[order], toy.labels[order], batch_size=BATCH, epochs=epochs, verbose=0
+        dataset.images[order], dataset.labels[order], batch_size=BATCH, epochs=epochs, verbose=0
     ).history
     return {
         # Called, not `predict`: that traces once a network, of which TensorFlow warns.
-        "held_out": np.asarray(network(toy.held_out, training=False)),
-        "seen": np.asarray(network(toy.images, training=False)),
-        "centres": np.asarray(model.head_layer.kernel).T,
+        "held_out": np.asarray(network(dataset.held_out, training=False)),
+        "seen": np.asarray(network(dataset.images, training=False)),
+        "centers": np.asarray(model.head_layer.kernel).T,
         "accuracy": float(history["accuracy"][-1]),
         "steps": steps,
     }
@@ -144,13 +147,13 @@ def pair_angles(
     vectors = np.asarray(embeddings, np.float64)
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     first, second = np.triu_indices(len(units), 1)
-    angles = np.degrees(np.arccos(np.clip(units @ units.T, -1.0, 1.0)[first, second]))
+    angles = degrees((units @ units.T)[first, second])
     same = labels[first] == labels[second]
     return angles[same], angles[~same]
 
 
 def measure(
-    toys: Sequence[Toy],
+    datasets: Sequence[SmallDataset],
     dimensions: Sequence[int] = (2, 3),
     margins: Sequence[int | None] = (None, 1, 2, 3, 4),
     epochs: int = 60,
@@ -162,19 +165,19 @@ def measure(
         A row for each network (JSON values), and its embeddings and centres by name.
     """
     rows, arrays = [], {}
-    for toy in toys:
-        arrays[f"{toy.name} labels"] = toy.held_out_labels
+    for dataset in datasets:
+        arrays[f"{dataset.name} labels"] = dataset.held_out_labels
         for size in dimensions:
             for margin in margins:
                 began = time.process_time()
-                name = f"{toy.name} {size} {'softmax' if margin is None else f'm{margin}'}"
-                found = train_toy(toy, size, margin, epochs)
-                labels = {"seen": toy.labels, "held_out": toy.held_out_labels}
+                name = f"{dataset.name} {size} {'softmax' if margin is None else f'm{margin}'}"
+                found = train_small_network(dataset, size, margin, epochs)
+                labels = {"seen": dataset.labels, "held_out": dataset.held_out_labels}
                 angles = {part: _angles(found[part], labels[part]) for part in MEASURED_ON}
                 rows.append(
                     {
                         "name": name,
-                        "data": toy.about,
+                        "data": dataset.about,
                         "dimensions": size,
                         "margin": margin,
                         "steps": found["steps"],
@@ -184,7 +187,7 @@ def measure(
                     }
                 )
                 arrays[name] = found["held_out"]
-                arrays[f"{name} centres"] = found["centres"]
+                arrays[f"{name} centres"] = found["centers"]
                 say(
                     f"{name}: accuracy {100 * found['accuracy']:.1f} %, genuine "
                     f"{angles['held_out']['genuine_angle']:.1f}°, impostor "
@@ -195,8 +198,6 @@ def measure(
 
 def _angles(embeddings: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
     """Return what is kept of the angles of all pairs, in degrees."""
-    from tf_sphereface.eval.measures.angles import angular_fisher_score
-
     genuine, impostor = pair_angles(embeddings, labels)
     return {
         "genuine_angle": float(genuine.mean()),

@@ -1,18 +1,17 @@
-"""Compare the arms on the same pairs: means over seeds, their spread, and paired tests."""
+"""Comparisons of arms on the same pairs: means over seeds, their spread, and paired tests."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.eval.measures.significance import mcnemar_p, standard_error
-from tf_sphereface.reproduce.arm_runner import Results
+from tf_sphereface.reproduce.arm_runner import PAIRS, Results
 from tf_sphereface.reproduce.arms import MORE_SEEDS, OTHER_LOSSES, SEEDS
 from tf_sphereface.utils.optional import require
 
@@ -22,7 +21,7 @@ HEADLINE = "flip-plain"
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    """What some runs of one kind, seed by seed, reach on the same pairs.
+    """What runs that differ in their seed alone reach on the same pairs.
 
     Attributes:
         accuracy: mean over the runs.
@@ -50,7 +49,7 @@ class Average:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Two kinds of run on the same pairs, first minus second.
+    """Two arms on the same pairs, seed by seed, first minus second.
 
     Attributes:
         accuracy: mean difference, a fraction.
@@ -90,63 +89,6 @@ class Difference:
         student = require("scipy.stats", extra="eval").t
         width = float(student.ppf(0.975, len(self.seeds) - 1)) * self.seed_error
         return abs(float(np.mean(self.seeds))) <= width
-
-
-def average(results: Results, names: Sequence[str], key: str = HEADLINE) -> Average | None:
-    """Average over runs that differ in their seed.
-
-    Args:
-        results: the results.
-        names: of the arms.
-        key: which way of scoring.
-
-    Returns:
-        The average over those that are there and did not diverge; None where there is none.
-    """
-    kept = [arm for arm in (results.load(name) for name in names) if arm and not arm["diverged"]]
-    if not kept:
-        return None
-    rows = [arm["verification"][key] for arm in kept]
-    angles = [arm["verification"][key.replace("mean_subtracted", "plain")] for arm in kept]
-    folds = np.array([row["fold_accuracies"] for row in rows]).mean(axis=0)
-    runs = [row["accuracy"] for row in rows]
-    fisher = [row["angular_fisher_score"] for row in angles]
-    return Average(
-        accuracy=float(np.mean(runs)),
-        std_error=standard_error(folds),
-        spread=float(np.std(runs, ddof=1)) if len(runs) > 1 else None,
-        runs=runs,
-        genuine_angle=float(np.mean([row["genuine_angle"] for row in angles])),
-        impostor_angle=float(np.mean([row["impostor_angle"] for row in angles])),
-        angular_fisher_score=None if None in fisher else float(np.mean(fisher)),
-    )
-
-
-def difference(
-    results: Results, first: Sequence[str], second: Sequence[str], key: str = HEADLINE
-) -> Difference | None:
-    """Compare two kinds of run, seed by seed.
-
-    Args:
-        results: the results.
-        first: names of the arms, one a seed.
-        second: names of the arms to compare with, in the same order of seeds.
-        key: which way of scoring.
-
-    Returns:
-        The difference over the seeds for which both arms are there; None where there is none.
-    """
-    decisions = []
-    for a, b in zip(first, second, strict=True):
-        kept = results.load(a), results.load(b)
-        if all(arm is not None and not arm["diverged"] for arm in kept):
-            decisions.append([results.arrays(name)[f"correct {key}"] for name in (a, b)])
-    if not decisions:
-        return None
-    with np.load(results.folder / "pairs.npz") as stored:
-        folds = stored["folds"]
-    table = np.array(decisions, np.float64)  # (seeds, 2, pairs)
-    return compare_decisions(table[:, 0], table[:, 1], folds)
 
 
 def compare_decisions(
@@ -205,11 +147,6 @@ def sign_flip_p(gains: NDArray[np.float64], flips: int = FLIPS, seed: int = 0) -
     return float((1 + np.sum(drawn >= abs(moved.sum()) - 1e-12)) / (flips + 1))
 
 
-def step_ratio(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
-    """Return how many times faster the first arm's median update was than the second's."""
-    return float(second["seconds"]["step"] / first["seconds"]["step"])
-
-
 TWO = (("softmax", "softmax"), ("m = 4", "m4"))  # title and arm of what depth and size compare
 RECIPES = {
     "early-lambda": "lambda falls by power 1, not 4",
@@ -219,8 +156,8 @@ RECIPES = {
 }
 
 
-class Kinds:
-    """The results by what was trained: titles of the page to names of arms.
+class ArmGroups:
+    """The results by what was trained: each title of the page names an arm and its other seeds.
 
     Args:
         results: the results.
@@ -245,11 +182,35 @@ class Kinds:
             **{f"{loss}, 112x96": [f"{arm}-full-size"] for loss, arm in (*TWO, ("m = 1", "m1"))},
         }
 
-    def average(
-        self, title: str, key: str = "flip-plain", most: int | None = None
-    ) -> Average | None:
-        """Return the mean over the seeds that are there, or over the first `most` of them."""
-        return average(self.results, self.names[title][:most], key)
+    def average(self, title: str, key: str = HEADLINE, most: int | None = None) -> Average | None:
+        """Average over runs that differ in their seed.
+
+        Args:
+            title: which runs.
+            key: which way of scoring.
+            most: how many seeds at most, from the first on; None is all.
+
+        Returns:
+            The average over those that are there and did not diverge; None where there is none.
+        """
+        loaded = (self.results.load(name) for name in self.names[title][:most])
+        arms = [arm["verification"] for arm in loaded if arm and not arm["diverged"]]
+        if not arms:
+            return None
+        rows = [arm[key] for arm in arms]
+        angles = [arm[key.replace("mean_subtracted", "plain")] for arm in arms]
+        folds = np.array([row["fold_accuracies"] for row in rows]).mean(axis=0)
+        runs = [row["accuracy"] for row in rows]
+        fisher = [row["angular_fisher_score"] for row in angles]
+        return Average(
+            accuracy=float(np.mean(runs)),
+            std_error=standard_error(folds),
+            spread=float(np.std(runs, ddof=1)) if len(runs) > 1 else None,
+            runs=runs,
+            genuine_angle=float(np.mean([row["genuine_angle"] for row in angles])),
+            impostor_angle=float(np.mean([row["impostor_angle"] for row in angles])),
+            angular_fisher_score=None if None in fisher else float(np.mean(fisher)),
+        )
 
     def seed_spread(self) -> float | None:
         """Return the standard deviation over seeds, pooled over softmax and every m."""
@@ -259,22 +220,25 @@ class Kinds:
             return None
         return math.sqrt(sum(n * s**2 for n, s in spreads) / sum(n for n, _ in spreads))
 
-    def one_seed(self, title: str, key: str = "flip-plain") -> Average | None:
-        """Return what the first seed alone reached."""
-        return average(self.results, self.names[title][:1], key)
+    def paired(
+        self, first: str, second: str, key: str = HEADLINE, most: int | None = None
+    ) -> Difference | None:
+        """Compare the runs of two titles seed by seed.
 
-    def present(self, title: str) -> Average:
-        """Return the average of what is known to be there."""
-        found = self.average(title)
-        if found is None:
-            raise ValueError(f"{title} must have been run. Received: no result")
-        return found
-
-    def paired(self, first: str, second: str, key: str = "flip-plain") -> Difference | None:
-        """Return the paired difference, over as many seeds as both have."""
-        a, b = self.names[first], self.names[second]
-        shared = min(len(a), len(b))
-        return difference(self.results, a[:shared], b[:shared], key)
+        Returns:
+            The difference over the seeds for which both are there; None where there is none.
+        """
+        decisions = []
+        for pair in zip(self.names[first][:most], self.names[second][:most], strict=False):
+            arms = [self.results.load(name) for name in pair]
+            if all(arm is not None and not arm["diverged"] for arm in arms):
+                decisions.append([self.results.arrays(name)[f"correct {key}"] for name in pair])
+        if not decisions:
+            return None
+        with np.load(self.results.folder / PAIRS) as stored:
+            folds = stored["folds"]
+        table = np.array(decisions, np.float64)  # (seeds, 2, pairs)
+        return compare_decisions(table[:, 0], table[:, 1], folds)
 
     def first(self, title: str) -> dict[str, Any] | None:
         """Return what is kept of the first seed."""

@@ -1,4 +1,4 @@
-"""Several arms at a time, each in a process of its own with its share of the cores.
+"""Processes for several arms at a time, each with its share of the cores.
 
 A small network does not fill two cores: many of a step's operations are too short to be shared. Two
 arms on a core each are done a tenth sooner than one after the other on both (docs/benchmarks.md).
