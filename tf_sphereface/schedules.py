@@ -7,8 +7,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from tf_sphereface.utils.checks import check_number, error
-
 ALMOST_ZERO = 0.05  # where a curve of powers, which never reaches 0, counts as there
 
 
@@ -47,10 +45,17 @@ class LambdaAnnealing:
         power: float = 1.0,
         minimum: float = 5.0,
     ) -> None:
-        self.base = check_number("base", base, 0, open_low=True)
-        self.gamma = check_number("gamma", gamma, 0)
-        self.power = check_number("power", power, 0)
-        self.minimum = check_number("minimum", minimum, 0)
+        if not base > 0:
+            raise ValueError(f"Argument `base` must be positive. Received: base={base!r}")
+        for name, value in (("gamma", gamma), ("power", power), ("minimum", minimum)):
+            if not value >= 0:
+                raise ValueError(
+                    f"Argument `{name}` must not be negative. Received: {name}={value!r}"
+                )
+        self.base = float(base)
+        self.gamma = float(gamma)
+        self.power = float(power)
+        self.minimum = float(minimum)
 
     @classmethod
     def for_steps(
@@ -82,9 +87,9 @@ class LambdaAnnealing:
         5.0
         """
         if not total >= 1:
-            raise error("total", "be at least 1", total)
+            raise ValueError(f"Argument `total` must be at least 1. Received: total={total!r}")
         if not 0 < reach <= 1:
-            raise error("reach", "be in (0, 1]", reach)
+            raise ValueError(f"Argument `reach` must be in (0, 1]. Received: reach={reach!r}")
         if not 0 < minimum < base or not power > 0:
             raise ValueError(
                 "A minimum is reached only if 0 < minimum < base and power > 0. "

@@ -79,7 +79,7 @@ def test_every_way_reads_the_same_pixels(
     for dataset in (
         data.face_dataset(root, cache="none", **settings),
         data.face_dataset(root, cache=tmp_path / "cache", **settings),
-        data.shard_dataset(packed, **settings),
+        data.face_dataset(packed, **settings),
     ):
         ((batch, _),) = batches(dataset)
         np.testing.assert_array_equal(batch[0], data.normalize(evaluated))
