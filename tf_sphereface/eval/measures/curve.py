@@ -50,9 +50,9 @@ def curve_figures(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> dict[
 def unsupported(far: float, impostors: int) -> str | None:
     """Say why a false accept rate cannot be stated with so many impostor pairs; None if it can."""
     needed = round(IMPOSTORS_PER_FALSE_ACCEPT / far)
-    return (
-        None if impostors >= needed else f"needs {needed:,} impostor pairs, there are {impostors:,}"
-    )
+    if impostors >= needed:
+        return None
+    return f"needs {needed:,} impostor pairs, there are {impostors:,}"
 
 
 def equal_error_rate(fpr: NDArray[np.float64], tpr: NDArray[np.float64]) -> float:
