@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from tf_sphereface.commands.console import (
-    HelpFormatter,
-    console,
-    existing_dir,
-    existing_file,
-    output_file,
+from tf_sphereface.commands.console import console, existing_dir, existing_file, output_file
+from tf_sphereface.commands.eval.shared import (
+    Subparsers,
+    add_protocol,
+    add_subcommand,
+    run_protocol,
 )
-from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, run_protocol
+from tf_sphereface.eval import bins
+from tf_sphereface.eval.pairs import read_pairs
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -22,10 +23,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("set", type=existing_file, metavar="FILE", help="the .bin file")
 
     summary = "make a .bin set of a list of pairs in LFW's format"
-    writer = protocols.add_parser(
-        "make-bin", help=summary, description=summary, formatter_class=HelpFormatter
-    )
-    writer.set_defaults(run=make)
+    writer = add_subcommand(protocols, "make-bin", summary, make)
     writer.add_argument("out", type=output_file, metavar="FILE", help="the .bin file to write")
     writer.add_argument("--images", type=existing_dir, required=True, metavar="DIR")
     writer.add_argument("--pairs", type=existing_file, required=True, metavar="FILE")
@@ -39,16 +37,11 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate a set."""
-    from tf_sphereface.eval import bins
-
     return run_protocol(args, bins.evaluate, args.set)
 
 
 def make(args: argparse.Namespace) -> int:
     """Write a set."""
-    from tf_sphereface.eval import bins
-    from tf_sphereface.eval.pairs import read_pairs
-
     pairs = read_pairs(args.pairs)
     height, width = (int(n) for n in args.size.split("x"))
     count = bins.write_bin_of_pairs(args.out, args.images, pairs, args.landmarks, (height, width))

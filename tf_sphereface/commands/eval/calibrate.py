@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from tf_sphereface.commands.console import (
-    HelpFormatter,
     add_json_option,
     console,
     existing_dir,
@@ -17,7 +16,10 @@ from tf_sphereface.commands.eval.shared import (
     Subparsers,
     add_batch_size_option,
     add_landmarks_option,
+    add_subcommand,
 )
+from tf_sphereface.embedder.embedder import load_embedder
+from tf_sphereface.eval.calibration import calibrate, store
 
 SUMMARY = "choose the threshold for a false accept rate, and write it into the model"
 DESCRIPTION = """\
@@ -31,10 +33,7 @@ Take people whom the model was not trained on, and others than those it is teste
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
-    parser = protocols.add_parser(
-        "calibrate", help=SUMMARY, description=DESCRIPTION, formatter_class=HelpFormatter
-    )
-    parser.set_defaults(run=run)
+    parser = add_subcommand(protocols, "calibrate", SUMMARY, run, DESCRIPTION)
     parser.add_argument(
         "model", type=existing_file, metavar="MODEL", help="a .keras, .tflite or .onnx file"
     )
@@ -62,9 +61,6 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from tf_sphereface.embedder.embedder import load_embedder
-    from tf_sphereface.eval.calibration import calibrate, store
-
     with progress_bar("embedding images") as show:
         result = calibrate(
             load_embedder(args.model, batch_size=args.batch_size),

@@ -11,6 +11,7 @@ from tf_sphereface.commands.eval.shared import (
     add_search_option,
     run_protocol,
 )
+from tf_sphereface.eval import folder
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -29,8 +30,6 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from tf_sphereface.eval import folder
-
     return run_protocol(
         args,
         folder.evaluate,

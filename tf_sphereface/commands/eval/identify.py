@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
 from tf_sphereface.alignment.images import find_images
 from tf_sphereface.commands.console import (
@@ -18,6 +19,11 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, embedding_options
+from tf_sphereface.eval import folder, identification
+from tf_sphereface.eval.report.tables import describe_model
+from tf_sphereface.eval.scoring.precomputed import read_embeddings
+from tf_sphereface.eval.scoring.score_pairs import join_sides, verification_vectors_of_files
+from tf_sphereface.eval.scoring.sources import open_embedder
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -52,10 +58,6 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from tf_sphereface.eval import folder, identification
-    from tf_sphereface.eval.report.tables import describe_model
-    from tf_sphereface.eval.scoring.sources import open_embedder
-
     if args.distractors is None and args.trials < 1:
         raise CommandError("nothing to do: give --distractors, or a positive number of --trials")
     if args.distractor_landmarks is not None:
@@ -115,8 +117,6 @@ def _check_aligned(distractors: Path | None) -> None:
 def _embed(
     args: argparse.Namespace, model: Any, root: Path, names: list[str], landmarks: Path | None
 ) -> Any:
-    from tf_sphereface.eval.scoring.score_pairs import verification_vectors_of_files
-
     with progress_bar("embedding images") as show:
         options = embedding_options(args, landmarks=landmarks, progress=show)
         return verification_vectors_of_files(model, root, names, options)
@@ -124,9 +124,6 @@ def _embed(
 
 def _distractors(args: argparse.Namespace, model: Any) -> Any:
     """Return the distractors' embeddings, from a file or embedded."""
-    from tf_sphereface.eval.scoring.precomputed import read_embeddings
-    from tf_sphereface.eval.scoring.score_pairs import join_sides
-
     root = args.distractors
     if root.is_file():
         stored = read_embeddings(root)
@@ -143,7 +140,7 @@ def _distractors(args: argparse.Namespace, model: Any) -> Any:
     return _embed(args, model, root, names, args.distractor_landmarks)
 
 
-def rates_to_list(rates: Any) -> list[dict[str, Any]]:
+def rates_to_list(rates: identification.RatesAtFar) -> list[dict[str, Any]]:
     """Return rates at false accept rates as plain values."""
     return [
         {
@@ -157,7 +154,7 @@ def rates_to_list(rates: Any) -> list[dict[str, Any]]:
     ]
 
 
-def distractors_to_dict(result: Any) -> dict[str, Any]:
+def distractors_to_dict(result: identification.DistractorResult) -> dict[str, Any]:
     """Return a `DistractorResult` as plain values."""
     return {
         "searches": result.num_searches,
@@ -172,7 +169,7 @@ def distractors_to_dict(result: Any) -> dict[str, Any]:
     }
 
 
-def blufr_to_dict(result: Any) -> dict[str, Any]:
+def blufr_to_dict(result: identification.BLUFRResult) -> dict[str, Any]:
     """Return a `BLUFRResult` as plain values."""
 
     def summed(rates: dict[float, Any], reasons: dict[float, str]) -> list[dict[str, Any]]:
@@ -206,9 +203,7 @@ def blufr_to_dict(result: Any) -> dict[str, Any]:
     }
 
 
-def _rank_table(result: Any) -> Any:
-    from rich.table import Table
-
+def _rank_table(result: identification.DistractorResult) -> Table:
     size = max(result.rates)
     table = Table(
         title=f"{result.num_searches:,} searches among up to {size:,} distractors, %",
@@ -225,9 +220,7 @@ def _rank_table(result: Any) -> Any:
     return table
 
 
-def _blufr_table(result: Any) -> Any:
-    from rich.table import Table
-
+def _blufr_table(result: identification.BLUFRResult) -> Table:
     table = Table(
         title=f"{len(result.open_set)} trials in BLUFR's manner: mean ± standard deviation, %",
         title_justify="left",

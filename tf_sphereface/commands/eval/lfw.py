@@ -11,7 +11,7 @@ from tf_sphereface.commands.eval.shared import (
     add_search_option,
     run_protocol,
 )
-from tf_sphereface.eval.lfw import CATEGORIES
+from tf_sphereface.eval import lfw
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -38,7 +38,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--category",
-        choices=(*CATEGORIES, "none"),
+        choices=(*lfw.CATEGORIES, "none"),
         default="unrestricted-labeled",
         help="LFW's result category, by what the network was trained on",
     )
@@ -47,8 +47,6 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from tf_sphereface.eval import lfw
-
     if args.train_pairs is not None and args.write_scores is not None:
         raise CommandError(
             "--write-scores must be of folds, which scores and compare choose their thresholds on; "

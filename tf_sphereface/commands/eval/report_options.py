@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.commands.console import error_console, output_file, write_json_option
+from tf_sphereface.eval import bins
+from tf_sphereface.eval.report.contents import contents
+from tf_sphereface.eval.report.page import Picture, write_page
 from tf_sphereface.utils.optional import require
 
 
@@ -33,16 +36,10 @@ def _page_file(text: str) -> Path:
 def write_report_options(args: argparse.Namespace, result: Any, values: dict[str, Any]) -> None:
     """Write what `--json` and `--report` asked for; both read the images again, to hash them.
 
-    Args:
-        args: with `json` and `report`, and the subcommand's own options.
-        result: what the protocol returned.
-        values: what `report.to_dict` gave, perhaps with more.
+    `values` is what `report.to_dict` gave for the result, perhaps with more.
     """
     if args.json is None and args.report is None:
         return
-    from tf_sphereface.eval.report.contents import contents
-    from tf_sphereface.eval.report.page import write_page
-
     root, picture = _images(args, result)
     values = contents(result, root, values)
     write_json_option(args.json, values)
@@ -51,13 +48,8 @@ def write_report_options(args: argparse.Namespace, result: Any, values: dict[str
         error_console.print(f"wrote {args.report}", highlight=False)
 
 
-def _images(
-    args: argparse.Namespace, result: Any
-) -> tuple[Path | None, Callable[[str], np.ndarray] | None]:
+def _images(args: argparse.Namespace, result: Any) -> tuple[Path | None, Picture | None]:
     """Return the folder of a subcommand's images, and what shows one of them."""
-    from tf_sphereface.alignment.face_reader import FaceReader
-    from tf_sphereface.eval import bins
-
     size = result.embedder.input_size
     if result.name == "bin" and size:
         reader = bins.BinReader(size, bins.read_bin(args.set))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
 
 from rich.table import Table
 
 from tf_sphereface.commands.console import (
     CommandError,
-    HelpFormatter,
     add_json_option,
     console,
     existing_file,
@@ -20,17 +18,18 @@ from tf_sphereface.commands.eval.shared import (
     Subparsers,
     add_result_options,
     add_search_option,
+    add_subcommand,
     finish,
 )
+from tf_sphereface.eval import scores, verification
+from tf_sphereface.eval.pairs import Pairs, read_pairs
+from tf_sphereface.eval.ytf import read_splits
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     """Declare the subcommands."""
     summary = "a file of scores: one line per pair, with its label and fold, or in a list's order"
-    parser = protocols.add_parser(
-        "scores", help=summary, description=summary, formatter_class=HelpFormatter
-    )
-    parser.set_defaults(run=run)
+    parser = add_subcommand(protocols, "scores", summary, run)
     parser.add_argument(
         "scores",
         type=existing_file,
@@ -43,10 +42,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     add_result_options(parser)
 
     summary = "two files of scores of the same pairs: is the difference more than chance?"
-    parser = protocols.add_parser(
-        "compare", help=summary, description=summary, formatter_class=HelpFormatter
-    )
-    parser.set_defaults(run=run_comparison)
+    parser = add_subcommand(protocols, "compare", summary, run_comparison)
     for name in ("first", "second"):
         parser.add_argument(name, type=existing_file, metavar=name.upper(), help="as for scores")
     _add_lists(parser)
@@ -55,21 +51,15 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate a file of scores."""
-    from tf_sphereface.eval import scores
-
     return finish(args, scores.evaluate(args.scores, _pairs(args), search=args.search))
 
 
 def run_comparison(args: argparse.Namespace) -> int:
     """Compare two files of scores."""
-    from tf_sphereface.eval import scores, verification
-
     pairs = _pairs(args)
     first, second = (scores.evaluate(path, pairs) for path in (args.first, args.second))
-    if pairs is None and (first.pairs.left, first.pairs.right) != (
-        second.pairs.left,
-        second.pairs.right,
-    ):
+    names = [(result.pairs.left, result.pairs.right) for result in (first, second)]
+    if pairs is None and names[0] != names[1]:
         raise CommandError(f"{args.first} and {args.second} name other pairs")
     found = verification.compare(first.headline, second.headline)
     table = Table(title="accuracy, first and second, and their difference", title_justify="left")
@@ -104,10 +94,7 @@ def _add_lists(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _pairs(args: argparse.Namespace) -> Any:
-    from tf_sphereface.eval.pairs import read_pairs
-    from tf_sphereface.eval.ytf import read_splits
-
+def _pairs(args: argparse.Namespace) -> Pairs | None:
     if args.pairs is not None:
         return read_pairs(args.pairs)
     return None if args.splits is None else read_splits(args.splits)

@@ -17,35 +17,42 @@ from tf_sphereface.commands.console import (
     progress_bar,
 )
 from tf_sphereface.commands.eval.report_options import add_report_option, write_report_options
+from tf_sphereface.eval import scores, verification
+from tf_sphereface.eval.report import tables
+from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 
 Subparsers = argparse._SubParsersAction
+Run = Callable[[argparse.Namespace], int]
+
+
+def add_subcommand(
+    protocols: Subparsers[argparse.ArgumentParser],
+    name: str,
+    summary: str,
+    run: Run,
+    description: str | None = None,
+) -> argparse.ArgumentParser:
+    """Add a subcommand; `run` takes the parsed arguments and returns the exit code."""
+    parser = protocols.add_parser(
+        name, help=summary, description=description or summary, formatter_class=HelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def add_protocol(
     protocols: Subparsers[argparse.ArgumentParser],
     name: str,
     summary: str,
-    run: Callable[[argparse.Namespace], int],
+    run: Run,
     alignable: bool = True,
     verifies: bool = True,
 ) -> argparse.ArgumentParser:
     """Add a protocol with MODEL and the options that all protocols share.
 
-    Args:
-        protocols: what `add_subparsers` returned.
-        name: of the subcommand.
-        summary: one line for the help.
-        run: called with the parsed arguments; returns the exit code.
-        alignable: whether images may come with landmarks.
-        verifies: whether the result is of pairs.
-
-    Returns:
-        The subcommand's parser.
+    `alignable` protocols take landmarks; the result of one that `verifies` is of pairs.
     """
-    parser = protocols.add_parser(
-        name, help=summary, description=summary, formatter_class=HelpFormatter
-    )
-    parser.set_defaults(run=run)
+    parser = add_subcommand(protocols, name, summary, run)
     parser.add_argument(
         "model",
         type=existing_file,
@@ -134,18 +141,9 @@ def run_protocol(
 ) -> int:
     """Open MODEL, run a protocol under a progress bar, and write and print the result.
 
-    Args:
-        args: the parsed arguments.
-        evaluate: the protocol, called with the model, `inputs` and keyword arguments.
-        *inputs: of the protocol.
-        unit: what is embedded.
-        **options: of the protocol, beside those that all protocols share.
-
-    Returns:
-        The exit code.
+    The protocol is called with the model, `inputs`, `options` and those options that all share;
+    `unit` is what is embedded. Returns the exit code.
     """
-    from tf_sphereface.eval.scoring.sources import open_embedder
-
     embedding = embedding_options(args)
     model = open_embedder(args.model, embedding)
     with progress_bar(f"embedding {unit}") as show:
@@ -155,10 +153,8 @@ def run_protocol(
     return finish(args, result)
 
 
-def embedding_options(args: argparse.Namespace, **options: Any) -> Any:
-    """Return the `EmbeddingOptions` that all protocols share, with others beside them."""
-    from tf_sphereface.eval.scoring.sources import EmbeddingOptions
-
+def embedding_options(args: argparse.Namespace, **options: Any) -> EmbeddingOptions:
+    """Return the options of embedding that all protocols share, with others beside them."""
     return EmbeddingOptions(
         flip=not args.no_flip,
         batch_size=args.batch_size,
@@ -170,9 +166,6 @@ def embedding_options(args: argparse.Namespace, **options: Any) -> Any:
 
 def finish(args: argparse.Namespace, result: Any) -> int:
     """Write and print a verification result as the options say; returns the exit code."""
-    from tf_sphereface.eval import scores, verification
-    from tf_sphereface.eval.report import tables
-
     values = tables.to_dict(result)
     if args.bootstrap:
         headline = result.headline

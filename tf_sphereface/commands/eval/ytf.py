@@ -11,6 +11,7 @@ from tf_sphereface.commands.eval.shared import (
     add_search_option,
     run_protocol,
 )
+from tf_sphereface.eval import ytf
 
 DRAWS = {"frame_pairs": 100, "seed": 0}  # of --pooling frame_pairs, unless given
 
@@ -51,8 +52,6 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from tf_sphereface.eval import ytf
-
     return run_protocol(
         args,
         ytf.evaluate,
