@@ -190,14 +190,8 @@ def align_by_landmarks(
     crop, threads = template_size(size), _threads(jobs)
     check_choice("format", format, get_args(FaceFormat))
     check_integer("quality", quality, 1, 100)
-    points = landmarks if isinstance(landmarks, Mapping) else read_landmarks(landmarks)
-    if not points:
-        given = "landmarks" if isinstance(landmarks, Mapping) else os.fspath(landmarks)
-        raise ValueError(f"{given} names no image")
+    points = _points(landmarks)
     targets = {name: output_path(dst, name, format) for name in points}
-    for name in targets:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"the landmark file names a path outside SRC: {name!r}")
     owners(targets, dst)
     names = {name: Path(name).as_posix() for name in points}  # without `./`
     others = frozenset(names.values())
@@ -248,6 +242,20 @@ def _check_folders(folder: Path, target: Path) -> None:
             f"Received: {target}"
         )
     require("skimage.transform", extra="align")  # fail once here, not for every image
+
+
+def _points(
+    landmarks: str | os.PathLike[str] | Mapping[str, np.ndarray],
+) -> Mapping[str, np.ndarray]:
+    """Return the points by path; ValueError if there are none, or a path leads outside SRC."""
+    points = landmarks if isinstance(landmarks, Mapping) else read_landmarks(landmarks)
+    if not points:
+        given = "landmarks" if isinstance(landmarks, Mapping) else os.fspath(landmarks)
+        raise ValueError(f"{given} names no image")
+    for name in points:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"the landmark file names a path outside SRC: {name!r}")
+    return points
 
 
 def _output(path: Path, points: np.ndarray, *settings: object) -> str:
