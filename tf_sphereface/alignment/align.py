@@ -37,7 +37,7 @@ def align(
     *,
     antialias: bool = False,
 ) -> np.ndarray:
-    """Cut an aligned face out of an image.
+    """Cut an aligned face out of an image: uint8 RGB, `size` and 3 channels.
 
     Rotation, scale and shift are those that bring the five points closest to the template in the
     least-squares sense; there is no shear and no mirror. Pixels are interpolated bilinearly, and
@@ -51,9 +51,6 @@ def align(
         antialias: first average the pixels of a face that is at least three times as large as the
             crop: bilinear interpolation alone would leave most of them out. The commands do;
             smaller faces, such as those of LFW, are the same either way, to the bit.
-
-    Returns:
-        uint8 RGB, `size` plus 3 channels.
 
     Raises:
         ValueError: not a uint8 RGB image, points of another shape, not finite or all in one place,
@@ -126,14 +123,11 @@ def template_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read a landmark file: a path and five x, y pairs per line, separated by tabs.
+    """Return the points of a landmark file, `{path as written: float64 (5, 2)}`, in its order.
 
     Args:
         path: a text file of lines `NAME/NAME_0001.jpg<TAB>x1<TAB>y1 ... x5<TAB>y5`, the points in
             the order of `align`. Empty lines and lines that begin with `#` are skipped.
-
-    Returns:
-        `{path as written: float64 (5, 2)}`, in the file's order.
 
     Raises:
         ValueError: a line with another number of fields, a number that is none, or a path twice;

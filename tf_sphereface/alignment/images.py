@@ -55,16 +55,13 @@ def write_face(path: str | os.PathLike[str], face: np.ndarray, quality: int = 95
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read an image file as RGB, as every command and every pipeline does.
+    """Return an image file as uint8 RGB (height, width, 3), as every command and pipeline reads it.
 
     Gray images get three equal channels, transparency is dropped, 16 bits become 8, and a camera's
     orientation mark is obeyed.
 
     Args:
         path: a JPEG, PNG, WebP, BMP or TIFF file. Any Unicode name, on Windows too.
-
-    Returns:
-        uint8 RGB, (height, width, 3).
 
     Raises:
         ValueError: the file is empty, truncated, HEIC or no image; the message names it.
@@ -74,16 +71,13 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def decode_image(data: bytes, name: str = "") -> NDArray[np.uint8]:
-    """Decode an image that is in memory, as `read_image` does a file.
+    """Return an encoded image as uint8 RGB (height, width, 3), as `read_image` does a file.
 
     A truncated JPEG is an error: OpenCV would fill the rest with gray.
 
     Args:
         data: the content of a JPEG, PNG, WebP, BMP or TIFF file.
-        name: what to call it in an error; without it the message is the reason alone.
-
-    Returns:
-        uint8 RGB, (height, width, 3).
+        name: for the error message; without it the message is the reason alone.
 
     Raises:
         ValueError: it is empty, truncated, HEIC or no image.
@@ -116,12 +110,10 @@ def read_photo(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     return decode_image(data, os.fspath(path))
 
 
-def images_in(
-    folder: str | os.PathLike[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES
-) -> list[os.DirEntry[str]]:
+def images_in(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """Return the images in one folder, not those in its subfolders or hidden ones, by name."""
     with os.scandir(folder) as entries:
-        images = [e for e in entries if _is_listed(e.name, suffixes) and e.is_file()]
+        images = [e for e in entries if _is_listed(e.name, IMAGE_SUFFIXES) and e.is_file()]
     return sorted(images, key=lambda entry: entry.name)
 
 

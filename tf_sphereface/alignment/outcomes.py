@@ -11,13 +11,8 @@ from tf_sphereface.alignment.detector import Face, Selection, choose
 from tf_sphereface.alignment.journal import Found
 from tf_sphereface.utils.files import atomic_path, write_json
 
-UNREADABLE, NO_FACE, TOO_SMALL, SEVERAL, REFUSED = (
-    "unreadable",
-    "no face",
-    "too small",
-    "several faces",
-    "not written",
-)
+UNREADABLE, NO_FACE, TOO_SMALL = "unreadable", "no face", "too small"
+SEVERAL, REFUSED = "several faces", "not written"
 FAILURES = (UNREADABLE, NO_FACE, TOO_SMALL, REFUSED)  # no crop came of it
 
 
