@@ -36,8 +36,8 @@ class PhotoFace:
 class PhotoReader:
     """Reads aligned faces as they are, and finds the face in any other image.
 
-    With `"auto"` images of the network's size, (height, width) in pixels, are aligned faces, with
-    `"always"` none is, with `"never"` all must be. `select` is that of `choose`, without `"all"`.
+    By `alignment`, images of `input_size` (height, width) are aligned faces (`"auto"`), none is
+    (`"always"`), or all must be (`"never"`). `select` is that of `choose`, without `"all"`.
     """
 
     def __init__(

@@ -105,10 +105,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="also take each N-th frame of the videos in SRC, as VIDEO_000000.jpg",
     )
     group.add_argument(
-        "--report", type=output_file, metavar="FILE", help="DST/report.tsv; a .json has every image"
+        "--report",
+        type=output_file,
+        metavar="FILE",
+        help="problems (DST/report.tsv); .json: all images",
     )
     group.add_argument(
-        "--landmarks-out", type=output_file, metavar="FILE", help="DST/landmarks.tsv"
+        "--landmarks-out", type=output_file, metavar="FILE", help="points found (DST/landmarks.tsv)"
     )
     return parser
 
