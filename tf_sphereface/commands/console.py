@@ -138,13 +138,7 @@ def progress(description: str = "") -> Progress:
 
 @contextlib.contextmanager
 def progress_bar(description: str) -> Iterator[ProgressCallback]:
-    """Show one bar on stderr; yields what long work calls with (done, in all).
-
-    Example:
-
-    >>> with progress_bar("reading faces") as show:
-    ...     show(1, 2)
-    """
+    """Show one bar on stderr; yields what long work calls with (done, in all)."""
     with progress() as bars:
         task = bars.add_task(description, total=None)
 
@@ -181,9 +175,8 @@ def output_file(text: str) -> Path:
 
 def output_dir(text: str) -> Path:
     """An argparse type: a folder to write into, there or not."""
-    path = Path(text)
-    _require_writable(text, path.absolute())
-    return path
+    _require_writable(text, Path(text).absolute())
+    return Path(text)
 
 
 def _require_writable(text: str, path: Path) -> None:
