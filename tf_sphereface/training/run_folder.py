@@ -87,8 +87,8 @@ class RunFolder:
             for config in (self._stored(), config_of(recipe, source))
         )
         changed = [key for key in after if before.get(key) != after[key]]
-        named = [config["data"] for config in (before, after)]
-        if "synthetic" not in named and len({*map(os.path.abspath, named)}) == 1:
+        old, new = before["data"], after["data"]
+        if "synthetic" not in (old, new) and os.path.abspath(old) == os.path.abspath(new):
             changed = [key for key in changed if key != "data"]  # `faces` and `faces/` are one
         if changed:
             lines = ", ".join(f"{key} was {before.get(key)}, now {after[key]}" for key in changed)
