@@ -60,9 +60,8 @@ def summarise(run: training.Run) -> dict[str, Any]:
         "final": rows[-1] if rows else {},
         "embedder": str(run.folder.embedder),
     }
-    scored = [row for row in rows if BEST in row]
-    if scored:
-        best = max(scored, key=lambda row: float(row[BEST]))
+    best = run.log.best
+    if best is not None:
         summary["best"] = {"epoch": best["epoch"], BEST: best[BEST], "file": str(run.folder.best)}
     return summary
 
