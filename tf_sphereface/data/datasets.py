@@ -56,7 +56,6 @@ def check_folder(
         strict=strict,
         report=report,
         progress=progress,
-        store=None,
         workers=workers,
     )
 
@@ -73,20 +72,11 @@ def load_folder(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], FolderIndex]:
     """Decode a folder into memory, once, in parallel.
 
-    Args:
-        source: a folder of identity folders, or its index.
-        image_size: (height, width) in pixels.
-        strict: raise at the first damaged file rather than skip it.
-        resize: average images of other sizes down to `image_size`.
-        report: where skipped files are noted.
-        progress: called with (done, total) now and then.
-        workers: decoding threads; the machine's cores by default.
+    Arguments and errors are those of `check_folder`; `resize` averages images of other sizes down
+    to `image_size`.
 
     Returns:
         Images, uint8 RGB (n, height, width, 3); labels, int32 (n,); the index of the good files.
-
-    Raises:
-        ValueError: as `check_folder`.
     """
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
     size = check_image_size("image_size", image_size)

@@ -19,12 +19,7 @@ _CHUNK = 512
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        ValueError: it is missing or may not be read; the message is the reason alone.
-        OSError: reading fails in a way that is not the file's own fault.
-    """
+    """Return a file's content; `ValueError`, the reason alone, says that it may not be read."""
     try:
         with open(path, "rb", buffering=0) as handle:
             return handle.read()
@@ -50,11 +45,7 @@ def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.
 def fit(
     image: NDArray[np.uint8], image_size: tuple[int, int], allow_resize: bool, name: object
 ) -> NDArray[np.uint8]:
-    """Return an image at `image_size`, (height, width).
-
-    Raises:
-        ValueError: it has another size and may not be resized; the message names it.
-    """
+    """Return an image at `image_size`, (height, width), or raise `ValueError` that names it."""
     if image.shape[:2] == image_size:
         return image
     if allow_resize:
@@ -66,15 +57,21 @@ def fit(
 
 
 def read_face(path: Path, image_size: tuple[int, int], allow_resize: bool) -> NDArray[np.uint8]:
-    """Return the face in a file, uint8 RGB (height, width, 3) of `image_size`.
+    """Return the face in a file, uint8 RGB (height, width, 3) of `image_size`."""
+    image = _try_face(path, image_size, allow_resize)
+    if isinstance(image, str):
+        raise ValueError(f"{path} cannot be decoded: {image}")
+    return image
 
-    Raises:
-        ValueError: it cannot be read or decoded, or has another size; the message names it.
-    """
+
+def _try_face(
+    path: Path, image_size: tuple[int, int], allow_resize: bool
+) -> NDArray[np.uint8] | str:
+    """Return the face in a file, or why it cannot be decoded; another size is an error."""
     try:
         image = decode_image(read_bytes(path))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be decoded: {error}") from error
+        return str(error)
     return fit(image, image_size, allow_resize, path)
 
 
@@ -89,49 +86,29 @@ def read_all(
     *,
     allow_resize: bool,
     strict: bool,
-    report: SkipReport | None,
-    progress: ProgressCallback | None,
-    store: Callable[[int, NDArray[np.uint8]], None] | None,
+    report: SkipReport | None = None,
+    progress: ProgressCallback | None = None,
+    store: Callable[[int, NDArray[np.uint8]], None] | None = None,
     workers: int | None = None,
 ) -> FolderIndex:
-    """Decode every file once, in parallel, and leave the damaged ones out.
+    """Decode every file once, in parallel, and return the index without the damaged ones.
 
-    Args:
-        index: the files.
-        image_size: (height, width) that they must have.
-        allow_resize: resize others rather than raise.
-        strict: raise at the first damaged file rather than skip it.
-        report: where skipped files are noted.
-        progress: called with (done, total) now and then.
-        store: called with (position among the kept files, uint8 RGB image), in order.
-        workers: threads; the machine's cores by default.
-
-    Returns:
-        The index without the damaged files.
-
-    Raises:
-        ValueError: a damaged file and `strict`; a file of another size; or nothing is left.
+    `store` is called with (position among the good files, uint8 RGB image), in order; the other
+    arguments are those of `check_folder`.
     """
 
-    def attempt(path: Path) -> NDArray[np.uint8] | str:
-        try:
-            image = decode_image(read_bytes(path))
-        except (OSError, ValueError) as error:
-            return str(error)
-        return fit(image, image_size, allow_resize, path)
+    def read(path: Path) -> NDArray[np.uint8] | str:
+        return (read_face if strict else _try_face)(path, image_size, allow_resize)
 
     good = np.zeros(len(index), bool)
     kept = 0
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for start in range(0, len(index), _CHUNK):
             piece = index.paths[start : start + _CHUNK]
-            for offset, image in enumerate(pool.map(attempt, piece)):
-                path = piece[offset]
+            for offset, image in enumerate(pool.map(read, piece)):
                 if isinstance(image, str):
-                    if strict:
-                        raise ValueError(f"{path} cannot be decoded: {image}")
                     if report is not None:
-                        report.add(path, image)
+                        report.add(piece[offset], image)
                     continue
                 if store is not None:
                     store(kept, image)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -108,8 +109,23 @@ def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) ->
     (6, ['Person_000000', 'Person_000001', 'Person_000002'])
     """
     root = Path(root)
-    paths, labels, names = list_folder(root, exclude)
-    return FolderIndex(root, paths, labels, names)
+    folders = identity_folders(root, exclude)
+    files = bytearray()
+    lengths: list[NDArray[np.uint32]] = []
+    names: list[str] = []
+    counts: list[int] = []
+    for folder in folders:
+        images = [os.fsencode(entry.name) for entry in images_in(root / folder)]
+        if images:
+            files += b"".join(images)
+            lengths.append(np.fromiter(map(len, images), np.uint32, len(images)))
+            names.append(folder)
+            counts.append(len(images))
+    if not names:
+        raise no_images(root, len(folders))
+    ends = np.cumsum(np.concatenate(lengths), dtype=np.uint64)
+    labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
+    return FolderIndex(root, PathList(root, names, labels, files, ends), labels, names)
 
 
 def keep(index: FolderIndex, good: NDArray[np.bool_], image_size: tuple[int, int]) -> FolderIndex:
@@ -117,29 +133,27 @@ def keep(index: FolderIndex, good: NDArray[np.bool_], image_size: tuple[int, int
 
     Labels and names stay as they were, so that a class keeps its number whatever is damaged; an
     identity whose every file is bad stays as a class without images.
-
-    Raises:
-        ValueError: no file is left.
     """
     if not good.any():
         raise ValueError(f"none of the {len(index):,} files in {index.root} can be decoded")
-    paths: Sequence[Path]
-    if isinstance(index.paths, PathList):
-        paths = index.paths.select(good)
-    else:
-        paths = [path for path, fine in zip(index.paths, good, strict=True) if fine]
     return dataclasses.replace(
-        index, paths=paths, labels=index.labels[good], checked=True, image_size=image_size
+        index,
+        paths=select(index.paths, good),
+        labels=index.labels[good],
+        checked=True,
+        image_size=image_size,
     )
 
 
-def identity_folders(root: Path, exclude: Iterable[str] = ()) -> list[str]:
-    """Return the sorted names of the folders in `root` that are neither hidden nor excluded.
+def select(paths: Sequence[Path], good: NDArray[np.bool_]) -> Sequence[Path]:
+    """Return the paths where `good`, bool (n,), is set."""
+    if isinstance(paths, PathList):
+        return paths.select(good)
+    return list(itertools.compress(paths, good))
 
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: `exclude` names a folder that is not there.
-    """
+
+def identity_folders(root: Path, exclude: Iterable[str] = ()) -> list[str]:
+    """Return the sorted names of the folders in `root` that are neither hidden nor excluded."""
     if not root.is_dir():
         raise FileNotFoundError(f"root must be a folder of identity folders. Received: {root}")
     excluded = {exclude} if isinstance(exclude, str) else set(exclude)
@@ -164,15 +178,8 @@ def no_images(root: Path, folders: int) -> ValueError:
 class PathList(Sequence[Path]):
     """Paths `root/names[label]/file`, kept as one run of bytes: the file's name and 8 bytes each.
 
-    Ten million `Path` objects take several gigabytes. A path is made when it is asked for.
-
-    Args:
-        root: the folder.
-        names: the identities' folder names.
-        labels: int32 (n,), index into `names` for each file.
-        files: the files' names, encoded and joined.
-        ends: uint64 (n,), where each name ends in `files`.
-        rows: which of them belong to this list, in order; all by default.
+    Ten million `Path` objects take several gigabytes. A path is made when it is asked for. `ends`,
+    uint64 (n,), says where each name ends in `files`, and `rows` which of them belong to this list.
     """
 
     def __init__(
@@ -205,44 +212,12 @@ class PathList(Sequence[Path]):
         name = os.fsdecode(bytes(self._files[begin : int(self._ends[row])]))
         return self._root / self._names[self._labels[row]] / name
 
-    def __iter__(self) -> Iterator[Path]:
-        return (self[place] for place in range(len(self)))
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]
-
     def select(self, good: NDArray[np.bool_]) -> PathList:
         """Return the paths where `good`, bool (n,), is set; the names are shared, not copied."""
         rows = np.flatnonzero(good) if self._rows is None else self._rows[good]
         return PathList(self._root, self._names, self._labels, self._files, self._ends, rows)
-
-
-def list_folder(
-    root: Path, exclude: Iterable[str] = ()
-) -> tuple[PathList, NDArray[np.int32], list[str]]:
-    """Return the paths, labels and identity names of a folder, holding one folder's list at a time.
-
-    Raises:
-        FileNotFoundError, ValueError: as `identity_folders`; or there is no image.
-    """
-    folders = identity_folders(root, exclude)
-    files = bytearray()
-    lengths: list[NDArray[np.uint32]] = []
-    names: list[str] = []
-    counts: list[int] = []
-    for folder in folders:
-        images = [os.fsencode(entry.name) for entry in images_in(root / folder)]
-        if images:
-            files += b"".join(images)
-            lengths.append(np.fromiter(map(len, images), np.uint32, len(images)))
-            names.append(folder)
-            counts.append(len(images))
-    if not names:
-        raise no_images(root, len(folders))
-    ends = np.cumsum(np.concatenate(lengths), dtype=np.uint64)
-    labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-    return PathList(root, names, labels, files, ends), labels, names

@@ -18,25 +18,15 @@ from tf_sphereface.utils.files import atomic_path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Listing:
-    """The images of a folder of identity folders, listed on disk.
-
-    Attributes:
-        root: the folder.
-        path: a text file with a line per image: its path inside `root`.
-        line_ends: uint64 (n,), where each line ends in that file; mapped, not read.
-        names: the identities.
-        ends: int64 (classes,), where each identity's images end.
-        size: bytes of all images together.
-        fingerprint: SHA-256 of the paths and sizes.
-    """
+    """The images of a folder of identity folders, listed on disk."""
 
     root: Path
-    path: Path
-    line_ends: NDArray[np.uint64]
+    path: Path  # a text file with a line per image: its path inside `root`
+    line_ends: NDArray[np.uint64]  # where each line ends in that file; mapped, not read
     names: list[str]
-    ends: NDArray[np.int64]
-    size: int
-    fingerprint: str
+    ends: NDArray[np.int64]  # (classes,), where each identity's images end
+    size: int  # bytes of all images together
+    fingerprint: str  # SHA-256 of the paths and sizes
 
     def __len__(self) -> int:
         return len(self.line_ends)
@@ -55,13 +45,7 @@ class Listing:
 
 
 def write_listing(root: Path, target: Path) -> Listing:
-    """List `root`, in sorted order, into `target` and `target` + ".ends".
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: it holds no image, or a name with a line break in it.
-        OSError: a folder cannot be listed, or the list not be written.
-    """
+    """List `root`, in sorted order, into `target` and `target` + ".ends"."""
     folders = identity_folders(root)
     names: list[str] = []
     counts: list[int] = []

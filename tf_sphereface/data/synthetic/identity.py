@@ -110,16 +110,7 @@ def _spread() -> np.ndarray:
 
 @functools.lru_cache(maxsize=4096)
 def draw_identity(seed: int, identity: int) -> Identity:
-    """Draw the traits of an identity; the same arguments always give the same person.
-
-    Args:
-        seed: which population, 0 or more.
-        identity: index of the person, 0 or more; any index is valid, so there are always
-            identities that were never drawn in training.
-
-    Returns:
-        The identity.
-    """
+    """Draw the traits of a person, a pure function of two integers >= 0."""
     rng = np.random.default_rng([seed, _STREAM, identity])
     draws = rng.standard_normal(len(TRAITS))
     draws = _spread() * _LIMIT * np.tanh(draws / _LIMIT)
