@@ -123,14 +123,12 @@ def face_dataset(
     be. Without `repeat` the dataset is epoch 0 and every pass over it is the same: to train for
     several epochs use `repeat=True` and Keras's `fit(..., steps_per_epoch=...)`.
 
-    Damaged files are found in one pass before the first batch (while filling the cache, or as a
-    check when streaming), so the number of steps is exact and known. A file that breaks later, in
-    a streamed run, stops the run with its name.
+    Damaged files are found in one pass before the first batch, so the number of steps is exact and
+    known. A file that breaks later, in a streamed run, stops the run with its name.
 
-    A packed folder gives bit for bit the batches of the folder that was packed. Images are read at
-    their places in the shards, and each is checked against its checksum; in memory there is an
-    epoch's order, 4 bytes per image (some 20 while it is drawn). `start_step` costs the drawing of
-    one order, wherever it lies.
+    A packed folder gives bit for bit the batches of the folder that was packed. Each image is
+    checked against its checksum; in memory there is an epoch's order, 4 bytes per image (some 20
+    while it is drawn).
 
     Args:
         source: a folder of identity folders, an index of one, a packed folder or one that

@@ -32,14 +32,16 @@ def read_bytes(path: Path) -> bytes:
 def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize uint8 (height, width, 3): area averaging if nothing grows, else bilinear."""
     smaller = image.shape[0] >= image_size[0] and image.shape[1] >= image_size[1]
-    # The operations under tf.image.resize, which takes ten times as long around them.
-    arguments = {"images": image[np.newaxis], "size": image_size, "align_corners": False}
+    # The operations under tf.image.resize, which takes ten times as long around them; a size that
+    # is a tuple, not an array, would take half as long again.
+    size = np.array(image_size, np.int32)
+    arguments = {"images": image[np.newaxis], "size": size, "align_corners": False}
     with tf.device("/cpu:0"):
         if smaller:
             resized = tf.raw_ops.ResizeArea(**arguments)
         else:
             resized = tf.raw_ops.ResizeBilinear(**arguments, half_pixel_centers=True)
-    return np.floor(resized.numpy()[0] + np.float32(0.5)).astype(np.uint8)
+    return np.asarray(resized.numpy()[0] + np.float32(0.5), np.uint8)
 
 
 def fit(

@@ -129,8 +129,8 @@ def _fetch(
 
 def _fingerprint(index: FolderIndex, size: Size, resize: bool) -> str:
     """Return a hash that changes when a file, its label, or what is made of it changes."""
-    stats = [path.stat() for path in index.paths]
-    files = [[str(p), s.st_size, s.st_mtime_ns] for p, s in zip(index.paths, stats, strict=True)]
+    stats = ((path, path.stat()) for path in index.paths)
+    files = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
     facts = [files, index.labels.tolist(), size, resize, "read_image"]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -75,17 +75,15 @@ def build_parser() -> argparse.ArgumentParser:
     pack.add_argument("--seed", type=int, default=0, metavar="S", help="of the order on disk")
     pack.add_argument("--strict", action="store_true", help="stop at a damaged file")
     pack.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="threads")
-    add_json_option(pack)
-    for name, help, run in (
-        ("check", "compare a pack with its checksums, and list what is damaged", run_check),
-        ("info", "say what is in a pack", run_info),
-    ):
-        sub = add(name, help, run)
+    check = add("check", "compare a pack with its checksums, and list what is damaged", run_check)
+    info = add("info", "say what is in a pack", run_info)
+    for sub in (check, info):
         sub.add_argument("out", type=existing_dir, metavar="OUT", help="a packed folder")
+    audit.add_arguments(
+        add("audit", "find people and images of a test set in a training set", audit.run)
+    )
+    for sub in commands.choices.values():
         add_json_option(sub)
-    sub = add("audit", "find people and images of a test set in a training set", audit.run)
-    audit.add_arguments(sub)
-    add_json_option(sub)
     return parser
 
 

@@ -41,14 +41,13 @@ class ShardFiles:
     @classmethod
     def all(cls, out: Path, shards: int) -> list[ShardFiles]:
         """Return the files of every shard of a pack."""
-        notes = [out / PARTIAL / f"shard-{shard:05d}" for shard in range(shards)]
         return [
             cls(
                 out / f"faces-{shard:05d}-of-{shards:05d}.tfrecord",
-                note.with_suffix(".json"),
-                note.with_suffix(".npy"),
+                out / PARTIAL / f"shard-{shard:05d}.json",
+                out / PARTIAL / f"shard-{shard:05d}.npy",
             )
-            for shard, note in enumerate(notes)
+            for shard in range(shards)
         ]
 
 

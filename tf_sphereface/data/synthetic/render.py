@@ -101,18 +101,15 @@ def _shade_skin(canvas: _Canvas, p: Identity) -> None:
         rosy = _NEUTRAL * np.array([1.04, 1.0 - 2.0 * p.blush, 1.0 - 2.0 * p.blush])
         for side in _SIDES:
             half.fill(f"{side}_cheek", rosy)
-    for name, amount in (
-        ("hollow", p.cheek_hollow),
-        ("socket", p.socket),
-        ("bridge", p.nose_shade),
+    for draw, name, amount in (
+        (half.fill, "hollow", p.cheek_hollow),
+        (half.fill, "socket", p.socket),
+        (half.fill, "bridge", p.nose_shade),
+        (half.stroke, "bag", p.eye_bag),
+        (half.stroke, "crease", 1.8 * p.fold),
     ):
-        shade = _NEUTRAL * (1.0 - max(amount, 0.0)) * _DARK
         for side in _SIDES:
-            half.fill(f"{side}_{name}", shade)
-    for name, amount in (("bag", p.eye_bag), ("crease", 1.8 * p.fold)):
-        shade = _NEUTRAL * (1.0 - max(amount, 0.0)) * _DARK
-        for side in _SIDES:
-            half.stroke(f"{side}_{name}", shade)
+            draw(f"{side}_{name}", _NEUTRAL * (1.0 - max(amount, 0.0)) * _DARK)
     for name, amount in (("nose_under", 0.24), ("under_lip", 0.2), ("neck_shadow", 0.3)):
         half.fill(name, _NEUTRAL * (1.0 - amount) * _DARK)
     if p.moustache > 0.0:
