@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -109,20 +109,16 @@ def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) ->
     (6, ['Person_000000', 'Person_000001', 'Person_000002'])
     """
     root = Path(root)
-    folders = identity_folders(root, exclude)
     files = bytearray()
     lengths: list[NDArray[np.uint32]] = []
     names: list[str] = []
     counts: list[int] = []
-    for folder in folders:
-        images = [os.fsencode(entry.name) for entry in images_in(root / folder)]
-        if images:
-            files += b"".join(images)
-            lengths.append(np.fromiter(map(len, images), np.uint32, len(images)))
-            names.append(folder)
-            counts.append(len(images))
-    if not names:
-        raise no_images(root, len(folders))
+    for folder, entries in identities_in(root, exclude):
+        images = [os.fsencode(entry.name) for entry in entries]
+        files += b"".join(images)
+        lengths.append(np.fromiter(map(len, images), np.uint32, len(images)))
+        names.append(folder)
+        counts.append(len(images))
     ends = np.cumsum(np.concatenate(lengths), dtype=np.uint64)
     labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     return FolderIndex(root, PathList(root, names, labels, files, ends), labels, names)
@@ -152,8 +148,13 @@ def select(paths: Sequence[Path], good: NDArray[np.bool_]) -> Sequence[Path]:
     return list(itertools.compress(paths, good))
 
 
-def identity_folders(root: Path, exclude: Iterable[str] = ()) -> list[str]:
-    """Return the sorted names of the folders in `root` that are neither hidden nor excluded."""
+def identities_in(
+    root: Path, exclude: Iterable[str] = ()
+) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Yield each folder in `root` that is neither hidden nor excluded, by name, with its images.
+
+    Folders without images are passed over; if all are, it is an error.
+    """
     if not root.is_dir():
         raise FileNotFoundError(f"root must be a folder of identity folders. Received: {root}")
     excluded = {exclude} if isinstance(exclude, str) else set(exclude)
@@ -164,15 +165,19 @@ def identity_folders(root: Path, exclude: Iterable[str] = ()) -> list[str]:
         raise ValueError(
             f"exclude must name identity folders of {root}. Received: {', '.join(unknown[:20])}"
         )
-    return [folder for folder in folders if folder not in excluded]
-
-
-def no_images(root: Path, folders: int) -> ValueError:
-    """Return the error for a folder without images."""
-    return ValueError(
-        f"root must hold one folder per identity, with images ({', '.join(IMAGE_SUFFIXES)}) in it. "
-        f"Received: {root}, with {folders} folders and no such image"
-    )
+    folders = [folder for folder in folders if folder not in excluded]
+    count = 0
+    for folder in folders:
+        images = images_in(root / folder)
+        count += len(images)
+        if images:
+            yield folder, images
+    if not count:
+        raise ValueError(
+            "root must hold one folder per identity, with images "
+            f"({', '.join(IMAGE_SUFFIXES)}) in it. "
+            f"Received: {root}, with {len(folders)} folders and no such image"
+        )
 
 
 class PathList(Sequence[Path]):

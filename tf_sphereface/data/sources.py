@@ -136,11 +136,7 @@ def _fingerprint(index: FolderIndex, size: Size, resize: bool) -> str:
 
 
 def _disk_cache(
-    path: Path,
-    key: str,
-    strict: bool,
-    shape: tuple[int, ...],
-    read: Callable[..., FolderIndex],
+    path: Path, key: str, strict: bool, shape: tuple[int, ...], read: Callable[..., FolderIndex]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], dict[Path, str]]:
     """Open decoded faces, `path`.npy, and what belongs to them, `path`.json; make both if stale."""
     name = path.name.removesuffix(".npy")

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.images import images_in
-from tf_sphereface.data.folder_index import identity_folders, no_images
+from tf_sphereface.data.folder_index import identities_in
 from tf_sphereface.utils.files import atomic_path
 
 
@@ -46,7 +45,6 @@ class Listing:
 
 def write_listing(root: Path, target: Path) -> Listing:
     """List `root`, in sorted order, into `target` and `target` + ".ends"."""
-    folders = identity_folders(root)
     names: list[str] = []
     counts: list[int] = []
     digest = hashlib.sha256()
@@ -58,10 +56,7 @@ def write_listing(root: Path, target: Path) -> Listing:
         lines_path.open("wb") as lines,
         offsets_path.open("wb") as offsets,
     ):
-        for folder in folders:
-            images = images_in(root / folder)
-            if not images:
-                continue
+        for folder, images in identities_in(root):
             sizes = np.array([entry.stat().st_size for entry in images], "<u8")
             paths = [os.fsencode(f"{folder}/{entry.name}") for entry in images]
             text = b"".join(path + b"\n" for path in paths)
@@ -75,8 +70,6 @@ def write_listing(root: Path, target: Path) -> Listing:
             total += int(sizes.sum())
             names.append(folder)
             counts.append(len(paths))
-        if not names:
-            raise no_images(root, len(folders))
     return Listing(
         root,
         target,
