@@ -315,10 +315,7 @@ def _picture_matches(
 
 
 def _contradicted(match: Match, limit: likeness.Threshold | None) -> bool:
-    """Tell whether a match by hash alone is less alike than strangers are.
-
-    One picture twice would be far more alike to the network.
-    """
+    """Tell whether the embeddings of a match by hash alone are less alike than strangers'."""
     if match.why != ("hash",) or match.cosine is None or limit is None:
         return False
     return match.cosine < (limit.tail_from or limit.cosine)

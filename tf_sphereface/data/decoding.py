@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import decode_image
-from tf_sphereface.data.folder_index import FolderIndex, SkipReport, keep
+from tf_sphereface.data.folder_index import FolderIndex, SkipReport, select
 from tf_sphereface.utils.messages import ProgressCallback
 
 _CHUNK = 512
@@ -95,6 +96,8 @@ def read_all(
 ) -> FolderIndex:
     """Decode every file once, in parallel, and return the index without the damaged ones.
 
+    Labels and names stay as they were: a class keeps its number, even if all its files are damaged.
+
     `store` is called with (position among the good files, uint8 RGB image), in order; the other
     arguments are those of `check_folder`.
     """
@@ -118,4 +121,12 @@ def read_all(
                 kept += 1
             if progress is not None:
                 progress(start + len(piece), len(index))
-    return keep(index, good, image_size)
+    if not good.any():
+        raise ValueError(f"none of the {len(index):,} files in {index.root} can be decoded")
+    return dataclasses.replace(
+        index,
+        paths=select(index.paths, good),
+        labels=index.labels[good],
+        checked=True,
+        image_size=image_size,
+    )

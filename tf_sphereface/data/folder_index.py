@@ -124,23 +124,6 @@ def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) ->
     return FolderIndex(root, PathList(root, names, labels, files, ends), labels, names)
 
 
-def keep(index: FolderIndex, good: NDArray[np.bool_], image_size: tuple[int, int]) -> FolderIndex:
-    """Leave out the files that are not `good`, and mark the rest as checked.
-
-    Labels and names stay as they were, so that a class keeps its number whatever is damaged; an
-    identity whose every file is bad stays as a class without images.
-    """
-    if not good.any():
-        raise ValueError(f"none of the {len(index):,} files in {index.root} can be decoded")
-    return dataclasses.replace(
-        index,
-        paths=select(index.paths, good),
-        labels=index.labels[good],
-        checked=True,
-        image_size=image_size,
-    )
-
-
 def select(paths: Sequence[Path], good: NDArray[np.bool_]) -> Sequence[Path]:
     """Return the paths where `good`, bool (n,), is set."""
     if isinstance(paths, PathList):

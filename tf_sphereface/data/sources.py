@@ -61,7 +61,6 @@ def open_source(
         )
         return _packed(pack, size, resize)
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
-
     read = functools.partial(
         read_all, index, size, allow_resize=resize, strict=strict, progress=progress
     )

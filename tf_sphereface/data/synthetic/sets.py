@@ -225,9 +225,14 @@ def write_folder(
     root, seed = Path(root), checks.check_integer("seed", seed, 0)
     count = checks.check_integer("images_per_identity", images_per_identity, 1)
     first, people = int(first_identity), checks.check_integer("num_identities", num_identities, 1)
-    pairs = None
+    lines: list[str] = []
     if pairs_per_fold is not None:
-        pairs = draw_pairs(people, pairs_per_fold, folds, count, seed)
+        left, right, is_same, _ = draw_pairs(people, pairs_per_fold, folds, count, seed)
+        lines.append(f"{folds}\t{pairs_per_fold // 2}")
+        for a, b, same in zip(left, right, is_same, strict=True):
+            other = "" if same else f"Person_{first + b // count:06d}\t"
+            one = f"Person_{first + a // count:06d}\t{a % count + 1}"
+            lines.append(f"{one}\t{other}{b % count + 1}")
     for index in range(people):
         name = f"Person_{first + index:06d}"
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -236,13 +241,7 @@ def write_folder(
             write_jpeg(root / name / f"{name}_{number:04d}.jpg", picture, quality)
         if progress is not None:
             progress((index + 1) * count, people * count)
-    if pairs is not None and pairs_per_fold is not None:
-        lines = [f"{folds}\t{pairs_per_fold // 2}"]
-        for a, b, same in zip(*pairs[:3], strict=True):
-            one, two = f"Person_{first + a // count:06d}", f"Person_{first + b // count:06d}"
-            numbers = (a % count + 1, b % count + 1)
-            middle = "" if same else f"\t{two}"
-            lines.append(f"{one}\t{numbers[0]}{middle}\t{numbers[1]}")
+    if lines:
         with atomic_path(root / "pairs.txt") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
