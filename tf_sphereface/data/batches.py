@@ -116,13 +116,8 @@ def batch_positions(
 ) -> NDArray[np.int64]:
     """Return which images batch `step` of `face_dataset` holds, without making the batch.
 
-    Args:
-        count: number of images of the source.
-        batch_size: as in `face_dataset`, like all that follow `step`.
-        step: index of the batch, from 0, over all epochs.
-        seed: of the order.
-        shuffle: whether each epoch has its own order.
-        drop_remainder: drop the images that fill no batch.
+    The source has `count` images; steps count from 0, over all epochs. The other arguments are
+    those of `face_dataset`.
 
     Returns:
         Positions in the source, int64 (batch,).
@@ -168,15 +163,8 @@ def batch_at(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Make batch `step` of a shuffled `face_dataset` alone, to look at it or to run it again.
 
-    Args:
-        source: an index of good files (as `check_folder` returns), a packed folder, or arrays.
-        step: index of the batch, from 0, over all epochs.
-        image_size: (height, width) in pixels; as in `face_dataset`, like all that follow.
-        batch_size: of a step.
-        channel_order: `"rgb"` or `"bgr"`.
-        augment: `"none"`, `"mirror"` or `"strong"`.
-        seed: of order and augmentation.
-        resize: average images of another size down.
+    Steps count from 0, over all epochs. The source is an index of good files (as `check_folder`
+    returns), a packed folder, or arrays; the other arguments are those of `face_dataset`.
 
     Returns:
         float32 (batch, height, width, 3) and int32 (batch,), as the dataset's.
