@@ -21,6 +21,7 @@ from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.utils.exit_guard import guarded
 from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import ProgressCallback
 
@@ -117,7 +118,10 @@ def _fetch(
     """Return the graph function that calls `read`, which gives the images at some positions."""
 
     def read_batch(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.array(read(positions), np.uint8).reshape(-1, *size, 3)
+        return guarded(
+            lambda: np.array(read(positions), np.uint8).reshape(-1, *size, 3),
+            at_the_end=lambda: np.zeros((len(positions), *size, 3), np.uint8),
+        )
 
     def fetch(positions: tf.Tensor) -> tf.Tensor:
         batch = tf.numpy_function(read_batch, [positions], tf.uint8)
