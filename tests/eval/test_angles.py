@@ -8,7 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tf_sphereface.eval.measures.angles import angle_distribution, angular_fisher_score
+from tf_sphereface.eval.measures.angles import (
+    angle_distribution,
+    angular_fisher_score,
+    degrees,
+    norms_of,
+)
 
 CLOUD = hnp.arrays(np.float64, (12, 3), elements=st.integers(-9, 9).map(float))
 
@@ -32,6 +37,16 @@ def test_a_distribution_counts_degrees():
 def test_what_is_no_cosine_has_no_angle(values):
     with pytest.raises(ValueError, match="cosines must be numbers from -1 to 1"):
         angle_distribution(values)
+
+
+def test_rounding_errors_past_one_are_cut_off():
+    assert degrees([1.0, 0.0, -1.5]).tolist() == [0.0, 90.0, 180.0]
+
+
+def test_vectors_without_a_direction_are_told():
+    norms, bad = norms_of(np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, 1.0]]))
+    assert norms[0] == [5.0]
+    assert bad.tolist() == [1, 2]
 
 
 @settings(max_examples=100, deadline=None)

@@ -89,6 +89,11 @@ def test_the_curve_is_that_of_all_pairs(reports, result):
     )
 
 
+def test_the_hash_of_images_is_that_of_sha256sum(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    assert images_sha256(tmp_path, ["a.txt"]).startswith("29ef94e5c0fea664")
+
+
 def test_the_worst_errors_are_the_worst(reports, result):
     values = json.loads((reports / "out.json").read_text())
     headline, errors = result.headline, values["errors"]

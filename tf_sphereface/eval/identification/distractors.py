@@ -8,11 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface.eval.identification.rates import (
-    RatesAtFar,
-    genuine_pairs,
-    rates_at_far,
-)
+from tf_sphereface.eval.identification.rates import RatesAtFar, genuine_pairs, rates_at_far
 from tf_sphereface.eval.identification.score_blocks import MEMORY, TIE, pair_cosines, score_blocks
 from tf_sphereface.eval.measures.checks import check_rows, check_width
 from tf_sphereface.eval.measures.curve import FARS
@@ -66,9 +62,6 @@ def with_distractors(
         seed: of the choice of distractors.
         memory: bytes that the blocks of scores may take together.
 
-    Returns:
-        The rates.
-
     Raises:
         ValueError: shapes do not fit, nobody has two images, a size is out of range, or an
             embedding is zero or not finite.
@@ -117,10 +110,7 @@ def _count_at_least(
     memory: int,
     part: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Count for each search the distractors of `part` that score as high as its mate or higher.
-
-    A search is a probe, `searcher` (searches,), and the score of its mate, `scores` (searches,).
-    """
+    """Count the distractors of `part` that score at least as high as the mate, (searches,)."""
     counts = np.zeros(len(scores), np.int64)
     order = np.lexsort([scores, searcher])  # by probe, then ascending
     cuts = scores[order] - TIE

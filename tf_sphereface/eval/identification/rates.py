@@ -45,18 +45,14 @@ def rates_at_far(
 ) -> RatesAtFar:
     """State the share of genuine scores above the threshold of each false accept rate.
 
-    Args:
-        genuine: scores of right answers; those that are out of the question are minus infinity.
-        impostors: called for each pass; gives all impostor scores in blocks, as `highest` takes it.
-        total: how many these are.
-        fars: false accept rates.
-        what: what the impostors are called in a reason.
-
-    Returns:
-        The rates.
+    `impostors` gives all `total` impostor scores in blocks, as `highest` takes them; `what` is what
+    they are called in a reason.
     """
-    reasons = {far: reason for far in fars if (reason := unsupported(far, total))}
-    reasons = {far: reason.replace("impostor pairs", what) for far, reason in reasons.items()}
+    reasons = {
+        far: reason.replace("impostor pairs", what)
+        for far in fars
+        if (reason := unsupported(far, total))
+    }
     stated = [far for far in fars if far not in reasons]
     # At most floor(far * total) impostors may pass: the next one is the threshold.
     places = [min(int(far * total * (1 + 1e-9)), total - 1) for far in stated]
@@ -99,8 +95,7 @@ def pool_templates(
             a photograph; None takes every image for itself.
 
     Returns:
-        The distinct templates, ascending, and float64 (templates, d): their sums, scaled to unit
-        length.
+        The distinct templates, ascending, and float64 (templates, d): their sums at unit length.
 
     Raises:
         ValueError: shapes do not fit, or a template's sum is zero or not finite.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -13,18 +12,15 @@ from tf_sphereface.eval.measures.angles import norms_of
 MEMORY = 2**28  # bytes that the blocks of a comparison may take together
 TIE = 1e-12  # cosines in float64 that differ by less are equal: 512 products round to 1e-15
 COLLECT = 2**20  # scores that are sorted at once
-_BINS = 2**16
+_BITS = 48  # of the integers that scores are ranked as: steps of 7e-15
+_LIMIT = 1 + 1e-6  # past 1 a cosine is by rounding alone
 _PROBES = 2048  # at once; more make no better use of the processor
 
 Block = tuple[slice, slice, NDArray[np.float64]]
 
 
 def unit_rows(vectors: NDArray[np.floating], name: str) -> NDArray[np.float64]:
-    """Return embeddings as float64 of unit length.
-
-    Raises:
-        ValueError: one of them is zero or not finite.
-    """
+    """Return embeddings, none of them zero or not finite, as float64 of unit length."""
     rows = np.asarray(vectors, np.float64)
     norms, bad = norms_of(rows)
     if len(bad):
@@ -41,17 +37,10 @@ def score_blocks(
     memory: int = MEMORY,
     order: NDArray[np.int64] | None = None,
 ) -> Iterator[Block]:
-    """Yield the cosines of all probes with all of the gallery, block by block, in float64.
+    """Yield slices of probes and of the gallery, and all cosines between them, in float64.
 
-    Args:
-        probes: (n, d); may be a memory map.
-        gallery: (m, d); may be a memory map, of which a block is read at a time.
-        memory: bytes that the blocks may take together. What is computed from a block needs about
-            as much again, for which room is left.
-        order: which rows of the gallery to take, in this order; None takes all.
-
-    Yields:
-        Slice of the probes, slice of the gallery (of `order`), and cosines of these.
+    Both may be memory maps. `memory` is the bytes of a block and of what is computed from it;
+    `order` names the rows of the gallery to take, and the second slice is of it then.
     """
     dim = gallery.shape[1]
     total = len(gallery) if order is None else len(order)
@@ -84,87 +73,48 @@ def pair_cosines(
     return scores
 
 
-@dataclasses.dataclass
-class _Search:
-    """Looks for the score of one rank: a chain of bins, each within the last."""
-
-    rank: int  # from 0, the highest, within the innermost bin
-    chain: list[tuple[float, float, int]] = dataclasses.field(default_factory=list)
-    low: float = -1.0 - 1e-6
-    high: float = 1.0 + 1e-6
-    count: int = 0
-    value: float | None = None
-
-    def inside(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the scores in the innermost bin."""
-        for low, scale, index in self.chain:
-            scores = scores[_bins(scores, low, scale) == index]
-        return scores
-
-    def narrow(self, counts: NDArray[np.int64]) -> None:
-        """Go into the bin that holds the rank, counted from the highest."""
-        above = np.cumsum(counts[::-1])
-        back = int(np.searchsorted(above, self.rank, side="right"))
-        index = len(counts) - 1 - back
-        self.rank -= int(above[back] - counts[index])
-        self.count = int(counts[index])
-        width = (self.high - self.low) / _BINS
-        self.chain.append((self.low, 1 / width, index))
-        self.low, self.high = self.low + index * width, self.low + (index + 1) * width
-
-
-def _bins(scores: NDArray[np.float64], low: float, scale: float) -> NDArray[np.int64]:
-    return np.clip(((scores - low) * scale).astype(np.int64), 0, _BINS - 1)
-
-
 def highest(
     blocks: Callable[[], Iterable[NDArray[np.float64]]], ranks: Sequence[int]
 ) -> list[float]:
-    """Return the scores of given ranks among more scores than fit into memory, exactly.
+    """Return the scores of given ranks (0 is the highest) among more than fit into memory.
 
-    Each pass counts scores in 65,536 bins and goes into the bin that holds the rank, until what is
-    in it can be sorted: two passes mostly.
-
-    Args:
-        blocks: called for each pass; gives all scores, flat, from -1 to 1, the same each time.
-        ranks: from 0, the highest score.
-
-    Returns:
-        The scores, in the order of `ranks`.
-
-    Example:
-
-    >>> highest(lambda: [np.array([0.5, 0.1]), np.array([0.9])], [0, 2])
-    [0.9, 0.1]
+    `blocks` is called for each pass and gives all scores, flat, from -1 to 1, the same each time.
+    A pass counts in 65,536 bins and goes into the one that holds the rank, until what is in it can
+    be sorted: two passes mostly. Exact, but to 1e-14 where a score stands there very often.
     """
-    searches = [_Search(rank) for rank in ranks]
-    total = np.zeros(_BINS, np.int64)
-    scale = _BINS / (2 * (1 + 1e-6))
-    for scores in blocks():
-        total += np.bincount(_bins(scores, -1.0 - 1e-6, scale), minlength=_BINS)
-    for search in searches:
-        search.narrow(total)
-    while any(search.value is None for search in searches):
-        _pass(blocks, [search for search in searches if search.value is None])
-    return [search.value for search in searches if search.value is not None]
+    bins = [0] * len(ranks)  # which holds the rank, the lowest is 0
+    places = list(ranks)  # from its highest score
+    sizes = [COLLECT + 1] * len(ranks)
+    shift = _BITS
+    while shift and max(sizes) > COLLECT:
+        shift -= 16
+        counts = {outer: np.zeros(2**16, np.int64) for outer in bins}
+        for scores in blocks():
+            keys = _keys(scores, shift)
+            for outer, histogram in counts.items():
+                inside = keys[keys >> 16 == outer] & 0xFFFF
+                histogram += np.bincount(inside, minlength=2**16)
+        for k, outer in enumerate(bins):
+            above = np.cumsum(counts[outer][::-1])
+            back = int(np.searchsorted(above, places[k], side="right"))
+            sizes[k] = int(counts[outer][::-1][back])
+            places[k] -= int(above[back]) - sizes[k]
+            bins[k] = (outer << 16) + 0xFFFF - back
+    few = {inner for inner, size in zip(bins, sizes, strict=True) if size <= COLLECT}
+    parts: dict[int, list[NDArray[np.float64]]] = {inner: [] for inner in few}
+    for scores in blocks() if few else ():
+        keys = _keys(scores, shift)
+        for inner, members in parts.items():
+            members.append(scores[keys == inner])
+    ordered = {inner: np.sort(np.concatenate(members))[::-1] for inner, members in parts.items()}
+    edges = {inner: inner * 2 * _LIMIT / 2**_BITS - _LIMIT for inner in bins}
+    return [
+        float(ordered[inner][place]) if inner in few else edges[inner]
+        for inner, place in zip(bins, places, strict=True)
+    ]
 
 
-def _pass(blocks: Callable[[], Iterable[NDArray[np.float64]]], searches: list[_Search]) -> None:
-    """Sort what is left of each search, or narrow it once more."""
-    collected: list[list[NDArray[np.float64]]] = [[] for _ in searches]
-    counts = [np.zeros(_BINS, np.int64) for _ in searches]
-    for scores in blocks():
-        for search, parts, histogram in zip(searches, collected, counts, strict=True):
-            part = search.inside(scores)
-            if search.count <= COLLECT:
-                parts.append(part)
-            else:
-                scale = _BINS / (search.high - search.low)
-                histogram += np.bincount(_bins(part, search.low, scale), minlength=_BINS)
-    for search, parts, histogram in zip(searches, collected, counts, strict=True):
-        if search.count <= COLLECT:
-            search.value = float(np.sort(np.concatenate(parts))[::-1][search.rank])
-        elif search.high - search.low < TIE:  # one score, very often
-            search.value = search.low
-        else:
-            search.narrow(histogram)
+def _keys(scores: NDArray[np.float64], shift: int) -> NDArray[np.int64]:
+    """Return scores as integers in their order, without the last `shift` of 48 bits."""
+    keys = ((scores + _LIMIT) * (2**_BITS / (2 * _LIMIT))).astype(np.int64)
+    return np.clip(keys, 0, 2**_BITS - 1) >> shift

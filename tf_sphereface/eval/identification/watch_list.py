@@ -8,11 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface.eval.identification.rates import (
-    RatesAtFar,
-    genuine_pairs,
-    rates_at_far,
-)
+from tf_sphereface.eval.identification.rates import RatesAtFar, genuine_pairs, rates_at_far
 from tf_sphereface.eval.identification.score_blocks import MEMORY, TIE, pair_cosines, score_blocks
 from tf_sphereface.eval.measures.checks import check_rows, check_width
 from tf_sphereface.eval.measures.curve import FARS
@@ -60,9 +56,6 @@ def open_set(
             score as high as the mate or higher: a tie counts against the network.
         fars: false alarm rates.
         memory: bytes that the blocks of scores may take together.
-
-    Returns:
-        The rates.
 
     Raises:
         ValueError: shapes do not fit, no probe is in the gallery, or an embedding is zero or not
@@ -118,19 +111,16 @@ def verify_all_pairs(
     fars: Sequence[float] = FARS,
     memory: int = MEMORY,
 ) -> RatesAtFar:
-    """Compare every embedding with every other: BLUFR's VR at FAR.
+    """Return the verification rates over all n (n - 1) / 2 pairs: BLUFR's VR at FAR.
 
     Args:
-        embeddings: (n, d).
-        labels: (n,) who each shows.
+        embeddings: (n, d), none zero.
+        labels: (n,) who each shows; somebody at least has two.
         fars: false accept rates.
         memory: bytes that the blocks of scores may take together.
 
-    Returns:
-        The verification rates over all n (n - 1) / 2 pairs.
-
     Raises:
-        ValueError: shapes do not fit, nobody has two images, or an embedding is zero or not finite.
+        ValueError: one of these does not hold.
 
     Example:
 
@@ -203,9 +193,6 @@ def blufr(
         fars: false accept rates, and false alarm rates.
         share: of the people, that are in a trial.
         memory: bytes that the blocks of scores may take together.
-
-    Returns:
-        The trials and their means.
 
     Raises:
         ValueError: fewer than four people with two images, or an embedding is zero or not finite.

@@ -16,13 +16,8 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 class AngleDistribution:
     """The angles of some pairs, in degrees.
 
-    Attributes:
-        mean: their mean.
-        std: their standard deviation (n - 1), 0 for a single pair.
-        minimum: the smallest.
-        maximum: the largest.
-        quantiles: share -> the angle that this share of the pairs does not exceed, interpolated.
-        counts: int64 (180,), pairs in each bin of one degree, `[k, k + 1)`; 180 is in the last.
+    `std` is with n - 1, 0 for a single pair; `quantiles` maps a share to the angle that this share
+    of the pairs does not exceed; `counts`, int64 (180,), are pairs per degree, 180 in the last bin.
     """
 
     mean: float
@@ -34,23 +29,7 @@ class AngleDistribution:
 
 
 def angle_distribution(cosines: ArrayLike) -> AngleDistribution:
-    """Summarise the angles whose cosines are given.
-
-    Args:
-        cosines: (n,) from -1 to 1; rounding errors beyond are cut off. One at least.
-
-    Returns:
-        The distribution of `arccos(cosines)` in degrees.
-
-    Raises:
-        ValueError: there is none, or one lies outside [-1, 1] by more than 1e-6.
-
-    Example:
-
-    >>> found = angle_distribution([1.0, 0.5])
-    >>> round(found.mean, 6), round(found.quantiles[0.5], 6)
-    (30.0, 30.0)
-    """
+    """Summarize the angles of cosines (n,), n at least 1, within [-1, 1] up to 1e-6."""
     values = np.asarray(cosines, np.float64).ravel()
     if values.size == 0 or not is_cosine(values):
         raise ValueError(
@@ -70,25 +49,12 @@ def angle_distribution(cosines: ArrayLike) -> AngleDistribution:
 
 
 def degrees(cosines: ArrayLike) -> NDArray[np.float64]:
-    """Return the angles of cosines in degrees; rounding errors past -1 and 1 are cut off.
-
-    Example:
-
-    >>> degrees([1.0, 0.0, -1.5]).tolist()
-    [0.0, 90.0, 180.0]
-    """
+    """Return the angles of cosines in degrees; rounding errors past -1 and 1 are cut off."""
     return np.degrees(np.arccos(np.clip(np.asarray(cosines, np.float64), -1.0, 1.0)))
 
 
 def norms_of(vectors: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the norms of vectors, (n, 1), and which vectors have no direction.
-
-    Example:
-
-    >>> norms, bad = norms_of(np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, 1.0]]))
-    >>> norms[0], bad
-    (array([5.]), array([1, 2]))
-    """
+    """Return the norms of vectors, (n, 1), and which vectors are zero or not finite."""
     norms = np.linalg.norm(np.asarray(vectors, np.float64), axis=1, keepdims=True)
     return norms, np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
 
@@ -103,24 +69,12 @@ def angular_fisher_score(embeddings: ArrayLike, labels: ArrayLike) -> float:
 
     `S_w / S_b` with `S_w = sum_i sum_{x in class i} (1 - cos(x, mean_i))` and
     `S_b = sum_i n_i (1 - cos(mean_i, mean))`, means of the embeddings as they are (not scaled to
-    unit length). Lower is better, 0 is one point per class. It depends on which images there are,
-    so compare it on the same images only.
+    unit length). Lower is better, 0 is one point per class, infinity means that all point one way.
+    It depends on which images there are, so compare it on the same images only.
 
     Args:
-        embeddings: (n, d).
+        embeddings: (n, d), none zero.
         labels: (n,) who each embedding shows; integers or strings, two classes at least.
-
-    Returns:
-        The score, from 0; infinite where the classes' means all point one way.
-
-    Raises:
-        ValueError: shapes do not fit, there is one class only, or an embedding or a mean is zero or
-            not finite (it has no angle).
-
-    Example:
-
-    >>> angular_fisher_score([[1, 0], [1, 0], [0, 1], [0, 1]], [0, 0, 1, 1])
-    0.0
 
     Source: Liu et al., "SphereFace", CVPR 2017, the definition of the angular Fisher score.
     """

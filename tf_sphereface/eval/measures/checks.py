@@ -37,12 +37,7 @@ def check_classes(is_same: ArrayLike, argument: str = "is_same") -> NDArray[np.b
 def check_folds(
     is_same: ArrayLike, folds: ArrayLike
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Return labels as bool and folds as int64, (n,) each.
-
-    Raises:
-        ValueError: lengths differ, labels are no labels, folds no integers, or a fold does not
-            leave both classes to choose its threshold on.
-    """
+    """Return labels as bool and folds as int64, (n,); each fold leaves both classes outside it."""
     fold_of = np.asarray(folds)
     if np.ndim(is_same) != 1 or fold_of.shape != np.shape(is_same):
         raise ValueError(
@@ -80,11 +75,7 @@ def check_protocol(is_same: ArrayLike, folds: ArrayLike, search: str) -> None:
 def check_scores(
     scores: ArrayLike, pairs: int, folds: int, names: Sequence[str] | None = None
 ) -> NDArray[np.float64]:
-    """Return the scores as float64 (1, pairs) or (folds, pairs).
-
-    Raises:
-        ValueError: another shape, or a score that is not finite; its pair is named.
-    """
+    """Return finite scores as float64 (1, pairs) or (folds, pairs); an error names the pair."""
     values = np.asarray(scores, np.float64)
     if values.shape not in ((pairs,), (folds, pairs)):
         raise ValueError(

@@ -17,15 +17,7 @@ CONFIDENCE = 0.95
 
 
 def curve_figures(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return AUC, EER and TAR at FAR with its interval, from scikit-learn's ROC curve.
-
-    Args:
-        scores: float64 (n,), finite.
-        same: bool (n,), both classes.
-
-    Returns:
-        The fields of `VerificationResult` from `auc` to `threshold_at_far`, by name.
-    """
+    """Return the fields of `VerificationResult` from `auc` to `threshold_at_far`, by name."""
     metrics = require("sklearn.metrics", extra="eval")
     fpr, tpr, cuts = metrics.roc_curve(same, scores, drop_intermediate=False)
     genuine = int(np.sum(same))
@@ -71,31 +63,13 @@ def equal_error_rate(fpr: NDArray[np.float64], tpr: NDArray[np.float64]) -> floa
     return float(fpr[at - 1] + step * (fpr[at] - fpr[at - 1]))
 
 
-def clopper_pearson(
-    successes: int, trials: int, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """Return the exact two-sided interval of a binomial share.
-
-    Args:
-        successes: how many of the trials succeeded.
-        trials: one at least.
-        confidence: the share of such intervals that hold the true value, at least.
-
-    Returns:
-        Lower and upper limit.
-
-    Raises:
-        ImportError: the `eval` extra is not installed.
-
-    Example:
-
-    >>> [round(limit, 4) for limit in clopper_pearson(95, 100)]
-    [0.8872, 0.9836]
+def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+    """Return lower and upper limit of the exact two-sided 95 % interval of a binomial share.
 
     Source: Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 1934.
     """
     test = require("scipy.stats", extra="eval").binomtest(successes, trials)
-    interval = test.proportion_ci(confidence, method="exact")
+    interval = test.proportion_ci(CONFIDENCE, method="exact")
     return float(interval.low), float(interval.high)
 
 
@@ -107,7 +81,7 @@ class BootstrapIntervals:
         auc: of the area under the ROC curve.
         eer: of the equal error rate.
         tar_at_far: false accept rate -> interval of the true accept rate, None where the impostor
-            pairs are too few to state the rate at all.
+            pairs are too few to state it.
         confidence: the share that the intervals are meant to hold.
         repeats: how many times the pairs were drawn.
     """
@@ -136,16 +110,13 @@ def bootstrap(
 
     Args:
         scores: (n,) finite, such as `VerificationResult.scores`.
-        is_same: (n,) bool.
-        repeats: how many times to draw.
+        is_same: (n,) bool, both classes.
+        repeats: how many times to draw, from 1.
         seed: the same seed gives the same intervals.
         confidence: between 0 and 1.
 
-    Returns:
-        Percentile intervals.
-
     Raises:
-        ValueError: as for `evaluate`, or `repeats` or `confidence` is out of range.
+        ValueError: one of these does not hold.
 
     Example:
 

@@ -16,19 +16,7 @@ def standard_error(values: NDArray[np.float64]) -> float:
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
-    """Return McNemar's exact two-sided p.
-
-    Args:
-        only_first: pairs that the first classifier alone decides rightly.
-        only_second: pairs that the second alone decides rightly.
-
-    Raises:
-        ImportError: the `eval` extra is not installed.
-
-    Example:
-
-    >>> mcnemar_p(2, 0), mcnemar_p(0, 0)
-    (0.5, 1.0)
+    """Return McNemar's exact two-sided p, given how many pairs one alone decides rightly.
 
     Source: McNemar, "Note on the sampling error of the difference between correlated proportions or
     percentages", Psychometrika 1947.

@@ -12,26 +12,17 @@ Search = Literal["exact", "grid"]
 
 
 def best_exact(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
-    """Return the mean of the best midpoints of neighboring scores; `scores` ascend.
-
-    Infinite where one answer for all pairs is strictly better than every midpoint.
-    """
-    tied, _ = best_midpoints(scores, same)
-    return float(np.mean(tied))
+    """Return the mean of `best_midpoints`."""
+    return float(np.mean(best_midpoints(scores, same)[0]))
 
 
 def best_midpoints(
     scores: NDArray[np.float64], same: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], int]:
-    """Return the equally good best thresholds, and how many pairs they decide rightly.
+    """Return the equally good best midpoints, and how many pairs they decide rightly.
 
-    Args:
-        scores: float64 (n,), ascending.
-        same: bool (n,), in that order.
-
-    Returns:
-        The best midpoints, ascending; or one infinite threshold where one answer for all pairs is
-        strictly better than every midpoint.
+    `scores` and midpoints ascend. One infinite threshold stands where one answer for all pairs is
+    strictly better than every midpoint.
     """
     genuine = int(np.sum(same))
     below = np.cumsum(same)  # genuine pairs up to each position

@@ -29,20 +29,10 @@ _FLIPS = {"none": "none", "flip": "concat", "sum": "sum"}  # a row of the table 
 def contents(
     result: ProtocolResult, root: Path | None = None, values: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return a result as `--json` holds it and as the page shows it.
+    """Return a result as `--json` holds it and the page shows it; see `report_schema.json`.
 
-    Args:
-        result: what a protocol's `evaluate` returned.
-        root: the folder of the images or videos; None where there is none to be hashed.
-        values: what `report.to_dict` gave for the result, perhaps with more; None: that.
-
-    Returns:
-        Plain values, as `report_schema.json` (beside this file) describes them. Rates are
-        fractions, angles degrees; None stands for what cannot be stated.
-
-    Raises:
-        OSError: an image can no longer be read.
-        ImportError: the `eval` extra is not installed.
+    `root` is the folder of the images or videos, None where there is none to be hashed; `values` is
+    what `report.to_dict` gave for the result, perhaps with more.
     """
     values = tables.to_dict(result) if values is None else dict(values)
     headline, pairs = result.headline, result.pairs
@@ -79,18 +69,15 @@ def _curve_points(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> list[
         chosen.add(int(np.searchsorted(fpr, far * (1 + 1e-9), side="right")) - 1)
     for frr in np.geomspace(1 / genuine, 1, 120):
         chosen.add(min(int(np.searchsorted(tpr, 1 - frr - 1e-9)), len(fpr) - 1))
-    points = []
-    for i in sorted(chosen):
-        low, high = clopper_pearson(round(tpr[i] * genuine), genuine)
-        points.append(
-            {
-                "far": float(fpr[i]),
-                "tar": float(tpr[i]),
-                "tar_interval": [low, high],
-                "threshold": float(cuts[i]) if math.isfinite(cuts[i]) else None,
-            }
-        )
-    return points
+    return [
+        {
+            "far": float(fpr[i]),
+            "tar": float(tpr[i]),
+            "tar_interval": list(clopper_pearson(round(tpr[i] * genuine), genuine)),
+            "threshold": float(cuts[i]) if math.isfinite(cuts[i]) else None,
+        }
+        for i in sorted(chosen)
+    ]
 
 
 def _worst(result: ProtocolResult, headline: VerificationResult, same: bool) -> dict[str, Any]:

@@ -22,12 +22,7 @@ _TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 
 
 def roc(points: list[dict[str, Any]], impostors: int) -> str:
-    """Return the ROC curve with its interval, FAR logarithmic.
-
-    Args:
-        points: `curve["points"]` of the contents.
-        impostors: impostor pairs; below one of them there is no FAR.
-    """
+    """Return the ROC curve with its interval, FAR logarithmic, of `curve["points"]`."""
     figure, axes = _axes("false accept rate", "true accept rate")
     shown = [p for p in points if p["far"] > 0] or points
     far = np.array([p["far"] for p in shown])
@@ -48,13 +43,7 @@ def roc(points: list[dict[str, Any]], impostors: int) -> str:
 
 
 def det(points: list[dict[str, Any]], genuine: int, impostors: int) -> str:
-    """Return the DET curve: both errors on normal deviate axes.
-
-    Args:
-        points: `curve["points"]` of the contents.
-        genuine: genuine pairs.
-        impostors: impostor pairs.
-    """
+    """Return the DET curve, both errors on normal deviate axes, of `curve["points"]`."""
     deviate = require("scipy.stats", extra="eval").norm.ppf
     figure, axes = _axes("false accept rate", "false reject rate")
     rates = np.array([(p["far"], 1 - p["tar"]) for p in points])
@@ -74,18 +63,10 @@ def det(points: list[dict[str, Any]], genuine: int, impostors: int) -> str:
 
 
 def angle_histograms(genuine: dict[str, Any], impostor: dict[str, Any]) -> str:
-    """Return the histograms of the angles of genuine and impostor pairs.
-
-    Args:
-        genuine: `genuine_angles` of the contents: mean and counts per degree.
-        impostor: `impostor_angles`.
-    """
+    """Return the histograms of `genuine_angles` and `impostor_angles` of the contents."""
     figure, axes = _axes("angle between embeddings, degrees", "share of pairs, % per degree")
     edges = np.arange(181)
-    for angles, color, label in (
-        (genuine, GENUINE, "genuine"),
-        (impostor, IMPOSTOR, "impostor"),
-    ):
+    for angles, color, label in ((genuine, GENUINE, "genuine"), (impostor, IMPOSTOR, "impostor")):
         counts = np.array(angles["counts"], float).reshape(-1, 2).sum(axis=1)
         share = 50 * counts / max(counts.sum(), 1)
         axes.stairs(share, edges[::2], fill=True, color=color, alpha=0.6, label=label)
@@ -133,23 +114,9 @@ def angle_panels(
 ) -> None:
     """Draw the angles of genuine and impostor pairs as histograms, one panel per result.
 
-    Args:
-        results: name -> (cosine scores, is_same), each `(pairs,)`.
-        path: the picture; its suffix is the format (`.png`, `.svg`). Written atomically.
-
-    Raises:
-        ValueError: there is no result.
-        ImportError: matplotlib is missing; the message names the extra.
-
-    Example:
-
-    >>> import tempfile
-    >>> scores, same = np.array([0.9, 0.1]), np.array([True, False])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     angle_panels({"a network": (scores, same)}, f"{folder}/angles.png")
+    `results` maps a name to its cosines and is_same, (pairs,) each; the suffix of `path` is the
+    format of the picture, such as `.png` or `.svg`.
     """
-    if not results:
-        raise ValueError("results must hold at least one network. Received: none")
     figure = require("matplotlib.figure", extra="eval").Figure(
         figsize=(3.4 * len(results), 3.0), layout="constrained", facecolor="white"
     )
@@ -172,14 +139,7 @@ def angle_panels(
 
 
 def angle_histogram(panel: Any, bins: NDArray[np.float64], angles: Any, kind: str) -> None:
-    """Draw one histogram and its mean.
-
-    Args:
-        panel: matplotlib's axes.
-        bins: edges, in degrees.
-        angles: (n,), in degrees.
-        kind: `"genuine"` or `"impostor"`; its color, and its name in the legend.
-    """
+    """Draw the histogram of angles (n,) and their mean, in the color of their kind."""
     color = {"genuine": GENUINE, "impostor": IMPOSTOR}[kind]
     weights = np.full(len(angles), 1.0 / max(len(angles), 1))
     panel.hist(

@@ -32,9 +32,7 @@ Picture = Callable[[str], np.ndarray]
 
 
 def write_page(
-    contents: dict[str, Any],
-    path: str | os.PathLike[str],
-    picture: Picture | None = None,
+    contents: dict[str, Any], path: str | os.PathLike[str], picture: Picture | None = None
 ) -> None:
     """Write the page of a result.
 
@@ -178,30 +176,23 @@ def _errors(contents: dict[str, Any], kind: str, picture: Picture | None) -> dic
     note = f"{group['count']:,} of {total:,} {name} pairs were {verdict}, by their fold's threshold"
     if len(group["worst"]) < group["count"]:
         note += f"; the {len(group['worst'])} worst"
-    worst = [
-        {
-            **error,
-            "angle": "" if error["angle_degrees"] is None else f"{error['angle_degrees']:.1f}°",
-            "score_text": _kind(error) + f" {error['score']:.3f}",
-            "limit": _limit(error),
-            "pictures": _pictures(error, picture),
-        }
-        for error in group["worst"]
-    ]
+    worst = []
+    for error in group["worst"]:
+        angle, threshold = error["angle_degrees"], error["threshold"]
+        if threshold is None:
+            limit = "none"
+        else:
+            limit = f"{threshold:.4f}" if angle is None else f"{degrees(threshold):.1f}°"
+        worst.append(
+            {
+                **error,
+                "angle": "" if angle is None else f"{angle:.1f}°",
+                "score_text": f"{'score' if angle is None else 'cosine'} {error['score']:.3f}",
+                "limit": limit,
+                "pictures": _pictures(error, picture),
+            }
+        )
     return {"heading": heading, "note": f"{note}.", "worst": worst}
-
-
-def _kind(error: dict[str, Any]) -> str:
-    return "score" if error["angle_degrees"] is None else "cosine"
-
-
-def _limit(error: dict[str, Any]) -> str:
-    threshold = error["threshold"]
-    if threshold is None:
-        return "none"
-    if error["angle_degrees"] is None:
-        return f"{threshold:.4f}"
-    return f"{degrees(threshold):.1f}°"
 
 
 def _pictures(error: dict[str, Any], picture: Picture | None) -> list[dict[str, Any]]:

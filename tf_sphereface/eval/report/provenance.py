@@ -14,25 +14,10 @@ from tf_sphereface.utils.files import sha256_file
 
 
 def images_sha256(root: Path, names: Iterable[str]) -> str:
-    """Return one hash of the contents of files.
+    """Return one hash of the contents of files, whose names are relative to `root`.
 
-    It is the SHA-256 of what `sha256sum` prints for them, sorted by name, so that
-    `cd ROOT && sha256sum NAMES | sha256sum` gives it too. A name that is a folder (a video) counts
-    as all files in it.
-
-    Args:
-        root: the folder.
-        names: paths relative to it, `/` between the parts.
-
-    Raises:
-        OSError: a file cannot be read.
-
-    Example:
-
-    >>> with open("a.txt", "w") as file:
-    ...     _ = file.write("a")
-    >>> images_sha256(Path("."), ["a.txt"])[:16]
-    '29ef94e5c0fea664'
+    It is what `cd ROOT && sha256sum NAMES | sha256sum` prints, names sorted. A name that is a
+    folder (a video) counts as all files in it.
     """
     files: list[str] = []
     for name in sorted(set(names)):
@@ -41,9 +26,8 @@ def images_sha256(root: Path, names: Iterable[str]) -> str:
         files += [f"{name}/{file.name}" for file in inside if file.is_file()] or [name]
     digest = hashlib.sha256()
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for name, file_hash in zip(
-            files, pool.map(lambda name: sha256_file(root / name), files), strict=True
-        ):
+        hashes = pool.map(lambda name: sha256_file(root / name), files)
+        for name, file_hash in zip(files, hashes, strict=True):
             digest.update(f"{file_hash}  {name}\n".encode())
     return digest.hexdigest()
 
@@ -63,15 +47,7 @@ def pairs_sha256(pairs: Pairs) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A figure somebody else has published.
-
-    Attributes:
-        protocol: `"lfw"` or `"ytf"`.
-        what: network, loss and training data.
-        accuracy: the figure, or the lowest of several; a fraction.
-        highest: the highest of several, else None.
-        source: where it stands.
-    """
+    """A figure somebody else has published, a fraction; the lowest and highest of several."""
 
     protocol: str
     what: str
@@ -96,11 +72,5 @@ FULL_SIZE = {"lfw": 6000, "ytf": 5000}  # pairs of the protocol that they were m
 
 
 def published_for(protocol: str) -> list[dict[str, Any]]:
-    """Return the figures of a protocol as plain values; an empty list where there are none.
-
-    Example:
-
-    >>> [figure["accuracy"] for figure in published_for("ytf")]
-    [0.95, 0.931]
-    """
+    """Return the figures of a protocol as plain values; an empty list where there are none."""
     return [dataclasses.asdict(figure) for figure in FIGURES if figure.protocol == protocol]

@@ -29,14 +29,10 @@ MEANS = {"plain": "plain", "mean_subtracted": "mean subtracted"}
 
 
 def to_dict(result: ProtocolResult) -> dict[str, Any]:
-    """Return a result as plain values for JSON; the keys are described in `docs/evaluation.md`.
+    """Return what a protocol's `evaluate` gave as plain values for JSON.
 
-    Args:
-        result: what a protocol's `evaluate` returned.
-
-    Returns:
-        Numbers, strings, lists and dicts only; None stands for what cannot be stated and for an
-        infinite threshold.
+    The keys are described in `docs/evaluation.md`. Rates are fractions, angles degrees; None stands
+    for what cannot be stated and for an infinite threshold.
     """
     pairs = result.pairs
     genuine = int(pairs.is_same.sum())
@@ -106,10 +102,7 @@ def _spread(angles: AngleDistribution | None) -> dict[str, Any] | None:
     if angles is None:
         return None
     return {
-        "mean": angles.mean,
-        "std": angles.std,
-        "minimum": angles.minimum,
-        "maximum": angles.maximum,
+        **dataclasses.asdict(angles),
         "quantiles": {f"{share:g}": angle for share, angle in angles.quantiles.items()},
         "counts": angles.counts.tolist(),
     }
