@@ -29,18 +29,10 @@ def add_protocol(
     alignable: bool = True,
     verifies: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a protocol with MODEL and the options that all protocols share.
+    """Add a protocol with MODEL and the options that all protocols share; return its parser.
 
-    Args:
-        protocols: what `add_subparsers` returned.
-        name: of the subcommand.
-        summary: one line for the help.
-        run: called with the parsed arguments; returns the exit code.
-        alignable: whether images may come with landmarks.
-        verifies: whether the result is of pairs.
-
-    Returns:
-        The subcommand's parser.
+    `run` takes the parsed arguments and returns the exit code; `alignable`: images may come with
+    landmarks; `verifies`: the result is of pairs.
     """
     parser = protocols.add_parser(
         name, help=summary, description=summary, formatter_class=HelpFormatter
@@ -132,17 +124,10 @@ def run_protocol(
     unit: str = "images",
     **options: Any,
 ) -> int:
-    """Open MODEL, run a protocol under a progress bar, and write and print the result.
+    """Open MODEL, run a protocol under a progress bar, write and print the result; return 0.
 
-    Args:
-        args: the parsed arguments.
-        evaluate: the protocol, called with the model, `inputs` and keyword arguments.
-        *inputs: of the protocol.
-        unit: what is embedded.
-        **options: of the protocol, beside those that all protocols share.
-
-    Returns:
-        The exit code.
+    `evaluate` is called with the model, `inputs`, and `options` beside those that all protocols
+    share; `unit` names what is embedded.
     """
     from tf_sphereface.eval.scoring.sources import open_embedder
 
