@@ -1,4 +1,4 @@
-"""What every command shares: errors and exit codes, tables, progress, JSON output."""
+"""Shared parts of the commands: errors and exit codes, tables, progress, JSON output."""
 
 from __future__ import annotations
 

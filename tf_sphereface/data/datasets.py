@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.batches import make_dataset
 from tf_sphereface.data.decoding import read_all
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
-from tf_sphereface.data.options import Augment, ChannelOrder, Options, Size
+from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, Size
 from tf_sphereface.data.sources import Source, open_source
 from tf_sphereface.utils.checks import check_image_size
 from tf_sphereface.utils.messages import ProgressCallback
@@ -176,7 +176,7 @@ def face_dataset(
     >>> [images.shape for images, labels in dataset]
     [TensorShape([16, 56, 48, 3]), TensorShape([16, 56, 48, 3])]
     """
-    options = Options(
+    options = BatchOptions(
         image_size=image_size,
         batch_size=batch_size,
         channel_order=channel_order,

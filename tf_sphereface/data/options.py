@@ -30,7 +30,7 @@ def steps_per_epoch(source_len: int, batch_size: int, *, drop_remainder: bool = 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class BatchOptions:
     """The options of `face_dataset` that say which batches are made, checked."""
 
     image_size: Size = (112, 96)

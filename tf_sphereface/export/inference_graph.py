@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.embedder.metadata import EmbedderMetadata
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "embedding"
@@ -18,7 +18,7 @@ _LEAST_SQUARED_NORM = 1e-24  # a zero embedding stays zero
 def inference_graph(
     backbone: keras.Model,
     input_size: tuple[int, int],
-    options: Options,
+    options: FileOptions,
     network: EmbedderMetadata,
 ) -> keras.Model:
     """Return a model with its own weights that computes what `backbone` computes, and `options`.
@@ -50,7 +50,7 @@ def inference_graph(
     return graph
 
 
-def _pixels(image: Any, options: Options, network: EmbedderMetadata, first: bool) -> Any:
+def _pixels(image: Any, options: FileOptions, network: EmbedderMetadata, first: bool) -> Any:
     """Turn uint8 RGB pixels into what the network was trained on; leave a float input alone."""
     if options.input_dtype != "uint8":
         return image

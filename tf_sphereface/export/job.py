@@ -12,7 +12,7 @@ import numpy as np
 from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.embedder.runtimes import full_batch, to_network
 from tf_sphereface.export.inference_graph import INPUT_NAME
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.utils.messages import ProgressCallback
 
 KINDS = {"tflite": ("none", "float16", "dynamic", "int8"), "onnx": ("none", "float16", "int8")}
@@ -57,7 +57,7 @@ class Job:
 
     kind: str
     inputs: Inputs
-    options: Options
+    options: FileOptions
     scratch: Path
     progress: ProgressCallback | None
     float_layers: tuple[str, ...] = ()

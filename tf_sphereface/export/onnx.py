@@ -30,7 +30,7 @@ from tf_sphereface.export.onnx_rewrites import (
     set_batch,
     shorten_prelu,
 )
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.pipeline import Checks, export
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
@@ -83,7 +83,7 @@ def export_onnx(
         quantize=quantize,
         calibration=calibration,
         metadata=metadata,
-        options=Options(input_dtype, flip_concat, normalize, layout, batch),
+        options=FileOptions(input_dtype, flip_concat, normalize, layout, batch),
         checks=Checks(gate, explain, float_layers, progress),
     )
 

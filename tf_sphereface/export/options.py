@@ -14,7 +14,7 @@ LAYOUTS = ("nhwc", "nchw")
 
 
 @dataclasses.dataclass
-class Options:
+class FileOptions:
     """What is built in, as `export_onnx` takes it; it stays in float, never quantised."""
 
     input_dtype: Literal["float32", "uint8"] = "float32"
@@ -43,7 +43,7 @@ class Options:
         Example:
 
         >>> network = EmbedderMetadata(embedding_dim=128, threshold=0.3)
-        >>> file = Options("uint8", flip_concat=True).applied_to(network)
+        >>> file = FileOptions("uint8", flip_concat=True).applied_to(network)
         >>> file.embedding_dim, file.flip, file.threshold, file.pixel_mean, file.pixel_scale
         (256, 'concat', None, 0.0, 1.0)
         """

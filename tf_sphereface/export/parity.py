@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.metadata import EmbedderMetadata
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.quiet import quiet
 
 _MOST_RUNS = 40
@@ -74,7 +74,7 @@ LIMITS = {
 _FIXED_BYTES = 256 * 1024  # graph, names, metadata
 
 
-def reference_embedder(network: Embedder, file: EmbedderMetadata, options: Options) -> Embedder:
+def reference_embedder(network: Embedder, file: EmbedderMetadata, options: FileOptions) -> Embedder:
     """Return what a file with that metadata should compute: the network and `options`."""
     return Embedder(_Wrapped(network, options), file, "keras", None, network.batch_size)
 
@@ -82,7 +82,7 @@ def reference_embedder(network: Embedder, file: EmbedderMetadata, options: Optio
 class _Wrapped:
     """A network with the mirror image and the norm added in NumPy."""
 
-    def __init__(self, network: Embedder, options: Options) -> None:
+    def __init__(self, network: Embedder, options: FileOptions) -> None:
         self._network, self._options = network, options
         self.input_size = network.input_size
         self.embedding_dim = network.embedding_dim * (2 if options.flip_concat else 1)

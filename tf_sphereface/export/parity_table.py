@@ -15,7 +15,7 @@ import numpy as np
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.export.gate import GateResult
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.parity import measure_parity, reference_embedder
 from tf_sphereface.export.quiet import quiet
 
@@ -123,7 +123,7 @@ def parity_table(
 def _reference(network: Embedder, file: EmbedderMetadata) -> Embedder:
     """Return Keras with what the file has built in."""
     unit = file.normalized and not (network.metadata.normalized and not file.flip_built_in)
-    options = Options(flip_concat=file.flip_built_in, normalize=unit)
+    options = FileOptions(flip_concat=file.flip_built_in, normalize=unit)
     return reference_embedder(network, file, options)
 
 

@@ -26,7 +26,7 @@ from tf_sphereface.export.calibration_faces import FaceSource, calibration_faces
 from tf_sphereface.export.gate import Gate, GateFailed
 from tf_sphereface.export.inference_graph import inference_graph
 from tf_sphereface.export.job import KINDS, Format, Inputs, Job, LayerError
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.parity import (
     ExportError,
     measure_parity,
@@ -63,7 +63,7 @@ def export(
     quantize: str | None,
     calibration: FaceSource | None,
     metadata: EmbedderMetadata | None,
-    options: Options,
+    options: FileOptions,
     checks: Checks,
 ) -> ExportReport:
     """Write one file and its JSON sidecar, or raise and leave everything as it was."""
@@ -236,7 +236,7 @@ def _to_float(file_format: Format, model: keras.Model, network: Embedder, job: J
     return stored[file_format.name][1]
 
 
-def _fingerprint(backbone: keras.Model, network: EmbedderMetadata, options: Options) -> str:
+def _fingerprint(backbone: keras.Model, network: EmbedderMetadata, options: FileOptions) -> str:
     """Return a hash of everything that the float32 file is made from."""
     pixels = (network.channel_order, network.pixel_mean, network.pixel_scale)
     start = f"{network.input_size}{pixels}{options}{backbone.to_json()}"

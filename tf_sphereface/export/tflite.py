@@ -24,7 +24,7 @@ from tf_sphereface.export.job import (
     relative_error,
 )
 from tf_sphereface.export.onnx_rewrites import outside
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.pipeline import Checks, export
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
@@ -104,7 +104,7 @@ def export_tflite(
         quantize=quantize,
         calibration=calibration,
         metadata=metadata,
-        options=Options(input_dtype, flip_concat, normalize, batch=batch),
+        options=FileOptions(input_dtype, flip_concat, normalize, batch=batch),
         checks=Checks(gate, explain, float_layers, progress),
     )
 

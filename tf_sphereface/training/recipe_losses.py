@@ -155,12 +155,12 @@ def build_loss(
     return build(resolve_margin(loss, margin), resolve_scale(loss, scale), annealing)
 
 
-def describe(loss: Any, gradient: str = "exact") -> str:
+def describe_loss(loss: Any, gradient: str = "exact") -> str:
     """Say which margin and scale a compiled loss really uses.
 
     Example:
 
-    >>> describe(losses.CosFaceLoss())
+    >>> describe_loss(losses.CosFaceLoss())
     'CosFace with margin 0.35 (taken off the cosine), scale 64'
     """
     if not isinstance(loss, losses.MarginLoss):

@@ -130,7 +130,7 @@ def paper() -> Recipe:
     """Return the paper's run: SphereFaceNet-20, m = 4, batch 256, 28,000 steps on CASIA-WebFace.
 
     `tf_sphereface-train --data CASIA-112x96 --preset paper --out runs/paper`. 494,414 aligned faces
-    make 1,931 steps an epoch, so 15 epochs are 28,965 steps; the rate falls at 16k and 24k of 28k.
+    make 1,931 steps per epoch, so 15 epochs are 28,965 steps; the rate falls at 16k and 24k of 28k.
     Needs a GPU. *Published*: 99.24 % on LFW with the authors' code; not run here.
     """
     return Recipe(epochs=15, batch_size=256, drops=(4 / 7, 6 / 7))

@@ -78,7 +78,7 @@ def add_landmarks_option(parser: argparse.ArgumentParser) -> None:
         "--landmarks",
         type=existing_file,
         metavar="FILE",
-        help="a path and five x,y pairs a line, separated by tabs: images are aligned by them",
+        help="a path and five x,y pairs per line, separated by tabs: images are aligned by them",
     )
 
 

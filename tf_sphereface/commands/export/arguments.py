@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gate-landmarks",
         type=existing_file,
         metavar="FILE",
-        help="a path and five x,y pairs a line: images are aligned by them",
+        help="a path and five x,y pairs per line: images are aligned by them",
     )
     gate.add_argument(
         "--max-drop",

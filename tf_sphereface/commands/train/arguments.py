@@ -25,7 +25,7 @@ JIT: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class RunOptions:
     """What to train, on which faces and where; `line` holds the options of how."""
 
     recipe: recipes.Recipe
@@ -34,14 +34,14 @@ class Options:
     line: argparse.Namespace
 
 
-def read_options(arguments: argparse.Namespace) -> Options:
+def read_options(arguments: argparse.Namespace) -> RunOptions:
     """Return what the command line asks for, or raise CommandError, ValueError or OSError."""
     check_options(arguments)
     folder = training.RunFolder(arguments.out)
     recipe = recipe_from(arguments)
     if arguments.resume:
         recipe = folder.as_begun(recipe)
-    return Options(recipe, source_from(arguments, recipe), folder, arguments)
+    return RunOptions(recipe, source_from(arguments, recipe), folder, arguments)
 
 
 def source_from(arguments: argparse.Namespace, recipe: recipes.Recipe) -> data.FaceSource:

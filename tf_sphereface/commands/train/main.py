@@ -22,7 +22,7 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.train import run_plan, summary, watchers
-from tf_sphereface.commands.train.arguments import JIT, Options, add_arguments, read_options
+from tf_sphereface.commands.train.arguments import JIT, RunOptions, add_arguments, read_options
 from tf_sphereface.commands.train.run_plan import Plan
 from tf_sphereface.commands.train.watchers import ShowProgress
 from tf_sphereface.embedder import model_card
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def dry_run(options: Options, strategy: tf.distribute.Strategy) -> int:
+def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
     """Show what a run would do. Files are counted, not opened; nothing is written."""
     faces, people = options.source.count(say=say_excluded(options))
     steps = building.steps_of(options.recipe, faces)
@@ -102,12 +102,12 @@ def dry_run(options: Options, strategy: tf.distribute.Strategy) -> int:
     return 0
 
 
-def say_excluded(options: Options) -> Callable[[str], None]:
+def say_excluded(options: RunOptions) -> Callable[[str], None]:
     """Return what says how much the list of exclusions has left out."""
     return lambda text: note(f"left out by {options.line.exclude}: {text}")
 
 
-def begin(options: Options, strategy: tf.distribute.Strategy) -> training.Run:
+def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run:
     """Read the newest state and the faces, build the model, and say what will be done."""
     recipe, source, folder, line = options.recipe, options.source, options.folder, options.line
     state = folder.newest_state(warn)

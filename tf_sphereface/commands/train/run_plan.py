@@ -13,7 +13,7 @@ from rich.table import Table
 from tf_sphereface import FaceClassifier
 from tf_sphereface.angular import effective_margin
 from tf_sphereface.commands.console import console
-from tf_sphereface.commands.train.arguments import Options
+from tf_sphereface.commands.train.arguments import RunOptions
 from tf_sphereface.losses.update_count import scheduled_losses
 from tf_sphereface.training import recipe_losses, recipes
 from tf_sphereface.training.building import rate_drops, steps_of
@@ -29,7 +29,7 @@ MEMORY_NOTE = (
 class Plan:
     """The figures of a run of `faces` faces of `people` people that is about to begin."""
 
-    def __init__(self, options: Options, model: FaceClassifier, faces: int, people: int) -> None:
+    def __init__(self, options: RunOptions, model: FaceClassifier, faces: int, people: int) -> None:
         self.recipe = options.recipe
         self.line = options.line
         self.model = model
@@ -56,7 +56,7 @@ class Plan:
             f"({recipe.batch_size // self.replicas} each); "
             f"learning rate {recipe.learning_rate:g}, {scaling}",
             f"{precision}; XLA {self.model.xla_reason}",
-            recipe_losses.describe(self.model.loss, recipe.gradient),
+            recipe_losses.describe_loss(self.model.loss, recipe.gradient),
         ]
 
     def report(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Plan:
             "batch_per_replica": self.recipe.batch_size // self.replicas,
             "learning_rate": self.recipe.learning_rate,
             "learning_rate_scaling": self.line.scale_learning_rate,
-            "parameters": count_parameters(self.model),
+            "parameters": parameters_by_part(self.model),
             "schedule": self.schedule(),
             "memory_per_replica": memory(self.model, self.recipe, self.replicas),
         }
@@ -104,7 +104,7 @@ class Plan:
         return rows
 
 
-def count_parameters(model: Any) -> dict[str, int]:
+def parameters_by_part(model: Any) -> dict[str, int]:
     """Return the parameters of the backbone (what is kept) and of the head (what is not).
 
     A sampled head has those of all centres: its window and its optimizer state are none.
