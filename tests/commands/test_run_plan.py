@@ -29,7 +29,7 @@ def model_of(sample_rate: float, head: str = "angular") -> FaceClassifier:
     ],
 )
 def test_the_head_has_as_many_parameters_as_its_centres(rate, head, expected):
-    found = run_plan.count_parameters(model_of(rate, head))
+    found = run_plan.parameters_by_part(model_of(rate, head))
     assert found == {"backbone": 5 * DIM, "head": expected}
 
 

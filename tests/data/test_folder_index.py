@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from tf_sphereface import data
-from tf_sphereface.data.folder_index import list_folder
 from tf_sphereface.data.pack.listing import write_listing
 
 NAMES = {"b": ["2.jpg", "10.jpg"], "a": ["x.png"], "ö": ["ü.jpg", "a b.bmp", "z.JPEG"]}
@@ -33,7 +32,8 @@ def expected(root: Path) -> list[Path]:
 
 
 def test_paths_are_a_sequence_like_a_list(folder: Path) -> None:
-    paths, labels, names = list_folder(folder)
+    index = data.scan_folder(folder)
+    paths, labels, names = index.paths, index.labels, index.names
     whole = expected(folder)
     assert names == ["a", "b", "ö"]
     assert labels.tolist() == [0, 1, 1, 2, 2, 2]
@@ -49,7 +49,7 @@ def test_paths_are_a_sequence_like_a_list(folder: Path) -> None:
 
 
 def test_select_twice(folder: Path) -> None:
-    paths, _, _ = list_folder(folder)
+    paths = data.scan_folder(folder).paths
     whole = expected(folder)
     some = paths.select(np.array([1, 0, 1, 1, 0, 1], bool))
     assert some == [whole[i] for i in (0, 2, 3, 5)]
@@ -59,7 +59,8 @@ def test_select_twice(folder: Path) -> None:
 def test_a_list_on_disk_is_the_list_in_memory(folder: Path, tmp_path_factory) -> None:
     target = tmp_path_factory.mktemp("list") / "listing.txt"
     listing = write_listing(folder, target)
-    paths, labels, names = list_folder(folder)
+    index = data.scan_folder(folder)
+    paths, labels, names = index.paths, index.labels, index.names
     places = np.array([5, 0, 2, 3, 1, 4])
     assert [folder / file for file in listing.files(places)] == [paths[i] for i in places]
     assert [listing.label(i) for i in range(6)] == labels.tolist()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface.data import synthetic
-from tf_sphereface.data.synthetic.identity import TRAITS, _spread, draw_identity
+from tf_sphereface.data.synthetic.identity import _SPREAD, TRAITS, draw_identity
 from tf_sphereface.data.synthetic.nuisance import MOVING, draw_nuisance, draw_path
 from tf_sphereface.data.synthetic.render import render
 
@@ -87,7 +87,7 @@ def test_traits_are_what_an_identity_is() -> None:
 def test_traits_and_nuisance_have_their_spread() -> None:
     people = [draw_identity(0, i) for i in range(400)]
     samples = [draw_nuisance(0, i, 0) for i in range(400)]
-    tables = ((people, TRAITS, _spread()), (samples, MOVING, np.ones(len(MOVING))))
+    tables = ((people, TRAITS, _SPREAD), (samples, MOVING, np.ones(len(MOVING))))
     for things, table, spreads in tables:
         for (name, (mean, sd)), spread in zip(table.items(), spreads, strict=True):
             values = np.array([getattr(thing, name) for thing in things])

@@ -244,7 +244,7 @@ def test_synthetic_videos_have_the_archive_s_layout(tmp_path):
         tmp_path / "b", 6, 2, (2, 4), pairs_per_fold=4, folds=2, first_identity=3, size=(28, 24)
     )
     assert all((again / name).read_bytes() == data for name, data in first.items())
-    with pytest.raises(ValueError, match="frames must be"):
+    with pytest.raises(ValueError, match="`frames` must be"):
         synthetic.write_videos(tmp_path, 6, 2, (0, 4))
 
 

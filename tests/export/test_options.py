@@ -15,7 +15,7 @@ from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder, re
 from tf_sphereface.eval import lfw
 from tf_sphereface.eval.scoring.score_pairs import embed_verification, verification_vectors
 from tf_sphereface.export import export_onnx, export_tflite
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 
 WRITERS = {"tflite": export_tflite, "onnx": export_onnx}
 NETWORK = EmbedderMetadata(
@@ -176,12 +176,12 @@ class CountedRunner:
 
 def test_a_threshold_of_other_vectors_is_dropped():
     alone = dataclasses.replace(NETWORK, flip="none", embedding_dim=16)
-    built_in = Options(flip_concat=True).applied_to(alone)
+    built_in = FileOptions(flip_concat=True).applied_to(alone)
     assert (built_in.threshold, built_in.threshold_far, built_in.flip) == (None, None, "concat")
-    assert Options("uint8", normalize=True).applied_to(alone).threshold == 0.4
+    assert FileOptions("uint8", normalize=True).applied_to(alone).threshold == 0.4
     measured = dataclasses.replace(alone, extra={"calibration": {"threshold": 0.4}})
-    assert "calibration" not in Options(flip_concat=True).applied_to(measured).extra
-    assert "calibration" in Options(normalize=True).applied_to(measured).extra
+    assert "calibration" not in FileOptions(flip_concat=True).applied_to(measured).extra
+    assert "calibration" in FileOptions(normalize=True).applied_to(measured).extra
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Align a face: a similarity transform of five landmarks to a template, and a bilinear warp."""
+"""Alignment of a face: similarity transform of five landmarks to a template, bilinear warp."""
 
 from __future__ import annotations
 
@@ -10,29 +10,24 @@ import numpy as np
 from tf_sphereface.alignment.images import check_rgb
 from tf_sphereface.utils.optional import require
 
-_POINTS = (
-    (30.2946, 51.6963),
-    (65.5318, 51.5014),
-    (48.0252, 71.7366),
-    (33.5493, 92.3655),
-    (62.7299, 92.2041),
+_POINTS = np.array(
+    [
+        (30.2946, 51.6963),
+        (65.5318, 51.5014),
+        (48.0252, 71.7366),
+        (33.5493, 92.3655),
+        (62.7299, 92.2041),
+    ]
 )
-
-
-def _template(shift_x: float) -> np.ndarray:
-    """Return the five points as a read-only float64 (5, 2), moved to the right by `shift_x`."""
-    points = np.array(_POINTS) + np.array([shift_x, 0.0])
-    points.flags.writeable = False
-    return points
-
-
 TEMPLATES: dict[tuple[int, int], np.ndarray] = {
-    (112, 96): _template(0.0),
-    (112, 112): _template(8.0),
+    (112, 96): _POINTS,
+    (112, 112): _POINTS + np.array([8.0, 0.0]),
 }
 """By (height, width) of the crop: x, y in pixels of the left eye, right eye, nose, left and right
 mouth corner, left and right as seen in the image. The authors' numbers, used unchanged although
 MATLAB counts pixels from 1: the Python ports of the method do so too, and weights expect it."""
+for _template in TEMPLATES.values():
+    _template.flags.writeable = False
 
 
 def align(
@@ -42,7 +37,7 @@ def align(
     *,
     antialias: bool = False,
 ) -> np.ndarray:
-    """Cut an aligned face out of an image.
+    """Cut an aligned face out of an image: uint8 RGB, `size` and 3 channels.
 
     Rotation, scale and shift are those that bring the five points closest to the template in the
     least-squares sense; there is no shear and no mirror. Pixels are interpolated bilinearly, and
@@ -53,13 +48,9 @@ def align(
         points: (5, 2), x and y in pixels of the image: left eye, right eye, nose, left mouth
             corner, right mouth corner; left and right as seen in the image.
         size: (height, width) of the crop, one of `TEMPLATES`: 112x96 or 112x112.
-        antialias: average pixels of the image before, where the face in it is at least three times
-            as large as in the crop: bilinear interpolation alone would leave most of them out, and
-            hair and glasses would flicker. The commands do; smaller faces, such as those of LFW,
-            are the same either way, to the bit.
-
-    Returns:
-        uint8 RGB, `size` plus 3 channels.
+        antialias: first average the pixels of a face that is at least three times as large as the
+            crop: bilinear interpolation alone would leave most of them out. The commands do;
+            smaller faces, such as those of LFW, are the same either way, to the bit.
 
     Raises:
         ValueError: not a uint8 RGB image, points of another shape, not finite or all in one place,
@@ -80,16 +71,8 @@ def align(
     if antialias:
         image, matrix = _reduce(image, matrix)
     height, width = size
-    return np.asarray(
-        cv2.warpAffine(
-            image,
-            matrix,
-            (width, height),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=(0, 0, 0),
-        )
-    )
+    # OpenCV's default outside the image is a constant: black.
+    return np.asarray(cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR))
 
 
 def _reduce(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,21 +90,10 @@ def _reduce(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def similarity(points: np.ndarray, size: tuple[int, int] = (112, 96)) -> np.ndarray:
-    """Return the transform from an image to the aligned crop.
+    """Return the transform from an image to the aligned crop, float64 (2, 3); see `align`.
 
-    Args:
-        points: (5, 2), as for `align`.
-        size: (height, width) of the crop, one of `TEMPLATES`.
-
-    Returns:
-        float64 (2, 3), such that `matrix @ (x, y, 1)` is the place in the crop.
-
-    Raises:
-        ValueError: as for `align`.
-        ImportError: scikit-image is missing (the extra `align`).
-
-    Source: Umeyama, "Least-squares estimation of transformation parameters between two point
-    patterns", PAMI 1991, equations 40 to 43.
+    `matrix @ (x, y, 1)` is the place in the crop. Source: Umeyama, "Least-squares estimation of
+    transformation parameters between two point patterns", PAMI 1991, equations 40 to 43.
     """
     template = TEMPLATES[template_size(size)]
     points = np.asarray(points, dtype=np.float64)
@@ -151,14 +123,11 @@ def template_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read a landmark file: a path and five x, y pairs per line, separated by tabs.
+    """Return the points of a landmark file, `{path as written: float64 (5, 2)}`, in its order.
 
     Args:
         path: a text file of lines `NAME/NAME_0001.jpg<TAB>x1<TAB>y1 ... x5<TAB>y5`, the points in
             the order of `align`. Empty lines and lines that begin with `#` are skipped.
-
-    Returns:
-        `{path as written: float64 (5, 2)}`, in the file's order.
 
     Raises:
         ValueError: a line with another number of fields, a number that is none, or a path twice;

@@ -1,4 +1,4 @@
-"""Boxes of faces: the pyramid's layout, suppression of overlapping boxes, squares."""
+"""Face boxes: the layout of the image pyramid, proposals, suppression of overlaps, squares."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW = 12  # pixels that the proposal network sees of a face
+WINDOW = 12  # the proposal network's input, in pixels
 STRIDE = 2
-_FACTOR = 0.709  # from one level of the pyramid to the next: about half the area
-_MOST = 1000  # candidates that are compared with each other; the best ones
 
 Array = NDArray[np.float64]
 
 
 class Level(NamedTuple):
-    """One size of the image, and where it lies on the canvas."""
+    """One size of the image, and its place on the canvas."""
 
     top: int
     left: int
@@ -26,19 +24,12 @@ class Level(NamedTuple):
 
 
 def pyramid(height: int, width: int, min_face: float) -> tuple[list[Level], tuple[int, int]]:
-    """Lay out all sizes of an image on one canvas, so that a network sees them in one call.
+    """Lay out all sizes of an image on one canvas, so that one call of a network sees them all.
 
-    The first level brings faces of `min_face` pixels to the network's window, each further one is
-    0.709 times as large, while the window fits. Levels lie at even places, because the network
-    looks at every second one, and windows that straddle two of them are never read.
-
-    Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        min_face: the smallest face that is looked for, in pixels.
-
-    Returns:
-        The levels, and (height, width) of the canvas. No level if the image is too small.
+    On the first level faces of `min_face` pixels have the size of the network's window; each
+    further level is 0.709 times as large (half the area), while the window fits. Levels start at
+    even pixels, because the network has a stride of 2. Returns the levels, none if the image is too
+    small, and (height, width) of the canvas.
 
     Example:
 
@@ -56,7 +47,7 @@ def pyramid(height: int, width: int, min_face: float) -> tuple[list[Level], tupl
             top, left, shelf = top + shelf, 0, 0
         levels.append(Level(top, left, rows, columns))
         left, shelf = left + _even(columns), max(shelf, _even(rows))
-        scale *= _FACTOR
+        scale *= 0.709
     return levels, (top + shelf, limit)
 
 
@@ -77,42 +68,28 @@ def proposals(
     size: tuple[int, int],
     threshold: float,
 ) -> tuple[Array, Array]:
-    """Return the boxes that the proposal network sees on one level, in pixels of the image.
+    """Return the boxes (n, 4), x1, y1, x2, y2 in pixels of the image, and scores (n,) of one level.
 
-    Args:
-        scores: (h, w) of the whole canvas.
-        offsets: (h, w, 4) of the whole canvas.
-        level: the part of the canvas.
-        size: (height, width) of the image.
-        threshold: what a score must exceed.
-
-    Returns:
-        Boxes (n, 4): x1, y1, x2, y2, and their scores (n,).
+    `scores` (h, w) and `offsets` (h, w, 4) are of the whole canvas, `size` is (height, width) of
+    the image. Windows that straddle two levels are not read.
     """
     top, left = level.top // STRIDE, level.left // STRIDE
     rows = (level.height - WINDOW) // STRIDE + 1
     columns = (level.width - WINDOW) // STRIDE + 1
-    found = scores[top : top + rows, left : left + columns]
-    i, j = np.nonzero(found > threshold)
-    score = found[i, j].astype(np.float64)
+    window_scores = scores[top : top + rows, left : left + columns]
+    i, j = np.nonzero(window_scores > threshold)
     corner = STRIDE * np.stack([j, i], axis=1)
     windows = np.concatenate([corner, corner + WINDOW], axis=1)
     boxes = windows + WINDOW * offsets[top + i, left + j].astype(np.float64)
     across, down = size[1] / level.width, size[0] / level.height
-    return boxes * np.array([across, down, across, down]), score
+    return boxes * np.array([across, down, across, down]), window_scores[i, j].astype(np.float64)
 
 
 def suppress(boxes: Array, scores: Array, threshold: float, *, of_smaller: bool = False) -> NDArray:
-    """Keep the best of boxes that overlap: greedy non-maximum suppression.
+    """Return the indices that greedy non-maximum suppression keeps, best first.
 
-    Args:
-        boxes: (n, 4), x1, y1, x2, y2.
-        scores: (n,).
-        threshold: share of their union that two boxes may have in common.
-        of_smaller: measure the share of the smaller box instead.
-
-    Returns:
-        Indices of the boxes that stay, best first; 1,000 at most are looked at.
+    Two boxes (x1, y1, x2, y2) may share `threshold` of their union, or, with `of_smaller`, of the
+    smaller one. Only the 1,000 best boxes are looked at.
 
     Example:
 
@@ -120,15 +97,13 @@ def suppress(boxes: Array, scores: Array, threshold: float, *, of_smaller: bool 
     >>> suppress(boxes, np.array([0.8, 0.9, 0.7]), 0.5).tolist()
     [1, 2]
     """
-    order = np.argsort(-scores, kind="stable")[:_MOST]
+    order = np.argsort(-scores, kind="stable")[:1000]
     x1, y1, x2, y2 = boxes[order].T
     area = (x2 - x1) * (y2 - y1)
     across = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
     down = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)
     common = np.maximum(across, 0.0) * np.maximum(down, 0.0)
-    whole = (
-        np.minimum(area[:, None], area) if of_smaller else area[:, None] + area[None, :] - common
-    )
+    whole = np.minimum(area[:, None], area) if of_smaller else area[:, None] + area - common
     overlaps = common > threshold * whole
     alive = np.ones(len(order), bool)
     kept = []
@@ -140,7 +115,7 @@ def suppress(boxes: Array, scores: Array, threshold: float, *, of_smaller: bool 
 
 
 def square(boxes: Array) -> Array:
-    """Return the squares around the same centres whose sides are the boxes' longer ones."""
+    """Return the squares around the same centres with the boxes' longer sides."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
     return np.concatenate([centre - half, centre + half], axis=1)

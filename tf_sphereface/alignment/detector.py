@@ -46,16 +46,15 @@ class FaceDetector:
     """Finds faces and their five points.
 
     All sizes of the image lie on one canvas, so that the proposal network runs once; the two others
-    take all their candidates at once. A result depends on the image alone, not on what else is
-    detected before or beside it. An object may be used by several threads at a time, which is how
-    to keep all cores busy.
+    take all their candidates at once. A result depends on the image alone. Several threads may use
+    an object at a time, which is how to keep all cores busy.
 
     Args:
         min_face: the smallest face that is looked for, in pixels, at least 20: half of the time
             goes into the smallest size.
         min_score: confidence from which a face counts, 0 to 1.
-        max_side: larger images are averaged down to this many pixels before; the points are those
-            of the image as it is.
+        max_side: larger images are averaged down to this many pixels first; the points are those of
+            the original image.
 
     Raises:
         ImportError: mtcnn is not installed (the extra `align`).
@@ -67,8 +66,8 @@ class FaceDetector:
     >>> detector(np.zeros((200, 200, 3), "uint8"))
     []
 
-    Source: the networks and thresholds are those of the package mtcnn 1.0; see `networks`. The
-    points are better than its own, because the last network looks twice: *measured here*.
+    Source: the networks and thresholds are those of the package mtcnn 1.0. The points are better
+    than its own, because the last network looks twice: *measured here*.
     """
 
     def __init__(
@@ -81,11 +80,7 @@ class FaceDetector:
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
-        return {
-            "min_face": self.min_face,
-            "min_score": self.min_score,
-            "max_side": self.max_side,
-        }
+        return {"min_face": self.min_face, "min_score": self.min_score, "max_side": self.max_side}
 
     def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces in a uint8 RGB image (height, width, 3), the surest first.
@@ -113,22 +108,21 @@ class FaceDetector:
         """Run the cascade; return boxes (n, 4), scores (n,) and points (n, 5, 2)."""
         boxes, scores = self._candidates(image, min_face)
         if len(boxes):
-            kept = suppress(boxes, scores, 0.7)
-            boxes = square(boxes[kept])
-            new, offsets = self._run(self._networks.refine, image, boxes)
-            boxes, scores = boxes + offsets * _sides(boxes), new
-            boxes, scores = _above(0.7, scores, boxes, scores)
-            kept = suppress(boxes, scores, 0.7)
-            boxes = square(boxes[kept])
+            boxes = square(boxes[suppress(boxes, scores, 0.7)])
+            scores, offsets = self._run(self._networks.refine, image, boxes)
+            good = scores > 0.7
+            boxes, scores = (boxes + offsets * _sides(boxes))[good], scores[good]
+            boxes = square(boxes[suppress(boxes, scores, 0.7)])
         if not len(boxes):
             return _NOTHING
-        new, offsets, _ = self._run(self._networks.output, image, boxes)
-        boxes, scores = _above(self.min_score, new, boxes + offsets * _sides(boxes), new)
+        scores, offsets, _ = self._run(self._networks.output, image, boxes)
+        good = scores > self.min_score
+        boxes, scores = (boxes + offsets * _sides(boxes))[good], scores[good]
         kept = suppress(boxes, scores, 0.7, of_smaller=True)
         boxes, scores = boxes[kept], scores[kept]
         if not len(boxes):
             return _NOTHING
-        # The network has also pointed, but in a box that it moved: it sees the moved one now.
+        # The points so far belong to the box before its offsets: look again, at the moved one.
         squares = square(boxes)
         (where,) = self._run(self._networks.points, image, squares)
         fractions = where.reshape(-1, 2, 5).transpose(0, 2, 1)
@@ -141,10 +135,10 @@ class FaceDetector:
         levels, canvas = pyramid(*size, min_face)
         boxes, scores = [np.zeros((0, 4))], [np.zeros(0)]
         if levels:
-            found, offsets = self._networks.propose(paint(image, levels, canvas))
-            found, offsets = found.numpy(), offsets.numpy()
+            outputs = self._networks.propose(paint(image, levels, canvas))
+            score_map, offsets = (output.numpy() for output in outputs)
             for level in levels:
-                box, score = proposals(found, offsets, level, size, threshold=0.6)
+                box, score = proposals(score_map, offsets, level, size, threshold=0.6)
                 kept = suppress(box, score, 0.5)
                 boxes.append(box[kept])
                 scores.append(score[kept])
@@ -152,22 +146,19 @@ class FaceDetector:
 
     @staticmethod
     def _run(network: Any, image: NDArray[np.uint8], boxes: Array) -> tuple[Array, ...]:
-        """Call a network on boxes; float64 comes back, as all arithmetic on boxes is."""
+        """Return the outputs for boxes (n, 4) as float64, the type of all box arithmetic."""
         outputs = network(image, boxes.astype(np.float32))
         return tuple(output.numpy().astype(np.float64) for output in outputs)
 
 
 def choose(faces: Sequence[Face], size: tuple[int, int], how: Selection = "center") -> list[Face]:
-    """Choose among the faces of one image.
+    """Return one of the faces of an image or all, none if there is none.
 
     Args:
         faces: what a detector found.
         size: (height, width) of the image, in pixels.
         how: `"center"`: the face whose box is nearest the image's centre; `"largest"`: the one
             with the largest box; `"all"`: all of them, the largest first.
-
-    Returns:
-        One face or all, nothing if there is none.
 
     Raises:
         ValueError: `how` is something else.
@@ -177,24 +168,18 @@ def choose(faces: Sequence[Face], size: tuple[int, int], how: Selection = "cente
     check_choice("how", how, SELECTIONS)
     if how == "center":
         middle = (np.array([size[1], size[0]]) - 1) / 2
-        return sorted(faces, key=lambda f: float(np.hypot(*(_center(f) - middle))))[:1]
-    return sorted(faces, key=_area, reverse=True)[: None if how == "all" else 1]
 
+        def distance(face: Face) -> float:
+            return float(np.hypot(*((face.box[:2] + face.box[2:]) / 2 - middle)))
 
-def _center(face: Face) -> NDArray[np.float64]:
-    return (face.box[:2] + face.box[2:]) / 2
+        return sorted(faces, key=distance)[:1]
 
+    def area(face: Face) -> float:
+        return float(np.prod(face.box[2:] - face.box[:2]))
 
-def _area(face: Face) -> float:
-    return float(np.prod(face.box[2:] - face.box[:2]))
+    return sorted(faces, key=area, reverse=True)[: None if how == "all" else 1]
 
 
 def _sides(boxes: Array) -> Array:
-    """Return width and height twice (n, 4), with the pixel that the networks were trained with."""
+    """Return width and height twice (n, 4), one pixel larger, as the networks were trained."""
     return np.tile(boxes[:, 2:] - boxes[:, :2] + 1.0, 2)
-
-
-def _above(threshold: float, scores: Array, *arrays: Array) -> tuple[Array, ...]:
-    """Return the rows whose score is above the threshold."""
-    good = scores > threshold
-    return tuple(array[good] for array in arrays)

@@ -1,4 +1,4 @@
-"""Read faces for a protocol: aligned, at the network's size, and not one of them skipped."""
+"""Faces of a protocol: aligned, at the network's size, and none of them skipped."""
 
 from __future__ import annotations
 
@@ -11,36 +11,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from tf_sphereface.utils.messages import ProgressCallback as ProgressCallback
+from tf_sphereface.alignment.align import TEMPLATES, align, read_landmarks
+from tf_sphereface.alignment.images import read_image
 
 Landmarks = str | os.PathLike[str] | Mapping[str, np.ndarray]
-
-Pool = ThreadPoolExecutor
-
 CHUNK = 256  # faces in memory at a time
 
 
 class FaceReader:
     """Reads one image file as the uint8 RGB face that an embedder takes.
 
-    With landmarks the image is aligned. Without, it must be aligned already: at the network's
-    size, or at the template's size if the network takes a whole fraction of it. A network of a
-    fraction of the template's size (56x48 of 112x96) gets the template's crop averaged down.
-
-    Args:
-        input_size: (height, width) that the network takes, in pixels.
-        landmarks: a landmark file, or name -> (5, 2) points in pixels of the image; None when the
-            images are aligned.
-
-    Raises:
-        ValueError: landmarks are given, and there is no template for this size.
+    With landmarks (a landmark file, or name -> (5, 2) points in pixels) the image is aligned.
+    Without, it must be aligned already, at the network's size or at its template's. A network whose
+    input is a whole fraction of a template (56x48 of 112x96) gets the template's crop averaged
+    down. Landmarks for any other input size are a ValueError.
     """
 
     def __init__(self, input_size: tuple[int, int], landmarks: Landmarks | None = None) -> None:
-        from tf_sphereface.alignment.align import TEMPLATES, read_landmarks
-
         self.input_size = input_size
         self.template_size = _template_size(input_size)
         self.landmarks: Mapping[str, np.ndarray] | None = None
@@ -57,13 +47,9 @@ class FaceReader:
     def __call__(self, path: Path, name: str) -> np.ndarray:
         """Return the face in `path`, whose landmarks are listed under `name`.
 
-        Raises:
-            ValueError: the file is missing, cannot be read, has no landmarks or another size; the
-                message is the reason alone.
+        A file that is missing, cannot be read, has no landmarks or another size is a ValueError;
+        its message is the reason alone, as in `fit` and `key`.
         """
-        from tf_sphereface.alignment.align import align
-        from tf_sphereface.alignment.images import read_image
-
         if not path.is_file():
             raise ValueError(_missing(path))
         try:
@@ -76,32 +62,21 @@ class FaceReader:
         return self.fit(image)
 
     def fit(self, image: np.ndarray) -> np.ndarray:
-        """Return an aligned face at the network's size.
-
-        Raises:
-            ValueError: it has neither that size nor the template's; the message is the reason.
-        """
+        """Return an aligned face at the network's size, or raise ValueError."""
         size = tuple(image.shape[:2])
         if size == self.input_size:
             return image
         if size == self.template_size:
-            return _shrink(image, self.input_size)
+            height, width = self.input_size
+            return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
         sizes = sorted({self.input_size, self.template_size or self.input_size})
         wanted = " or ".join(f"{height}x{width}" for height, width in sizes)
         raise ValueError(f"{size[0]}x{size[1]} pixels, not {wanted} (height x width)")
 
     def key(self, path: Path, name: str) -> str:
-        """Return what the face in `path` is, as a hash: the file's bytes and how it is aligned.
+        """Return a hash, 64 hexadecimal digits, that is equal where `self(path, name)` is equal.
 
-        Args:
-            path: the image file.
-            name: what its landmarks are listed under.
-
-        Returns:
-            64 hexadecimal digits; equal where `self(path, name)` would be equal.
-
-        Raises:
-            ValueError: the file is missing or has no landmarks; the message is the reason alone.
+        It covers the file's bytes and how they are aligned.
         """
         try:
             data = path.read_bytes()
@@ -113,23 +88,16 @@ class FaceReader:
         where = b"" if points is None else np.ascontiguousarray(points, "<f8").tobytes()
         return hashlib.sha256(hashlib.sha256(data).digest() + where + how).hexdigest()
 
-    def pool(self) -> Pool:
+    def pool(self) -> ThreadPoolExecutor:
         """Return the threads that `read_all` and `keys` read files in."""
         return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
 
     def read_all(
-        self, pool: Pool, root: Path, names: Sequence[str], problems: Problems
+        self, pool: ThreadPoolExecutor, root: Path, names: Sequence[str], problems: Problems
     ) -> np.ndarray | None:
-        """Read the faces of `names`, paths relative to `root`.
+        """Return the faces of `names`, paths relative to `root`: uint8 RGB (n, height, width, 3).
 
-        Args:
-            pool: threads to read in.
-            root: the folder.
-            names: paths relative to it.
-            problems: where files that cannot be used are noted.
-
-        Returns:
-            uint8 RGB (n, height, width, 3), or None where there is a problem, now or before.
+        Files that cannot be used are noted in `problems`; None if it holds any, now or before.
         """
         read = [face for _, face in self.each(pool, self, root, names, problems)]
         if problems:
@@ -137,20 +105,20 @@ class FaceReader:
         return np.stack(read) if read else np.zeros((0, *self.input_size, 3), np.uint8)
 
     def keys(
-        self, pool: Pool, root: Path, names: Sequence[str], problems: Problems
+        self, pool: ThreadPoolExecutor, root: Path, names: Sequence[str], problems: Problems
     ) -> list[tuple[str, str]]:
         """Return the names that have a file, and its key; the others are noted in `problems`."""
         return self.each(pool, self.key, root, names, problems)
 
     @staticmethod
     def each(
-        pool: Pool,
+        pool: ThreadPoolExecutor,
         function: Callable[[Path, str], Any],
         root: Path,
         names: Sequence[str],
         problems: Problems,
     ) -> list[tuple[str, Any]]:
-        """Return name and value of `function(path, name)`; what it refuses goes to `problems`."""
+        """Return name and `function(path, name)` of each file; ValueErrors go to `problems`."""
 
         def attempt(name: str) -> Any:
             try:
@@ -158,13 +126,13 @@ class FaceReader:
             except ValueError as error:
                 return error
 
-        found = []
+        values = []
         for name, value in zip(names, pool.map(attempt, names), strict=True):
             if isinstance(value, ValueError):
                 problems.add(name, str(value))
             else:
-                found.append((name, value))
-        return found
+                values.append((name, value))
+        return values
 
     def _points(self, name: str) -> np.ndarray | None:
         if self.landmarks is None:
@@ -185,7 +153,7 @@ class FaceReader:
 
 
 class Problems:
-    """Collects why files cannot be used, and says so once, for all of them."""
+    """The reasons why files cannot be used, collected for one error that lists them all."""
 
     def __init__(self, kind: str = "images") -> None:
         self._kind = kind
@@ -199,13 +167,7 @@ class Problems:
         self._reasons[name] = reason
 
     def raise_if_any(self, total: int, where: object, hint: str = "") -> None:
-        """Raise a ValueError that lists what was noted.
-
-        Args:
-            total: of how many files.
-            where: the folder.
-            hint: a last line, for wrong sizes.
-        """
+        """Raise a ValueError that lists the bad files of `total`; `hint` is for wrong sizes."""
         if not self._reasons:
             return
         lines = [f"  {name}: {reason}" for name, reason in sorted(self._reasons.items())]
@@ -219,19 +181,10 @@ class Problems:
 def iterate_faces(
     root: Path, names: Sequence[str], reader: FaceReader, problems: Problems
 ) -> Iterator[np.ndarray]:
-    """Yield the faces of `names` in order, in pieces of at most 256.
+    """Yield the faces of `names` in order, uint8 RGB (n, height, width, 3), n at most 256.
 
-    From the first problem on nothing more is yielded, but the rest is still read, so that
-    `problems` names every file.
-
-    Args:
-        root: the folder.
-        names: paths relative to it.
-        reader: reads one file.
-        problems: where files that cannot be used are noted.
-
-    Yields:
-        uint8 RGB, (n, height, width, 3).
+    After the first problem nothing more is yielded, but the remaining files are still read, so that
+    `problems` names every one.
     """
     with reader.pool() as pool:
         for start in range(0, len(names), CHUNK):
@@ -241,7 +194,7 @@ def iterate_faces(
 
 
 def _missing(path: Path) -> str:
-    """Say that a file is missing, and which file near it may be it under a wrong name."""
+    """Say that a file is missing, and which similar name there is nearby."""
 
     def simple(name: str) -> str:
         stem = unicodedata.normalize("NFC", name.rsplit(".", 1)[0]).casefold()
@@ -262,15 +215,7 @@ def _missing(path: Path) -> str:
 
 def _template_size(input_size: tuple[int, int]) -> tuple[int, int] | None:
     """Return the template that the input is, or is a whole fraction of."""
-    from tf_sphereface.alignment.align import TEMPLATES
-
     for height, width in sorted(TEMPLATES):
         if height % input_size[0] == 0 and width * input_size[0] == height * input_size[1]:
             return height, width
     return None
-
-
-def _shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    import cv2
-
-    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA))

@@ -1,4 +1,4 @@
-"""Read, list and write image files: one reader and one table of suffixes for every command."""
+"""Image files: reading, listing and writing, with one table of suffixes for every command."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from tf_sphereface.utils.files import atomic_path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""What the names of image files end in, for training, evaluation, packing and calibration alike."""
+"""Suffixes of image files, for training, evaluation, packing and calibration alike."""
 
-PHOTO_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".heic", ".heif")
-"""What is looked at among photographs; HEIC is refused, with what to do."""
+PHOTO_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".heic", ".heif")  # HEIC is refused with advice
 
 MAX_PIXELS = 178_956_970  # 512 MB of RGB: Pillow's limit against files that unpack to enormous ones
 MAX_BYTES = 1 << 30
@@ -41,7 +40,7 @@ def write_face(path: str | os.PathLike[str], face: np.ndarray, quality: int = 95
     """Write a face as an image file, whole or not at all.
 
     Args:
-        path: where to; its suffix chooses the format. Folders are made.
+        path: the file; its suffix chooses the format. Folders are made.
         face: uint8 RGB, (height, width, 3).
         quality: of JPEG, from 1 to 100.
 
@@ -56,16 +55,13 @@ def write_face(path: str | os.PathLike[str], face: np.ndarray, quality: int = 95
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read an image file as RGB, as every command and every pipeline does.
+    """Return an image file as uint8 RGB (height, width, 3), as every command and pipeline reads it.
 
     Gray images get three equal channels, transparency is dropped, 16 bits become 8, and a camera's
     orientation mark is obeyed.
 
     Args:
         path: a JPEG, PNG, WebP, BMP or TIFF file. Any Unicode name, on Windows too.
-
-    Returns:
-        uint8 RGB, (height, width, 3).
 
     Raises:
         ValueError: the file is empty, truncated, HEIC or no image; the message names it.
@@ -75,17 +71,13 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def decode_image(data: bytes, name: str = "") -> NDArray[np.uint8]:
-    """Decode an image that is in memory, as `read_image` does a file.
+    """Return an encoded image as uint8 RGB (height, width, 3), as `read_image` does a file.
 
-    A truncated JPEG is an error: OpenCV would fill the rest with gray. Several threads may decode
-    at a time.
+    A truncated JPEG is an error: OpenCV would fill the rest with gray.
 
     Args:
         data: the content of a JPEG, PNG, WebP, BMP or TIFF file.
-        name: what to call it in an error; without it the message is the reason alone.
-
-    Returns:
-        uint8 RGB, (height, width, 3).
+        name: for the error message; without it the message is the reason alone.
 
     Raises:
         ValueError: it is empty, truncated, HEIC or no image.
@@ -104,20 +96,10 @@ def decode_image(data: bytes, name: str = "") -> NDArray[np.uint8]:
 
 
 def read_photo(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read one photograph as `read_image` does, or refuse it before it is decoded.
+    """Read one photograph as `read_image` does, or refuse it with a ValueError before decoding.
 
-    Animations, several pages, and files of more than 178 megapixels or 1 GB are refused. Pillow (in
-    the extra `align`) looks for them; without it only the size of the file is known.
-
-    Args:
-        path: a JPEG, PNG, WebP, BMP, TIFF or GIF file. Of CMYK the print colors are mixed to RGB.
-
-    Returns:
-        uint8 RGB, (height, width, 3).
-
-    Raises:
-        ValueError: the file is refused, broken or no image; the message names it.
-        OSError: the file cannot be read.
+    Animations, several pages, and files of more than 178 megapixels or 1 GB are refused. Without
+    Pillow (in the extra `align`) only the size of the file is checked. CMYK is mixed to RGB.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -128,35 +110,22 @@ def read_photo(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     return decode_image(data, os.fspath(path))
 
 
-def images_in(
-    folder: str | os.PathLike[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES
-) -> list[os.DirEntry[str]]:
-    """Return the images in one folder, not those in its subfolders, sorted by name.
-
-    Args:
-        folder: the folder.
-        suffixes: what the names end in, in small letters. Hidden files are passed over.
-
-    Raises:
-        OSError: the folder cannot be listed.
-    """
+def images_in(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """Return the images in one folder, not those in its subfolders or hidden ones, by name."""
     with os.scandir(folder) as entries:
-        images = [e for e in entries if _is_listed(e.name, suffixes) and e.is_file()]
+        images = [e for e in entries if _is_listed(e.name, IMAGE_SUFFIXES) and e.is_file()]
     return sorted(images, key=lambda entry: entry.name)
 
 
 def find_images(
     root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES, *, skip: Iterable[Path] = ()
 ) -> list[str]:
-    """Return the images in a folder and all its subfolders, sorted, as paths relative to it.
+    """Return the images in a folder and all its subfolders, sorted, as POSIX paths relative to it.
 
     Args:
         root: the folder. Links to folders are followed.
-        suffixes: what the names end in, in small letters.
+        suffixes: of the names, in small letters.
         skip: folders that are left out. Hidden files and folders always are.
-
-    Returns:
-        Paths with `/` between their parts, on Windows too.
     """
     left_out = {folder.resolve() for folder in skip}
     images = []
@@ -176,7 +145,7 @@ def _is_listed(name: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _refuse_by_header(data: bytes, path: Path) -> None:
-    """Raise ValueError for what cannot be used as one photograph, as far as Pillow is there."""
+    """Raise ValueError for what cannot be used as one photograph, if Pillow is installed."""
     try:
         from PIL import Image
     except ImportError:
@@ -212,10 +181,7 @@ def _reason(data: bytes) -> str:
 
 
 def _is_whole_jpeg(data: bytes) -> bool:
-    """Tell whether the picture's data is followed by an end marker.
-
-    A thumbnail among the segments before has an end of its own: these are stepped over.
-    """
+    """Tell whether an end marker follows the picture's data, not only a thumbnail's before it."""
     place = 2
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]

@@ -1,4 +1,4 @@
-"""The journal of an alignment: what was found so far, a line at a time, so that it can stop."""
+"""Journal of an alignment: JSON lines of the results so far, from which a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,12 +24,12 @@ class Found:
     """What is known about one image.
 
     Args:
-        name: path inside SRC; of a frame, the video's and `#` and its number.
+        name: path inside SRC; a frame has that of the video, `#` and its number.
         size: (height, width) in pixels; None if it could not be read.
         faces: all faces in it, points rounded to hundredths of a pixel.
         broken: why it could not be read.
         files: the crops, relative to DST.
-        of_video: it is a frame of a video.
+        of_video: whether it is a frame of a video.
     """
 
     name: str
@@ -42,30 +41,33 @@ class Found:
 
 
 class Journal:
-    """A file of JSON lines that is only ever added to; a line that was cut off is skipped.
+    """A file of JSON lines that only grows; a line that was cut off is skipped.
 
-    It knows the SRC and the image that each crop in DST comes from, so that nothing else is
-    replaced or removed. Images of another SRC are others, whatever their names.
+    It knows the SRC and the image that each crop in DST comes from, so that no other files are
+    replaced or removed. Images of different SRC are different, even with the same name.
 
     Args:
-        dst: the folder of the crops; made, with the journal in it, when missing.
+        dst: the folder of the crops; created, with the journal in it, when missing.
         src: the folder of the images.
-        detector: what the detector was set to; faces found with other settings are not reused.
-        fresh: reuse nothing.
+        detector: the detector's settings; faces found with other settings are not reused.
+        overwrite: reuse nothing, and replace files and faces from elsewhere.
     """
 
-    def __init__(self, dst: Path, src: Path, detector: str = "", *, fresh: bool = False) -> None:
-        self.folder: str | None = None  # whose images, all of them, went to DST
+    def __init__(
+        self, dst: Path, src: Path, detector: str = "", *, overwrite: bool = False
+    ) -> None:
+        self._folder: str | None = None  # the SRC of which all images went to DST
         self._dst, self._src, self._detector = dst, str(src.resolve()), detector
+        self._overwrite = overwrite
         self._lock = threading.Lock()
         self._found: dict[Key, tuple[Stat, str, Found]] = {}
         self._done: dict[Key, tuple[str, list[str]]] = {}  # settings and files
-        self._owners: dict[str, Key] = {}  # of each file, also of those that settings made obsolete
+        self._owners: dict[str, Key] = {}  # of each file, obsolete ones included
         path = dst / JOURNAL
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         for line in text.splitlines():
             self._take(line)
-        if fresh:
+        if overwrite:
             self._found.clear()
             self._done.clear()
         dst.mkdir(parents=True, exist_ok=True)
@@ -76,24 +78,20 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    @property
-    def of_another_folder(self) -> bool:
-        """Whether a whole folder that is not SRC went to DST."""
-        return self.folder not in (None, self._src)
-
     def take_folder(self) -> None:
-        """Note that all of SRC goes to DST."""
-        if self.folder != self._src:
-            self.folder = self._src
-            self._write({"folder": self._src})
+        """Note that all of SRC goes to DST; ValueError if DST has the faces of another folder."""
+        if self._folder == self._src:
+            return
+        if self._folder is not None and not self._overwrite:
+            raise ValueError(
+                "DST must be a folder of its own for each SRC: its faces and lists are those of "
+                f"{self._folder}, and --overwrite replaces them. Received: {self._dst}"
+            )
+        self._folder = self._src
+        self._write({"folder": self._src})
 
     def get(self, name: str, stat: Stat) -> Found | None:
         """Return what is known about an image, unless file or detector have changed since."""
@@ -103,27 +101,20 @@ class Journal:
         return entry[2]
 
     def is_done(self, name: str, output: str, files: Sequence[str]) -> bool:
-        """Tell whether these files are there, and were written for the image with these settings.
-
-        Args:
-            name: of the image.
-            output: the settings, and whatever else the crops depend on.
-            files: the crops, relative to DST.
-        """
+        """Tell whether these crops are there, written for the image with the settings `output`."""
         key = self._src, name
         return self._done.get(key) == (output, list(files)) and all(
             self._owners.get(file) == key and (self._dst / file).is_file() for file in files
         )
 
     def obstacle(self, name: str, files: Sequence[str], others: Container[str]) -> str | None:
-        """Say which file is there and may not be replaced, and where it is from; None if none is.
+        """Say which of these crops of an image may not be replaced, and why; None if all may.
 
-        Args:
-            name: the image whose crops are to be written.
-            files: the crops, relative to DST.
-            others: the images of SRC that this run looks at. What they wrote with other settings
-                may be replaced: none of them will write these files now.
+        `others` are the images of SRC in this run. What they wrote with other settings may be
+        replaced: none of them writes these files now.
         """
+        if self._overwrite:
+            return None
         for file in files:
             owner = self._owners.get(file)
             ours = owner is not None and owner[0] == self._src
@@ -135,7 +126,7 @@ class Journal:
 
     def found(self, found: Found, stat: Stat) -> None:
         """Note the faces of an image, before a crop is written."""
-        self._done.pop((self._src, found.name), None)  # its crops are of other points
+        self._done.pop((self._src, found.name), None)  # earlier crops are from other points
         faces = [
             {"box": _rounded(f.box), "score": round(f.score, 4), "points": _rounded(f.points)}
             for f in found.faces
@@ -153,21 +144,22 @@ class Journal:
         )
 
     def claim(self, name: str, files: Sequence[str]) -> None:
-        """Note whose crops these files are, before they are written."""
+        """Note which image these crops belong to, before they are written."""
         key = self._src, name
         if any(self._owners.get(file) != key for file in files):
             self._write({"claims": name, "src": self._src, "files": list(files)})
             self._owners.update(dict.fromkeys(files, key))
 
     def written(self, name: str, output: str, files: Sequence[str]) -> None:
-        """Note that the crops of an image are there, and no others are needed."""
+        """Note that all crops of an image are written."""
         self._write({"written": name, "src": self._src, "output": output, "files": list(files)})
         self._done[self._src, name] = output, list(files)
 
     def remove_obsolete(self, names: Iterable[str]) -> None:
-        """Delete what these images have written with other settings, and no image has since.
+        """Delete the crops that these images needed with other settings, and no longer do.
 
-        Only when all are done: a file that one of them does not need any more may be another's.
+        To be called when all images are done, because a file that one of them no longer needs may
+        now belong to another.
         """
         keys = ((self._src, name) for name in names)
         needed = {key: self._done[key][1] for key in keys if key in self._done}
@@ -192,7 +184,7 @@ class Journal:
         with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
             value = json.loads(line)
             if "folder" in value:
-                self.folder = value["folder"]
+                self._folder = value["folder"]
             elif "removed" in value:
                 for file in value["removed"]:
                     self._owners.pop(file, None)
@@ -204,7 +196,7 @@ class Journal:
                 self._take_found(value)
 
     def _take_found(self, value: dict[str, Any]) -> None:
-        """Read what is known about an image; crops of before are of other points."""
+        """Read the faces of an image; earlier crops are from other points."""
         key, shape = (value["src"], value["image"]), value["size"]
         faces = [
             Face(np.array(f["box"]), f["score"], np.array(f["points"])) for f in value["faces"]

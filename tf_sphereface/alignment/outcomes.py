@@ -11,13 +11,8 @@ from tf_sphereface.alignment.detector import Face, Selection, choose
 from tf_sphereface.alignment.journal import Found
 from tf_sphereface.utils.files import atomic_path, write_json
 
-UNREADABLE, NO_FACE, TOO_SMALL, SEVERAL, REFUSED = (
-    "unreadable",
-    "no face",
-    "too small",
-    "several faces",
-    "not written",
-)
+UNREADABLE, NO_FACE, TOO_SMALL = "unreadable", "no face", "too small"
+SEVERAL, REFUSED = "several faces", "not written"
 FAILURES = (UNREADABLE, NO_FACE, TOO_SMALL, REFUSED)  # no crop came of it
 
 
@@ -28,10 +23,10 @@ class Outcome:
     Args:
         found: the image and its faces.
         taken: the faces that were cut out.
-        problem: one of the constants above, or None.
+        problem: "unreadable", "no face", "too small", "several faces", "not written" or None.
         detail: more about it, in words.
-        written: how many crops were written now.
-        kept: how many were there already.
+        written: number of crops written now.
+        kept: number of crops that were there already.
     """
 
     found: Found
@@ -48,10 +43,10 @@ class AlignResult:
 
     Args:
         outcomes: of all images, in order.
-        seconds: how long it took, without loading the detector.
+        seconds: duration, without loading the detector.
         videos_left_out: videos among the photographs, where no frames were asked for.
-        landmarks: where the points that were found belong; None if they were given.
-        report: where the list of problems belongs; None if the points were given.
+        landmarks: the file of detected points; None if they were given.
+        report: the list of problems; None if the points were given.
         report_written: whether that list was written now; lists that belong to another image's
             faces are not replaced.
     """
@@ -87,7 +82,7 @@ class AlignResult:
 
 
 def judge(found: Found, select: Selection, min_face: float) -> Outcome:
-    """Choose the faces to cut out, and say what is wrong or needs a look."""
+    """Return the faces to cut out, and the problem if there is one."""
     if found.broken is not None or found.size is None:
         return Outcome(found, problem=UNREADABLE, detail=found.broken or "")
     large = [face for face in found.faces if face.side >= min_face]
@@ -107,14 +102,13 @@ def judge(found: Found, select: Selection, min_face: float) -> Outcome:
     return Outcome(found, taken)
 
 
-def write_landmarks(path: Path, outcomes: Sequence[Outcome]) -> int:
-    """Write the points of the photographs' faces as a landmark file; return how many.
+def write_landmarks(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write the points of the photographs' faces as a landmark file.
 
-    Of several that were cut out of one photograph it has the one nearest the centre. Frames of
-    videos have no line: a landmark file names files. A name that would read as a comment gets
-    `./` before it; one that would break the line is left out, and a comment says so.
+    Of several faces in one photograph the one nearest the centre is listed. Frames of videos have
+    no line: a landmark file names files. A name that would read as a comment gets `./` before it;
+    one that would break the line is left out, and a comment says so.
     """
-    count = 0
     lines = ["# image, x and y of left eye, right eye, nose, left and right mouth corner"]
     for outcome in outcomes:
         size = outcome.found.size
@@ -124,21 +118,13 @@ def write_landmarks(path: Path, outcomes: Sequence[Outcome]) -> int:
             name = outcome.found.name
             if any(mark in name for mark in "\t\r\n"):
                 lines.append(f"# left out, for a tab or line break in the name: {name!r}")
-                continue
-            lines.append("\t".join([f"./{name}" if name.startswith("#") else name, *numbers]))
-            count += 1
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return count
+            else:
+                lines.append("\t".join([f"./{name}" if name.startswith("#") else name, *numbers]))
+    _write_lines(path, lines)
 
 
 def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write what needs a look, a line per image; or, to a .json file, everything about all images.
-
-    Args:
-        path: ending in .tsv or .json.
-        outcomes: of all images, in order.
-    """
+    """Write the problems as a .tsv, a line per image, or everything about all images as .json."""
     if path.suffix.lower() == ".json":
         write_json(path, {"images": [_describe(outcome) for outcome in outcomes]})
         return
@@ -148,6 +134,10 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
             detail = " ".join(outcome.detail.split())
             count = str(len(outcome.found.faces))
             lines.append("\t".join([outcome.found.name, outcome.problem, count, detail]))
+    _write_lines(path, lines)
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

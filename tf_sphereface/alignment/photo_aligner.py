@@ -1,10 +1,11 @@
-"""Photographs and videos to aligned faces: find, choose, cut out, write."""
+"""Alignment of photographs and videos in threads: find faces, choose, cut out, write."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +25,15 @@ from tf_sphereface.alignment.videos import VIDEO_SUFFIXES, count_frames, read_fr
 from tf_sphereface.utils.messages import ProgressCallback
 
 Work = TypeVar("Work")
-VERSION = "1"  # of what the detector finds: another one detects again
+VERSION = "1"  # of the detector's results; a new version detects again
 
 
 @contextlib.contextmanager
 def single_threaded_operations() -> Iterator[None]:
-    """Let TensorFlow and OpenCV use one thread per operation, because whole images run in parallel.
+    """Let TensorFlow and OpenCV use one thread per operation, because images run in parallel.
 
-    So the last bits of a sum do not depend on the number of cores either. TensorFlow can be told
-    only before its first operation; afterwards it stays as it is.
+    The last bits of a sum then do not depend on the number of cores. TensorFlow obeys only before
+    its first operation.
     """
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -70,7 +71,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Item:
-    """One image to look at: a file, or a frame of a video that has been read."""
+    """One image to look at: a file, or a frame of a video."""
 
     name: str
     path: Path
@@ -81,32 +82,20 @@ class Item:
 
 
 class Aligner:
-    """Detects, cuts out and writes, in threads.
-
-    Args:
-        settings: what is asked for.
-        detector: finds the faces.
-    """
+    """Detects, cuts out and writes, in threads."""
 
     def __init__(self, settings: Settings, detector: FaceDetector) -> None:
         self.settings = settings
         self.detector = detector
         self.videos_left_out = 0
-        self._claims: dict[Path, str] = {}
+        self._claims: dict[Path, str] = {}  # the image that each crop is from
         self._names: frozenset[str] = frozenset()  # of the photographs
 
     def run(self, progress: ProgressCallback | None = None) -> list[Outcome]:
-        """Look at everything in SRC and write the faces.
+        """Write the faces of all images in SRC; return the outcomes, sorted by name.
 
-        Args:
-            progress: called with (done, in all) after each image.
-
-        Returns:
-            What became of each image, sorted by name.
-
-        Raises:
-            ValueError: there is nothing to look at, two photographs would be written to one
-                file, or DST holds the faces of another folder.
+        `progress` is called with (done, in all) after each image. ValueError: there is no image,
+        two would be written to one file, or DST holds the faces of another folder.
         """
         settings = self.settings
         photos, videos = self._find(PHOTO_SUFFIXES), self._find(VIDEO_SUFFIXES)
@@ -118,35 +107,25 @@ class Aligner:
             raise ValueError(f"{settings.src / (settings.only or '')} {what}{hint}")
         self._names = frozenset(photos)
         items = [self._item(name) for name in photos]
-        for item in items:
-            self._claim(item)
+        self._claims = owners({item.name: item.target for item in items}, settings.dst)
         frames = sum(count_frames(settings.src / name, settings.every or 1) for name in videos)
         config = self.detector.get_config()
         key = " ".join([VERSION, *(f"{name}={value:g}" for name, value in config.items())])
         outcomes: list[Outcome] = []
-        with Journal(settings.dst, settings.src, key, fresh=settings.overwrite) as journal:
+        total = len(items) + frames
+        with Journal(settings.dst, settings.src, key, overwrite=settings.overwrite) as journal:
             if settings.only is None:
-                self._take_folder(journal)
-            total = len(items) + frames
+                journal.take_folder()
 
             def done(outcome: Outcome) -> None:
                 outcomes.append(outcome)
                 if progress is not None:
                     progress(len(outcomes), max(total, len(outcomes)))
 
-            work = self._all(items, videos, journal, done)
+            work = itertools.chain(items, *(self._frames(name, journal, done) for name in videos))
             run_in_threads(lambda item: self._process(item, journal), work, settings.jobs, done)
             journal.remove_obsolete(outcome.found.name for outcome in outcomes)
         return sorted(outcomes, key=lambda outcome: _natural(outcome.found.name))
-
-    def _take_folder(self, journal: Journal) -> None:
-        """Refuse a DST whose lists and faces are those of another folder."""
-        if journal.of_another_folder and not self.settings.overwrite:
-            raise ValueError(
-                "DST must be a folder of its own for each SRC: its faces and lists are those of "
-                f"{journal.folder}, and --overwrite replaces them. Received: {self.settings.dst}"
-            )
-        journal.take_folder()
 
     def _find(self, suffixes: tuple[str, ...]) -> list[str]:
         """Return the names of what SRC holds, or of the one file that is asked for."""
@@ -155,39 +134,29 @@ class Aligner:
             return [only] if only.lower().endswith(suffixes) else []
         return find_images(self.settings.src, suffixes, skip=[self.settings.dst])
 
-    def _all(
-        self,
-        items: list[Item],
-        videos: list[str],
-        journal: Journal,
-        done: Callable[[Outcome], None],
+    def _frames(
+        self, name: str, journal: Journal, done: Callable[[Outcome], None]
     ) -> Iterator[Item]:
-        """Yield the photographs, then the frames that need work."""
-        yield from items
-        for name in videos:
-            path = self.settings.src / name
-            before = self._item(name)
+        """Yield the frames of a video that need work; the outcomes of the others go to `done`."""
+        video, format = self._item(name), self.settings.format
+        stem = video.target.with_suffix("")
+        suffix = ".jpg" if format == "keep" else f".{format}"
 
-            def frame_item(
-                number: int, frame: NDArray[np.uint8] | None = None, video: Item = before
-            ) -> Item:
-                suffix = ".jpg" if self.settings.format == "keep" else f".{self.settings.format}"
-                stem = video.target.with_suffix("")
-                target = stem.with_name(f"{stem.name}_{number:06d}{suffix}")
-                name = f"{video.name}#{number}"
-                return Item(name, video.path, video.stat, target, frame, of_video=True)
+        def frame_item(number: int, frame: NDArray[np.uint8] | None = None) -> Item:
+            target = stem.with_name(f"{stem.name}_{number:06d}{suffix}")
+            return Item(f"{name}#{number}", video.path, video.stat, target, frame, of_video=True)
 
-            def wanted(number: int, make: Callable[..., Item] = frame_item) -> bool:
-                settled = self._settled(make(number), journal)
-                if settled is not None:
-                    done(settled)
-                return settled is None
+        def wanted(number: int) -> bool:
+            settled = self._settled(frame_item(number), journal)
+            if settled is not None:
+                done(settled)
+            return settled is None
 
-            try:
-                for number, frame in read_frames(path, self.settings.every or 1, wanted):
-                    yield frame_item(number, frame)
-            except ValueError as error:
-                done(Outcome(Found(name, of_video=True), problem=UNREADABLE, detail=str(error)))
+        try:
+            for number, frame in read_frames(video.path, self.settings.every or 1, wanted):
+                yield frame_item(number, frame)
+        except ValueError as error:
+            done(Outcome(Found(name, of_video=True), problem=UNREADABLE, detail=str(error)))
 
     def _process(self, item: Item, journal: Journal) -> Outcome:
         """Find, choose, cut out and write the faces of one image."""
@@ -195,10 +164,12 @@ class Aligner:
         if settled is not None:
             return settled
         image, found = self._look(item, journal)
-        outcome = self._judge(found)
-        targets = self._targets(item, outcome)
-        files = self._files(targets)
-        reason = self._obstacle(item, files, journal)
+        outcome, targets, files = self._plan(item, found)
+        owner = self._claims.setdefault(item.target, item.name)
+        if owner == item.name:
+            reason = journal.obstacle(item.name, files, self._names)
+        else:  # a frame; photographs have been compared before
+            reason = f"it would be written over that of {owner}"
         if reason is not None:
             return Outcome(found, problem=REFUSED, detail=reason)
         journal.claim(item.name, files)
@@ -212,60 +183,44 @@ class Aligner:
         return outcome
 
     def _look(self, item: Item, journal: Journal) -> tuple[NDArray[np.uint8] | None, Found]:
-        """Read an image, None where that fails, and find its faces, unless they are known."""
-        image, found = item.frame, journal.get(item.name, item.stat)
+        """Return an image, None where reading it fails, and its faces, detected if not known."""
+        found = journal.get(item.name, item.stat)
+        if found is not None and found.broken is not None:
+            return None, found
         try:
-            if image is None and (found is None or found.broken is None):
-                image = read_photo(item.path)
+            image = read_photo(item.path) if item.frame is None else item.frame
         except (OSError, ValueError) as error:
-            image, found = None, Found(item.name, broken=str(error))
+            found = Found(item.name, broken=str(error))
             journal.found(found, item.stat)
-        if found is None and image is not None:
+            return None, found
+        if found is None:
             faces = [rounded(face) for face in self.detector(image)]
             found = Found(item.name, (image.shape[0], image.shape[1]), faces)
             journal.found(found, item.stat)
-        if found is None:
-            raise RuntimeError(f"nothing is known about {item.name}")
-        found.of_video = item.of_video
         return image, found
-
-    def _obstacle(self, item: Item, files: list[str], journal: Journal) -> str | None:
-        """Say why the faces of an image may not be written; None if they may."""
-        owner = self._claims.setdefault(item.target, item.name)
-        if owner != item.name:  # a frame; photographs have been compared before
-            return f"it would be written over that of {owner}"
-        if self.settings.overwrite:
-            return None
-        return journal.obstacle(item.name, files, self._names)
 
     def _settled(self, item: Item, journal: Journal) -> Outcome | None:
         """Return the outcome for an image whose faces are there already, else None."""
         found = journal.get(item.name, item.stat)
         if found is None:
             return None
-        outcome = self._judge(found)
-        files = self._files(self._targets(item, outcome))
+        outcome, _, files = self._plan(item, found)
         if not journal.is_done(item.name, self.settings.output, files):
             return None
-        found.files, found.of_video = files, item.of_video
+        found.files = files
         outcome.kept = len(files)
         return outcome
 
-    def _files(self, targets: list[Path]) -> list[str]:
-        """Return the crops as the journal names them."""
-        return [target.relative_to(self.settings.dst).as_posix() for target in targets]
-
-    def _judge(self, found: Found) -> Outcome:
-        return judge(found, self.settings.select, self.settings.min_face)
-
-    def _targets(self, item: Item, outcome: Outcome) -> list[Path]:
-        """Return where the faces of an image go."""
-        if self.settings.select != "all":
-            return [item.target] * len(outcome.taken)
-        return [
-            item.target.with_name(f"{item.target.stem}_{number}{item.target.suffix}")
-            for number in range(1, len(outcome.taken) + 1)
-        ]
+    def _plan(self, item: Item, found: Found) -> tuple[Outcome, list[Path], list[str]]:
+        """Return the outcome for an image with these faces, and its crops, also relative to DST."""
+        found.of_video = item.of_video
+        outcome = judge(found, self.settings.select, self.settings.min_face)
+        targets = [item.target] * len(outcome.taken)
+        if self.settings.select == "all":
+            stem, suffix = item.target.stem, item.target.suffix
+            numbers = range(1, len(targets) + 1)
+            targets = [item.target.with_name(f"{stem}_{number}{suffix}") for number in numbers]
+        return outcome, targets, [t.relative_to(self.settings.dst).as_posix() for t in targets]
 
     def _item(self, name: str) -> Item:
         """Return what to look at under a name in SRC."""
@@ -276,14 +231,17 @@ class Aligner:
             stat = (found.st_size, found.st_mtime_ns)
         return Item(name, path, stat, output_path(self.settings.dst, name, self.settings.format))
 
-    def _claim(self, item: Item) -> None:
-        """Refuse two photographs for one face."""
-        owner = self._claims.setdefault(item.target, item.name)
-        if owner != item.name:
+
+def owners(targets: Mapping[str, Path], dst: Path) -> dict[Path, str]:
+    """Return the image that each crop is from; ValueError where two images have one crop."""
+    names: dict[Path, str] = {}
+    for name, path in targets.items():
+        owner = names.setdefault(path, name)
+        if owner != name:
             raise ValueError(
-                f"{item.name!r} and {owner!r} would both be written to "
-                f"{item.target.relative_to(self.settings.dst)}"
+                f"{name!r} and {owner!r} would both be written to {path.relative_to(dst)}"
             )
+    return names
 
 
 def run_in_threads(
@@ -292,13 +250,9 @@ def run_in_threads(
     jobs: int,
     done: Callable[[Outcome], None],
 ) -> None:
-    """Call a function on everything, a few more in hand than there are threads.
+    """Call a function on all of `work` in threads, without reading far ahead of them.
 
-    Args:
-        function: what the threads run.
-        work: its arguments; taken, as `done` is called, in the calling thread.
-        jobs: number of threads.
-        done: takes each result.
+    The calling thread takes the items from `work` and gives each result to `done`.
     """
     running: set[Future[Outcome]] = set()
     with ThreadPoolExecutor(jobs) as pool:

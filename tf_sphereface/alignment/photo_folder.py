@@ -1,4 +1,4 @@
-"""A folder of photographs becomes a folder of aligned faces, by a detector or by given points."""
+"""Folders of aligned faces from folders of photographs, by a detector or by given points."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tf_sphereface.alignment.photo_aligner import (
     Aligner,
     Settings,
     output_path,
+    owners,
     run_in_threads,
     single_threaded_operations,
 )
@@ -161,16 +162,8 @@ def align_by_landmarks(
     A face is there already only if it was made from these points, from this file and with these
     settings; a stopped call goes on where it was.
 
-    Args:
-        source: the folder of images that `landmarks` names.
-        target: where the faces go.
-        landmarks: a landmark file (see `read_landmarks`), or path inside `source` -> (5, 2) points.
-        size: as for `align_photos`, like all that follow.
-        format: `"keep"`, `"jpg"` or `"png"`.
-        quality: of JPEG.
-        jobs: threads.
-        overwrite: do again what is there.
-        progress: called with (done, in all) after each image.
+    The arguments are those of `align_photos`, and `landmarks`: a landmark file (see
+    `read_landmarks`), or a mapping from the path inside the folder `source` to (5, 2) points.
 
     Returns:
         The outcome of each image, in the order of `landmarks`.
@@ -197,12 +190,9 @@ def align_by_landmarks(
     crop, threads = template_size(size), _threads(jobs)
     check_choice("format", format, get_args(FaceFormat))
     check_integer("quality", quality, 1, 100)
-    points = landmarks if isinstance(landmarks, Mapping) else read_landmarks(landmarks)
-    if not points:
-        given = "landmarks" if isinstance(landmarks, Mapping) else os.fspath(landmarks)
-        raise ValueError(f"{given} names no image")
+    points = _points(landmarks)
     targets = {name: output_path(dst, name, format) for name in points}
-    _refuse_bad_names(targets, dst)
+    owners(targets, dst)
     names = {name: Path(name).as_posix() for name in points}  # without `./`
     others = frozenset(names.values())
 
@@ -213,7 +203,7 @@ def align_by_landmarks(
             output = _output(path, points[name], f"{crop[0]}x{crop[1]}", format, quality)
             done = journal.is_done(inside, output, files)
             if not done:
-                reason = None if overwrite else journal.obstacle(inside, files, others)
+                reason = journal.obstacle(inside, files, others)
                 if reason is not None:
                     return Outcome(found, problem=REFUSED, detail=reason)
                 face = align(read_photo(path), points[name], crop, antialias=True)
@@ -235,14 +225,14 @@ def align_by_landmarks(
             progress(len(outcomes), len(names))
 
     begin = time.perf_counter()
-    with Journal(dst, src, fresh=overwrite) as journal:
+    with Journal(dst, src, overwrite=overwrite) as journal:
         run_in_threads(attempt, names, threads, note)
         journal.remove_obsolete(others)
     return AlignResult([outcomes[name] for name in names], time.perf_counter() - begin)
 
 
 def _check_folders(folder: Path, target: Path) -> None:
-    """Refuse a target that cannot be one, and say early that a package is missing."""
+    """Refuse a target that is `folder` or no folder, and say early that a package is missing."""
     if target.resolve() == folder.resolve():
         raise ValueError("DST must be another folder than SRC: aligning would replace the images")
     is_image = target.suffix.lower() in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES)
@@ -254,15 +244,29 @@ def _check_folders(folder: Path, target: Path) -> None:
     require("skimage.transform", extra="align")  # fail once here, not for every image
 
 
+def _points(
+    landmarks: str | os.PathLike[str] | Mapping[str, np.ndarray],
+) -> Mapping[str, np.ndarray]:
+    """Return the points by path; ValueError if there are none, or a path leads outside SRC."""
+    points = landmarks if isinstance(landmarks, Mapping) else read_landmarks(landmarks)
+    if not points:
+        given = "landmarks" if isinstance(landmarks, Mapping) else os.fspath(landmarks)
+        raise ValueError(f"{given} names no image")
+    for name in points:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"the landmark file names a path outside SRC: {name!r}")
+    return points
+
+
 def _output(path: Path, points: np.ndarray, *settings: object) -> str:
-    """Return what a crop of given points depends on, as the journal has it."""
+    """Return what a crop from given points depends on, for the journal."""
     stat = path.stat()
     digest = hashlib.sha256(np.ascontiguousarray(points, "<f8").tobytes()).hexdigest()
     return " ".join(map(str, ("landmarks", digest, *settings, stat.st_size, stat.st_mtime_ns)))
 
 
 def _make_detector(min_face: float, max_side: int) -> FaceDetector:
-    """Return a detector that sees faces that are a little too small as well, to report them."""
+    """Return a detector that also finds faces a little below `min_face`, to report them."""
     try:
         return FaceDetector(min_face=max(SMALLEST, 0.709 * min_face), max_side=max_side)
     except ImportError as missing:
@@ -273,16 +277,3 @@ def _make_detector(min_face: float, max_side: int) -> FaceDetector:
 
 def _threads(jobs: int | None) -> int:
     return (os.cpu_count() or 1) if jobs is None else check_integer("jobs", jobs, 1)
-
-
-def _refuse_bad_names(targets: Mapping[str, Path], dst: Path) -> None:
-    """Refuse names that lead outside the folders, and two names for one face."""
-    owners: dict[Path, str] = {}
-    for name, path in targets.items():
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"the landmark file names a path outside SRC: {name!r}")
-        if path in owners:
-            raise ValueError(
-                f"{name!r} and {owners[path]!r} would both be written to {path.relative_to(dst)}"
-            )
-        owners[path] = name

@@ -1,4 +1,4 @@
-"""The face in an image, whether that is aligned already or a photograph."""
+"""The face in an image file, aligned already or in a photograph."""
 
 from __future__ import annotations
 
@@ -21,14 +21,9 @@ Alignment = Literal["auto", "always", "never"]
 
 @dataclass
 class PhotoFace:
-    """The face in an image.
+    """The face in an image: the whole image and the crop for the network, both uint8 RGB.
 
-    Args:
-        path: the image file.
-        image: uint8 RGB, as it is.
-        crop: uint8 RGB, as the network takes it.
-        face: the face that was found in it; None if the image is an aligned face.
-        count: how many faces were found.
+    `face` is None if the image is an aligned face; `count` is the number of faces in a photograph.
     """
 
     path: Path
@@ -41,14 +36,8 @@ class PhotoFace:
 class PhotoReader:
     """Reads aligned faces as they are, and finds the face in any other image.
 
-    Args:
-        input_size: (height, width) that the network takes, in pixels.
-        alignment: `"auto"`: images of the network's size are aligned faces; `"always"`: none is;
-            `"never"`: all must be.
-        select: which face of several, as for `choose`; not `"all"`.
-
-    Raises:
-        ValueError: `alignment` is something else.
+    By `alignment`, images of `input_size` (height, width) are aligned faces (`"auto"`), none is
+    (`"always"`), or all must be (`"never"`). `select` is that of `choose`, without `"all"`.
     """
 
     def __init__(
@@ -64,12 +53,8 @@ class PhotoReader:
     def __call__(self, path: Path) -> PhotoFace:
         """Return the face in an image file.
 
-        Raises:
-            ValueError: the file is refused, broken or no image, has no face, or is not aligned and
-                cannot be aligned here; the message names it and says what helps.
-            ImportError: the face must be found first, and a package of the extra `align` is
-                missing.
-            OSError: the file cannot be read.
+        A ValueError names the file and says what helps: it is refused, broken, has no face, or
+        cannot be aligned. ImportError: a package of the extra `align` is needed and missing.
         """
         why = "--align always"
         image = read_photo(path)

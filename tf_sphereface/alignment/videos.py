@@ -1,4 +1,4 @@
-"""Take frames out of video files."""
+"""Frames of video files."""
 
 from __future__ import annotations
 
@@ -17,22 +17,11 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 def read_frames(
     path: str | os.PathLike[str], every: int = 1, wanted: Callable[[int], bool] | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield each `every`-th frame of a video, from the first one on.
+    """Yield number and frame, uint8 RGB (height, width, 3), of each `every`-th frame from 0 on.
 
-    Frames are decoded one after the other, because jumping is not exact in most formats; those in
-    between are not brought to RGB.
-
-    Args:
-        path: a video file that OpenCV reads.
-        every: how many frames lie between two that are taken, plus one; at least 1.
-        wanted: says whether the frame of this number is needed; all by default.
-
-    Yields:
-        The frame's number, from 0, and the frame: uint8 RGB (height, width, 3), upright.
-
-    Raises:
-        ValueError: `every` is below 1, or the file is no video that can be read; the message names
-            it. A video that breaks off yields the frames before.
+    Frames are decoded in order, because jumping is not exact in most formats; `wanted` says which
+    numbers are needed. A file that is no readable video is a ValueError that names it; a video that
+    breaks off yields the frames before.
     """
     check_integer("every", every, 1)
     video = cv2.VideoCapture(os.fspath(path))
@@ -54,12 +43,7 @@ def read_frames(
 
 
 def count_frames(path: str | os.PathLike[str], every: int = 1) -> int:
-    """Return how many frames `read_frames` will yield, as far as the file says; 0 if it does not.
-
-    Args:
-        path: a video file.
-        every: as for `read_frames`.
-    """
+    """Return how many frames `read_frames` will yield, as the file says; 0 if it does not."""
     video = cv2.VideoCapture(os.fspath(path))
     try:
         frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0

@@ -13,15 +13,7 @@ from tf_sphereface.utils.checks import check_integer, error
 
 
 def check_input_shape(input_shape: Sequence[int], *, minimum: int) -> tuple[int, int, int]:
-    """Return `input_shape` as `(height, width, channels)`.
-
-    Args:
-        input_shape: height, width and channels of an image, without a batch axis.
-        minimum: the smallest height and width that the network accepts, in pixels.
-
-    Raises:
-        ValueError: not three positive integers, or smaller than `minimum`.
-    """
+    """Return `input_shape` as (height, width, channels), `minimum` pixels at least."""
     try:
         sides = [check_integer("input_shape", operator.index(side), 1) for side in input_shape]
         height, width, channels = sides

@@ -31,19 +31,11 @@ class LoadedModel(NamedTuple):
 
 
 def as_backbone(model: keras.Model | LoadedModel) -> keras.Model:
-    """Return the part of a model that computes the embedding.
+    """Return the part of a model that computes the embedding, uncompiled, with the same weights.
 
-    Args:
-        model: a `FaceClassifier` (gives its backbone), a model that ends in `AngularDense` (the
-            head is stripped, and that is logged), a backbone, or one of these as `load_model`
-            returns it.
-
-    Returns:
-        An uncompiled model that shares the given one's weights: images in, embeddings
-        (n, embedding_dim) out.
-
-    Raises:
-        ValueError: not one image input and one rank-2 output, or another kind of classifier.
+    The model is a `FaceClassifier`, a model that ends in `AngularDense` (the head is stripped, and
+    that is logged), a backbone, or one of these as `load_model` returns it. Anything but one image
+    input and one rank-2 output is refused, as are other classifiers.
     """
     loss = ""
     if isinstance(model, LoadedModel):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -38,10 +39,7 @@ LATER = 1.1
 def at_chance(
     means: Sequence[float], classes: int | None, step: int, advice: str | None = None
 ) -> str | None:
-    """Judge the mean losses of two windows that follow each other.
-
-    `advice` is what to do other than to change the learning rate.
-    """
+    """Judge the mean losses of consecutive windows; `advice` is offered beside the rate."""
     if classes is None or classes < 2:
         return None
     chance = math.log(classes)
@@ -57,10 +55,7 @@ def at_chance(
 def slower_lambda(loss: Any, update: int, updates: int | None) -> str | None:
     """Say how lambda could come down later, or None where it has not come down yet.
 
-    Args:
-        loss: a scheduled loss.
-        update: the updates done.
-        updates: those of the whole run; None where they are not known.
+    `update` updates are done, of `updates` in the whole run (None where that is not known).
     """
     annealing = getattr(loss, "annealing", None)
     if not isinstance(annealing, LambdaAnnealing):
@@ -214,16 +209,13 @@ def class_count(model: keras.Model) -> int | None:
         if isinstance(count, int):
             return count
     shape = getattr(model, "output_shape", None)
-    if isinstance(shape, tuple) and len(shape) == 2 and shape[-1]:
-        return int(shape[-1])
-    return None
+    return shape[-1] if isinstance(shape, tuple) and len(shape) == 2 else None
 
 
 def embedding_network(model: keras.Model) -> keras.Model | None:
     """Return the functional model up to the embedding, or None where there is none."""
     if getattr(model, "compiles_inside_replica", False):
-        backbone: keras.Model = model.backbone
-        return backbone
+        return cast(keras.Model, model.backbone)
     for layer in reversed(getattr(model, "layers", [])):
         if isinstance(layer, AngularDense) and getattr(model, "inputs", None):
             return keras.Model(single(model.inputs), single(layer.input))
@@ -235,7 +227,7 @@ def embed(model: keras.Model, images: Any) -> NDArray[np.floating[Any]] | None:
     network = embedding_network(model)
     if network is None:
         return None
-    return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(network(images), "float32")))
+    return np.asarray(keras.ops.cast(network(images), "float32"))
 
 
 def _felt(loss: Any, lambda_: float) -> float:
@@ -249,9 +241,8 @@ def _share_felt(loss: Any, lambda_: float) -> float:
 
 def _first_felt(loss: Any, curve: Any, updates: int) -> int:
     """Return the first update whose margin is felt, by bisection: lambda only falls."""
-    low, high = 1, updates
-    while low < high:
-        middle = (low + high) // 2
-        felt = _share_felt(loss, float(curve(middle))) >= FELT
-        low, high = (low, middle) if felt else (middle + 1, high)
-    return low
+
+    def felt(update: int) -> bool:
+        return _share_felt(loss, float(curve(update))) >= FELT
+
+    return 1 + bisect_left(range(1, updates), True, key=felt)

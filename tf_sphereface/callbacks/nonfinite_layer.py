@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.layers import InputLayer
 
 BatchOf = Callable[[int], tuple[Any, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Cause:
-    """The place of the first value that was not finite.
+    """The place of the first value that was not finite, in words.
 
-    Attributes:
-        text: for a message.
-        layer: the layer's name; None where it is no layer.
-        rows: the batch's examples that are concerned, where they are not all of it.
+    `layer` is the layer's name, None where it is no layer; `rows` are the batch's examples that are
+    concerned, where they are not all of it.
     """
 
     text: str
@@ -51,16 +50,13 @@ def find_cause(
 ) -> Cause:
     """Find the first layer with a non-finite weight or output, in the state before the step.
 
-    Args:
-        model: gets the weights of the snapshot. What a sampled head has stored stays as it is.
-        snapshot: what `take_snapshot` gave before the step; may be empty.
-        step: index of the step, from 0.
-        batch_of: gives the step's batch; None: only the weights are looked at.
+    The model gets the weights of the snapshot, unless that is empty; what a sampled head has
+    stored stays as it is. `step` counts from 0; without `batch_of` only weights are looked at.
     """
     for variable, value in zip(_noted(model), snapshot, strict=bool(snapshot)):
         variable.assign(value)
     network = getattr(model, "backbone", model)
-    layers = list(_layers(network))
+    layers = [x for x in getattr(network, "layers", []) if not isinstance(x, InputLayer)]
     head = getattr(model, "head_layer", None)
     stores = {id(store) for store in _stores(model)}  # the failed step has written to them
     for layer in [*layers, *([head] if head is not None else [])]:
@@ -89,8 +85,7 @@ def find_cause(
     largest = max((float(tf.reduce_max(tf.abs(tf.cast(o, "float32")))) for o in outputs), default=0)
     return Cause(
         "every layer's output on that batch is finite, the loss itself is not "
-        f"(largest output {largest:.3g}; labels {int(np.min(labels))} to {int(np.max(labels))})",
-        None,
+        f"(largest output {largest:.3g}; labels {int(np.min(labels))} to {int(np.max(labels))})"
     )
 
 
@@ -109,13 +104,6 @@ def _noted(model: keras.Model) -> list[Any]:
     """Return the weights that a snapshot holds."""
     stores = {id(store) for store in _stores(model)}
     return [variable for variable in model.weights if id(variable) not in stores]
-
-
-def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """Yield the layers with one output, from the input on."""
-    for layer in getattr(model, "layers", []):
-        if not isinstance(layer, keras.layers.InputLayer):
-            yield layer
 
 
 def _bad(value: Any) -> bool:

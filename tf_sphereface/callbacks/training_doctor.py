@@ -56,12 +56,11 @@ class TrainingDoctor(keras.callbacks.Callback):
     - `val_loss`: one of `callbacks` watches it, though it changes with lambda;
     - `diverged`: the loss is NaN or infinite. Step, files and layer are named, and `fit` stops.
 
-    It works in plain `fit`, with `FaceClassifier` and with stock models. It checks only what its
-    arguments allow it to. The cost: it holds the weights from before each step, which takes one
-    copy of them in memory, and passes the probe through the network after each window and each
-    epoch. When it stops a run, the model holds the weights from before the step that failed. It
-    does not hold a sampled head's store of all classes, because that would copy the store in each
-    step: the centres that the failed step drew are lost, and the finding counts them.
+    It works in plain `fit`, with `FaceClassifier` and with stock models, and checks what its
+    arguments allow it to. It costs one copy of the weights in memory, and passes the probe through
+    the network after each window and each epoch. When it stops a run, the model holds the weights
+    from before the step that failed; but of a sampled head's store of all classes no copy is held:
+    the centres that the failed step drew are lost, and the finding counts them.
 
     Args:
         label_counts: (num_classes,) training images of each class.
@@ -121,8 +120,6 @@ class TrainingDoctor(keras.callbacks.Callback):
         """The finding that stopped the run."""
         return next((found for found in self.findings if found.kind == "diverged"), None)
 
-    # Called by Keras ----------------------------------------------------------------------------
-
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Look at what is known before the first step."""
         if self._total is None:
@@ -176,8 +173,6 @@ class TrainingDoctor(keras.callbacks.Callback):
         for loss in scheduled_losses(self.model):
             self._note("lambda", diagnoses.not_felt(loss, self._step))
 
-    # Judgement ------------------------------------------------------------------------
-
     def _note(self, kind: str, text: str | None, **details: Any) -> None:
         if text is not None and all(found.kind != kind for found in self.findings):
             self.findings.append(Finding(kind, self._step, text, details))
@@ -202,17 +197,15 @@ class TrainingDoctor(keras.callbacks.Callback):
     def _look_at_loss(self, mean: float) -> None:
         self._note("underflow", diagnoses.underflow(mean))
         if len(self._means) >= 4:
-            classes = diagnoses.class_count(self.model)
-            text = diagnoses.at_chance(self._means[-2:], classes, self._step, self._advice())
-            self._note("at chance", text)
+            means, classes = self._means[-2:], diagnoses.class_count(self.model)
+            self._note("at chance", diagnoses.at_chance(means, classes, self._step, self._advice()))
 
     def _look_at_norms(self) -> None:
         if self._probe is None or {"collapsed", "exploded"} & {f.kind for f in self.findings}:
             return
         embeddings = diagnoses.embed(self.model, self._probe)
         if embeddings is not None:
-            kind, text = diagnoses.norms(embeddings, self._step)
-            self._note(kind, text)
+            self._note(*diagnoses.norms(embeddings, self._step))
 
     def _stop(self, mean: float) -> None:
         if self.diverged is not None:
@@ -223,9 +216,8 @@ class TrainingDoctor(keras.callbacks.Callback):
         suspects = [files[row] for row in cause.rows] if files else []
         text = f"the loss became {mean} at step {self._step}: {cause.text}."
         if files:
-            shown = suspects or files
-            which = "the images concerned" if suspects else "the batch's images"
-            text += f" {which.capitalize()}: {and_more(shown, 4)}."
+            which = "The images concerned" if suspects else "The batch's images"
+            text += f" {which}: {and_more(suspects or files, 4)}."
         text += (
             f" Lower the learning rate{diagnoses.or_else(self._advice())}; the model holds the "
             "weights from before that step"

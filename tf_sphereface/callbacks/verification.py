@@ -27,10 +27,10 @@ class Verification(keras.callbacks.Callback):
     """Verify on held-out pairs every few epochs, and keep the best embedder.
 
     The epoch's logs get `verification_accuracy` and `verification_std_error` (fractions): k-fold
-    accuracy of the cosine of the embeddings, the protocol of `eval.verification`. It is what
-    chooses an epoch. `val_loss` cannot: it changes with lambda at the same weights. Put it before
-    callbacks that write logs (`CSVLogger`, `TensorBoard`). It costs one pass over the faces (two
-    with `flip`), draws no random number and changes no weight. Use people who are not trained on.
+    accuracy of the cosine of the embeddings, the protocol of `eval.verification`. Choose an epoch
+    by it: `val_loss` changes with lambda at the same weights. Put it before callbacks that write
+    logs (`CSVLogger`, `TensorBoard`). It costs one pass over the faces (two with `flip`), draws no
+    random number and changes no weight. Use people who are not trained on.
 
     Args:
         images: uint8 RGB aligned faces, (n, height, width, 3).
@@ -45,16 +45,15 @@ class Verification(keras.callbacks.Callback):
         best_so_far: the accuracy that `best` has to beat, of a run that is resumed.
         embedder: from the model in training to the network to verify and keep; default: the
             backbone of a `FaceClassifier`, or the model without its `AngularDense`, in float32.
-        every: verify after every so many epochs, and after the last one. In between the logs hold
-            NaN, so that a CSV file has its columns from the first epoch on. Put a callback that
-            ends the run early (`EarlyStopping`) before this one. If it comes after, the last epoch
-            is still verified, but the figures reach only `best` and the history.
+        every: verify after every so many epochs, and after the last one; in between the logs hold
+            NaN. Put a callback that ends the run early (`EarlyStopping`) before this one; if it
+            comes after, the last epoch's figures reach only `best` and the history.
         figures: which figures to log, as `verification_...`: `"accuracy"`, `"std_error"`,
             `"auc"`, `"eer"` (fractions), `"genuine_angle"`, `"impostor_angle"` (degrees), or a
             true accept rate such as `"tar_at_far_0.001"` (NaN where the pairs cannot state it).
 
     Raises:
-        ValueError: `every` is below 1, or a figure is not known; what
+        ValueError: `every` is below 1, or a figure is not known; in training, what
             `eval.verification.evaluate` refuses, or an embedding that is not finite.
         ImportError: the `eval` extra is not installed.
 
@@ -92,9 +91,7 @@ class Verification(keras.callbacks.Callback):
         super().__init__()
         for name in figures:
             if name not in FIGURES and _far_of(name) is None:
-                known = (
-                    f"{', '.join(FIGURES)}, tar_at_far_0.1, tar_at_far_0.01, ... tar_at_far_1e-06"
-                )
+                known = f"{', '.join(FIGURES)}, {_TAR}0.1, {_TAR}0.01, ... {_TAR}1e-06"
                 raise error("figures", f"be of {known}", name)
         self.every = check_integer("every", every, 1)
         self.figures = tuple(figures)

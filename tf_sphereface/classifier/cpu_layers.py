@@ -31,14 +31,9 @@ DTYPES = ("float32", "bfloat16")
 def for_training(network: keras.Model) -> keras.Model:
     """Return a network over the same weights that trains faster on a CPU.
 
-    Args:
-        network: a built model. In a functional one, and in functional models inside it, layers of
-            exactly Keras' own classes are replaced, where channels are last and the dtype is
-            float32 or bfloat16.
-
-    Returns:
-        A model that shares the layers and the weights of `network`; `network` itself if nothing in
-        it can be replaced, as in a Sequential or a subclassed model.
+    In a functional model, and in functional models inside it, layers of exactly Keras' own classes
+    are replaced, where channels are last and the dtype is float32 or bfloat16. A network in which
+    nothing can be replaced, as a Sequential or a subclassed model, is returned itself.
 
     Example:
 

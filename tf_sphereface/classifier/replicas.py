@@ -103,12 +103,8 @@ def _batch_normalizations(model: keras.Model, trainable: bool = False) -> list[A
 def shared_statistics(model: keras.Model, variables: list[Any], values: list[Any]) -> list[Any]:
     """Average new moving statistics over the replicas, so that all hold one network.
 
-    Otherwise each replica keeps its own, and what is saved are the first one's.
-
-    Args:
-        model: a model whose batch normalisations have seen this replica's examples.
-        variables: its variables that a step may change.
-        values: their new values.
+    `values` are the new values of the model's `variables`. Otherwise each replica keeps its own,
+    and what is saved are the first one's.
     """
     if replica_count() == 1:
         return values
@@ -135,15 +131,7 @@ def smallest_share(batch: Any) -> int:
 
 
 def check_share(smallest: int, replicas: int) -> None:
-    """Refuse a first batch that leaves a replica without an example.
-
-    Args:
-        smallest: what `smallest_share` found.
-        replicas: how many the strategy has.
-
-    Raises:
-        ValueError: it found none.
-    """
+    """Refuse a first batch whose smallest share over the replicas is no example."""
     if smallest == 0:
         raise ValueError(
             f"A training batch has fewer examples than the strategy has replicas, {replicas}: each "

@@ -1,4 +1,4 @@
-"""What every command shares: errors and exit codes, tables, progress, JSON output."""
+"""Shared parts of the commands: errors and exit codes, tables, progress, JSON output."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 from rich.console import Console
@@ -36,13 +36,6 @@ console = Console()
 error_console = Console(stderr=True)
 
 
-class Main(Protocol):
-    """The `main` of a command: arguments (the process's own by default) to exit code."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> int:
-        """Run the command."""
-
-
 class CommandError(Exception):
     """Wrong usage or bad input: one clear message on stderr, exit code 2."""
 
@@ -51,7 +44,7 @@ class CheckFailed(Exception):
     """The command ran, but what it checked did not hold: exit code 1."""
 
 
-def command(main: Main) -> Main:
+def command(main: Callable[..., int]) -> Callable[..., int]:
     """Turn the errors that a user can mend into one message and an exit code.
 
     `CommandError`, `ValueError`, `OSError` and `ImportError` end with code 2, as does an error
@@ -95,11 +88,20 @@ def _in_the_graph(error: tf.errors.OpError) -> CommandError:
     return CommandError(f"{first.strip()} (TF_SPHEREFACE_DEBUG=1 shows the traceback)")
 
 
+def note(text: str, to: Console = error_console) -> None:
+    """Print text in which brackets are no markup."""
+    to.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning."""
+    error_console.print("[bold yellow]warning:[/]", end=" ")
+    note(text)
+
+
 def _complain(kind: str, error: Exception) -> None:
-    """Print an error; its text may hold brackets, which are no markup."""
     error_console.print(f"[bold red]{kind}:[/]", end=" ")
-    text = str(error) or type(error).__name__
-    error_console.print(text, markup=False, highlight=False, soft_wrap=True)
+    note(str(error) or type(error).__name__)
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -136,13 +138,7 @@ def progress(description: str = "") -> Progress:
 
 @contextlib.contextmanager
 def progress_bar(description: str) -> Iterator[ProgressCallback]:
-    """Show one bar on stderr; yields what long work calls with (done, in all).
-
-    Example:
-
-    >>> with progress_bar("reading faces") as show:
-    ...     show(1, 2)
-    """
+    """Show one bar on stderr; yields what long work calls with (done, in all)."""
     with progress() as bars:
         task = bars.add_task(description, total=None)
 
@@ -179,9 +175,8 @@ def output_file(text: str) -> Path:
 
 def output_dir(text: str) -> Path:
     """An argparse type: a folder to write into, there or not."""
-    path = Path(text)
-    _require_writable(text, path.absolute())
-    return path
+    _require_writable(text, Path(text).absolute())
+    return Path(text)
 
 
 def _require_writable(text: str, path: Path) -> None:

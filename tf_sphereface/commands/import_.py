@@ -90,9 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.out.suffix != ".keras":
         raise CommandError(f"--out must end in .keras. Received: {args.out}")
-    imported = import_checkpoint(
-        args.checkpoint, args.arch, key=args.key, input_size=args.input_size
-    )
+    checkpoint = args.checkpoint
+    imported = import_checkpoint(checkpoint, args.arch, key=args.key, input_size=args.input_size)
     metadata = describe(args, imported)
     save_embedder(imported.model, args.out, metadata)
     card = model_card.write_card(args.out)
@@ -109,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_json_option(
         args.json,
         {
-            "checkpoint": str(args.checkpoint),
+            "checkpoint": str(checkpoint),
             "out": str(args.out),
             "card": str(card),
             "architecture": metadata.architecture,
@@ -146,10 +145,7 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
         input_size=(height, width),
         embedding_dim=imported.model.output_shape[1],
         channel_order=args.channel_order or kind.channel_order,
-        pixel_mean=127.5,
-        pixel_scale=128.0,
         template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
-        normalized=False,
         flip=kind.flip,
         architecture=kind.network,
         source_hash=sha256_file(args.checkpoint),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,8 +103,7 @@ class Overlap:
     def exclusions(self) -> dict[str, Match]:
         """Return what training should leave out, and because of which match.
 
-        Returns:
-            Identities of the training set, then images (`IDENTITY/FILE`) of other people.
+        Identities of the training set come first, then images (`IDENTITY/FILE`) of other people.
         """
         people: dict[str, Match] = {}
         for match in self.identities:
@@ -133,9 +133,6 @@ def read_face_set(
         landmarks: to align the images by, as for `FaceReader`; with `size` only.
         progress: called with (done, total) images.
 
-    Returns:
-        The set.
-
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: no image can be used.
@@ -151,7 +148,8 @@ def read_face_set(
     if isinstance(source, str | os.PathLike):
         source = open_pack(source, errors="skip") if is_pack(source) else scan_folder(source)
     names = image_names(source)
-    load = _loader(source, names, FaceReader(size, landmarks) if size is not None else None)
+    reader = FaceReader(size, landmarks) if size is not None else None
+    load = functools.partial(_load, source, names, reader)
     rows: list[int] = []
     hashes, vectors, unread = [], [], {}
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -184,24 +182,20 @@ def read_face_set(
     )
 
 
-def _loader(
-    source: FolderIndex | Pack, names: Sequence[str], reader: FaceReader | None
-) -> Callable[[int], np.ndarray | str]:
-    """Return a function from a position to its image, or to why there is none."""
-
-    def load(position: int) -> np.ndarray | str:
-        try:
-            if isinstance(source, Pack):
-                content = source.read(np.array([position]))[0]
-                image = decode_image(content, names[position])
-                return image if reader is None else reader.fit(image)
-            if reader is None:
-                return read_image(source.paths[position])
-            return reader(source.paths[position], names[position])
-        except (OSError, ValueError) as error:
-            return str(error)
-
-    return load
+def _load(
+    source: FolderIndex | Pack, names: Sequence[str], reader: FaceReader | None, position: int
+) -> np.ndarray | str:
+    """Return the image at a position, or why there is none."""
+    try:
+        if isinstance(source, Pack):
+            content = source.read(np.array([position]))[0]
+            image = decode_image(content, names[position])
+            return image if reader is None else reader.fit(image)
+        if reader is None:
+            return read_image(source.paths[position])
+        return reader(source.paths[position], names[position])
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def find_overlap(
@@ -230,9 +224,6 @@ def find_overlap(
         image_cosine: the threshold between images.
         hash_bits: how many of 256 bits may differ.
 
-    Returns:
-        What was found.
-
     Raises:
         ValueError: the test set has too few pairs of different people (1,000 at least) for a
             threshold that is not given; the message names the argument.
@@ -255,7 +246,7 @@ def find_overlap(
         kind: str, given: float | None, left: Vectors, right: Vectors, labels: Labels
     ) -> dict[Pair, float]:
         """Note which pairs are above a threshold; return their cosines."""
-        limit = _threshold(kind, given, left, right, labels, expected=expected)
+        limit = _threshold(kind, given, right, labels, len(left) * len(right), expected)
         thresholds[kind] = limit
         pairs = people if kind == "identities" else pictures
         cosines: dict[Pair, float] = {}
@@ -297,24 +288,16 @@ def find_overlap(
 
 
 def _threshold(
-    kind: str,
-    given: float | None,
-    left: Vectors,
-    right: Vectors,
-    labels: Labels,
-    *,
-    expected: float,
+    kind: str, given: float | None, right: Vectors, labels: Labels, pairs: int, expected: float
 ) -> likeness.Threshold:
     """Return the given threshold, or the one that `right` shows."""
-    pairs = len(left) * len(right)
     if given is not None:
         return likeness.Threshold(given, math.nan, pairs)
     try:
         return likeness.chance_threshold(right, labels, pairs, expected)
     except ValueError as error:
         argument = _ARGUMENTS[kind]
-        option = f"{argument} (--{argument.replace('_', '-')})"
-        raise ValueError(f"{error}: {option}") from error
+        raise ValueError(f"{error}: {argument} (--{argument.replace('_', '-')})") from error
 
 
 def _picture_matches(
@@ -332,10 +315,7 @@ def _picture_matches(
 
 
 def _contradicted(match: Match, limit: likeness.Threshold | None) -> bool:
-    """Tell whether a match by hash alone is less alike than strangers are.
-
-    One picture twice would be far more alike to the network.
-    """
+    """Tell whether the embeddings of a match by hash alone are less alike than strangers'."""
     if match.why != ("hash",) or match.cosine is None or limit is None:
         return False
     return match.cosine < (limit.tail_from or limit.cosine)

@@ -16,13 +16,7 @@ ERASE_SIDE = 0.4  # longest side of what is erased, as a fraction of the image's
 
 
 def normalize(images: tf.Tensor) -> tf.Tensor:
-    """Map pixels 0..255 to float32 `(x - 127.5) / 128`, in [-0.996, 0.996].
-
-    Args:
-        images: uint8 or float, any shape; a NumPy array or a tensor.
-
-    Returns:
-        float32 tensor of the same shape.
+    """Map pixels 0..255, uint8 or float of any shape, to float32 `(x - 127.5) / 128`.
 
     Example:
 
@@ -63,20 +57,12 @@ class Part:
 def augment_batch(
     images: tf.Tensor, seed: tf.Tensor, kind: Augment, part: Part | None = None
 ) -> tf.Tensor:
-    """Augment and normalise a batch.
+    """Augment and normalise a batch, uint8 (batch, height, width, 3) to float32.
 
     `"mirror"` flips each image left to right with probability 1/2. `"strong"` also shifts it by
     up to 1/24 of its height (edges repeat), changes contrast by up to 25 % and brightness by up to
-    0.16, and blanks a rectangle in 30 % of the images.
-
-    Args:
-        images: uint8 (batch, height, width, 3).
-        seed: int64 (2,), for this batch alone.
-        kind: `"none"`, `"mirror"` or `"strong"`.
-        part: where these images stand in the batch that `seed` belongs to; the whole by default.
-
-    Returns:
-        float32, same shape, pixels as by `normalize`.
+    0.16, and blanks a rectangle in 30 % of the images. `seed`, int64 (2,), is for this batch alone,
+    in which `part` says where the images stand: they are the whole by default.
     """
     if kind == "none":
         return normalize(images)

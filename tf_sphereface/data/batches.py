@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from tf_sphereface.data.augmentation import Part, augment_batch
 from tf_sphereface.data.folder_index import FolderIndex
-from tf_sphereface.data.options import Augment, ChannelOrder, Options, Size
+from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, Size
 from tf_sphereface.data.pack.reading import Pack
 from tf_sphereface.data.sources import NumberedImages, open_source
 
 _ORDER, _AUGMENT = 1, 2  # keep the random streams of order and augmentation apart
 
 
-def make_dataset(images: NumberedImages, options: Options) -> tf.data.Dataset:
+def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Dataset:
     """Make batches of normalised faces and labels, as `face_dataset` describes them."""
     with tf.device("/cpu:0"):
         steps = options.steps(images.count)
@@ -46,7 +46,7 @@ def make_dataset(images: NumberedImages, options: Options) -> tf.data.Dataset:
 
 
 def prepare(
-    pixels: tf.Tensor, step: tf.Tensor, options: Options, part: Part | None = None
+    pixels: tf.Tensor, step: tf.Tensor, options: BatchOptions, part: Part | None = None
 ) -> tf.Tensor:
     """Return uint8 RGB faces as batch `step` has them: channel order, augmentation, range."""
     if options.channel_order == "bgr":
@@ -54,7 +54,7 @@ def prepare(
     return augment_batch(pixels, _key(options.seed, _AUGMENT, step), options.augment, part)
 
 
-def single_order(count: int, options: Options, epoch: tf.Tensor) -> tf.Tensor:
+def single_order(count: int, options: BatchOptions, epoch: tf.Tensor) -> tf.Tensor:
     """Return the order of an epoch's images, int32 (count,)."""
     return permutation(count, options.seed, epoch) if options.shuffle else tf.range(count)
 
@@ -72,7 +72,7 @@ def permutation(count: int, seed: int, number: tf.Tensor, stream: int = _ORDER) 
     return tf.argsort(draws, stable=True)
 
 
-def _epoch(count: int, steps: int, options: Options) -> Callable[[tf.Tensor], tf.data.Dataset]:
+def _epoch(count: int, steps: int, options: BatchOptions) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """Return a function from an epoch to its batches of positions, int64 (batch,).
 
     The first epoch begins where `start_step` lies in it; the batches before are not even made.
@@ -94,7 +94,7 @@ def _epoch(count: int, steps: int, options: Options) -> Callable[[tf.Tensor], tf
     return batches
 
 
-def _share(positions: tf.Tensor, options: Options) -> tuple[tf.Tensor, Part]:
+def _share(positions: tf.Tensor, options: BatchOptions) -> tuple[tf.Tensor, Part]:
     """Cut this worker's run of images out of a global batch."""
     total, (index, workers) = tf.shape(positions)[0], options.worker
     first = index * total // workers
@@ -116,13 +116,8 @@ def batch_positions(
 ) -> NDArray[np.int64]:
     """Return which images batch `step` of `face_dataset` holds, without making the batch.
 
-    Args:
-        count: number of images of the source.
-        batch_size: as in `face_dataset`, like all that follow `step`.
-        step: index of the batch, from 0, over all epochs.
-        seed: of the order.
-        shuffle: whether each epoch has its own order.
-        drop_remainder: drop the images that fill no batch.
+    The source has `count` images; steps count from 0, over all epochs. The other arguments are
+    those of `face_dataset`.
 
     Returns:
         Positions in the source, int64 (batch,).
@@ -135,7 +130,7 @@ def batch_positions(
     >>> batch_positions(10, 4, step=1, shuffle=False).tolist()
     [4, 5, 6, 7]
     """
-    options = Options(
+    options = BatchOptions(
         batch_size=batch_size,
         shuffle=shuffle,
         seed=seed,
@@ -146,7 +141,7 @@ def batch_positions(
     return _first_positions(count, options)
 
 
-def _first_positions(count: int, options: Options) -> NDArray[np.int64]:
+def _first_positions(count: int, options: BatchOptions) -> NDArray[np.int64]:
     """Return the positions of the images of batch `start_step`."""
     epoch, within = divmod(options.start_step, options.steps(count))
     with tf.device("/cpu:0"):
@@ -168,15 +163,8 @@ def batch_at(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Make batch `step` of a shuffled `face_dataset` alone, to look at it or to run it again.
 
-    Args:
-        source: an index of good files (as `check_folder` returns), a packed folder, or arrays.
-        step: index of the batch, from 0, over all epochs.
-        image_size: (height, width) in pixels; as in `face_dataset`, like all that follow.
-        batch_size: of a step.
-        channel_order: `"rgb"` or `"bgr"`.
-        augment: `"none"`, `"mirror"` or `"strong"`.
-        seed: of order and augmentation.
-        resize: average images of another size down.
+    Steps count from 0, over all epochs. The source is an index of good files (as `check_folder`
+    returns), a packed folder, or arrays; the other arguments are those of `face_dataset`.
 
     Returns:
         float32 (batch, height, width, 3) and int32 (batch,), as the dataset's.
@@ -191,7 +179,7 @@ def batch_at(
     >>> batch_at(faces, 3, image_size=(56, 48), batch_size=16)[0].shape
     (16, 56, 48, 3)
     """
-    options = Options(
+    options = BatchOptions(
         image_size=image_size,
         batch_size=batch_size,
         channel_order=channel_order,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.batches import make_dataset
 from tf_sphereface.data.decoding import read_all
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
-from tf_sphereface.data.options import Augment, ChannelOrder, Options, Size
+from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, Size
 from tf_sphereface.data.sources import Source, open_source
 from tf_sphereface.utils.checks import check_image_size
 from tf_sphereface.utils.messages import ProgressCallback
@@ -56,7 +56,6 @@ def check_folder(
         strict=strict,
         report=report,
         progress=progress,
-        store=None,
         workers=workers,
     )
 
@@ -73,20 +72,11 @@ def load_folder(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], FolderIndex]:
     """Decode a folder into memory, once, in parallel.
 
-    Args:
-        source: a folder of identity folders, or its index.
-        image_size: (height, width) in pixels.
-        strict: raise at the first damaged file rather than skip it.
-        resize: average images of other sizes down to `image_size`.
-        report: where skipped files are noted.
-        progress: called with (done, total) now and then.
-        workers: decoding threads; the machine's cores by default.
+    Arguments and errors are those of `check_folder`; `resize` averages images of other sizes down
+    to `image_size`.
 
     Returns:
         Images, uint8 RGB (n, height, width, 3); labels, int32 (n,); the index of the good files.
-
-    Raises:
-        ValueError: as `check_folder`.
     """
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
     size = check_image_size("image_size", image_size)
@@ -133,14 +123,12 @@ def face_dataset(
     be. Without `repeat` the dataset is epoch 0 and every pass over it is the same: to train for
     several epochs use `repeat=True` and Keras's `fit(..., steps_per_epoch=...)`.
 
-    Damaged files are found in one pass before the first batch (while filling the cache, or as a
-    check when streaming), so the number of steps is exact and known. A file that breaks later, in
-    a streamed run, stops the run with its name.
+    Damaged files are found in one pass before the first batch, so the number of steps is exact and
+    known. A file that breaks later, in a streamed run, stops the run with its name.
 
-    A packed folder gives bit for bit the batches of the folder that was packed. Images are read at
-    their places in the shards, and each is checked against its checksum; in memory there is an
-    epoch's order, 4 bytes per image (some 20 while it is drawn). `start_step` costs the drawing of
-    one order, wherever it lies.
+    A packed folder gives bit for bit the batches of the folder that was packed. Each image is
+    checked against its checksum; in memory there is an epoch's order, 4 bytes per image (some 20
+    while it is drawn).
 
     Args:
         source: a folder of identity folders, an index of one, a packed folder or one that
@@ -188,7 +176,7 @@ def face_dataset(
     >>> [images.shape for images, labels in dataset]
     [TensorShape([16, 56, 48, 3]), TensorShape([16, 56, 48, 3])]
     """
-    options = Options(
+    options = BatchOptions(
         image_size=image_size,
         batch_size=batch_size,
         channel_order=channel_order,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +13,14 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import decode_image
-from tf_sphereface.data.folder_index import FolderIndex, SkipReport, keep
+from tf_sphereface.data.folder_index import FolderIndex, SkipReport, select
 from tf_sphereface.utils.messages import ProgressCallback
 
 _CHUNK = 512
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        ValueError: it is missing or may not be read; the message is the reason alone.
-        OSError: reading fails in a way that is not the file's own fault.
-    """
+    """Return a file's content; `ValueError`, the reason alone, says that it may not be read."""
     try:
         with open(path, "rb", buffering=0) as handle:
             return handle.read()
@@ -37,24 +33,22 @@ def read_bytes(path: Path) -> bytes:
 def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize uint8 (height, width, 3): area averaging if nothing grows, else bilinear."""
     smaller = image.shape[0] >= image_size[0] and image.shape[1] >= image_size[1]
-    # The operations under tf.image.resize, which takes ten times as long around them.
-    arguments = {"images": image[np.newaxis], "size": image_size, "align_corners": False}
+    # The operations under tf.image.resize, which takes ten times as long around them; a size that
+    # is a tuple, not an array, would take half as long again.
+    size = np.array(image_size, np.int32)
+    arguments = {"images": image[np.newaxis], "size": size, "align_corners": False}
     with tf.device("/cpu:0"):
         if smaller:
             resized = tf.raw_ops.ResizeArea(**arguments)
         else:
             resized = tf.raw_ops.ResizeBilinear(**arguments, half_pixel_centers=True)
-    return np.floor(resized.numpy()[0] + np.float32(0.5)).astype(np.uint8)
+    return np.asarray(resized.numpy()[0] + np.float32(0.5), np.uint8)
 
 
 def fit(
     image: NDArray[np.uint8], image_size: tuple[int, int], allow_resize: bool, name: object
 ) -> NDArray[np.uint8]:
-    """Return an image at `image_size`, (height, width).
-
-    Raises:
-        ValueError: it has another size and may not be resized; the message names it.
-    """
+    """Return an image at `image_size`, (height, width), or raise `ValueError` that names it."""
     if image.shape[:2] == image_size:
         return image
     if allow_resize:
@@ -66,15 +60,21 @@ def fit(
 
 
 def read_face(path: Path, image_size: tuple[int, int], allow_resize: bool) -> NDArray[np.uint8]:
-    """Return the face in a file, uint8 RGB (height, width, 3) of `image_size`.
+    """Return the face in a file, uint8 RGB (height, width, 3) of `image_size`."""
+    image = _try_face(path, image_size, allow_resize)
+    if isinstance(image, str):
+        raise ValueError(f"{path} cannot be decoded: {image}")
+    return image
 
-    Raises:
-        ValueError: it cannot be read or decoded, or has another size; the message names it.
-    """
+
+def _try_face(
+    path: Path, image_size: tuple[int, int], allow_resize: bool
+) -> NDArray[np.uint8] | str:
+    """Return the face in a file, or why it cannot be decoded; another size is an error."""
     try:
         image = decode_image(read_bytes(path))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be decoded: {error}") from error
+        return str(error)
     return fit(image, image_size, allow_resize, path)
 
 
@@ -89,49 +89,31 @@ def read_all(
     *,
     allow_resize: bool,
     strict: bool,
-    report: SkipReport | None,
-    progress: ProgressCallback | None,
-    store: Callable[[int, NDArray[np.uint8]], None] | None,
+    report: SkipReport | None = None,
+    progress: ProgressCallback | None = None,
+    store: Callable[[int, NDArray[np.uint8]], None] | None = None,
     workers: int | None = None,
 ) -> FolderIndex:
-    """Decode every file once, in parallel, and leave the damaged ones out.
+    """Decode every file once, in parallel, and return the index without the damaged ones.
 
-    Args:
-        index: the files.
-        image_size: (height, width) that they must have.
-        allow_resize: resize others rather than raise.
-        strict: raise at the first damaged file rather than skip it.
-        report: where skipped files are noted.
-        progress: called with (done, total) now and then.
-        store: called with (position among the kept files, uint8 RGB image), in order.
-        workers: threads; the machine's cores by default.
+    Labels and names stay as they were: a class keeps its number, even if all its files are damaged.
 
-    Returns:
-        The index without the damaged files.
-
-    Raises:
-        ValueError: a damaged file and `strict`; a file of another size; or nothing is left.
+    `store` is called with (position among the good files, uint8 RGB image), in order; the other
+    arguments are those of `check_folder`.
     """
 
-    def attempt(path: Path) -> NDArray[np.uint8] | str:
-        try:
-            image = decode_image(read_bytes(path))
-        except (OSError, ValueError) as error:
-            return str(error)
-        return fit(image, image_size, allow_resize, path)
+    def read(path: Path) -> NDArray[np.uint8] | str:
+        return (read_face if strict else _try_face)(path, image_size, allow_resize)
 
     good = np.zeros(len(index), bool)
     kept = 0
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for start in range(0, len(index), _CHUNK):
             piece = index.paths[start : start + _CHUNK]
-            for offset, image in enumerate(pool.map(attempt, piece)):
-                path = piece[offset]
+            for offset, image in enumerate(pool.map(read, piece)):
                 if isinstance(image, str):
-                    if strict:
-                        raise ValueError(f"{path} cannot be decoded: {image}")
                     if report is not None:
-                        report.add(path, image)
+                        report.add(piece[offset], image)
                     continue
                 if store is not None:
                     store(kept, image)
@@ -139,4 +121,12 @@ def read_all(
                 kept += 1
             if progress is not None:
                 progress(start + len(piece), len(index))
-    return keep(index, good, image_size)
+    if not good.any():
+        raise ValueError(f"none of the {len(index):,} files in {index.root} can be decoded")
+    return dataclasses.replace(
+        index,
+        paths=select(index.paths, good),
+        labels=index.labels[good],
+        checked=True,
+        image_size=image_size,
+    )

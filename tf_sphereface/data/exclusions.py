@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tf_sphereface.data.folder_index import FolderIndex, PathList
+from tf_sphereface.data.folder_index import FolderIndex, select
 from tf_sphereface.data.pack.reading import Pack
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.messages import and_more
@@ -89,10 +88,7 @@ def write_exclusions(
 ) -> None:
     """Write a list that `read_exclusions` reads.
 
-    Args:
-        path: the file.
-        entries: (identity or identity/file, reason).
-        header: what the list is; becomes comments.
+    Entries are (identity or identity/file, reason); the header says what the list is.
     """
     lines = [f"# {line}" for line in header.splitlines()]
     lines += [f"{name}\t{reason}" for name, reason in entries]
@@ -129,9 +125,7 @@ def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex
     names = image_names(source)
     labels = source.labels
     gone = np.array([name in exclusions.identities for name in source.names], bool)
-    out = gone[labels] | np.fromiter(
-        (name in exclusions.images for name in names), bool, len(names)
-    )
+    out = gone[labels] | np.array([name in exclusions.images for name in names], bool)
     unknown = sorted(exclusions.identities.difference(source.names))
     unknown += sorted(exclusions.images.difference(names))
     if unknown:
@@ -148,7 +142,7 @@ def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex
             source, names=people, ends=source.ends[kept], rows=rows[~out].astype(np.uint32)
         )
     new = np.searchsorted(kept, labels[~out]).astype(np.int32)
-    return dataclasses.replace(source, paths=_select(source, ~out), labels=new, names=people)
+    return dataclasses.replace(source, paths=select(source.paths, ~out), labels=new, names=people)
 
 
 def image_names(source: FolderIndex | Pack) -> list[str]:
@@ -157,9 +151,3 @@ def image_names(source: FolderIndex | Pack) -> list[str]:
         files = list(source.files())
         return files if source.rows is None else [files[row] for row in source.rows]
     return [f"{path.parent.name}/{path.name}" for path in source.paths]
-
-
-def _select(index: FolderIndex, kept: NDArray[np.bool_]) -> Any:
-    if isinstance(index.paths, PathList):
-        return index.paths.select(kept)
-    return [path for path, keep in zip(index.paths, kept, strict=True) if keep]

@@ -28,13 +28,7 @@ from tf_sphereface.utils.messages import ProgressCallback
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticFaces:
-    """Rendered faces to train on, as `synthetic.training_set` makes them.
-
-    Attributes:
-        identities: number of people.
-        images: of each.
-        seed: of the rendering.
-    """
+    """Rendered faces of `synthetic.training_set`: `images` of each person, drawn by `seed`."""
 
     identities: int = 300
     images: int = 40
@@ -43,9 +37,9 @@ class SyntheticFaces:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Faces:
-    """The faces of a source, listed or read."""
+    """The faces of a source, read; `pixels` is what `face_dataset` takes, None if only listed."""
 
-    pixels: Any  # what `face_dataset` takes; None where they are only listed
+    pixels: Any
     labels: NDArray[np.int32]
     num_classes: int
     index: FolderIndex | Pack | None = None
@@ -113,9 +107,7 @@ class FaceSource:
     ) -> FaceSource:
         """Read, render or check the faces now; a second call does nothing.
 
-        Args:
-            progress: called with (done, total) images.
-            say: called with what `exclude` has left out.
+        `progress` is called with (done, total) images, `say` with what `exclude` has left out.
 
         Raises:
             FileNotFoundError: there is no such folder.
@@ -126,11 +118,7 @@ class FaceSource:
         return self
 
     def count(self, *, say: Callable[[str], None] | None = None) -> tuple[int, int]:
-        """Return the numbers of faces and people as listed, without opening an image.
-
-        Args:
-            say: as in `load`.
-        """
+        """Return the numbers of faces and people as listed, without opening an image."""
         faces = self._loaded or self._find(read=False, say=say)
         return len(faces.labels), faces.num_classes
 
@@ -141,8 +129,6 @@ class FaceSource:
         other = copy.copy(self.load())
         other.batch_size, other.augment, other.seed = batch_size, augment, seed
         return other
-
-    # What is known of the faces ------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Return the number of faces."""
@@ -170,10 +156,8 @@ class FaceSource:
 
     def describe(self) -> str:
         """Say what the faces are, in a line."""
-        text = f"{Path(self._title).name}: {len(self)} faces of {self.num_classes} people"
-        if self.exclude is None:
-            return text
-        return f"{text}, without {self.exclude} of an exclusion list"
+        less = "" if self.exclude is None else f", without {self.exclude} of an exclusion list"
+        return f"{Path(self._title).name}: {len(self)} faces of {self.num_classes} people{less}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides which faces a run sees, ready for JSON; nothing is read for it."""
@@ -195,17 +179,11 @@ class FaceSource:
         person = "synthetic person" if isinstance(self.source, SyntheticFaces) else "person"
         return [f"{person} {self._faces.labels[i]}, image {i}" for i in positions]
 
-    # Batches -------------------------------------------------------------------------------------
-
     def stream(self, step: int = 0, strategy: tf.distribute.Strategy | None = None) -> Any:
-        """Return the endless stream of batches from a step on, as `face_dataset` makes them.
+        """Return the endless stream of batches from a step (from 0, over all epochs) on.
 
-        Args:
-            step: index of the first batch, from 0, over all epochs.
-            strategy: of several worker processes, each gets its part of each batch.
-
-        Returns:
-            A `tf.data.Dataset`, or the strategy's distributed dataset.
+        It is a `tf.data.Dataset` as `face_dataset` makes it; under a `strategy` of several worker
+        processes a distributed one, of which each gets its part of each batch.
         """
         make = functools.partial(
             face_dataset,
@@ -218,9 +196,7 @@ class FaceSource:
         )
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return make()
-        return strategy.distribute_datasets_from_function(
-            lambda context: make(input_context=context)
-        )
+        return strategy.distribute_datasets_from_function(lambda part: make(input_context=part))
 
     def batch_at(
         self, step: int, *, augment: str | None = None
@@ -237,13 +213,9 @@ class FaceSource:
         names = ("image_size", "batch_size", "channel_order", "augment", "seed", "resize")
         return {name: getattr(self, name) for name in names}
 
-    # Reading -------------------------------------------------------------------------------------
-
     @property
     def _faces(self) -> _Faces:
-        """The faces, read."""
-        if self._loaded is None:
-            self._loaded = self._find()
+        self._loaded = self._loaded or self._find()
         return self._loaded
 
     @property

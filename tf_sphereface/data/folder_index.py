@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -108,37 +109,34 @@ def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) ->
     (6, ['Person_000000', 'Person_000001', 'Person_000002'])
     """
     root = Path(root)
-    paths, labels, names = list_folder(root, exclude)
-    return FolderIndex(root, paths, labels, names)
+    files = bytearray()
+    lengths: list[NDArray[np.uint32]] = []
+    names: list[str] = []
+    counts: list[int] = []
+    for folder, entries in identities_in(root, exclude):
+        images = [os.fsencode(entry.name) for entry in entries]
+        files += b"".join(images)
+        lengths.append(np.fromiter(map(len, images), np.uint32, len(images)))
+        names.append(folder)
+        counts.append(len(images))
+    ends = np.cumsum(np.concatenate(lengths), dtype=np.uint64)
+    labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
+    return FolderIndex(root, PathList(root, names, labels, files, ends), labels, names)
 
 
-def keep(index: FolderIndex, good: NDArray[np.bool_], image_size: tuple[int, int]) -> FolderIndex:
-    """Leave out the files that are not `good`, and mark the rest as checked.
-
-    Labels and names stay as they were, so that a class keeps its number whatever is damaged; an
-    identity whose every file is bad stays as a class without images.
-
-    Raises:
-        ValueError: no file is left.
-    """
-    if not good.any():
-        raise ValueError(f"none of the {len(index):,} files in {index.root} can be decoded")
-    paths: Sequence[Path]
-    if isinstance(index.paths, PathList):
-        paths = index.paths.select(good)
-    else:
-        paths = [path for path, fine in zip(index.paths, good, strict=True) if fine]
-    return dataclasses.replace(
-        index, paths=paths, labels=index.labels[good], checked=True, image_size=image_size
-    )
+def select(paths: Sequence[Path], good: NDArray[np.bool_]) -> Sequence[Path]:
+    """Return the paths where `good`, bool (n,), is set."""
+    if isinstance(paths, PathList):
+        return paths.select(good)
+    return list(itertools.compress(paths, good))
 
 
-def identity_folders(root: Path, exclude: Iterable[str] = ()) -> list[str]:
-    """Return the sorted names of the folders in `root` that are neither hidden nor excluded.
+def identities_in(
+    root: Path, exclude: Iterable[str] = ()
+) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Yield each folder in `root` that is neither hidden nor excluded, by name, with its images.
 
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: `exclude` names a folder that is not there.
+    Folders without images are passed over; if all are, it is an error.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"root must be a folder of identity folders. Received: {root}")
@@ -150,29 +148,26 @@ def identity_folders(root: Path, exclude: Iterable[str] = ()) -> list[str]:
         raise ValueError(
             f"exclude must name identity folders of {root}. Received: {', '.join(unknown[:20])}"
         )
-    return [folder for folder in folders if folder not in excluded]
-
-
-def no_images(root: Path, folders: int) -> ValueError:
-    """Return the error for a folder without images."""
-    return ValueError(
-        f"root must hold one folder per identity, with images ({', '.join(IMAGE_SUFFIXES)}) in it. "
-        f"Received: {root}, with {folders} folders and no such image"
-    )
+    folders = [folder for folder in folders if folder not in excluded]
+    count = 0
+    for folder in folders:
+        images = images_in(root / folder)
+        count += len(images)
+        if images:
+            yield folder, images
+    if not count:
+        raise ValueError(
+            "root must hold one folder per identity, with images "
+            f"({', '.join(IMAGE_SUFFIXES)}) in it. "
+            f"Received: {root}, with {len(folders)} folders and no such image"
+        )
 
 
 class PathList(Sequence[Path]):
     """Paths `root/names[label]/file`, kept as one run of bytes: the file's name and 8 bytes each.
 
-    Ten million `Path` objects take several gigabytes. A path is made when it is asked for.
-
-    Args:
-        root: the folder.
-        names: the identities' folder names.
-        labels: int32 (n,), index into `names` for each file.
-        files: the files' names, encoded and joined.
-        ends: uint64 (n,), where each name ends in `files`.
-        rows: which of them belong to this list, in order; all by default.
+    Ten million `Path` objects take several gigabytes. A path is made when it is asked for. `ends`,
+    uint64 (n,), says where each name ends in `files`, and `rows` which of them belong to this list.
     """
 
     def __init__(
@@ -205,44 +200,12 @@ class PathList(Sequence[Path]):
         name = os.fsdecode(bytes(self._files[begin : int(self._ends[row])]))
         return self._root / self._names[self._labels[row]] / name
 
-    def __iter__(self) -> Iterator[Path]:
-        return (self[place] for place in range(len(self)))
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]
-
     def select(self, good: NDArray[np.bool_]) -> PathList:
         """Return the paths where `good`, bool (n,), is set; the names are shared, not copied."""
         rows = np.flatnonzero(good) if self._rows is None else self._rows[good]
         return PathList(self._root, self._names, self._labels, self._files, self._ends, rows)
-
-
-def list_folder(
-    root: Path, exclude: Iterable[str] = ()
-) -> tuple[PathList, NDArray[np.int32], list[str]]:
-    """Return the paths, labels and identity names of a folder, holding one folder's list at a time.
-
-    Raises:
-        FileNotFoundError, ValueError: as `identity_folders`; or there is no image.
-    """
-    folders = identity_folders(root, exclude)
-    files = bytearray()
-    lengths: list[NDArray[np.uint32]] = []
-    names: list[str] = []
-    counts: list[int] = []
-    for folder in folders:
-        images = [os.fsencode(entry.name) for entry in images_in(root / folder)]
-        if images:
-            files += b"".join(images)
-            lengths.append(np.fromiter(map(len, images), np.uint32, len(images)))
-            names.append(folder)
-            counts.append(len(images))
-    if not names:
-        raise no_images(root, len(folders))
-    ends = np.cumsum(np.concatenate(lengths), dtype=np.uint64)
-    labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-    return PathList(root, names, labels, files, ends), labels, names

@@ -27,16 +27,12 @@ Vectors = NDArray[np.float32]
 
 
 def name_key(name: str) -> str:
-    """Return what two spellings of a name have in common.
-
-    Accents, case, separators and the order of the parts do not matter; digits stay as they are.
+    """Return a name without accents, case, separators and the order of its parts.
 
     Example:
 
-    >>> name_key("José_Ángel-Gutiérrez") == name_key("gutierrez angel jose")
-    True
-    >>> name_key("0166921") == name_key("166921")
-    False
+    >>> name_key("José_Ángel-Gutiérrez")
+    'angel gutierrez jose'
     """
     plain = unicodedata.normalize("NFKD", name)
     plain = "".join(c for c in plain if not unicodedata.combining(c)).casefold()
@@ -44,13 +40,7 @@ def name_key(name: str) -> str:
 
 
 def same_names(train: Sequence[str], test: Sequence[str]) -> list[tuple[int, int]]:
-    """Return (position in `train`, position in `test`) of names with the same `name_key`.
-
-    Example:
-
-    >>> same_names(["10001", "Ada_Lovelace"], ["Lovelace Ada"])
-    [(1, 0)]
-    """
+    """Return (position in `train`, position in `test`) of names with the same `name_key`."""
     places: dict[str, list[int]] = {}
     for position, name in enumerate(test):
         places.setdefault(name_key(name), []).append(position)
@@ -62,22 +52,10 @@ def same_names(train: Sequence[str], test: Sequence[str]) -> list[tuple[int, int
 
 
 def difference_hash(image: np.ndarray) -> NDArray[np.uint8]:
-    """Return a hash of what an image looks like: 256 bits that survive scaling and recompression.
+    """Return a hash of how an image looks, uint8 (32,): it survives scaling and recompression.
 
-    The image is made gray and shrunk to 16 rows of 17; a bit says whether a pixel is brighter than
-    the one to its left.
-
-    Args:
-        image: uint8 RGB, (height, width, 3), any size.
-
-    Returns:
-        uint8 (32,), 8 bits each.
-
-    Example:
-
-    >>> ramp = np.tile(np.arange(96, dtype=np.uint8)[:, None], (112, 1, 3))
-    >>> int(np.unpackbits(difference_hash(ramp)).sum())
-    256
+    The image, uint8 RGB of any size, is made gray and shrunk to 16 rows of 17; each of the 256 bits
+    says whether a pixel is brighter than the one to its left.
 
     Source: N. Krawetz, "Kind of like that", 2013 (there with 8 rows of 9).
     """
@@ -87,20 +65,9 @@ def difference_hash(image: np.ndarray) -> NDArray[np.uint8]:
 
 
 def hash_vectors(hashes: NDArray[np.uint8]) -> Vectors:
-    """Return hashes as vectors whose inner product is `1 - 2 * (bits that differ) / 256`.
+    """Return hashes, uint8 (n, 32), as unit vectors, float32 (n, 256).
 
-    Args:
-        hashes: uint8 (n, 32).
-
-    Returns:
-        float32 (n, 256) of unit length.
-
-    Example:
-
-    >>> one = hash_vectors(np.zeros((1, 32), np.uint8))
-    >>> other = hash_vectors(np.full((1, 32), 255, np.uint8))
-    >>> float((one @ other.T)[0, 0])
-    -1.0
+    Their inner product is `1 - 2 * (bits that differ) / 256`.
     """
     bits = np.unpackbits(np.asarray(hashes, np.uint8), axis=1).astype(np.float32)
     return (2 * bits - 1) / np.float32(HASH_SIDE)
@@ -112,26 +79,14 @@ def differing_bits(cosine: float | NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def unit(vectors: np.ndarray) -> Vectors:
-    """Return rows of unit length, float32; a row of zeros stays zero.
-
-    Example:
-
-    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
-    """
+    """Return rows of unit length, float32; a row of zeros stays zero."""
     vectors = np.asarray(vectors, np.float64)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
 def centroids(vectors: Vectors, labels: NDArray[np.integer], count: int) -> Vectors:
-    """Return the direction of each identity's mean, (count, d); zero for one without images.
-
-    Args:
-        vectors: (n, d), of unit length.
-        labels: (n,), each in [0, count).
-        count: number of identities.
-    """
+    """Return the direction of each identity's mean, (count, d); zero for one without images."""
     sums = np.zeros((count, vectors.shape[1]))
     np.add.at(sums, labels, vectors)
     return unit(sums)
@@ -142,12 +97,7 @@ def pairs_above(
 ) -> Iterator[tuple[int, int, float]]:
     """Yield (row of `left`, row of `right`, cosine) for every cosine above the threshold.
 
-    One block of the product is in memory at a time.
-
-    Args:
-        left: (n, d), of unit length.
-        right: (m, d), likewise.
-        threshold: a cosine.
+    The rows have unit length. One block of the product is in memory at a time.
     """
     for begin in range(0, len(left), _BLOCK):
         scores = left[begin : begin + _BLOCK] @ right.T
@@ -160,24 +110,17 @@ def pairs_above(
 class Threshold:
     """A cosine above which a pair is reported, and where it comes from.
 
-    Attributes:
-        cosine: the threshold.
-        expected: pairs of different people that are expected above it by chance.
-        pairs: pairs that are compared.
-        impostors: pairs of different people, within the test set, that it was read from; 0 where
-            it was given by the user.
-        highest: the highest cosine among them.
-        tail_from: where their tail begins.
-        tail_share: which share of them is in it.
+    It is read from pairs of different people within the test set, the impostors, unless the user
+    gave it.
     """
 
     cosine: float
-    expected: float
-    pairs: int
+    expected: float  # pairs of different people that are expected above it by chance
+    pairs: int  # pairs that are compared
     impostors: int = 0
-    highest: float | None = None
+    highest: float | None = None  # cosine of an impostor pair
     tail_from: float | None = None
-    tail_share: float | None = None
+    tail_share: float | None = None  # of the impostors
 
     def reason(self) -> str:
         """Say in words why it is what it is."""
@@ -200,27 +143,9 @@ def chance_threshold(
     compared is usually larger than theirs, so the threshold lies beyond what they show: their tail
     is continued as that of a normal distribution, whose squares fall off exponentially. The scale
     is taken from the median of the tail, so that a few pairs that are one person under two names,
-    which every large test set has, do not move it.
-
-    Args:
-        vectors: (n, d) of the test set, of unit length.
-        labels: (n,), who it is.
-        pairs: how many pairs will be compared with the threshold.
-        expected: how many of them may exceed it by chance, > 0.
-
-    Returns:
-        The threshold, at most 0.9999: equal images are always found.
-
-    Raises:
-        ValueError: fewer than 1,000 pairs of different people.
-
-    Example:
-
-    >>> rng = np.random.default_rng(0)
-    >>> noise = unit(rng.normal(size=(500, 64)))
-    >>> threshold = chance_threshold(noise, np.arange(500), pairs=1_000_000)
-    >>> 0.5 < threshold.cosine < 0.8
-    True
+    which every large test set has, do not move it. It is 0.9999 at most: equal images are always
+    found. Of `pairs` that will be compared with it, `expected` > 0 may exceed it by chance;
+    `vectors`, (n, d), have unit length. Fewer than 1,000 pairs of different people are an error.
     """
     check_number("expected", expected, 0, open_low=True)
     if len(vectors) > _MOST_IMPOSTORS:
@@ -238,7 +163,8 @@ def chance_threshold(
     start = float(top[-1])
     scale = (float(_square(np.median(top[:-1]))) - float(_square(start))) / math.log(2)
     beyond = scale * math.log(max(kept / total * pairs / expected, 1.0))
-    cosine = float(_root(_square(start) + beyond))
+    square = float(_square(start)) + beyond
+    cosine = math.copysign(math.sqrt(abs(square)), square)
     return Threshold(
         cosine=min(cosine, _EQUAL),
         expected=expected,
@@ -267,14 +193,7 @@ def share_found(
     """Tell how many people a threshold between centroids would find again.
 
     The images of each person who has two or more are split in halves, whose centroids are compared.
-
-    Args:
-        vectors: (n, d), of unit length.
-        labels: (n,), who it is.
-        threshold: a cosine.
-
-    Returns:
-        The share of such people whose halves are above it, and their number; None without any.
+    Returns the share of such people whose halves are above it, and their number; None without any.
     """
     order = np.argsort(labels, kind="stable")
     ends = np.flatnonzero(np.diff(labels[order], append=-1)) + 1
@@ -289,10 +208,6 @@ def share_found(
 def _square(cosine: float | NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the square with the cosine's sign."""
     return np.asarray(np.sign(cosine) * np.square(cosine), np.float64)
-
-
-def _root(square: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.sign(square) * np.sqrt(np.abs(square)))
 
 
 def _highest_impostors(

@@ -30,12 +30,8 @@ def steps_per_epoch(source_len: int, batch_size: int, *, drop_remainder: bool = 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of `face_dataset` that say which batches are made, checked.
-
-    Raises:
-        ValueError: one of them is wrong.
-    """
+class BatchOptions:
+    """The options of `face_dataset` that say which batches are made, checked."""
 
     image_size: Size = (112, 96)
     batch_size: int = 128
@@ -82,11 +78,7 @@ class Options:
         return self.input_context.input_pipeline_id, self.input_context.num_input_pipelines
 
     def steps(self, count: int) -> int:
-        """Return the steps of an epoch of `count` images.
-
-        Raises:
-            ValueError: there is none, or `start_step` is past the one epoch there is.
-        """
+        """Return the steps of an epoch of `count` images, one or more."""
         steps = steps_per_epoch(count, self.batch_size, drop_remainder=self.drop_remainder)
         if steps == 0:
             raise checks.error(

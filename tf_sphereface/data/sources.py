@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.utils.exit_guard import guarded
 from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import ProgressCallback
 
@@ -31,11 +33,8 @@ Fetch = Callable[[tf.Tensor], tf.Tensor]
 class NumberedImages:
     """Images that are fetched by their position.
 
-    Attributes:
-        count: how many.
-        fetch: a graph function from positions, int64 (batch,), to uint8 RGB images (batch, height,
-            width, 3).
-        labels: a graph function from positions to int32 (batch,).
+    `fetch` and `labels` are graph functions from positions, int64 (batch,), to uint8 RGB images
+    (batch, height, width, 3) and to int32 (batch,).
     """
 
     count: int
@@ -63,28 +62,20 @@ def open_source(
         )
         return _packed(pack, size, resize)
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
-
-    def read(
-        store: Callable[[int, NDArray[np.uint8]], None] | None, into: SkipReport | None
-    ) -> FolderIndex:
-        return read_all(
-            index,
-            size,
-            allow_resize=resize,
-            strict=strict,
-            report=into,
-            progress=progress,
-            store=store,
-        )
-
+    read = functools.partial(
+        read_all, index, size, allow_resize=resize, strict=strict, progress=progress
+    )
     if cache == "memory":
         images = np.empty((len(index), *size, 3), np.uint8)
-        index = read(images.__setitem__, report)
+        index = read(report=report, store=images.__setitem__)
         return _images(_gather(images[: len(index)]), index.labels)
     if cache == "none":
-        if not (index.checked and index.image_size == size):
-            index = read(None, report)
-        return _images(_stream(index, size, resize), index.labels)
+        good = index if index.checked and index.image_size == size else read(report=report)
+
+        def stream(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+            return [read_face(good.paths[place], size, resize) for place in positions.tolist()]
+
+        return _images(_fetch(stream, size), good.labels)
     key = _fingerprint(index, size, resize)
     mapped, labels, skipped = _disk_cache(Path(cache), key, strict, (len(index), *size, 3), read)
     if report is not None:
@@ -93,11 +84,7 @@ def open_source(
 
 
 def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
-    """Return the images of a packed folder.
-
-    Raises:
-        ValueError: they are known to have another size, and `resize` is not set.
-    """
+    """Return the images of a packed folder."""
     if not resize and pack.image_size != size:
         held = path_size(pack.image_size) + " pixels" if pack.image_size else "several sizes"
         raise ValueError(
@@ -120,13 +107,6 @@ def _images(fetch: Fetch, labels: NDArray[np.int32]) -> NumberedImages:
     return NumberedImages(len(labels), fetch, lambda positions: tf.gather(table, positions))
 
 
-def _stream(index: FolderIndex, size: Size, resize: bool) -> Fetch:
-    def read(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        return [read_face(index.paths[place], size, resize) for place in positions.tolist()]
-
-    return _fetch(read, size)
-
-
 def _gather(images: NDArray[np.uint8]) -> Fetch:
     table = tf.constant(images)
     return lambda positions: tf.gather(table, positions)
@@ -138,7 +118,10 @@ def _fetch(
     """Return the graph function that calls `read`, which gives the images at some positions."""
 
     def read_batch(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.array(read(positions), np.uint8).reshape(-1, *size, 3)
+        return guarded(
+            lambda: np.array(read(positions), np.uint8).reshape(-1, *size, 3),
+            at_the_end=lambda: np.zeros((len(positions), *size, 3), np.uint8),
+        )
 
     def fetch(positions: tf.Tensor) -> tf.Tensor:
         batch = tf.numpy_function(read_batch, [positions], tf.uint8)
@@ -149,24 +132,16 @@ def _fetch(
 
 def _fingerprint(index: FolderIndex, size: Size, resize: bool) -> str:
     """Return a hash that changes when a file, its label, or what is made of it changes."""
-    stats = [path.stat() for path in index.paths]
-    files = [[str(p), s.st_size, s.st_mtime_ns] for p, s in zip(index.paths, stats, strict=True)]
+    stats = ((path, path.stat()) for path in index.paths)
+    files = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
     facts = [files, index.labels.tolist(), size, resize, "read_image"]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _disk_cache(
-    path: Path,
-    key: str,
-    strict: bool,
-    shape: tuple[int, ...],
-    read: Callable[[Callable[[int, NDArray[np.uint8]], None], SkipReport], FolderIndex],
+    path: Path, key: str, strict: bool, shape: tuple[int, ...], read: Callable[..., FolderIndex]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], dict[Path, str]]:
-    """Open decoded faces, `path`.npy, and what belongs to them, `path`.json; make both if stale.
-
-    Raises:
-        ValueError: one of the two names is taken by a file that is no part of a cache.
-    """
+    """Open decoded faces, `path`.npy, and what belongs to them, `path`.json; make both if stale."""
     name = path.name.removesuffix(".npy")
     path, side = path.with_name(name + ".npy"), path.with_name(name + ".json")
     stored = _stored_facts(path, side)
@@ -177,7 +152,7 @@ def _disk_cache(
     skipped = SkipReport()
     with atomic_path(path) as temporary:
         raw = np.memmap(temporary.with_suffix(".raw"), np.uint8, "w+", shape=shape)
-        good = read(raw.__setitem__, skipped)
+        good = read(report=skipped, store=raw.__setitem__)
         np.save(temporary, raw[: len(good)])
         del raw
         write_json(side, _NO_FACTS)  # until the facts are there, the pair fits no source

@@ -1,7 +1,5 @@
 """One callable from aligned faces to embeddings, whatever format the network is stored in."""
 
-from __future__ import annotations
-
 from tf_sphereface.embedder.embedder import Embedder, load_embedder, save_embedder
 from tf_sphereface.embedder.metadata import EmbedderMetadata, library_versions, read_metadata
 from tf_sphereface.embedder.model_card import card_of, write_card

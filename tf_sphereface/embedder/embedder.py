@@ -79,8 +79,7 @@ class Embedder:
         """Wrap a Keras model.
 
         Args:
-            model: a backbone, or what `as_backbone` makes one of: a `FaceClassifier` gives its
-                backbone, a model that ends in `AngularDense` is stripped of it.
+            model: a Keras model, as `load_embedder` takes it.
             metadata: how to feed it. Input size and embedding length are taken from the model.
                 None: the project's defaults.
             batch_size: the most faces that go through the network at once.
@@ -150,24 +149,10 @@ class Embedder:
 def embed_sides(
     embedder: Any, images: np.ndarray, flip: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Embed images and their mirror images, each once.
+    """Embed images, (n, height, width, 3) uint8, and their mirror images (None without `flip`).
 
-    A file that has the mirror image built in returns both in one pass; it is not mirrored again.
-
-    Args:
-        embedder: an `Embedder`, or any callable from uint8 faces to embeddings.
-        images: uint8 RGB, (n, height, width, 3).
-        flip: whether the mirror images' embeddings are wanted.
-
-    Returns:
-        The images' embeddings and those of the mirror images (None without `flip`), (n, d) each.
-
-    Example:
-
-    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
-    >>> plain, mirrored = embed_sides(load_embedder(network), np.zeros((2, 8, 8, 3), np.uint8))
-    >>> plain.shape, mirrored.shape
-    ((2, 192), (2, 192))
+    Each is embedded once, to (n, d): a file that has the mirror image built in returns both in one
+    pass. `embedder` may be any callable.
     """
     vectors = embedder(images)
     if getattr(getattr(embedder, "metadata", None), "flip_built_in", False):
@@ -186,14 +171,11 @@ def load_embedder(
     Args:
         model: a `.keras`, `.tflite` or `.onnx` file, a Keras model, or an `Embedder` (returned as
             it is). A `FaceClassifier` gives its backbone, a model that ends in `AngularDense` is
-            stripped of it.
+            stripped of it. Without metadata the project's defaults hold (RGB,
+            `(x - 127.5) / 128`), and that is logged.
         batch_size: the most faces that go through the network at once.
         threads: CPU threads for TensorFlow Lite and ONNX Runtime; None leaves it to them. Keras
             takes TensorFlow's own setting.
-
-    Returns:
-        The embedder. Where the model carries no metadata, the project's defaults hold (RGB,
-        `(x - 127.5) / 128`), and that is logged.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -217,7 +199,7 @@ def load_embedder(
     if stored is None:
         logger.info("%s carries no metadata: taking RGB and (x - 127.5) / 128", path)
     if suffix == ".keras":
-        embedder = Embedder.in_memory(_load_keras(path), stored, batch_size=batch_size)
+        embedder = Embedder.in_memory(load_keras(path), stored, batch_size=batch_size)
         embedder.path = path
         return embedder
     metadata = stored or EmbedderMetadata()
@@ -271,7 +253,8 @@ def save_embedder(
             archive.writestr(KERAS_MEMBER, metadata.to_json())
 
 
-def _load_keras(path: Path) -> LoadedModel:
+def load_keras(path: Path) -> LoadedModel:
+    """Return the model in a `.keras` file; a ValueError says why it cannot be loaded."""
     try:
         return load_model(path)
     except Exception as caught:  # Keras raises many kinds for a broken archive

@@ -140,16 +140,10 @@ def artifact_format(path: Path) -> str:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> EmbedderMetadata | None:
-    """Return the metadata inside a `.keras`, `.tflite` or `.onnx` file.
+    """Return the metadata inside a `.keras`, `.tflite` or `.onnx` file, or None where it has none.
 
     It is kept in the zip member `tf_sphereface.json`, in the metadata buffer named
     `tf_sphereface`, or in the metadata property of that name.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The metadata, or None where the file carries none.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -170,11 +164,6 @@ def read_metadata(path: str | os.PathLike[str]) -> EmbedderMetadata | None:
 def sidecar_path(path: Path) -> Path:
     """Return where the JSON beside an exported file lies: its name with `.json` behind."""
     return path.with_name(f"{path.name}.json")
-
-
-def sidecar_text(metadata: EmbedderMetadata) -> str:
-    """Return the metadata as the sidecar holds it."""
-    return json.dumps(dataclasses.asdict(metadata), indent=2) + "\n"
 
 
 def _read_keras(path: Path) -> str | None:
@@ -202,21 +191,10 @@ def _read_tflite(path: Path) -> str | None:
 
 
 def add_tflite_metadata(model_bytes: bytes, text: str) -> bytes:
-    """Return a TensorFlow Lite model with `text` stored under the name `tf_sphereface`.
+    """Return a TensorFlow Lite model with `text`, not empty, stored under `tf_sphereface`.
 
     Older text under that name is replaced. The tensors' data stays aligned to 16 bytes, as the
     format asks (the generated packer alone would align it to 4).
-
-    Args:
-        model_bytes: the content of a `.tflite` file.
-        text: any text that is not empty; the package stores JSON.
-
-    Returns:
-        The content of the new file.
-
-    Raises:
-        ValueError: `model_bytes` is not a TensorFlow Lite model, or `text` is empty.
-        ImportError: the `export` extra is not installed.
     """
     _check_identifier(model_bytes, "model_bytes")
     if not text:
@@ -279,16 +257,7 @@ def _read_onnx(path: Path) -> str | None:
 
 
 def add_onnx_metadata(content: bytes, text: str) -> bytes:
-    """Return an ONNX file with `text` in the property named `tf_sphereface`; older text goes.
-
-    Args:
-        content: the file.
-        text: any text; the package stores JSON.
-
-    Raises:
-        ValueError: the weights are in other files.
-        ImportError: the `export` extra is not installed.
-    """
+    """Return an ONNX file with `text` in the property named `tf_sphereface`; older text goes."""
     onnx = require("onnx", extra="export")
     model = onnx.load_from_string(content)
     if any(tensor.external_data for tensor in model.graph.initializer):
@@ -306,11 +275,7 @@ _READERS = {".keras": _read_keras, ".tflite": _read_tflite, ".onnx": _read_onnx}
 
 
 def library_versions(*others: str) -> dict[str, str]:
-    """Return the versions of Python and of the libraries that shape a model.
-
-    Args:
-        *others: more distributions to name, where they are installed.
-    """
+    """Return the versions of Python, of the libraries that shape a model, and of `others`."""
     versions = {"python": platform.python_version()}
     for name in ("tf_sphereface", "tensorflow", "keras", "numpy", *others):
         try:

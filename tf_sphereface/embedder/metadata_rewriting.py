@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import zipfile
@@ -18,44 +19,20 @@ from tf_sphereface.embedder.metadata import (
     artifact_format,
     read_metadata,
     sidecar_path,
-    sidecar_text,
 )
 from tf_sphereface.embedder.model_card import card_path, write_card
-from tf_sphereface.utils.files import atomic_path, sha256_file
+from tf_sphereface.utils.files import atomic_path, sha256_file, write_json
 
 
 def replace_metadata(
     path: str | os.PathLike[str], metadata: EmbedderMetadata, expected_sha256: str | None = None
 ) -> None:
-    """Replace the metadata inside a `.keras`, `.tflite` or `.onnx` file.
+    """Replace the metadata inside a `.keras`, `.tflite` or `.onnx` file (a link is followed).
 
     A new file is written beside the old one, opened, and compared: it must carry the metadata and
     embed two probe images as the old one does. Only then it takes the old one's name, so the model
     is whole at every moment. The JSON file and the card beside it are renewed too, if they are
-    there.
-
-    Args:
-        path: the model; a link is followed.
-        metadata: what it is to say.
-        expected_sha256: what the file must still be; None takes it as it is.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no model of its suffix, keeps its weights in other files, or is not
-            the expected one.
-        OSError: the new file could not be written, or does not say or compute what it should; the
-            old one is left as it was.
-        ImportError: `.tflite` and `.onnx` need the `export` extra.
-
-    Example:
-
-    >>> import dataclasses, keras, tf_sphereface as sf
-    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
-    >>> sf.embedder.save_embedder(network, "network.keras")
-    >>> known = sf.embedder.read_metadata("network.keras")
-    >>> replace_metadata("network.keras", dataclasses.replace(known, threshold=0.3))
-    >>> sf.load_embedder("network.keras").metadata.threshold
-    0.3
+    there. A file that has another hash than `expected_sha256` is left alone (ValueError).
     """
     path = Path(path).resolve()
     suffix = artifact_format(path)
@@ -73,8 +50,7 @@ def replace_metadata(
             raise ValueError(f"{path} has changed meanwhile; it is left as it is now")
     beside = sidecar_path(path)
     if beside.is_file():
-        with atomic_path(beside) as temporary:
-            temporary.write_text(sidecar_text(metadata), encoding="utf-8")
+        write_json(beside, dataclasses.asdict(metadata))
     if card_path(path).is_file():
         write_card(path)
 

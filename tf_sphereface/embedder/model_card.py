@@ -27,26 +27,17 @@ EARLIER_SOURCE = "earlier_source"  # what the source was made from: {"file", "sh
 
 
 def card_path(path: str | os.PathLike[str]) -> Path:
-    """Return where the card of a model lies.
-
-    Example:
-
-    >>> card_path("runs/first/embedder.keras").name
-    'embedder.keras.card.md'
-    """
+    """Return where the card of a model lies, such as `embedder.keras.card.md`."""
     path = Path(path)
     return path.with_name(f"{path.name}.card.md")
 
 
 def write_card(path: str | os.PathLike[str]) -> Path:
-    """Write the card of a model beside it; an older one is replaced.
+    """Write the card of a model beside it, in place of an older one, and return its path.
 
     Args:
         path: a `.keras`, `.tflite` or `.onnx` file. Where it carries no metadata, the card says
             that nothing is known.
-
-    Returns:
-        The card's path.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -68,18 +59,11 @@ def write_card(path: str | os.PathLike[str]) -> Path:
 
 
 def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the card of a model as JSON values.
+    """Return the card of a model as JSON values; the argument and the errors are `write_card`'s.
 
-    Args:
-        path: as for `write_card`.
-
-    Returns:
-        The sections `file`, `architecture`, `input`, `output`, `training`, `measured`,
-        `intended_use`, `limits`, `licence`, `source`, `notes`, `versions`. What is not known is
-        None, the licence of the weights `"unknown"`.
-
-    Raises:
-        FileNotFoundError, ValueError: as `write_card`.
+    Its sections are `file`, `architecture`, `input`, `output`, `training`, `measured`,
+    `intended_use`, `limits`, `licence`, `source`, `notes`, `versions`. What is not known is None,
+    the licence of the weights `"unknown"`.
     """
     path = Path(path)
     suffix = artifact_format(path)
@@ -140,40 +124,17 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def network_facts(model: keras.Model) -> dict[str, int]:
-    """Return what a card says of a network's size, for `extra["network"]`.
-
-    Example:
-
-    >>> from tf_sphereface.backbones import MobileFaceNet
-    >>> network_facts(MobileFaceNet())["parameters"]
-    999552
-    """
+    """Return what a card says of a network's size, for `extra["network"]`."""
     return {"parameters": count_parameters(model), "macs": count_macs(model)}
 
 
 def network_size(facts: dict[str, Any]) -> str:
-    """Return a network's size in words.
-
-    Example:
-
-    >>> network_size({"parameters": 2_000_000, "macs": 300_000_000})
-    '2.00 M parameters, 0.300 GMAC per image'
-    """
+    """Return a network's size in words: `2.00 M parameters, 0.300 GMAC per image`."""
     return f"{facts['parameters'] / 1e6:.2f} M parameters, {facts['macs'] / 1e9:.3f} GMAC per image"
 
 
 def with_measured(metadata: EmbedderMetadata, figures: dict[str, Any]) -> EmbedderMetadata:
-    """Return the metadata with figures that were measured on the network.
-
-    Args:
-        metadata: what is known.
-        figures: name -> value; added to those that are there.
-
-    Example:
-
-    >>> with_measured(EmbedderMetadata(), {"LFW accuracy": 0.99}).extra
-    {'measured': {'LFW accuracy': 0.99}}
-    """
+    """Return the metadata with more figures (name to value) that were measured on the network."""
     known = {**(metadata.extra.get(MEASURED) or {}), **figures}
     return dataclasses.replace(metadata, extra={**metadata.extra, MEASURED: known})
 

@@ -26,13 +26,13 @@ def to_network(images: np.ndarray, metadata: EmbedderMetadata) -> np.ndarray:
     return (images.astype(np.float32) - mean) / np.asarray(metadata.pixel_scale, np.float32)
 
 
-class KerasRunner:
-    """A Keras model as one traced function; batches of any length share the trace.
+def full_batch(images: np.ndarray, batch: int) -> np.ndarray:
+    """Return `batch` images: the last one is repeated where there are fewer."""
+    return np.concatenate([images, np.repeat(images[-1:], batch - len(images), axis=0)])
 
-    Args:
-        model: a backbone.
-        metadata: how it is fed, with the model's own input size and embedding length.
-    """
+
+class KerasRunner:
+    """A backbone as one traced function; batches of any length share the trace."""
 
     def __init__(self, model: keras.Model, metadata: EmbedderMetadata) -> None:
         self.input_size = metadata.input_size
@@ -68,7 +68,15 @@ class _FileRunner:
                 f"{path}: an embedder has one input and one output. "
                 f"Received: {len(shapes)} inputs and {outputs} outputs"
             )
-        (self._fixed_batch, height, width), self._channels_first = _image_shape(path, shapes[0])
+        # None where a side is free: -1 in TensorFlow Lite, a name or None in ONNX.
+        sides = [int(s) if isinstance(s, (int, np.integer)) and s > 0 else None for s in shapes[0]]
+        if len(sides) != 4 or 3 not in (sides[1], sides[3]):
+            raise ValueError(
+                f"{path}: its input must be a batch of images with three channels. "
+                f"Received: shape {[side if side else 'any' for side in sides]}"
+            )
+        self._fixed_batch, self._channels_first = sides[0], sides[3] != 3
+        height, width = sides[2:] if self._channels_first else sides[1:3]
         self._metadata = metadata
         self.input_size = (height or metadata.input_size[0], width or metadata.input_size[1])
 
@@ -77,14 +85,9 @@ class _FileRunner:
         fixed = self._fixed_batch
         if fixed is None:
             return self._run(images)
-        pieces = []
-        for start in range(0, len(images), fixed):
-            piece = images[start : start + fixed]
-            missing = fixed - len(piece)
-            if missing:
-                piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
-            pieces.append(self._run(piece)[: fixed - missing])
-        return np.concatenate(pieces)
+        starts = range(0, len(images), fixed)
+        pieces = [self._run(full_batch(images[i : i + fixed], fixed)) for i in starts]
+        return np.concatenate(pieces)[: len(images)]
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -106,27 +109,19 @@ class TFLiteRunner(_FileRunner):
         self._take_sizes(path, metadata, shapes, len(outputs))
         self._input, self._output = inputs[0], outputs[0]
         self.embedding_dim = int(self._output["shape"][-1])
-        self._batch = int(self._input["shape"][0])
+        self._shape = tuple(self._input["shape"])
 
     def _run(self, images: np.ndarray) -> np.ndarray:
-        if len(images) != self._batch or self._fixed_batch is None:
-            self._resize(len(images))
         values = _quantize(images, self._metadata, self._input)
         if self._channels_first:
             values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        if values.shape != self._shape:
+            self._interpreter.resize_tensor_input(self._input["index"], values.shape)
+            self._interpreter.allocate_tensors()
+            self._shape = values.shape
         self._interpreter.set_tensor(self._input["index"], values)
         self._interpreter.invoke()
         return _dequantize(self._interpreter.get_tensor(self._output["index"]), self._output)
-
-    def _resize(self, batch: int) -> None:
-        shape = [batch, *self.input_size, 3]
-        if self._channels_first:
-            shape = [batch, 3, *self.input_size]
-        current = self._interpreter.get_input_details()[0]["shape"]
-        if list(current) != shape:
-            self._interpreter.resize_tensor_input(self._input["index"], shape)
-            self._interpreter.allocate_tensors()
-        self._batch = batch
 
 
 class OnnxRunner(_FileRunner):
@@ -189,16 +184,3 @@ def _dequantize(values: np.ndarray, detail: Any) -> np.ndarray:
         return np.asarray(values, np.float32)
     scale, zero_point = detail["quantization"]
     return (values.astype(np.float32) - zero_point) * np.float32(scale or 1.0)
-
-
-def _image_shape(path: Path, shape: Any) -> tuple[tuple[int | None, int | None, int | None], bool]:
-    """Return (batch, height, width), None where free, and whether channels come first."""
-    sides = [int(s) if isinstance(s, (int, np.integer)) and s > 0 else None for s in shape]
-    if len(sides) == 4 and sides[3] == 3:
-        return (sides[0], sides[1], sides[2]), False
-    if len(sides) == 4 and sides[1] == 3:
-        return (sides[0], sides[2], sides[3]), True
-    raise ValueError(
-        f"{path}: its input must be a batch of images with three channels. "
-        f"Received: shape {[side if side else 'any' for side in sides]}"
-    )

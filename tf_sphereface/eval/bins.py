@@ -79,12 +79,6 @@ def read_bin(path: str | os.PathLike[str]) -> BinSet:
 
     It is unpickled by a reader that knows lists, bytes, bools and arrays and nothing else.
 
-    Args:
-        path: the file.
-
-    Returns:
-        Images and labels.
-
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no such pickle, or asks for anything else (nothing of it is run), or
@@ -249,12 +243,7 @@ def insightface_figures(
     """Return mean and standard deviation (n) of the fold accuracies by insightface's search.
 
     Thresholds are squared distances of unit vectors, 0, 0.01, ... 3.99; below it a pair is called
-    one person. Each fold gets the first that is best on the others.
-
-    Args:
-        scores: (pairs,) cosines.
-        is_same: (pairs,) bool.
-        folds: (pairs,) int.
+    one person. Each fold gets the first that is best on the others. All arguments are (pairs,).
     """
     distances = 2.0 - 2.0 * scores
     grid = np.arange(0, 4, 0.01)

@@ -179,14 +179,10 @@ def calibrate(
 
 
 def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:
-    """Write the threshold and its provenance into the metadata of the model that it is for.
+    """Write the threshold and its provenance into the metadata of the model file it was made for.
 
     `threshold`, `threshold_far` and `flip` are set, and `extra["calibration"]` holds the rest. The
     network is not touched, and the file is whole at every moment.
-
-    Args:
-        calibration: what `calibrate` returned for this file.
-        path: the model.
 
     Raises:
         ValueError: the file is another than the calibrated one.

@@ -28,16 +28,10 @@ Files = Mapping[str, Sequence[str]]
 def draw_frame_pairs(
     pairs: Pairs, lengths: Mapping[str, int], count: int, seed: int
 ) -> NDArray[np.int64]:
-    """Draw frames of both videos of each pair, with replacement.
+    """Draw `count` frames of both videos of each pair, with replacement: int64 (pairs, count, 2).
 
-    Args:
-        pairs: pairs of videos.
-        lengths: video -> number of its frames.
-        count: frame pairs of a pair of videos.
-        seed: each pair of videos has its own stream, by the seed and its place in the list.
-
-    Returns:
-        int64 (pairs, count, 2), the positions of the frames in their videos.
+    They are positions in the videos, whose `lengths` are given by name. Each pair of videos has its
+    own random stream, by the seed and its place in the list.
     """
     drawn = np.empty((len(pairs), count, 2), np.int64)
     for i, names in enumerate(zip(pairs.left, pairs.right, strict=True)):
@@ -59,21 +53,9 @@ def verify_frame_pairs(
 ) -> tuple[VerificationTable, int]:
     """Embed the frames that are drawn, each once, into a file, and compare them there.
 
-    Args:
-        source: an `ImageSource` or a `StoredSource`.
-        pairs: pairs of videos.
-        files: video -> names of its frames.
-        count: frame pairs of a pair of videos.
-        seed: of the draw.
-        progress: called with (videos done, videos in all).
-        search: as for `verification.evaluate`.
-
-    Returns:
-        The table, without mirror images where the source has none, and how many frames were
-        embedded.
-
-    Raises:
-        ValueError: frames cannot be used (all are listed), or an embedding is zero or not finite.
+    `files` are the names of each video's frames, `count` the frame pairs of a pair of videos.
+    Returns the table, without mirror images where the source has none, and how many frames were
+    embedded. Frames that cannot be used are listed in one ValueError.
     """
     lengths = {video: len(names) for video, names in files.items()}
     drawn = draw_frame_pairs(pairs, lengths, count, seed)
@@ -127,20 +109,11 @@ def _embed(
 def stream_videos(
     source: EmbeddingSource, files: Files, progress: ProgressCallback | None
 ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32] | None]]:
-    """Embed the frames of videos, at most 256 in memory at a time.
+    """Embed the frames of videos, at most 256 in memory at a time, and close the source at the end.
 
-    Args:
-        source: where the frames' embeddings come from; closed at the end.
-        files: video -> names of its frames.
-        progress: called with (videos done, videos in all).
-
-    Yields:
-        The number of the video, and embeddings of some of its frames, (k, embedding_dim), and of
-        their mirror images or None.
-
-    Raises:
-        ValueError: frames cannot be used (all are listed), or an embedding is zero or not finite
-            (its frame is named; in a mean it would go unseen).
+    Yields the number of the video, and embeddings of some of its frames, (k, embedding_dim), and of
+    their mirror images or None. An embedding that is zero or not finite is an error that names its
+    frame: in a mean it would go unseen.
     """
     try:
         for video, names in enumerate(files.values()):

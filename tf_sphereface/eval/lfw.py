@@ -109,27 +109,12 @@ def evaluate_view1(
     """Run LFW's View 1: the threshold from `pairsDevTrain.txt`, tested on `pairsDevTest.txt`.
 
     View 1 is for choosing between models, so that View 2 stays unseen until the end. Its figure is
-    not LFW's accuracy.
-
-    Args:
-        embedder: as for `evaluate`.
-        images: as for `evaluate`.
-        train_pairs: the list that chooses the threshold, or what `read_pairs` returned.
-        test_pairs: the list that is tested.
-        landmarks: as for `evaluate`.
-        flip: as for `evaluate`.
-        progress: as for `evaluate`.
-        cache: as for `evaluate`.
-        category: as for `evaluate`.
-        search: as for `evaluate`.
+    not LFW's accuracy. `train_pairs` chooses the threshold, `test_pairs` is tested (files, or what
+    `read_pairs` returned); the other arguments and the errors are those of `evaluate`.
 
     Returns:
         The 2x2 table, of the tested pairs; mean subtraction takes the mean over the training pairs.
         The standard error is the binomial one.
-
-    Raises:
-        FileNotFoundError: a file or the folder does not exist.
-        ValueError: as for `evaluate`.
     """
     root = None if images is None else existing_folder("images", images)
     category_note = _category(category)

@@ -44,18 +44,12 @@ class Pairs:
 
 
 def read_pairs(path: str | os.PathLike[str]) -> Pairs:
-    """Read a file in the format of LFW's `pairs.txt`.
+    """Read a file in the format of LFW's `pairs.txt`; the pairs keep its order, that of the folds.
 
     The first line is `folds<TAB>pairs of each class in a fold`. For each fold follow its genuine
     pairs, `name<TAB>number<TAB>number`, then its impostor pairs,
     `name<TAB>number<TAB>name<TAB>number`. View 1's `pairsDevTest.txt`, whose first line is one
     count, is read as one fold.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The pairs in the file's order, which is the official order of the folds.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -49,17 +49,8 @@ def evaluate_pairs(
 ) -> ProtocolResult:
     """Embed the images of `pairs`, each once, and evaluate.
 
-    Args:
-        name: of the protocol.
-        model: what `open_embedder` returned.
-        root: the folder of the images, None with stored embeddings.
-        pairs: what is compared.
-        options: of the embedding.
-        origin: where the folds are from, in words.
-        search: as for `verification.evaluate`.
-
-    Raises:
-        ValueError: images cannot be used (all are listed), or what `verification.evaluate` refuses.
+    `model` is what `open_embedder` returned, `root` the folder of the images (None with stored
+    embeddings), `origin` says in words where the folds are from.
     """
     check_protocol(pairs.is_same, pairs.folds, search)
     scored, images = verify_images(model, root, pairs, options, search=search)

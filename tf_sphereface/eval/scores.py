@@ -64,15 +64,7 @@ def evaluate(
 
 
 def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
-    """Write the headline's scores as `evaluate` reads them, one line per pair.
-
-    Args:
-        path: where; written whole or not at all.
-        result: what a protocol's `evaluate` returned.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write the scores of a result's headline as `evaluate` reads them, one line per pair."""
     headline, pairs = result.headline, result.pairs
     lines = ["# score\tlabel\tfold\tleft\tright"]
     for score, same, fold, left, right in zip(

@@ -45,15 +45,9 @@ POOLINGS: dict[Pooling, str] = {
 
 
 def read_splits(path: str | os.PathLike[str]) -> Pairs:
-    """Read the YouTube Faces protocol, `splits.txt`.
+    """Read the YouTube Faces protocol, `splits.txt`: pairs of videos `"person/video"`.
 
     Each line is `fold, number, person/video, person/video, 1 if the person is the same`.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The pairs of videos (`"person/video"`), in the file's order.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -261,20 +255,10 @@ def pool_videos(
     pooling: Pooling,
     progress: ProgressCallback | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Return one embedding per video; at most 256 frames are in memory at a time.
+    """Return float64 (videos, embedding_dim), and that of the mirror images or None.
 
-    Args:
-        source: where the frames' embeddings come from.
-        files: video -> names of its frames.
-        pooling: `"mean"`, `"mean_normalized"` or `"best_frame"`.
-        progress: called with (videos done, videos in all).
-
-    Returns:
-        float64 (videos, embedding_dim), and that of the mirror images or None.
-
-    Raises:
-        ValueError: what `stream_videos` refuses, or the best frame is asked for and all embeddings
-            have one length.
+    At most 256 frames are in memory at a time. `"best_frame"` is refused where all embeddings have
+    one length.
     """
     pooled = np.zeros((2 if source.flip else 1, len(files), source.embedding_dim))
     longest = np.full(len(files), -1.0)

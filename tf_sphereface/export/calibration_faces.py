@@ -24,23 +24,11 @@ def calibration_faces(
     limit: int = MAX_CALIBRATION_FACES,
     seed: int = 0,
 ) -> np.ndarray:
-    """Collect aligned faces from memory or from a folder.
+    """Return 1 to `limit` aligned faces of a source, uint8 RGB (n, height, width, 3).
 
-    Args:
-        source: uint8 RGB (n, height, width, 3); or a folder, searched through all its subfolders;
-            or an iterable of uint8 batches (read only as far as `limit`).
-        input_size: height and width that the network takes, in pixels. A file at the alignment
-            template's size (112x96 for a network of 56x48) is averaged down; any other size is an
-            error.
-        limit: the most faces to take. Of an array or a folder that holds more, a random choice.
-        seed: of that choice.
-
-    Returns:
-        uint8 RGB, (n, height, width, 3), n from 1 to `limit`.
-
-    Raises:
-        ValueError: no faces, another dtype or size (a file is named).
-        FileNotFoundError: the folder does not exist.
+    Of an array or a folder (searched with its subfolders) that holds more, a random choice is
+    taken; an iterable of batches is read only as far as needed. A file at the alignment template's
+    size (112x96 for a network of 56x48) is averaged down; any other size is an error.
     """
     if isinstance(source, (str, os.PathLike)):
         faces = _from_folder(Path(source), input_size, limit, seed)
@@ -55,19 +43,10 @@ def calibration_faces(
 
 
 def probe_faces(input_size: tuple[int, int], count: int = PROBE_FACES) -> np.ndarray:
-    """Return synthetic faces to compare two networks on: the same ones every time.
-
-    Args:
-        input_size: height and width, in pixels.
-        count: how many, each of another identity.
-
-    Returns:
-        uint8 RGB, (count, height, width, 3).
-    """
+    """Return `count` synthetic faces, each of another identity, the same ones every time."""
     from tf_sphereface.data import synthetic
 
-    identities = np.arange(count)
-    return synthetic.faces(identities, np.zeros(count, np.int64), seed=7, size=input_size)
+    return synthetic.faces(np.arange(count), np.zeros(count, np.int64), seed=7, size=input_size)
 
 
 def _from_folder(root: Path, input_size: tuple[int, int], limit: int, seed: int) -> np.ndarray:
@@ -79,13 +58,21 @@ def _from_folder(root: Path, input_size: tuple[int, int], limit: int, seed: int)
             f"calibration must be a folder of images ({', '.join(IMAGE_SUFFIXES)}). "
             f"Received: {root}, which holds none"
         )
-    chosen = [paths[i] for i in _choice(len(paths), limit, seed)]
     reader = FaceReader(input_size)
-    return np.stack([_read(path, reader) for path in chosen])
+    faces = []
+    for path in (paths[i] for i in _choice(len(paths), limit, seed)):
+        try:
+            faces.append(reader(path, path.name))
+        except ValueError as error:
+            raise ValueError(
+                f"calibration must hold aligned faces (tf_sphereface-align makes them). "
+                f"Received: {path}: {error}"
+            ) from error
+    return np.stack(faces)
 
 
 def _from_batches(source: Any, input_size: tuple[int, int], limit: int) -> np.ndarray:
-    batches: list[np.ndarray] = []
+    batches = [np.zeros((0, *input_size, 3), np.uint8)]
     count = 0
     for batch in source:
         if isinstance(batch, (tuple, list)):
@@ -98,24 +85,13 @@ def _from_batches(source: Any, input_size: tuple[int, int], limit: int) -> np.nd
         count += len(batches[-1])
         if count >= limit:
             break
-    return np.concatenate(batches)[:limit] if batches else np.zeros((0, *input_size, 3), np.uint8)
+    return np.concatenate(batches)[:limit]
 
 
 def _choice(count: int, limit: int, seed: int) -> np.ndarray:
     """Return at most `limit` indices, in order."""
-    if count <= limit:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
-
-
-def _read(path: Path, reader: FaceReader) -> np.ndarray:
-    try:
-        return reader(path, path.name)
-    except ValueError as error:
-        raise ValueError(
-            f"calibration must hold aligned faces (tf_sphereface-align makes them). "
-            f"Received: {path}: {error}"
-        ) from error
+    chosen = np.random.default_rng(seed).choice(count, min(count, limit), replace=False)
+    return np.sort(chosen)
 
 
 def _check(faces: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:

@@ -116,20 +116,15 @@ class Gate:
         self._reference: tuple[Embedder, VerificationTable] | None = None
 
     def check(self, reference: Embedder, artifact: str | os.PathLike[str]) -> GateResult:
-        """Evaluate Keras and a file on the pairs.
-
-        Args:
-            reference: the Keras network, as an embedder.
-            artifact: a `.tflite` or `.onnx` file.
-
-        Returns:
-            What was measured.
+        """Evaluate Keras and a `.tflite` or `.onnx` file on the pairs.
 
         Raises:
             GateFailed: the accuracy dropped by more than `max_drop`.
             ValueError: images cannot be used (all are listed), or the pairs file is malformed.
         """
-        expected = self._by_keras(reference)
+        if self._reference is None or not _same_network(self._reference[0], reference):
+            self._reference = (reference, self._evaluate(reference))
+        expected = self._reference[1]
         actual = self._evaluate(load_embedder(artifact))
         first, second = expected.headline, actual.headline
         paired = compare(first, second)
@@ -162,11 +157,6 @@ class Gate:
                 result,
             )
         return result
-
-    def _by_keras(self, reference: Embedder) -> VerificationTable:
-        if self._reference is None or not _same_network(self._reference[0], reference):
-            self._reference = (reference, self._evaluate(reference))
-        return self._reference[1]
 
     def _evaluate(self, embedder: Embedder) -> VerificationTable:
         return evaluate(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from tf_sphereface.embedder.metadata import EmbedderMetadata
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "embedding"
@@ -17,34 +18,16 @@ _LEAST_SQUARED_NORM = 1e-24  # a zero embedding stays zero
 def inference_graph(
     backbone: keras.Model,
     input_size: tuple[int, int],
-    options: Options | None = None,
-    network: EmbedderMetadata | None = None,
+    options: FileOptions,
+    network: EmbedderMetadata,
 ) -> keras.Model:
-    """Return a model for the converters that computes what `backbone` computes, and `options`.
+    """Return a model with its own weights that computes what `backbone` computes, and `options`.
 
     It takes an input named `image` and returns a dict with the one key `embedding` (both become the
     tensors' names). A `Flatten` becomes a reshape to a constant shape: Keras' own asks for the
     batch size at run time, which costs four operators and splits a delegate's partition in two.
-
-    Args:
-        backbone: images (n, height, width, 3) to embeddings (n, embedding_dim), in float32 (the
-            formats know no bfloat16; `in_float32` makes it so).
-        input_size: height and width of the exported input, in pixels.
-        options: what is built in around it.
-        network: how the backbone is fed; only for `input_dtype="uint8"`.
-
-    Returns:
-        A functional model with its own copy of the weights.
-
-    Example:
-
-    >>> image = keras.Input((8, 8, 3))
-    >>> network = keras.Model(image, keras.layers.Flatten()(image))
-    >>> graph = inference_graph(network, (8, 8), Options("uint8", flip_concat=True))
-    >>> graph.input.dtype, graph.output["embedding"].shape
-    ('uint8', (None, 384))
+    The backbone must be in float32 (`in_float32` makes it so): the formats know no bfloat16.
     """
-    options, network = options or Options(), network or EmbedderMetadata()
     copy = keras.models.clone_model(backbone, call_function=_call)
     copy.set_weights(backbone.get_weights())
     first = options.layout == "nchw"
@@ -67,7 +50,7 @@ def inference_graph(
     return graph
 
 
-def _pixels(image: Any, options: Options, network: EmbedderMetadata, first: bool) -> Any:
+def _pixels(image: Any, options: FileOptions, network: EmbedderMetadata, first: bool) -> Any:
     """Turn uint8 RGB pixels into what the network was trained on; leave a float input alone."""
     if options.input_dtype != "uint8":
         return image
@@ -81,8 +64,6 @@ def _pixels(image: Any, options: Options, network: EmbedderMetadata, first: bool
 
 def _constant(value: float | tuple[float, ...], first: bool) -> Any:
     """Return a number, or three numbers that broadcast over the image."""
-    import numpy as np
-
     if isinstance(value, tuple):
         return np.reshape(np.asarray(value, np.float32), (3, 1, 1) if first else (1, 1, 3))
     return value

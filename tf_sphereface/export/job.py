@@ -10,10 +10,9 @@ import keras
 import numpy as np
 
 from tf_sphereface.embedder.metadata import EmbedderMetadata
-from tf_sphereface.embedder.runtimes import to_network
+from tf_sphereface.embedder.runtimes import full_batch, to_network
 from tf_sphereface.export.inference_graph import INPUT_NAME
-from tf_sphereface.export.options import Options
-from tf_sphereface.utils.checks import error
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.utils.messages import ProgressCallback
 
 KINDS = {"tflite": ("none", "float16", "dynamic", "int8"), "onnx": ("none", "float16", "int8")}
@@ -22,12 +21,7 @@ EXPLAINED_FACES = 8  # whose activations are compared layer by layer
 
 
 class Inputs:
-    """Faces as the converted network's inputs, made when asked.
-
-    Args:
-        faces: uint8 RGB, (n, height, width, 3).
-        metadata: how the file is fed.
-    """
+    """uint8 RGB faces (n, height, width, 3) as the converted network's inputs, made when asked."""
 
     def __init__(self, faces: np.ndarray, metadata: EmbedderMetadata) -> None:
         self._faces, self._metadata = faces, metadata
@@ -40,8 +34,7 @@ class Inputs:
         """Return a batch; the last face is repeated where a fixed batch is not filled."""
         faces = self._faces[start : start + count]
         if self.batch is not None:
-            missing = self.batch - len(faces)
-            faces = np.concatenate([faces, np.repeat(faces[-1:], missing, axis=0)])
+            faces = full_batch(faces, self.batch)
         values = to_network(faces, self._metadata)
         if self._metadata.layout == "nchw":
             values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
@@ -57,20 +50,14 @@ class Inputs:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One quantisation.
+    """One quantisation: its `kind` is a value of `quantize`, not `"none"`.
 
-    Attributes:
-        kind: a value of `quantize`, not `"none"`.
-        inputs: calibration faces, None without.
-        options: what is built in around the network.
-        scratch: a folder for the converters.
-        progress: called with (faces done, faces in all) during calibration.
-        float_layers: names, as `LayerError` has them, of the layers that stay in float.
+    The converters may write into `scratch`; `float_layers` names the layers that stay in float.
     """
 
     kind: str
-    inputs: Inputs | None
-    options: Options
+    inputs: Inputs
+    options: FileOptions
     scratch: Path
     progress: ProgressCallback | None
     float_layers: tuple[str, ...] = ()
@@ -101,12 +88,7 @@ class LayerError:
 def rank_layers(
     layers: list[tuple[str, str, str]], errors: dict[str, float], in_float: tuple[str, ...]
 ) -> list[LayerError]:
-    """Return the layers, those that add most first.
-
-    Args:
-        layers: operator, name of its input, name of its output.
-        errors: of every tensor that both files have.
-        in_float: the names of layers that were left in float.
+    """Return the layers, given as (operator, its input, its output), those that add most first.
 
     Example:
 
@@ -133,16 +115,11 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """One file format: its converters and how its files carry metadata.
+    """One file format, whose name is the suffix too: its converters, and how it carries metadata.
 
-    Attributes:
-        name: `"tflite"` or `"onnx"`, which is the suffix too.
-        libraries: the distributions whose versions its files name.
-        to_float: (graph, scratch folder) to the float32 file's content.
-        quantize: (float32 content, job) to the content of another kind.
-        embed: (content, metadata as text) to the content with the metadata inside.
-        explain: (float32 content, int8 content, job) to every layer's error.
-        partitions: content to the number of pieces that a delegate runs; None where there is none.
+    `libraries` are the distributions whose versions its files name. `quantize` takes the float32
+    file's content, `explain` that and the int8 file's. `partitions` returns the number of pieces
+    that a delegate runs, None where there is none.
     """
 
     name: str
@@ -152,11 +129,3 @@ class Format:
     embed: Callable[[bytes, str], bytes]
     explain: Callable[[bytes, bytes, Job], list[LayerError]]
     partitions: Callable[[bytes], int | None]
-
-    def kind(self, quantize: str | None) -> str:
-        """Return the kind's name, `"none"` for None; refuse what this format does not know."""
-        kind = "none" if quantize is None else quantize
-        if kind not in KINDS[self.name]:
-            listed = ", ".join(map(repr, KINDS[self.name]))
-            raise error("quantize", f"be one of {listed} for .{self.name} files", quantize)
-        return kind

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,6 @@ from tf_sphereface.export.job import (
     EXPLAINED_FACES,
     FACES_AT_ONCE,
     Format,
-    Inputs,
     Job,
     LayerError,
     rank_layers,
@@ -32,7 +30,7 @@ from tf_sphereface.export.onnx_rewrites import (
     set_batch,
     shorten_prelu,
 )
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.pipeline import Checks, export
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
@@ -65,38 +63,11 @@ def export_onnx(
     default RGB, `(x - 127.5) / 128`), and returns `embedding`, float32 (batch, embedding_dim), not
     of unit length, both in every kind. Opset 18.
 
-    Args:
-        model: a `FaceClassifier`, a backbone, or a model that ends in `AngularDense`.
-        path: where to write; must end in `.onnx`. The metadata goes into the file and into
-            `<path>.json`.
-        quantize: `"none"` or None for float32; `"float16"`, weights and arithmetic of half the
-            size; `"int8"`, static QDQ: int8 weights per channel, of 7 bits so that no processor's
-            sums overflow, and uint8 activations by ranges found on `calibration`.
-        calibration: aligned faces: uint8 RGB (n, height, width, 3), a folder of images, or an
-            iterable of such batches. At most 256 are used. int8 needs them; for the other kinds
-            they replace the synthetic faces of the comparison.
-        metadata: what to say about the network; None: the project's defaults.
-        gate: checks accuracy on pairs of faces before the file appears.
-        progress: called with (faces done, faces in all) during calibration.
-        input_dtype: `"uint8"` builds channel order and normalisation in: RGB pixels go in.
-        flip_concat: build the mirror image in: the output is both embeddings, (n, 2 embedding_dim).
-        normalize: build in the division by the L2 norm: the output has unit length.
-        layout: order of the input's axes: `"nhwc"`, or `"nchw"`, which saves a transpose.
-        batch: how many faces the file takes at once; None: any number.
-        explain: measure every layer's error (int8); the worst ones come first in `report.layers`.
-        float_layers: how many of the worst layers may stay in float where the checks or the gate
-            would fail otherwise (int8): one, then two, four, ... are tried.
-
-    Returns:
-        What was measured on the file.
-
-    Raises:
-        ExportError: the converter failed, or the file did not compute what Keras computes; the path
-            is as it was before.
-        ValueError: an unknown kind, another suffix, another kind of model, no or wrong calibration
-            faces.
-        ImportError: the `export` extra is not installed.
-        OSError: the folder cannot be written.
+    Arguments, result and errors are those of `export_tflite`, except: `path` must end in `.onnx`;
+    `quantize="float16"` halves weights and arithmetic; `"int8"` is static QDQ, int8 weights per
+    channel, of 7 bits so that no processor's sums overflow, and uint8 activations by ranges found
+    on `calibration`; there is no `"dynamic"`; `layout="nchw"` turns the input's axes to
+    (batch, 3, height, width), which saves a transpose.
 
     Example:
 
@@ -105,8 +76,6 @@ def export_onnx(
     print(report.size_bytes, report.cosine_mean, report.note)
     ```
     """
-    options = Options(input_dtype, flip_concat, normalize, layout, batch)
-    checks = Checks(gate, explain, float_layers, progress)
     return export(
         _ONNX,
         model,
@@ -114,8 +83,8 @@ def export_onnx(
         quantize=quantize,
         calibration=calibration,
         metadata=metadata,
-        options=options,
-        checks=checks,
+        options=FileOptions(input_dtype, flip_concat, normalize, layout, batch),
+        checks=Checks(gate, explain, float_layers, progress),
     )
 
 
@@ -135,9 +104,7 @@ def _to_float(graph: keras.Model, scratch: Path) -> bytes:
 
 
 def _quantize(content: bytes, job: Job) -> bytes:
-    if job.kind == "int8" and job.inputs is not None:
-        return _to_int8(content, job.inputs, job)
-    return _to_float16(content, job)
+    return _to_int8(content, job) if job.kind == "int8" else _to_float16(content, job)
 
 
 def _to_float16(content: bytes, job: Job) -> bytes:
@@ -154,7 +121,7 @@ def _to_float16(content: bytes, job: Job) -> bytes:
     return bytes(half.SerializeToString())
 
 
-def _to_int8(content: bytes, inputs: Inputs, job: Job) -> bytes:
+def _to_int8(content: bytes, job: Job) -> bytes:
     """Quantise with pairs of QuantizeLinear and DequantizeLinear around every operator.
 
     The other layout (QOperator) turns these networks to garbage (cosine 0.5) without an error.
@@ -172,7 +139,7 @@ def _to_int8(content: bytes, inputs: Inputs, job: Job) -> bytes:
         quantization.quantize_static(
             str(prepared),
             str(quantized),
-            _Reader(inputs, job.progress),
+            _Reader(job),
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -201,33 +168,25 @@ def _kept(model: Any, job: Job) -> list[str]:
 class _Reader:
     """Hands the calibration faces to ONNX Runtime batch by batch (its CalibrationDataReader)."""
 
-    def __init__(self, inputs: Inputs, progress: ProgressCallback | None) -> None:
-        self._batches = _batches(inputs, progress)
+    def __init__(self, job: Job) -> None:
+        self._job, self._start = job, 0
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Return the next batch, or None after the last."""
-        return next(self._batches, None)
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return self._batches
-
-
-def _batches(inputs: Inputs, progress: ProgressCallback | None) -> Iterator[dict[str, np.ndarray]]:
-    size = inputs.batch or FACES_AT_ONCE
-    for start in range(0, len(inputs), size):
-        if progress is not None:
-            progress(min(start + size, len(inputs)), len(inputs))
-        yield inputs.take(start, size)
+        start, inputs = self._start, self._job.inputs
+        if start >= len(inputs):
+            return None
+        size = inputs.batch or FACES_AT_ONCE
+        self._start += size
+        if self._job.progress is not None:
+            self._job.progress(min(start + size, len(inputs)), len(inputs))
+        return inputs.take(start, size)
 
 
 def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]:
     """Return every layer's error, from the activations of both files."""
     onnx = require("onnx", extra="export")
-    if job.inputs is None:
-        return []
-    expected, actual = (
-        _activations(each, job.inputs, job.scratch) for each in (float_content, content)
-    )
+    expected, actual = _activations(float_content, job), _activations(content, job)
     errors = {}
     for name, values in expected.items():
         # What the next operator sees: after quantisation, where the output is quantised.
@@ -245,14 +204,14 @@ def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]
     return rank_layers(layers, errors, job.float_layers)
 
 
-def _activations(content: bytes, inputs: Inputs, scratch: Path) -> dict[str, list[np.ndarray]]:
+def _activations(content: bytes, job: Job) -> dict[str, list[np.ndarray]]:
     """Return every float tensor's values, batch by batch, with ONNX Runtime's debugging tools."""
     debug = require("onnxruntime.quantization.qdq_loss_debug", extra="export")
-    source, augmented = scratch / "explained.onnx", scratch / "augmented.onnx"
+    source, augmented = job.scratch / "explained.onnx", job.scratch / "augmented.onnx"
     source.write_bytes(content)
     with quiet():
         debug.modify_model_output_intermediate_tensors(str(source), str(augmented))
-        batches = inputs.pieces(0, EXPLAINED_FACES)
+        batches = job.inputs.pieces(0, EXPLAINED_FACES)
         return dict(debug.collect_activations(str(augmented), batches))
 
 

@@ -5,6 +5,7 @@ Both passes rewrite a pattern only where it is found whole; anything else stays 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 
 from tf_sphereface.utils.optional import require
 
-BATCH = "batch"
 PRELU = "/prelu"  # marks the operators that are a PReLU together
 WEIGHTED = ("Conv", "MatMul", "Gemm", "ConvTranspose")
 
@@ -23,25 +23,22 @@ def set_batch(model: Any, batch: int | None) -> None:
         first = value.type.tensor_type.shape.dim[0]
         first.Clear()
         if batch is None:
-            first.dim_param = BATCH
+            first.dim_param = "batch"
         else:
             first.dim_value = batch
 
 
-def shorten_prelu(model: Any) -> int:
+def shorten_prelu(model: Any) -> None:
     """Turn `relu(x) + relu(-x) * c`, as Keras writes a PReLU, into `relu(x) + min(x, 0) * -c`.
 
     One operator less. ONNX has PRelu itself, but ONNX Runtime's takes so long that MobileFaceNet
     needs 1.6 times the time (docs/export.md). The operators' names get `PRELU` behind them.
-
-    Returns:
-        How many were rewritten.
     """
     onnx = require("onnx", extra="export")
     graph = _Graph(model)
-    rewritten = 0
+    nodes = model.graph.node
     zero = onnx.numpy_helper.from_array(np.zeros((), np.float32), "prelu_zero")
-    for add in [node for node in model.graph.node if node.op_type == "Add"]:
+    for add in [node for node in nodes if node.op_type == "Add"]:
         found = graph.prelu_into(add)
         if found is None:
             continue
@@ -51,30 +48,25 @@ def shorten_prelu(model: Any) -> int:
         low = onnx.helper.make_node("Min", [source, zero.name], negative.output, negative.name)
         del product.input[:]
         product.input.extend([low.output[0], slope.name])
-        graph.replace(negative, low, [minus])
+        nodes.insert(list(nodes).index(negative), low)
+        nodes.remove(negative)
+        nodes.remove(minus)
         for node in (positive, low, product, add):
             node.name += PRELU
-        rewritten += 1
-    if rewritten:
-        model.graph.initializer.append(zero)
+    model.graph.initializer.append(zero)
     _drop_unused(model)
-    return rewritten
 
 
-def fold_transpose(model: Any) -> int:
-    """Drop a transpose to (n, h, w, c) in front of a reshape and a matrix: permute its rows.
-
-    Returns:
-        How many were dropped.
-    """
+def fold_transpose(model: Any) -> None:
+    """Drop a transpose to (n, h, w, c) in front of a reshape and a matrix: permute its rows."""
     onnx = require("onnx", extra="export")
     graph = _Graph(model)
-    dropped = 0
     for product in [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]:
         weights = graph.constant(product.input[1])
         reshape = graph.producer(product.input[0], "Reshape")
         transpose = None if reshape is None else graph.producer(reshape.input[0], "Transpose")
-        if weights is None or transpose is None or weights.ndim != 2 or _transposed(product):
+        turned = any(each.name in ("transA", "transB") and each.i for each in product.attribute)
+        if weights is None or transpose is None or weights.ndim != 2 or turned:
             continue
         shape = graph.shape(transpose.input[0])
         if list(transpose.attribute[0].ints) != [0, 2, 3, 1] or shape is None:
@@ -90,9 +82,7 @@ def fold_transpose(model: Any) -> int:
         product.input[1] = name
         reshape.input[0] = transpose.input[0]
         model.graph.node.remove(transpose)
-        dropped += 1
     _drop_unused(model)
-    return dropped
 
 
 def drop_cast_pairs(model: Any) -> None:
@@ -128,13 +118,9 @@ def drop_cast_pairs(model: Any) -> None:
 
 
 def outside(nodes: Iterable[tuple[bool, Iterable[Any], Iterable[Any]]]) -> set[int]:
-    """Return the operators in front of the first weighted ones and behind the last ones.
+    """Return the positions of operators that no weighted one precedes, or none follows.
 
-    Args:
-        nodes: in the order of execution: whether it has weights, its inputs, its outputs.
-
-    Returns:
-        The positions of those that no weighted operator precedes, or none follows.
+    The nodes, in the order of execution, are (whether it has weights, inputs, outputs).
 
     Example:
 
@@ -158,31 +144,23 @@ def _not_reached(nodes: list[tuple[bool, set[Any], set[Any]]]) -> set[int]:
     return found
 
 
-def _transposed(node: Any) -> bool:
-    """Whether a Gemm transposes an operand."""
-    return any(entry.name in ("transA", "transB") and entry.i for entry in node.attribute)
-
-
 class _Graph:
     """A model's nodes by what they make and by what they take."""
 
     def __init__(self, model: Any) -> None:
         onnx = require("onnx", extra="export")
-        self._model, self._array = model, onnx.numpy_helper.to_array
+        self._array = onnx.numpy_helper.to_array
         self._makers = {name: node for node in model.graph.node for name in node.output}
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._users: dict[str, int] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self._users[name] = self._users.get(name, 0) + 1
+        self._users = Counter(name for node in model.graph.node for name in node.input)
         inferred = onnx.shape_inference.infer_shapes(model)
         self._values = {value.name: value for value in inferred.graph.value_info}
 
     def producer(self, name: str, kind: str) -> Any:
         """Return the node of that kind whose only use is as `name`, or None."""
         node = self._makers.get(name)
-        used_once = self._users.get(name, 0) == 1
-        return node if node is not None and node.op_type == kind and used_once else None
+        alone = node is not None and node.op_type == kind and self._users[name] == 1
+        return node if alone else None
 
     def constant(self, name: str) -> np.ndarray | None:
         tensor = self._constants.get(name)
@@ -210,13 +188,6 @@ class _Graph:
                 if minus is not None and minus.input[0] == positive.input[0]:
                     return positive.input[0], slope, [positive, product, negative, minus]
         return None
-
-    def replace(self, old: Any, new: Any, gone: list[Any]) -> None:
-        """Put `new` where `old` is, and take `gone` away."""
-        nodes = self._model.graph.node
-        nodes.insert(list(nodes).index(old), new)
-        for node in (old, *gone):
-            nodes.remove(node)
 
 
 def _drop_unused(model: Any) -> None:

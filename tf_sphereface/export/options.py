@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Literal
 
 from tf_sphereface.embedder.metadata import EmbedderMetadata
@@ -13,21 +14,8 @@ LAYOUTS = ("nhwc", "nchw")
 
 
 @dataclasses.dataclass
-class Options:
-    """What is built in; all of it stays in float, outside the quantised part.
-
-    Args:
-        input_dtype: `"float32"`, normalised pixels in the network's channel order; or `"uint8"`,
-            RGB pixels as they are, the channel order and the normalisation built in.
-        flip_concat: the network embeds the mirror image as well and returns both embeddings,
-            concatenated: (n, 2 d).
-        normalize: the output has unit length (both halves together).
-        layout: `"nhwc"`, or `"nchw"` for the axes (n, 3, height, width).
-        batch: how many faces the file takes at once; None: any number.
-
-    Raises:
-        ValueError: a value outside its range; the argument is named.
-    """
+class FileOptions:
+    """What is built in, as `export_onnx` takes it; it stays in float, never quantised."""
 
     input_dtype: Literal["float32", "uint8"] = "float32"
     flip_concat: bool = False
@@ -55,18 +43,15 @@ class Options:
         Example:
 
         >>> network = EmbedderMetadata(embedding_dim=128, threshold=0.3)
-        >>> file = Options("uint8", flip_concat=True).applied_to(network)
+        >>> file = FileOptions("uint8", flip_concat=True).applied_to(network)
         >>> file.embedding_dim, file.flip, file.threshold, file.pixel_mean, file.pixel_scale
         (256, 'concat', None, 0.0, 1.0)
         """
         changes: dict[str, object] = {"layout": self.layout, "batch": self.batch}
         extra = dict(network.extra)
         if self.input_dtype == "uint8":
-            built_in = {
-                "channel_order": network.channel_order,
-                "pixel_mean": _as_json(network.pixel_mean),
-                "pixel_scale": _as_json(network.pixel_scale),
-            }
+            stored = json.loads(network.to_json())  # tuples become lists, as they are read back
+            built_in = {key: stored[key] for key in ("channel_order", "pixel_mean", "pixel_scale")}
             extra["export"] = {**extra.get("export", {}), "built_in": built_in}
             changes |= {
                 "input_dtype": "uint8",
@@ -84,8 +69,3 @@ class Options:
         if self.normalize:
             changes["normalized"] = True
         return dataclasses.replace(network, extra=extra, **changes)  # type: ignore[arg-type]
-
-
-def _as_json(value: float | tuple[float, ...]) -> float | list[float]:
-    """Return one number, or one per channel, as JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value

@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.metadata import EmbedderMetadata
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.quiet import quiet
 
 _MOST_RUNS = 40
@@ -74,21 +74,15 @@ LIMITS = {
 _FIXED_BYTES = 256 * 1024  # graph, names, metadata
 
 
-def reference_embedder(network: Embedder, file: EmbedderMetadata, options: Options) -> Embedder:
-    """Return what a file should compute: the network with `options` around it.
-
-    Args:
-        network: the Keras network, in float32.
-        file: what the file says about itself.
-        options: what is built in.
-    """
+def reference_embedder(network: Embedder, file: EmbedderMetadata, options: FileOptions) -> Embedder:
+    """Return what a file with that metadata should compute: the network and `options`."""
     return Embedder(_Wrapped(network, options), file, "keras", None, network.batch_size)
 
 
 class _Wrapped:
     """A network with the mirror image and the norm added in NumPy."""
 
-    def __init__(self, network: Embedder, options: Options) -> None:
+    def __init__(self, network: Embedder, options: FileOptions) -> None:
         self._network, self._options = network, options
         self.input_size = network.input_size
         self.embedding_dim = network.embedding_dim * (2 if options.flip_concat else 1)
@@ -109,7 +103,7 @@ def measure_parity(
     faces: np.ndarray,
     latency: bool = True,
 ) -> Parity:
-    """Run a file and Keras on the same faces.
+    """Run a file and Keras on the same faces; nothing is judged here.
 
     The file goes through `load_embedder`, as a user's would: in one batch (two, where there are
     enough faces) and one by one.
@@ -119,9 +113,6 @@ def measure_parity(
         artifact: a `.tflite` or `.onnx` file.
         faces: uint8 RGB, (n, height, width, 3), n at least 1.
         latency: whether to measure it; NaN otherwise.
-
-    Returns:
-        What was measured; nothing is judged here.
 
     Raises:
         ExportError: the file does not run, or returns another shape.
@@ -164,16 +155,9 @@ def measure_parity(
 
 
 def require_parity(parity: Parity, quantize: str, parameters: int, float_layers: int = 0) -> None:
-    """Raise if a file is not what its kind must be.
+    """Raise `ExportError` if a file is not finite, too far from Keras, or of an implausible size.
 
-    Args:
-        parity: what `measure_parity` returned.
-        quantize: `"none"`, `"float16"`, `"dynamic"` or `"int8"`.
-        parameters: how many weights the network has.
-        float_layers: how many layers of an int8 file were left in float.
-
-    Raises:
-        ExportError: not finite, too far from Keras, or of an implausible size.
+    `parameters` counts the network's weights, `float_layers` the layers of an int8 file in float.
     """
     limits = LIMITS[quantize]
     if not parity.finite:
@@ -211,10 +195,8 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def measure_latency(embedder: Embedder, faces: np.ndarray) -> float:
     """Return the median milliseconds per face, one at a time or in the file's fixed batches.
 
-    Args:
-        embedder: opened with `threads=1` (TFLite, ONNX) and `batch_size=1` (Keras, which pads to
-            its batch size and uses all cores).
-        faces: uint8, (n, height, width, 3), n >= 1; the first one is used.
+    A `.tflite` or `.onnx` embedder should be opened with `threads=1`, a Keras one with
+    `batch_size=1`, for it pads to its batch size and uses all cores. The first of `faces` is used.
     """
     batch = embedder.metadata.batch or 1
     face = np.repeat(faces[:1], batch, axis=0)

@@ -15,12 +15,13 @@ import numpy as np
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.export.gate import GateResult
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.parity import measure_parity, reference_embedder
 from tf_sphereface.export.quiet import quiet
 
 _ROUNDS = 30
 _MOST_SECONDS = 20.0
+_COMPARED = ("size_bytes", "max_abs", "cosine_min", "cosine_mean")
 _GATED = ("accuracy", "std_error", "pairs", "decided_differently")
 
 
@@ -99,38 +100,30 @@ def parity_table(
     with quiet():
         times = _in_turns({**opened, "keras": network}, faces)
     results = accuracies or {}
-    rows = [ParityRow("Keras", latency_keras_ms=times["keras"])]
+    gated: dict[str, Any] = {}
     for result in list(results.values())[:1]:
-        rows[0] = dataclasses.replace(
-            rows[0],
-            accuracy=result.keras_accuracy,
-            std_error=result.keras_std_error,
-            pairs=result.pairs,
-            decided_differently=0,
-        )
+        gated = {
+            "accuracy": result.keras_accuracy,
+            "std_error": result.keras_std_error,
+            "pairs": result.pairs,
+            "decided_differently": 0,
+        }
+    rows = [ParityRow("Keras", latency_keras_ms=times["keras"], **gated)]
     for path in files:
         reference = _reference(network, opened[path, 1].metadata)
         parity = measure_parity(reference, path, faces, latency=False)
-        row = ParityRow(
-            path.name,
-            size_bytes=parity.size_bytes,
-            max_abs=parity.max_abs,
-            cosine_min=parity.cosine_min,
-            cosine_mean=parity.cosine_mean,
-            latency_ms=times[path, 1],
-            latency_2_threads_ms=times[path, 2],
-        )
+        figures: dict[str, Any] = {name: getattr(parity, name) for name in _COMPARED}
         if path in results:
-            gated = {name: getattr(results[path], name) for name in _GATED}
-            row = dataclasses.replace(row, **gated)
-        rows.append(row)
+            figures |= {name: getattr(results[path], name) for name in _GATED}
+        figures |= {"latency_ms": times[path, 1], "latency_2_threads_ms": times[path, 2]}
+        rows.append(ParityRow(path.name, **figures))
     return rows
 
 
 def _reference(network: Embedder, file: EmbedderMetadata) -> Embedder:
     """Return Keras with what the file has built in."""
     unit = file.normalized and not (network.metadata.normalized and not file.flip_built_in)
-    options = Options(flip_concat=file.flip_built_in, normalize=unit)
+    options = FileOptions(flip_concat=file.flip_built_in, normalize=unit)
     return reference_embedder(network, file, options)
 
 

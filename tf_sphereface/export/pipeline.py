@@ -20,14 +20,13 @@ from tf_sphereface.embedder.metadata import (
     library_versions,
     read_metadata,
     sidecar_path,
-    sidecar_text,
 )
 from tf_sphereface.embedder.model_card import write_card
 from tf_sphereface.export.calibration_faces import FaceSource, calibration_faces, probe_faces
 from tf_sphereface.export.gate import Gate, GateFailed
 from tf_sphereface.export.inference_graph import inference_graph
-from tf_sphereface.export.job import Format, Inputs, Job, LayerError
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.job import KINDS, Format, Inputs, Job, LayerError
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.parity import (
     ExportError,
     measure_parity,
@@ -37,7 +36,7 @@ from tf_sphereface.export.parity import (
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
 from tf_sphereface.utils.checks import check_integer, error
-from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import ProgressCallback
 
 _MOST_COMPARED = 64
@@ -45,14 +44,7 @@ _MOST_COMPARED = 64
 
 @dataclasses.dataclass
 class Checks:
-    """Checks of a file before it appears.
-
-    Attributes:
-        gate: pairs of faces, or None.
-        explain: whether every layer's error is measured (int8).
-        float_layers: how many of the worst layers may stay in float where a check fails (int8).
-        progress: called with (faces done, faces in all) during calibration.
-    """
+    """Checks of a file before it appears, as the arguments of `export_tflite`."""
 
     gate: Gate | None = None
     explain: bool = False
@@ -71,37 +63,45 @@ def export(
     quantize: str | None,
     calibration: FaceSource | None,
     metadata: EmbedderMetadata | None,
-    options: Options,
+    options: FileOptions,
     checks: Checks,
 ) -> ExportReport:
     """Write one file and its JSON sidecar, or raise and leave everything as it was."""
     path = Path(path)
-    kind = file_format.kind(quantize)
+    kind = "none" if quantize is None else quantize
     _check_arguments(file_format, path, kind, calibration, checks)
     network = Embedder.in_memory(model, metadata, float32=True)
-    described = _described(network.metadata, file_format, kind)
-    faces = None
-    if calibration is not None:
-        faces = calibration_faces(calibration, network.input_size)
+    known, size = network.metadata, network.input_size
+    versions = {**known.versions, **library_versions(*file_format.libraries)}
+    extra = {**known.extra, "export": {"format": file_format.name, "quantize": kind}}
+    details = options.applied_to(dataclasses.replace(known, versions=versions, extra=extra))
+    faces = probe_faces(size) if calibration is None else calibration_faces(calibration, size)
     with (
         _forgetting(model),
         tempfile.TemporaryDirectory(prefix="tf_sphereface-") as scratch,
         atomic_path(sidecar_path(path)) as sidecar,
         atomic_path(path) as temporary,
     ):
-        details = options.applied_to(described)
-        inputs = None if faces is None else Inputs(faces, details)
-        job = Job(kind, inputs, options, Path(scratch), checks.progress)
+        job = Job(kind, Inputs(faces, details), options, Path(scratch), checks.progress)
         with _converting(kind, file_format.name):
             float_content = _to_float(file_format, model, network, job)
-        work = _Work(file_format, checks, float_content, details, network, faces, temporary)
+        work = _Work(
+            file_format,
+            checks,
+            float_content,
+            details=details,
+            network=network,
+            faces=faces[:: -(-len(faces) // _MOST_COMPARED)],
+            faces_from="synthetic" if calibration is None else "calibration",
+            temporary=temporary,
+        )
         content, report = work.within_bounds(job)
         told = {**details.extra["export"], **report.measured()}
         final = dataclasses.replace(details, extra={**details.extra, "export": told})
         temporary.write_bytes(file_format.embed(content, final.to_json()))
         if read_metadata(temporary) != final:
             raise ExportError(f"{path.name} did not keep its metadata")
-        sidecar.write_text(sidecar_text(final), encoding="utf-8")
+        write_json(sidecar, dataclasses.asdict(final))
         parity = dataclasses.replace(report.parity, size_bytes=temporary.stat().st_size)
     write_card(path)
     return dataclasses.replace(report, path=path, parity=parity)
@@ -110,6 +110,9 @@ def export(
 def _check_arguments(
     file_format: Format, path: Path, kind: str, calibration: FaceSource | None, checks: Checks
 ) -> None:
+    if kind not in KINDS[file_format.name]:
+        listed = ", ".join(map(repr, KINDS[file_format.name]))
+        raise error("quantize", f"be one of {listed} for .{file_format.name} files", kind)
     if path.suffix != f".{file_format.name}":
         raise error("path", f"end in .{file_format.name}", str(path))
     if kind == "int8" and calibration is None:
@@ -122,13 +125,6 @@ def _check_arguments(
         raise ValueError(f"Argument `{name}` is for quantize='int8'. Received: quantize={kind!r}")
 
 
-def _described(network: EmbedderMetadata, file_format: Format, kind: str) -> EmbedderMetadata:
-    """Return the network's metadata with the writing libraries and the kind of file."""
-    versions = {**network.versions, **library_versions(*file_format.libraries)}
-    extra = {**network.extra, "export": {"format": file_format.name, "quantize": kind}}
-    return dataclasses.replace(network, versions=versions, extra=extra)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Work:
     """Makes one kind of file from the float32 file, again and again where need be."""
@@ -138,7 +134,8 @@ class _Work:
     float_content: bytes
     details: EmbedderMetadata
     network: Embedder
-    faces: np.ndarray | None
+    faces: np.ndarray
+    faces_from: str
     temporary: Path
 
     def within_bounds(self, job: Job) -> tuple[bytes, ExportReport]:
@@ -173,7 +170,7 @@ class _Work:
             described = self.file_format.embed(content, self.details.to_json())
         self.temporary.write_bytes(described)
         reference = reference_embedder(self.network, self.details, job.options)
-        parity = measure_parity(reference, self.temporary, self._compared())
+        parity = measure_parity(reference, self.temporary, self.faces)
         parameters = self.network.backbone.count_params()
         require_parity(parity, job.kind, parameters, float_layers=len(job.float_layers))
         result = None
@@ -191,18 +188,12 @@ class _Work:
             format=self.file_format.name,
             quantize=job.kind,
             parity=parity,
-            faces_from="synthetic" if self.faces is None else "calibration",
+            faces_from=self.faces_from,
             gate=result,
             partitions=partitions,
             float_layers=job.float_layers,
             layers=layers,
         )
-
-    def _compared(self) -> np.ndarray:
-        """Return the faces that Keras and the file are compared on."""
-        if self.faces is None:
-            return probe_faces(self.network.input_size)
-        return self.faces[:: -(-len(self.faces) // _MOST_COMPARED)]
 
 
 @contextlib.contextmanager
@@ -220,8 +211,7 @@ def _converting(kind: str, name: str) -> Iterator[None]:
 
 # model -> {format: (fingerprint, float32 content)}. Several kinds of one model start from the same
 # float32 file, whose conversion takes most of the time.
-_FLOAT: weakref.WeakKeyDictionary[keras.Model, dict[str, tuple[str, bytes]]]
-_FLOAT = weakref.WeakKeyDictionary()
+_FLOAT = weakref.WeakKeyDictionary[keras.Model, dict[str, tuple[str, bytes]]]()
 
 
 @contextlib.contextmanager
@@ -246,7 +236,7 @@ def _to_float(file_format: Format, model: keras.Model, network: Embedder, job: J
     return stored[file_format.name][1]
 
 
-def _fingerprint(backbone: keras.Model, network: EmbedderMetadata, options: Options) -> str:
+def _fingerprint(backbone: keras.Model, network: EmbedderMetadata, options: FileOptions) -> str:
     """Return a hash of everything that the float32 file is made from."""
     pixels = (network.channel_order, network.pixel_mean, network.pixel_scale)
     start = f"{network.input_size}{pixels}{options}{backbone.to_json()}"

@@ -23,11 +23,6 @@ def quiet() -> Iterator[None]:
     prints is dropped, warnings are ignored, log records up to WARNING too. All of it comes back at
     the end; an exception leaves with the end of the C++ chatter as a note. Other threads that print
     meanwhile are silenced too: keep blocks short.
-
-    Example:
-
-    >>> with quiet():
-    ...     print("nobody reads this")
     """
     with tempfile.TemporaryFile("w+", errors="replace") as chatter, contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())

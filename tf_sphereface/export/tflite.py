@@ -18,14 +18,13 @@ from tf_sphereface.export.job import (
     EXPLAINED_FACES,
     FACES_AT_ONCE,
     Format,
-    Inputs,
     Job,
     LayerError,
     rank_layers,
     relative_error,
 )
 from tf_sphereface.export.onnx_rewrites import outside
-from tf_sphereface.export.options import Options
+from tf_sphereface.export.options import FileOptions
 from tf_sphereface.export.pipeline import Checks, export
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
@@ -55,6 +54,7 @@ def export_tflite(
 ) -> ExportReport:
     """Write a model's embedding part as a TensorFlow Lite file that has been run and compared.
 
+    The report holds what was measured on it.
     The file takes `image`, float32 (n, height, width, 3), normalised as its metadata says (by
     default RGB, `(x - 127.5) / 128`), n free (`resize_tensor_input`), and returns `embedding`,
     float32 (n, embedding_dim), not of unit length. Input and output stay float in every kind, and
@@ -75,14 +75,12 @@ def export_tflite(
         progress: called with (faces done, faces in all) during calibration.
         input_dtype: `"uint8"` builds channel order and normalisation in: RGB pixels go in.
         flip_concat: build the mirror image in: the output is both embeddings, (n, 2 embedding_dim).
-        normalize: build in the division by the L2 norm: the output has unit length.
+        normalize: build in the division by the L2 norm: the output (both halves together) has
+            unit length.
         batch: how many faces the file takes at once; None: any number.
         explain: measure every layer's error (int8); the worst ones come first in `report.layers`.
         float_layers: how many of the worst layers may stay in float where the checks or the gate
             would fail otherwise (int8): one, then two, four, ... are tried.
-
-    Returns:
-        What was measured on the file.
 
     Raises:
         ExportError: the converter failed, or the file did not compute what Keras computes; the path
@@ -99,8 +97,6 @@ def export_tflite(
     print(report.size_bytes, report.cosine_mean, report.note)
     ```
     """
-    options = Options(input_dtype, flip_concat, normalize, batch=batch)
-    checks = Checks(gate, explain, float_layers, progress)
     return export(
         _TFLITE,
         model,
@@ -108,8 +104,8 @@ def export_tflite(
         quantize=quantize,
         calibration=calibration,
         metadata=metadata,
-        options=options,
-        checks=checks,
+        options=FileOptions(input_dtype, flip_concat, normalize, batch=batch),
+        checks=Checks(gate, explain, float_layers, progress),
     )
 
 
@@ -131,9 +127,8 @@ def _quantize(content: bytes, job: Job) -> bytes:
         quantizer = quantizers.Quantizer(content)
         _set_recipe(quantizer, content, job)
     ranges = None
-    if job.kind == "int8" and job.inputs:
-        recipe = quantizer.get_quantization_recipe()
-        ranges = _calibrate(content, recipe, job.inputs, job.progress)
+    if job.kind == "int8":
+        ranges = _calibrate(content, quantizer.get_quantization_recipe(), job)
     with quiet():
         result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
         # The quantizer puts the weights behind the flatbuffer, where whoever rewrites the file (to
@@ -176,9 +171,7 @@ def _set_recipe(quantizer: Any, content: bytes, job: Job) -> None:
         )
 
 
-def _calibrate(
-    content: bytes, recipe: Any, inputs: Inputs, progress: ProgressCallback | None
-) -> dict[str, Any]:
+def _calibrate(content: bytes, recipe: Any, job: Job) -> dict[str, Any]:
     """Return every tensor's range: the extremes of each batch, averaged over the batches.
 
     Single faces' extremes, averaged, cut off what rarer faces reach; the extremes over all faces
@@ -195,14 +188,15 @@ def _calibrate(
             content, num_threads=1, qsv_update_func=utils.min_max_update
         )
     pieces: list[dict[str, Any]] = []
-    for start in range(0, len(inputs), FACES_AT_ONCE):
-        batches = list(inputs.pieces(start, FACES_AT_ONCE))
+    faces = len(job.inputs)
+    for start in range(0, faces, FACES_AT_ONCE):
+        batches = list(job.inputs.pieces(start, FACES_AT_ONCE))
         with quiet():
             calibrator.reset_model_qsvs()
             calibrator.calibrate({SIGNATURE: batches}, manager)
         pieces.append(calibrator.get_model_qsvs())
-        if progress is not None:
-            progress(min(start + FACES_AT_ONCE, len(inputs)), len(inputs))
+        if job.progress is not None:
+            job.progress(min(start + FACES_AT_ONCE, faces), faces)
     return {name: _average([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
@@ -228,31 +222,27 @@ def _names_outside(content: bytes) -> set[str]:
     """Return the outputs' names of operators before the first and behind the last weighted one."""
     operators = _operators(content)
     listed = [(name in WEIGHTED, inputs, outputs) for name, inputs, outputs in operators]
-    return {name for i in outside(listed) for name in operators[i][2]}
+    return {name for i in outside(listed) for name in listed[i][2]}
 
 
 def _explain(float_content: bytes, content: bytes, job: Job) -> list[LayerError]:
     """Return every layer's error, by the quantiser's own comparison of two files."""
     validator = require("litert_quantizer.model_validator", extra="export")
     metrics = require("litert_quantizer.utils.validation_utils", extra="export")
-    if job.inputs is None:
-        return []
+    mse = metrics.ValidationErrorMetric.MSE  # names the column, the function is ours
     data = {SIGNATURE: list(job.inputs.pieces(0, EXPLAINED_FACES))}
     with quiet():
         compared = validator.compare_model(
             float_content,
             content,
             data,
-            [metrics.ValidationErrorMetric.MSE],  # names the column, the function is ours
+            [mse],
             [relative_error],
             use_xnnpack=False,
             num_threads=1,
         )
-    errors = {
-        name: values[metrics.ValidationErrorMetric.MSE.value]
-        for name, values in compared.get_all_tensor_results().items()
-        if np.isfinite(values[metrics.ValidationErrorMetric.MSE.value])
-    }
+    errors = {name: each[mse.value] for name, each in compared.get_all_tensor_results().items()}
+    errors = {name: value for name, value in errors.items() if np.isfinite(value)}
     layers = [
         (operator, inputs[0], outputs[0])
         for operator, inputs, outputs in _operators(float_content)

@@ -18,21 +18,12 @@ def assign_tensors(
     network: str,
     ignored: Iterable[str] = (),
 ) -> None:
-    """Set each variable from its tensor.
+    """Set each variable of `pairs`, (name of the tensor, variable), from its tensor, all or none.
 
-    Everything is checked before anything is set. Tensors are laid out one at a time, so that a file
-    that is mapped into memory is never there twice.
-
-    Args:
-        pairs: (name of the tensor, variable) for every weight.
-        tensors: `{name: array}`.
-        to_keras: (name, tensor, variable) to the array as Keras keeps it; a view or a copy. It may
-            return an array of a wrong shape, which is then reported.
-        network: what the weights should be of, for the error.
-        ignored: names that are passed over on purpose.
-
-    Raises:
-        ValueError: tensors are missing, unknown, of another shape or not finite; all are listed.
+    Tensors are laid out by `to_keras(name, tensor, variable)` one at a time, so that a file that is
+    mapped into memory is never there twice. Names in `ignored` are passed over. Tensors that are
+    missing, unknown, of another shape or not finite are listed in one ValueError, which calls the
+    network `network`.
     """
     missing, misshapen, broken = [], [], []
     unknown = set(tensors).difference(ignored)

@@ -50,15 +50,9 @@ def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) 
 
 
 def assign_mobilefacenet(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-    """Set the weights of a `MobileFaceNet` from PyTorch tensors, all or none.
+    """Set the weights of a `MobileFaceNet` from `{PyTorch name: array}`, all or none.
 
-    Args:
-        model: as built by `MobileFaceNet`.
-        tensors: `{PyTorch name: array}`. `num_batches_tracked` counters are ignored: Keras' batch
-            normalisation has none.
-
-    Raises:
-        ValueError: tensors are missing, unknown or of another shape.
+    `num_batches_tracked` counters are ignored: Keras' batch normalization has none.
     """
     counters = [name for name in tensors if name.endswith(".num_batches_tracked")]
     assign_tensors(_pairs(model), tensors, _to_keras, network="MobileFaceNet", ignored=counters)

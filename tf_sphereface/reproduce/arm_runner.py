@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,15 @@ PAIRS = "pairs.npz"  # which pairs are genuine, their folds, and their fingerpri
 
 
 class Results:
-    """The arms of a folder: `arms/NAME.json`, and `arms/NAME.npz` with the scores of the pairs.
-
-    Args:
-        folder: where they are.
-    """
+    """The arms of a folder: `arms/NAME.json`, and `arms/NAME.npz` with the scores of the pairs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "arms"
 
     def load(self, name: str) -> dict[str, Any] | None:
         """Return what is kept of an arm, None where it has not been run on the pairs of today."""
-        path = self.folder / f"{name}.json"
-        if not path.is_file():
-            return None
-        kept = _read(path)
-        return kept if kept["faces"].get("pairs") == self._pairs() else None
+        kept = read_json(self.folder / f"{name}.json")
+        return kept if kept and kept["faces"].get("pairs") == self._pairs() else None
 
     def _pairs(self) -> str | None:
         """Return the fingerprint of the pairs that were verified last."""
@@ -51,8 +44,8 @@ class Results:
 
     def real(self) -> bool | None:
         """Return whether the arms are of real faces; None where there is none."""
-        first = next(iter(sorted(self.folder.glob("*.json"))), None)
-        return bool(_read(first)["faces"]["real"]) if first else None
+        first = min(self.folder.glob("*.json"), default=None)
+        return bool(read_json(first)["faces"]["real"]) if first else None
 
     def precision(self) -> str | None:
         """Return what the arms that are there compute in; None where there is none.
@@ -61,7 +54,7 @@ class Results:
         """
         for path in sorted(self.folder.glob("*.json")):
             if "float32" not in path.stem:
-                return str(_read(path)["recipe"]["precision"])
+                return str(read_json(path)["recipe"]["precision"])
         return None
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
@@ -87,9 +80,10 @@ class Results:
         return bool(same_recipe and kept["faces"] == about)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds, None where there is no such file."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} must be JSON: {error}. Received: something else") from error
 
@@ -97,10 +91,7 @@ def _read(path: Path) -> dict[str, Any]:
 class Pace:
     """How long is left, from how long it has taken: the work of the arms in common units.
 
-    Args:
-        work: of everything that is to be done.
-        seconds_a_unit: a first guess.
-        clock: tells the time in seconds.
+    `seconds_a_unit` is a first guess.
     """
 
     def __init__(
@@ -131,20 +122,11 @@ def run_arms(
     jobs: int = 1,
     run: RunArm = run_arm,
 ) -> Results:
-    """Run the arms that are not done yet.
+    """Run the arms that are not done yet, or whose recipe or faces were others; return all results.
 
-    Args:
-        arms: what to run, in this order; names are unique. Several at a time start with the
-            longest, so that they end together.
-        folder: of the results.
-        faces_of: from (height, width) to the faces; called once per size, when first needed.
-        say: called with a line of text after each arm.
-        bar: a progress bar for all arms, and one for each that runs.
-        jobs: how many at a time.
-        run: what trains and verifies an arm.
-
-    Returns:
-        The results. An arm of the same name whose recipe or faces were others is run again.
+    `faces_of` is called once per size, when it is first needed. Of several `jobs` at a time the
+    longest start first, so that they end together. The bar gets a task for all arms, and one for
+    each that runs.
     """
     results = Results(folder)
     for size in sorted({arm.recipe.input_size for arm in arms}):
@@ -158,7 +140,12 @@ def run_arms(
             later = [arm for arm in arms if arm.recipe.input_size > size]
             later = [arm for arm in later if results.load(arm.name) is None]
             display = _Display(waiting, later, len(faces.labels), say, bar)
-            for arm, outcome in _outcomes(waiting, faces, display, min(jobs, len(waiting)), run):
+            if jobs == 1 or len(waiting) == 1:
+                outcomes = in_turn(waiting, faces, display.moved, run)
+            else:
+                waiting.sort(key=lambda arm: -display.work[arm.name])
+                outcomes = at_once(waiting, faces, display.moved, run, jobs)
+            for arm, outcome in outcomes:
                 results.save(arm.name, outcome)
                 display.done(arm, outcome)
         del faces  # one size in memory at a time
@@ -171,36 +158,13 @@ def _keep_pairs(faces: Faces, folder: Path) -> None:
         np.savez_compressed(temporary, is_same=faces.is_same, folds=faces.folds, **marks)
 
 
-def _outcomes(
-    arms: Sequence[Arm], faces: Faces, display: _Display, jobs: int, run: RunArm
-) -> Iterator[tuple[Arm, Outcome]]:
-    """Run arms of one size, in turn or several at a time."""
-    if jobs == 1:
-        return in_turn(arms, faces, display.moved, run)
-    longest_first = sorted(arms, key=lambda arm: -display.work[arm.name])
-    return at_once(longest_first, faces, display.moved, run, jobs)
-
-
 class _Display:
-    """Shows how far the arms of one size are.
-
-    Args:
-        waiting: the arms of this size that are to be run.
-        later: those of larger sizes, which count in the time left.
-        faces: how many there are to train on.
-        say: called with a line of text after each arm.
-        bar: the progress bar, if any.
-    """
+    """Shows how far the arms of one size are; those of larger sizes count in the time left."""
 
     def __init__(
-        self,
-        waiting: Sequence[Arm],
-        later: Sequence[Arm],
-        faces: int,
-        say: Say,
-        bar: Progress | None,
+        self, waiting: list[Arm], later: list[Arm], faces: int, say: Say, bar: Progress | None
     ) -> None:
-        every = (*waiting, *later)
+        every = [*waiting, *later]
         self._faces, self._say, self._bar = faces, say, bar
         self._update_work = {arm.name: arm.work * arm.recipe.batch_size for arm in every}
         self.work = {arm.name: self._update_work[arm.name] * arm.updates(faces) for arm in every}
@@ -229,14 +193,13 @@ class _Display:
             self._bar.update(self._total, advance=1)
         seconds = outcome.figures["seconds"]
         self._say(
-            f"{self._number} of {self._count}  {arm.name}: {headline(outcome.figures)}, "
+            f"{self._number} of {self._count}  {arm.name}: {_headline(outcome.figures)}, "
             f"{seconds['training'] + seconds['verification']:.0f} s; about "
             f"{self._pace.minutes_left:.0f} minutes left"
         )
 
 
-def headline(figures: Mapping[str, Any]) -> str:
-    """Say what an arm reached."""
+def _headline(figures: Mapping[str, Any]) -> str:
     if figures["diverged"]:
         return "diverged"
     row = figures["verification"]["flip-plain"]

@@ -22,44 +22,42 @@ WINDOW = 10  # updates that a point of the training curve is the mean of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
-    """What is kept of one arm.
+    """What is kept of one arm: JSON values, and for each way of scoring the pairs two arrays.
 
-    Attributes:
-        figures: JSON values: recipe, accuracies, angles, the training curve, seconds.
-        arrays: name -> array: the scores of the pairs, and which were decided rightly, for each of
-            the ways of scoring.
+    The arrays are the scores (`scores WAY`), and which pairs were decided rightly (`correct WAY`).
     """
 
     figures: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
 
 
-class Curve(keras.callbacks.Callback):
-    """Keeps the loss of every few updates, with lambda and the margin that it makes.
+class TrainingLog(keras.callbacks.Callback):
+    """Keeps the loss of every few updates, with lambda and the margin that it makes; times updates.
 
-    Attributes:
-        points: `[update, mean loss of the last updates, lambda, effective margin]`; the last two
-            are None for a loss without lambda.
+    A point is `[update, mean loss of the last updates, lambda, effective margin]`; the last two are
+    None for a loss without lambda.
     """
 
-    def __init__(self, moved: Callable[[int], None] | None = None, window: int = WINDOW) -> None:
+    def __init__(self, moved: Callable[[int], None] | None) -> None:
         super().__init__()
         self.points: list[list[float | None]] = []
-        self._window = window
+        self.seconds: list[float] = []
         self._moved = moved
-        self._update = 0
-        self._sums = (0, 0.0)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start again: Keras' loss is the mean over the epoch so far."""
         self._sums = (0, 0.0)
 
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Keep a point at the end of each window."""
-        self._update += 1
+        """Keep the time, and a point at the end of each window."""
+        self.seconds.append(time.perf_counter() - self._began)
         if self._moved is not None:
             self._moved(1)
-        if self._update % self._window or logs is None:
+        if len(self.seconds) % WINDOW or logs is None:
             return
         count, total = batch + 1, float(logs["loss"]) * (batch + 1)
         recent = (total - self._sums[1]) / (count - self._sums[0])
@@ -67,31 +65,22 @@ class Curve(keras.callbacks.Callback):
         lambda_, margin = (
             float(logs[name]) if name in logs else None for name in ("lambda", "effective_margin")
         )
-        self.points.append([self._update, recent, lambda_, margin])
+        self.points.append([len(self.seconds), recent, lambda_, margin])
 
 
 def run_arm(recipe: Recipe, faces: Faces, moved: Callable[[int], None] | None = None) -> Outcome:
     """Train a network by a recipe, and verify it on the pairs.
 
-    Args:
-        recipe: how.
-        faces: what on; of the recipe's input size.
-        moved: called with the number of updates that were done since the last call.
-
-    Returns:
-        The outcome. A run whose loss or embeddings are no longer finite has `"diverged": True` and
-        no figures of verification.
-
-    Raises:
-        ValueError: the faces have another size than the recipe.
+    `moved` is called with the number of updates since the last call. A run whose loss or embeddings
+    are no longer finite has `"diverged": True` and no figures of verification.
     """
     if faces.size != recipe.input_size:
         raise ValueError(
             f"faces must have the recipe's size {recipe.input_size}. Received: {faces.size}"
         )
     began, began_cpu = time.monotonic(), time.process_time()
-    curve, timer = Curve(moved), _UpdateTimer()
-    network, history = training.train_recipe(recipe, (faces.images, faces.labels), [curve, timer])
+    log = TrainingLog(moved)
+    network, history = training.train_recipe(recipe, (faces.images, faces.labels), [log])
     trained = time.monotonic()
     rows, arrays = _verify(network, faces) if np.isfinite(history["loss"][-1]) else ({}, {})
     del network
@@ -102,30 +91,16 @@ def run_arm(recipe: Recipe, faces: Faces, moved: Callable[[int], None] | None = 
             "faces": faces.about,
             "diverged": not rows,
             "verification": rows,
-            "training": {"epochs": history, "curve": curve.points},
+            "training": {"epochs": history, "curve": log.points},
             "seconds": {
                 "training": round(trained - began, 2),
                 "verification": round(time.monotonic() - trained, 2),
                 "processor": round(time.process_time() - began_cpu, 2),
-                "step": round(float(np.median(timer.seconds)), 5),
+                "step": round(float(np.median(log.seconds)), 5),
             },
         },
         arrays,
     )
-
-
-class _UpdateTimer(keras.callbacks.Callback):
-    """Times each update."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._began = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.seconds.append(time.perf_counter() - self._began)
 
 
 def _verify(
@@ -140,15 +115,8 @@ def _verify(
     lengths = np.linalg.norm(np.concatenate([plain, mirrored]), axis=1)
     if not (np.isfinite(lengths).all() and lengths.min() > 0):
         return {}, {}
-    table = verify_embeddings(
-        plain,
-        mirrored,
-        faces.left,
-        faces.right,
-        faces.is_same,
-        faces.folds,
-        labels=faces.people,
-    ).table
+    pairs = (faces.left, faces.right, faces.is_same, faces.folds)
+    table = verify_embeddings(plain, mirrored, *pairs, labels=faces.people).table
     rows: dict[str, dict[str, Any]] = {}
     arrays: dict[str, NDArray[Any]] = {}
     for (flip, mean), result in table.items():

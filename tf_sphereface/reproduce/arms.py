@@ -13,7 +13,6 @@ from tf_sphereface.training.recipes import Recipe
 SEEDS = (0, 1, 2)
 MORE_SEEDS = (3, 4, 5)  # of the ablation on m, on request
 MARGINS = (1, 2, 3, 4)
-LAMBDA_MINIMA = (0.0, 2.0, 10.0)
 SAMPLE_RATE = 0.3
 OTHER_LOSSES: tuple[tuple[str, float | None], ...] = (
     ("normface", None),
@@ -28,12 +27,7 @@ OTHER_LOSSES: tuple[tuple[str, float | None], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One way of training.
-
-    Attributes:
-        name: of its files; letters, digits, dots and dashes.
-        recipe: how it is trained.
-    """
+    """One way of training, and the name of its files."""
 
     name: str
     recipe: Recipe
@@ -53,44 +47,40 @@ class Arm:
         return self.recipe.epochs * data.steps_per_epoch(faces, self.recipe.batch_size)
 
 
-def _changer(base: Recipe) -> Callable[..., Arm]:
-    """Return a function that names an arm and changes the base recipe for it."""
-
-    def arm(name: str, **changes: Any) -> Arm:
-        return Arm(name, dataclasses.replace(base, **changes))
-
-    return arm
+def variant(base: Recipe, name: str, **changes: Any) -> Arm:
+    """Return an arm whose recipe is the base but for some fields."""
+    return Arm(name, dataclasses.replace(base, **changes))
 
 
 def margin_arms(base: Recipe, seeds: Sequence[int] = SEEDS) -> list[Arm]:
     """Softmax and A-Softmax with m = 1, 2, 3, 4, each with some seeds."""
-    arm, arms = _changer(base), []
+    arms = []
     for seed in seeds:
-        arms.append(arm(f"softmax-seed{seed}", loss="softmax", margin=None, seed=seed))
-        arms += [arm(f"m{m}-seed{seed}", margin=m, seed=seed) for m in MARGINS]
+        arms.append(variant(base, f"softmax-seed{seed}", loss="softmax", margin=None, seed=seed))
+        arms += [variant(base, f"m{m}-seed{seed}", margin=m, seed=seed) for m in MARGINS]
     return arms
 
 
 def lambda_arms(base: Recipe) -> list[Arm]:
     """Lambda's minimum, and the released layer's gradient, for m = 4; 5 is `margin_arms`'s."""
-    arm = _changer(base)
-    minima = [arm(f"m4-lambda{value:g}", margin=4, lambda_minimum=value) for value in LAMBDA_MINIMA]
-    return [*minima, arm("m4-caffe", margin=4, gradient="caffe")]
+    minima = [
+        variant(base, f"m4-lambda{value:g}", margin=4, lambda_minimum=value)
+        for value in (0.0, 2.0, 10.0)
+    ]
+    return [*minima, variant(base, "m4-caffe", margin=4, gradient="caffe")]
 
 
 def depth_arms(base: Recipe) -> list[Arm]:
     """Ten layers, for softmax and m = 4; those with four are `margin_arms`."""
-    arm = _changer(base)
     return [
-        arm("softmax-10-layers", loss="softmax", margin=None, backbone="sphereface10"),
-        arm("m4-10-layers", margin=4, backbone="sphereface10"),
+        variant(base, "softmax-10-layers", loss="softmax", margin=None, backbone="sphereface10"),
+        variant(base, "m4-10-layers", margin=4, backbone="sphereface10"),
     ]
 
 
 def loss_arms(base: Recipe) -> list[Arm]:
     """Every other loss of the library, with the margin and scale that suit some hundred people."""
-    arm = _changer(base)
-    return [arm(loss, loss=loss, margin=margin) for loss, margin in OTHER_LOSSES]
+    return [variant(base, loss, loss=loss, margin=margin) for loss, margin in OTHER_LOSSES]
 
 
 def cost_arms(base: Recipe) -> list[Arm]:
@@ -98,17 +88,16 @@ def cost_arms(base: Recipe) -> list[Arm]:
 
     Where the base is float32 there is nothing to compare it with.
     """
-    arm = _changer(base)
-    arms = [arm("m4-sampled-head", margin=4, sample_rate=SAMPLE_RATE)]
-    if base.policy != "float32":
-        arms.insert(0, arm("m4-float32", margin=4, precision="float32"))
-    return arms
+    sampled = variant(base, "m4-sampled-head", margin=4, sample_rate=SAMPLE_RATE)
+    if base.policy == "float32":
+        return [sampled]
+    return [variant(base, "m4-float32", margin=4, precision="float32"), sampled]
 
 
 def _other_seeds(arms: Sequence[Arm]) -> list[Arm]:
     """Return the arms with the other seeds, so that each has as many as `margin_arms`."""
     return [
-        Arm(f"{arm.name}-seed{seed}", dataclasses.replace(arm.recipe, seed=seed))
+        variant(arm.recipe, f"{arm.name}-seed{seed}", seed=seed)
         for seed in SEEDS[1:]
         for arm in arms
     ]
@@ -116,21 +105,20 @@ def _other_seeds(arms: Sequence[Arm]) -> list[Arm]:
 
 def recipe_arms(base: Recipe) -> list[Arm]:
     """One change of the recipe at a time, for m = 4: what makes the margin help, or not."""
-    arm = _changer(base)
     return [
-        arm("m4-early-lambda", margin=4, annealing_power=1.0),
-        arm("m4-strong", margin=4, augment="strong"),
-        arm("m4-no-decay", margin=4, weight_decay=0.0),
-        arm("m4-slower", margin=4, learning_rate=base.learning_rate / 2.5),
+        variant(base, "m4-early-lambda", margin=4, annealing_power=1.0),
+        variant(base, "m4-strong", margin=4, augment="strong"),
+        variant(base, "m4-no-decay", margin=4, weight_decay=0.0),
+        variant(base, "m4-slower", margin=4, learning_rate=base.learning_rate / 2.5),
     ]
 
 
 def full_size_arms(base: Recipe) -> list[Arm]:
     """Softmax, m = 1 and m = 4 on faces of 112x96."""
-    arm = _changer(dataclasses.replace(base, input_size=(112, 96)))
+    base = dataclasses.replace(base, input_size=(112, 96))
     return [
-        arm("softmax-full-size", loss="softmax", margin=None),
-        *[arm(f"m{m}-full-size", margin=m) for m in (1, 4)],
+        variant(base, "softmax-full-size", loss="softmax", margin=None),
+        *[variant(base, f"m{m}-full-size", margin=m) for m in (1, 4)],
     ]
 
 

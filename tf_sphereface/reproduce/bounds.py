@@ -29,17 +29,11 @@ BISECTIONS = 40  # of an interval of pi: to 3e-12
 
 @dataclasses.dataclass(frozen=True)
 class Arrangement:
-    """Where the class centres stand.
-
-    Attributes:
-        name: in words.
-        centers: unit vectors, (classes, 2 or 3).
-        bound: what the derivation in `docs/paper.md` gives, None where it does not reach.
-    """
+    """Where the class centres stand: unit vectors, (classes, 2 or 3)."""
 
     name: str
     centers: Centers
-    bound: float | None
+    bound: float | None  # of the derivation in `docs/paper.md`, None where it does not reach
 
 
 def on_circle(degrees: Any) -> Centers:
@@ -54,19 +48,7 @@ def evenly_on_circle(classes: int) -> Centers:
 
 
 def regular_solid(vertices: int) -> Centers:
-    """Return the corners of a tetrahedron, octahedron, cube or icosahedron as unit vectors.
-
-    Args:
-        vertices: 4, 6, 8 or 12.
-
-    Raises:
-        ValueError: none of these has so many corners.
-
-    Example:
-
-    >>> regular_solid(6).shape
-    (6, 3)
-    """
+    """Return the corners of a tetrahedron, octahedron, cube or icosahedron as unit vectors."""
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))
     golden = (1 + math.sqrt(5)) / 2
     solids: dict[int, Any] = {
@@ -88,12 +70,12 @@ def regular_solid(vertices: int) -> Centers:
 
 ARRANGEMENTS = (
     *(
-        Arrangement(f"two, {angle}° apart, on the circle", on_circle([0, angle]), TWO_CLASSES)
-        for angle in (30, 60, 90, 120)
-    ),
-    *(
-        Arrangement(f"two, {angle}° apart, on the circle", on_circle([0, angle]), 1 + 360 / angle)
-        for angle in (150, 180)
+        Arrangement(
+            f"two, {angle}° apart, on the circle",
+            on_circle([0, angle]),
+            min(TWO_CLASSES, 1 + 360 / angle),
+        )
+        for angle in (30, 60, 90, 120, 150, 180)
     ),
     Arrangement("two, 90° apart, on the sphere", np.eye(3)[:2], TWO_CLASSES),
     *(
@@ -113,18 +95,11 @@ ARRANGEMENTS = (
 
 
 def region_edges(centers: Centers, margins: Any, rays: int = 360) -> Centers:
-    """Find the edges of the decision regions along rays that leave their centres.
+    """Return the ends of the decision regions on rays from their centres, (k, classes, rays, d).
 
-    Along such a ray `theta_1` grows faster than any `theta_j / m`, so that the region ends once, at
-    the only root; it is bisected. The test is psi's: `psi_m(theta_1) > max_j cos(theta_j)`.
-
-    Args:
-        centers: unit vectors, (classes, 2 or 3).
-        margins: m, real numbers above 1, (k,).
-        rays: how many directions on the sphere; in the plane there are two.
-
-    Returns:
-        Unit vectors (k, classes, rays, 2 or 3).
+    There are k margins, real numbers above 1, and two rays in the plane. Along a ray `theta_1`
+    grows faster than any `theta_j / m`, so that the region ends once, at the only root; it is
+    bisected. The test is psi's: `psi_m(theta_1) > max_j cos(theta_j)`.
     """
     directions = np.stack([_directions(centers, i, rays) for i in range(len(centers))])
     margin = np.asarray(margins, np.float64)[:, None, None]
@@ -166,23 +141,10 @@ def _directions(centers: Centers, which: int, rays: int) -> Centers:
 
 
 def widest_and_nearest(centers: Centers, margin: float, rays: int = 360) -> tuple[float, float]:
-    """Measure the decision regions.
+    """Return the largest angle within a region and the smallest between two, in degrees.
 
-    Args:
-        centers: unit vectors that look alike from each of them, as all `ARRANGEMENTS` do: the first
-            region then stands for all.
-        margin: m, a real number above 1.
-        rays: how many directions on the sphere; a multiple of 360 meets the corners.
-
-    Returns:
-        The largest angle between two points of one region, and the smallest between points of two
-        regions, in degrees. On the sphere both are taken over the edges' rays.
-
-    Example:
-
-    >>> widest, nearest = widest_and_nearest(on_circle([0, 60]), 4.0)
-    >>> round(widest, 6), round(nearest, 6)     # 60/5 + 60/3, and 60 * 3/5
-    (32.0, 36.0)
+    All `ARRANGEMENTS` look alike from each centre: the first region stands for all. On the sphere a
+    multiple of 360 rays meets the corners.
     """
     return _measure(region_edges(centers, [margin], rays)[0])
 
@@ -201,16 +163,7 @@ def _angles(a: Centers, b: Centers) -> NDArray[np.float64]:
 
 
 def crossing(centers: Centers, rays: int = 360, low: float = 1.5, high: float = 8.0) -> float:
-    """Find the m at which the widest region is as wide as the narrowest gap.
-
-    Raises:
-        ValueError: there is no such m between `low` and `high`.
-
-    Example:
-
-    >>> round(crossing(evenly_on_circle(5)), 6)
-    3.0
-    """
+    """Return the m at which the widest region is as wide as the narrowest gap, to 1e-7."""
 
     def excess(margin: float) -> float:
         widest, nearest = widest_and_nearest(centers, margin, rays)
@@ -224,16 +177,8 @@ def crossing(centers: Centers, rays: int = 360, low: float = 1.5, high: float = 
     return (low + high) / 2
 
 
-def measure(rays: int = 360, points: int = 61) -> dict[str, Any]:
-    """Run the whole experiment.
-
-    Args:
-        rays: directions from each centre on the sphere.
-        points: margins at which the curves are measured, from 1.5 to 6.
-
-    Returns:
-        JSON values: for each arrangement its crossing, the paper's bound, and the curves.
-    """
+def measure(rays: int, points: int) -> dict[str, Any]:
+    """Return each arrangement's crossing, bound and curves at `points` margins, as JSON values."""
     margins = np.linspace(1.5, 6.0, points)
     rows = []
     for case in ARRANGEMENTS:

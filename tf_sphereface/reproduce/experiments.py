@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from rich.progress import Progress
 
 from tf_sphereface.reproduce import arms as arms_of
 from tf_sphereface.reproduce import bounds, faces, small_networks
-from tf_sphereface.reproduce.arm_runner import Results, Say, run_arms
+from tf_sphereface.reproduce.arm_runner import Results, Say, read_json, run_arms
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces, Size
 from tf_sphereface.reproduce.page import write_page
@@ -37,7 +36,6 @@ TRAINED: dict[str, Callable[[Recipe], list[Arm]]] = {
 NAMES = (*GEOMETRY, *TRAINED)
 ON_REQUEST = tuple(arms_of.ON_REQUEST)
 BY_DEFAULT = tuple(name for name in NAMES if name not in ON_REQUEST)
-QUICK_PEOPLE, QUICK_IMAGES = 40, 24
 
 
 def reproduce(
@@ -52,21 +50,12 @@ def reproduce(
     say: Say = lambda text: None,
     progress: Callable[[], Progress] | None = None,
 ) -> Path:
-    """Run parts and write the page from all that is in the folder.
+    """Run parts and write the page from all that is in the folder; return its path.
 
-    Args:
-        out: the folder of results; what is done already is kept.
-        parts: of `NAMES`, or `("none",)` to write the page alone; None is all but `ON_REQUEST`.
-        data: training faces; see `faces.find_real`.
-        lfw: pairs to verify on; likewise.
-        quick: a small run on synthetic faces, whatever data there is.
-        jobs: how many arms at a time; None is `workers.default_jobs`.
-        page: another place for the page, its figures into `images/paper` beside it.
-        say: called with lines of text.
-        progress: makes a progress bar to show while arms are trained.
-
-    Returns:
-        The page's path.
+    `parts` are of `NAMES`, or `("none",)` for the page alone; None is all but `ON_REQUEST`. What
+    `out` holds already is kept. `data` and `lfw` are those of `faces.find_real`; `quick` is a small
+    run on synthetic faces instead. `page` is another place for the page, its figures go into
+    `images/paper` beside it. `progress` makes the bar that is shown while arms are trained.
 
     Raises:
         ValueError: a part that trains was asked for by name, and no data is named, or quick has
@@ -93,7 +82,7 @@ def reproduce(
     if trained:
         chosen = _chosen_arms(trained, quick, Results(out).precision())
         with progress() if progress else contextlib.nullcontext() as bar:
-            source = _rendered if real is None else _reader(*real, bar)
+            source = _face_source(real, bar)
             run_arms(chosen, out, source, say=say, bar=bar, jobs=jobs or default_jobs())
     if wanted:
         _note_time(out, wanted, time.monotonic() - began)
@@ -141,32 +130,28 @@ def quick_base() -> Recipe:
     )
 
 
-def _rendered(size: Size) -> Faces:
-    return faces.synthetic_faces(QUICK_PEOPLE, QUICK_IMAGES, size, pairs_per_fold=40)
-
-
-def _reader(train: Path, lfw: Path, bar: Progress | None) -> Callable[[Size], Faces]:
-    """Return what reads the real faces at one size, under a bar of their own."""
+def _face_source(real: tuple[Path, Path] | None, bar: Progress | None) -> Callable[[Size], Faces]:
+    """Return what renders faces, or reads the real ones under a task of the bar, at one size."""
 
     def read(size: Size) -> Faces:
+        if real is None:
+            return faces.synthetic_faces(40, 24, size, pairs_per_fold=40)
         if bar is None:
-            return faces.real_faces(train, lfw, size)
+            return faces.real_faces(*real, size)
         task = bar.add_task("reading faces", total=None)
 
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        try:
-            return faces.real_faces(train, lfw, size, show)
-        finally:
-            bar.remove_task(task)
+        result = faces.real_faces(*real, size, show)
+        bar.remove_task(task)
+        return result
 
     return read
 
 
 def _embeddings(out: Path, quick: bool, say: Say) -> None:
     """Train the small networks, or keep those that are there."""
-    path = out / "embeddings.json"
     settings: dict[str, Any] = (
         {"dimensions": [2], "margins": [None, 1, 4], "epochs": 30, "faces": 0}
         if quick
@@ -178,7 +163,8 @@ def _embeddings(out: Path, quick: bool, say: Say) -> None:
         "lambda_minimum": small_networks.LAMBDA_MINIMUM,
         "measured_on": list(small_networks.MEASURED_ON),
     }
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["settings"] == settings:
+    kept = read_json(out / "embeddings.json")
+    if kept and kept["settings"] == settings:
         return
     say("small networks: digits" + ("" if quick else " and synthetic faces"))
     sources = [small_networks.digits()]
@@ -189,17 +175,16 @@ def _embeddings(out: Path, quick: bool, say: Say) -> None:
     )
     with atomic_path(out / "embeddings.npz") as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-    write_json(path, {"settings": settings, "rows": rows})
+    write_json(out / "embeddings.json", {"settings": settings, "rows": rows})
 
 
 def _bounds(out: Path, quick: bool, say: Say) -> None:
-    path, rays, points = out / "bounds.json", 360, 19 if quick else 46
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if (kept["rays"], len(kept["margins"])) == (rays, points):
-            return
+    rays, points = 360, 19 if quick else 46
+    kept = read_json(out / "bounds.json")
+    if kept and (kept["rays"], len(kept["margins"])) == (rays, points):
+        return
     found = bounds.measure(rays, points)
-    write_json(path, found)
+    write_json(out / "bounds.json", found)
     for row in found["rows"]:
         bound = f"bound {row['bound']:.4f}" if row["bound"] else "no bound derived"
         say(f"{row['arrangement']}: crossing at m = {row['crossing']:.4f}; {bound}")
@@ -208,6 +193,6 @@ def _bounds(out: Path, quick: bool, say: Say) -> None:
 def _note_time(out: Path, parts: Sequence[str], seconds: float) -> None:
     """Add this run's time to those of the folder: a resumed run is the sum of its pieces."""
     path = out / "runs.json"
-    runs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    runs = read_json(path) or []
     runs.append({"parts": list(parts), "seconds": round(seconds, 1), "cores": os.cpu_count()})
     write_json(path, runs)

@@ -22,34 +22,17 @@ ENVIRONMENT_VARIABLE = "TF_SPHEREFACE_DATA"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Faces:
-    """Faces to train on, and pairs of other people.
-
-    Attributes:
-        images: uint8 RGB (n, height, width, 3), to train on.
-        labels: int32 (n,), from 0.
-        test_images: uint8 RGB (k, height, width, 3), to verify on.
-        people: (k,), who is in each of them.
-        left: int (pairs,), position of each pair's first face in `test_images`.
-        right: int (pairs,), position of its second.
-        is_same: bool (pairs,).
-        folds: int (pairs,).
-        about: `"real"`, and in words what is trained and verified on; `fingerprinted` adds hashes.
-    """
+    """Faces to train on, and pairs of other people. Images are uint8 RGB (n, height, width, 3)."""
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int32]
+    labels: NDArray[np.int32]  # from 0
     test_images: NDArray[np.uint8]
-    people: NDArray[Any]
-    left: NDArray[np.int64]
+    people: NDArray[Any]  # who is on each of the test images
+    left: NDArray[np.int64]  # positions in `test_images`, (pairs,) as all that follow
     right: NDArray[np.int64]
     is_same: NDArray[np.bool_]
     folds: NDArray[np.int64]
-    about: dict[str, Any]
-
-    @property
-    def num_classes(self) -> int:
-        """How many people there are to train on."""
-        return int(self.labels.max()) + 1
+    about: dict[str, Any]  # "real", "train" and "test" in words; `fingerprinted` adds hashes
 
     @property
     def size(self) -> Size:
@@ -80,21 +63,9 @@ def find_real(
 ) -> tuple[Path, Path] | None:
     """Return the folders of training faces and of LFW, or None where no data is named.
 
-    Args:
-        folder: one folder a person, aligned faces; None takes `celeba_faces` of the folder that
-            the environment variable `TF_SPHEREFACE_DATA` names.
-        lfw: a folder that holds `images/NAME/NAME_0001.jpg`, `pairs.txt` and, where the images are
-            not aligned, `landmarks.tsv`; None takes `lfw_subset` of that same folder.
-
-    Raises:
-        FileNotFoundError: a folder that was named does not exist, or lacks a file.
-        ValueError: one of the two is named and the other is nowhere.
-
-    Example:
-
-    >>> find_real("no/such/folder", "nor/this")
-    Traceback (most recent call last):
-    FileNotFoundError: the folder of training faces must exist. Received: 'no/such/folder'
+    `folder` holds one folder a person, of aligned faces; `lfw` holds `images/NAME/NAME_0001.jpg`,
+    `pairs.txt` and, where the images are not aligned, `landmarks.tsv`. None takes `celeba_faces`
+    and `lfw_subset` of the folder that the environment variable `TF_SPHEREFACE_DATA` names.
     """
     root = os.environ.get(ENVIRONMENT_VARIABLE)
     train = folder or (Path(root) / "celeba_faces" if root else None)
@@ -121,14 +92,8 @@ def real_faces(
 ) -> Faces:
     """Read both folders at one size; larger faces are averaged down.
 
-    Args:
-        train: one folder a person.
-        lfw: as for `find_real`.
-        size: (height, width) in pixels.
-        progress: called with (files done, files in all) while the training faces are decoded.
-
-    Raises:
-        ValueError: a protocol's image cannot be used, or there is no good training face.
+    `progress` is called while the training faces are decoded. An image of the pairs that cannot be
+    used is a ValueError.
     """
     from tf_sphereface.alignment.face_reader import FaceReader, Problems, iterate_faces
     from tf_sphereface.eval.pairs import read_pairs
@@ -159,35 +124,12 @@ def real_faces(
     ).fingerprinted()
 
 
-def synthetic_faces(
-    people: int,
-    images: int,
-    size: Size,
-    *,
-    pairs_per_fold: int,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-) -> Faces:
-    """Render faces to train on, and pairs of as many other people.
-
-    Example:
-
-    >>> faces = synthetic_faces(4, 4, (28, 24), pairs_per_fold=4)
-    >>> faces.num_classes, faces.size, len(np.unique(faces.folds))
-    (4, (28, 24), 2)
-    """
-    pictures, labels = data.synthetic.training_set(
-        people, images, seed=seed, size=size, progress=progress
-    )
+def synthetic_faces(people: int, images: int, size: Size, *, pairs_per_fold: int) -> Faces:
+    """Render faces to train on, and pairs of as many other people."""
+    pictures, labels = data.synthetic.training_set(people, images, size=size)
     folds = min(10, people // 2)
     test = data.synthetic.verification_set(
-        people,
-        pairs_per_fold=pairs_per_fold,
-        folds=folds,
-        seed=seed,
-        first_identity=UNSEEN,
-        size=size,
-        progress=progress,
+        people, pairs_per_fold=pairs_per_fold, folds=folds, first_identity=UNSEEN, size=size
     )
     return Faces(
         pictures,

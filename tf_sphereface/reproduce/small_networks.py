@@ -23,16 +23,7 @@ MEASURED_ON = ("seen", "held_out")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SmallDataset:
-    """A few classes of small pictures.
-
-    Attributes:
-        name: `"digits"` or `"faces"`.
-        about: in words.
-        images: float32 (n, height, width, channels), about -1 to 1, to train on.
-        labels: int32 (n,).
-        held_out: more images of the same classes.
-        held_out_labels: int32.
-    """
+    """A few classes of small pictures, float32 (n, height, width, channels) from about -1 to 1."""
 
     name: str
     about: str
@@ -43,24 +34,22 @@ class SmallDataset:
 
 
 def digits(classes: int = CLASSES) -> SmallDataset:
-    """Return scikit-learn's handwritten digits of 8x8 pixels: real, and part of the package.
-
-    Every third picture is held out.
-    """
+    """Return scikit-learn's handwritten digits of 8x8 pixels: real, and part of the package."""
     images, labels = require("sklearn.datasets", extra="eval").load_digits(return_X_y=True)
     few = labels < classes
     pictures = (images[few].reshape(-1, 8, 8, 1) / 8.0 - 1.0).astype("float32")
     return _split("digits", f"handwritten digits 0 to {classes - 1}, 8x8", pictures, labels[few])
 
 
-def synthetic_people(classes: int = CLASSES, images: int = 150) -> SmallDataset:
-    """Return synthetic faces of a few people, 28x24 pixels. Every third picture is held out."""
-    pictures, labels = sf.data.synthetic.training_set(classes, images, size=(28, 24))
+def synthetic_people(images: int) -> SmallDataset:
+    """Return synthetic faces of a few people, 28x24 pixels."""
+    pictures, labels = sf.data.synthetic.training_set(CLASSES, images, size=(28, 24))
     pixels = (pictures.astype("float32") - 127.5) / 128.0
-    return _split("faces", f"synthetic faces of {classes} people, 28x24", pixels, labels)
+    return _split("faces", f"synthetic faces of {CLASSES} people, 28x24", pixels, labels)
 
 
 def _split(name: str, about: str, images: Any, labels: Any) -> SmallDataset:
+    """Hold every third picture out."""
     out = np.arange(len(labels)) % 3 == 2
     labels = labels.astype("int32")
     return SmallDataset(name, about, images[~out], labels[~out], images[out], labels[out])
@@ -85,23 +74,14 @@ def small_network(shape: Sequence[int], dimensions: int) -> keras.Model:
 
 
 def train_small_network(
-    dataset: SmallDataset, dimensions: int, margin: int | None, epochs: int, seed: int = 0
+    dataset: SmallDataset, dimensions: int, margin: int | None, epochs: int
 ) -> Any:
-    """Train a small network and embed the pictures.
+    """Train a small network with A-Softmax, or softmax where there is no margin.
 
-    Args:
-        dataset: the pictures.
-        dimensions: of the embedding, 2 or 3.
-        margin: of A-Softmax; None is softmax, on a dense layer with bias.
-        epochs: passes over the pictures.
-        seed: of everything.
-
-    Returns:
-        A dict: `held_out` and `seen`, embeddings (n, dimensions) of the pictures that were not and
-        that were trained on; `centers` (classes, dimensions), float32; `accuracy` in training;
-        `steps`.
+    Returns a dict: `held_out` and `seen`, embeddings (n, dimensions) of the pictures that were not
+    and that were trained on; `centers` (classes, dimensions); `accuracy` in training; `steps`.
     """
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(0)
     classes = int(dataset.labels.max()) + 1
     network = small_network(dataset.images.shape[1:], dimensions)
     model = sf.FaceClassifier(network, classes, head="softmax" if margin is None else "angular")
@@ -118,8 +98,7 @@ def train_small_network(
     model.compile(  # an epoch in one call: such small updates cost less than Keras' bookkeeping
         optimizer, loss=loss, metrics=["accuracy"], steps_per_execution=steps_per_epoch
     )
-    count = steps_per_epoch * BATCH
-    order = np.random.default_rng(seed).permutation(len(dataset.labels))[:count]
+    order = np.random.default_rng(0).permutation(len(dataset.labels))[: steps_per_epoch * BATCH]
     history = model.fit(
         dataset.images[order], dataset.labels[order], batch_size=BATCH, epochs=epochs, verbose=0
     ).history
@@ -138,8 +117,6 @@ def pair_angles(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the angles of all genuine and of all impostor pairs, in degrees.
 
-    Example:
-
     >>> genuine, impostor = pair_angles(np.eye(2)[[0, 0, 1]], np.array([0, 0, 1]))
     >>> genuine.tolist(), impostor.tolist()
     ([0.0], [90.0, 90.0])
@@ -154,16 +131,12 @@ def pair_angles(
 
 def measure(
     datasets: Sequence[SmallDataset],
-    dimensions: Sequence[int] = (2, 3),
-    margins: Sequence[int | None] = (None, 1, 2, 3, 4),
-    epochs: int = 60,
+    dimensions: Sequence[int],
+    margins: Sequence[int | None],
+    epochs: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
-    """Train all of it.
-
-    Returns:
-        A row for each network (JSON values), and its embeddings and centres by name.
-    """
+    """Train all of it; return a row for each (JSON values), and its arrays by name."""
     rows, arrays = [], {}
     for dataset in datasets:
         arrays[f"{dataset.name} labels"] = dataset.held_out_labels

@@ -21,25 +21,15 @@ HEADLINE = "flip-plain"
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    """What runs that differ in their seed alone reach on the same pairs.
-
-    Attributes:
-        accuracy: mean over the runs.
-        std_error: standard error over the folds, of the folds' means over the runs.
-        spread: standard deviation of the runs' accuracies, None for one run.
-        runs: each run's accuracy.
-        genuine_angle: mean over the runs, in degrees.
-        impostor_angle: likewise.
-        angular_fisher_score: likewise; lower is better.
-    """
+    """What runs that differ in their seed alone reach on the same pairs, as means over the runs."""
 
     accuracy: float
-    std_error: float
-    spread: float | None
-    runs: list[float]
-    genuine_angle: float
+    std_error: float  # over the folds, of the folds' means over the runs
+    spread: float | None  # standard deviation of the runs' accuracies, None for one run
+    runs: list[float]  # each run's accuracy
+    genuine_angle: float  # degrees
     impostor_angle: float
-    angular_fisher_score: float | None
+    angular_fisher_score: float | None  # lower is better
 
     @property
     def gap(self) -> float:
@@ -49,27 +39,12 @@ class Average:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Two arms on the same pairs, seed by seed, first minus second.
+    """Two arms on the same pairs, seed by seed, first minus second."""
 
-    Attributes:
-        accuracy: mean difference, a fraction.
-        std_error: of that mean, over the folds.
-        p_value: two-sided, of the pairs' mean differences over the seeds. McNemar's exact test for
-            one seed, else a sign-flip test. It is about these networks on other pairs; how other
-            seeds would have come out is in `seeds` and `seed_error`.
-        seeds: the difference of each seed.
-
-    Example:
-
-    >>> found = Difference(0.02, 0.006, 0.01, [0.05, -0.01])
-    >>> found.within_noise, round(found.seed_error, 3), found.within_seeds
-    (False, 0.03, True)
-    """
-
-    accuracy: float
-    std_error: float
-    p_value: float
-    seeds: list[float]
+    accuracy: float  # mean difference, a fraction
+    std_error: float  # of that mean, over the folds
+    p_value: float  # of these networks on other pairs; how other seeds come out is in `seeds`
+    seeds: list[float]  # the difference of each seed
 
     @property
     def within_noise(self) -> bool:
@@ -94,20 +69,9 @@ class Difference:
 def compare_decisions(
     first: NDArray[np.float64], second: NDArray[np.float64], folds: NDArray[np.int64]
 ) -> Difference:
-    """Compare decisions on the same pairs.
+    """Compare decisions on the same pairs, (seeds, pairs) with 1 where one is right.
 
-    Args:
-        first: (seeds, pairs), 1 where a pair was decided rightly.
-        second: the same of what it is compared with.
-        folds: (pairs,).
-
-    Example:
-
-    >>> right = np.array([[1.0, 1.0, 1.0, 0.0]])
-    >>> wrong = np.array([[1.0, 0.0, 0.0, 0.0]])
-    >>> found = compare_decisions(right, wrong, np.array([1, 1, 2, 2]))
-    >>> found.accuracy, found.p_value
-    (0.5, 0.5)
+    p is two-sided: McNemar's exact test for one seed, else a sign-flip test of the mean over seeds.
     """
     gains = first - second
     each = gains.mean(axis=0)
@@ -123,20 +87,9 @@ def compare_decisions(
 
 
 def sign_flip_p(gains: NDArray[np.float64], flips: int = FLIPS, seed: int = 0) -> float:
-    """Test whether paired gains have a mean of 0, by flipping their signs at random.
+    """Test whether paired gains (pairs,) have a mean of 0, by flipping their signs at random.
 
-    Args:
-        gains: (pairs,), each symmetric about 0 if nothing is gained.
-        flips: how many times.
-        seed: of the flips.
-
-    Returns:
-        The share of flips whose mean is as far from 0, two-sided, with the observed one counted.
-
-    Example:
-
-    >>> sign_flip_p(np.zeros(10))
-    1.0
+    Returns the share of flips whose mean is as far from 0, with the observed one counted.
     """
     moved = gains[gains != 0]
     if not len(moved):
@@ -157,11 +110,7 @@ RECIPES = {
 
 
 class ArmGroups:
-    """The results by what was trained: each title of the page names an arm and its other seeds.
-
-    Args:
-        results: the results.
-    """
+    """The results by what was trained: each title of the page names an arm and its other seeds."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
@@ -183,15 +132,9 @@ class ArmGroups:
         }
 
     def average(self, title: str, key: str = HEADLINE, most: int | None = None) -> Average | None:
-        """Average over runs that differ in their seed.
+        """Average over the runs of a title that are there and did not diverge, None without any.
 
-        Args:
-            title: which runs.
-            key: which way of scoring.
-            most: how many seeds at most, from the first on; None is all.
-
-        Returns:
-            The average over those that are there and did not diverge; None where there is none.
+        `key` is the way of scoring, `most` how many seeds are taken at most, from the first on.
         """
         loaded = (self.results.load(name) for name in self.names[title][:most])
         arms = [arm["verification"] for arm in loaded if arm and not arm["diverged"]]
@@ -223,11 +166,7 @@ class ArmGroups:
     def paired(
         self, first: str, second: str, key: str = HEADLINE, most: int | None = None
     ) -> Difference | None:
-        """Compare the runs of two titles seed by seed.
-
-        Returns:
-            The difference over the seeds for which both are there; None where there is none.
-        """
+        """Compare two titles over the seeds for which both are there; None without any."""
         decisions = []
         for pair in zip(self.names[first][:most], self.names[second][:most], strict=False):
             arms = [self.results.load(name) for name in pair]

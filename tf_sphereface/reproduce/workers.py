@@ -44,19 +44,12 @@ def in_turn(
 def at_once(
     arms: Sequence[Arm], faces: Faces, moved: Moved, run: RunArm, jobs: int
 ) -> Iterator[tuple[Arm, Outcome]]:
-    """Run some arms at a time; each is given back when it is done.
+    """Run some arms at a time, started in this order; each is given back when it is done.
 
-    Args:
-        arms: started in this order.
-        faces: what they are trained and verified on; each process gets a copy.
-        moved: called with an arm and its updates since the last call, in this process.
-        run: what trains and verifies an arm; a function that can be imported by name.
-        jobs: how many processes.
-
-    Raises:
-        ChildProcessError: an arm raised an error, or its process ended. The others are stopped.
+    Each process gets a copy of the faces, and imports `run` by its name. An arm that raises an
+    error, or whose process ends, is a ChildProcessError here, and the others are stopped.
     """
-    waiting = list(arms)
+    waiting, jobs = list(arms), min(jobs, len(arms))
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     processes: dict[Any, Any] = {}  # by the connection
     running: dict[Any, Arm] = {}
@@ -71,7 +64,7 @@ def at_once(
 
     try:
         with _environment(max(1, (os.cpu_count() or 1) // jobs)):
-            for _ in range(min(jobs, len(arms))):
+            for _ in range(jobs):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(theirs, run), daemon=True)
                 process.start()
@@ -82,9 +75,18 @@ def at_once(
                 connection.send(faces)  # as an argument, one start would wait for the other
             give(connection)
         while running:
-            for connection in wait(list(running)):
-                arm = running[connection]
-                kind, value = _receive(connection, processes[connection], arm)
+            ready: list[Any] = wait(list(running))
+            for connection in ready:
+                arm, process = running[connection], processes[connection]
+                try:
+                    kind, value = connection.recv()
+                except (EOFError, ConnectionError):
+                    process.join(10)
+                    raise ChildProcessError(
+                        f"the process of the arm {arm.name} ended with exit code "
+                        f"{process.exitcode}: was there too little memory? Use fewer --jobs; what "
+                        "is done is kept"
+                    ) from None
                 if kind == MOVED:
                     moved(arm, value)
                 elif kind == DONE:
@@ -97,18 +99,6 @@ def at_once(
             connection.close()
             process.terminate()
             process.join()
-
-
-def _receive(connection: Any, process: Any, arm: Arm) -> tuple[str, Any]:
-    try:
-        kind, value = connection.recv()
-    except (EOFError, ConnectionError):
-        process.join(10)
-        raise ChildProcessError(
-            f"the process of the arm {arm.name} ended with exit code {process.exitcode}: was "
-            "there too little memory? Use fewer --jobs; what is done is kept"
-        ) from None
-    return str(kind), value
 
 
 @contextlib.contextmanager

@@ -37,24 +37,18 @@ def build_classifier(
     """Return the model of a recipe, compiled with the paper's solver.
 
     Args:
-        recipe: what to train and how. Its `policy` becomes Keras' global dtype policy.
+        recipe: what to train and how. Its `policy` becomes Keras' global dtype policy, its seed
+            initialises the weights.
         num_classes: number of identities.
         steps_per_epoch: updates in an epoch; with the epochs it gives the schedules' lengths.
         jit: as `jit_compile` of `FaceClassifier.compile`.
-
-    Returns:
-        A compiled `FaceClassifier`, initialised from the recipe's seed.
     """
     keras.mixed_precision.set_global_policy(recipe.policy)
     keras.utils.set_random_seed(recipe.seed)
     head = recipe_losses.CHOICES[recipe.loss].head
     backbone = with_dropout(build_backbone(recipe), recipe.dropout, recipe.seed)
     model = FaceClassifier(
-        backbone,
-        num_classes,
-        head=head,
-        gradient=recipe.gradient,
-        sample_rate=recipe.sample_rate,
+        backbone, num_classes, head=head, gradient=recipe.gradient, sample_rate=recipe.sample_rate
     )
     total = recipe.epochs * steps_per_epoch
     optimizer = optimizers.paper_optimizer(
@@ -77,11 +71,6 @@ def rate_drops(recipe: Recipe, total: int) -> list[int]:
     """Return after how many of `total` updates the rate falls, increasing, all below `total`.
 
     In a run of a few updates two drops may fall together, or past the end: there are fewer then.
-
-    Example:
-
-    >>> rate_drops(Recipe(drops=(0.6, 0.85)), 100), rate_drops(Recipe(), 1)
-    ([60, 85], [])
     """
     drops = {max(1, round(share * total)) for share in recipe.drops}
     return sorted(drop for drop in drops if drop < total)
@@ -117,11 +106,7 @@ def with_dropout(backbone: keras.Model, rate: float, seed: int) -> keras.Model:
 
 
 def steps_of(recipe: Recipe, faces: int) -> int:
-    """Return the updates in an epoch of so many faces.
-
-    Raises:
-        ValueError: they do not fill one batch.
-    """
+    """Return the updates in an epoch of so many faces, which must fill one batch."""
     if faces < recipe.batch_size:
         raise ValueError(
             f"{faces} faces do not fill one batch of {recipe.batch_size}: take a smaller one "
@@ -131,11 +116,7 @@ def steps_of(recipe: Recipe, faces: int) -> int:
 
 
 def batches_of(recipe: Recipe, source: FaceSource) -> FaceSource:
-    """Return the faces with the batches of a recipe: its batch size, augmentation and seed.
-
-    Raises:
-        ValueError: the faces have another size than the recipe's input.
-    """
+    """Return the faces with the batches of a recipe: its batch size, augmentation and seed."""
     if tuple(source.image_size) != tuple(recipe.input_size):
         raise ValueError(
             f"Argument `source` must have faces of the recipe's input size {recipe.input_size}. "
@@ -161,10 +142,6 @@ def embedder_of(model: FaceClassifier, recipe: Recipe) -> keras.Model:
     with kept_policy():
         keras.mixed_precision.set_global_policy("float32")
         network = build_backbone(recipe)
-    trained = [
-        w
-        for v, w in zip(model.backbone.weights, model.backbone.get_weights(), strict=True)
-        if "seed_generator" not in v.path
-    ]
+    trained = [v.numpy() for v in model.backbone.weights if "seed_generator" not in v.path]
     network.set_weights(trained)
     return network

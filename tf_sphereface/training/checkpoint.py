@@ -25,26 +25,18 @@ from tf_sphereface.utils.files import atomic_path
 logger = logging.getLogger("tf_sphereface")
 _INFO, _DIGEST = "info", "sha256"
 _NAME = re.compile(r"step-(\d{8,})\.npz")
-_DAMAGE = (  # what zipfile, zlib and NumPy raise where bits of an archive are wrong
-    zipfile.BadZipFile,
-    zlib.error,
-    KeyError,
-    ValueError,
-    OSError,
-    EOFError,
-    RuntimeError,  # an entry that says it is encrypted; NotImplementedError is one too
-)
+# What zipfile, zlib and NumPy raise where bits of an archive are wrong; RuntimeError for an entry
+# that says it is encrypted (NotImplementedError is one too).
+_DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, OSError, EOFError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
     """The content of a checkpoint file, read and checked.
 
-    Attributes:
-        path: the file.
-        info: what was saved with the state, such as the step and the history.
-        arrays: name -> value of each variable; the names begin with `model/`, `optimizer/` (its
-            learning rate and count of updates among them) or `metric/`.
+    `info` was saved with the state, such as the step and the history. The names of the variables in
+    `arrays` begin with `model/`, `optimizer/` (learning rate and count of updates among them) or
+    `metric/`.
     """
 
     path: Path
@@ -60,8 +52,7 @@ class Checkpoint:
     def restore(self, model: keras.Model) -> None:
         """Write weights, random states and optimizer into a model that was built in the same way.
 
-        The metrics are not touched: `fit` resets them when an epoch begins. `training.train` takes
-        them.
+        The metrics are left to `training.train`: `fit` resets them when an epoch begins.
 
         Raises:
             ValueError: the checkpoint belongs to another model; nothing is changed.
@@ -144,17 +135,8 @@ def build_optimizer(model: keras.Model) -> None:
             model.optimizer.build(model.trainable_variables)
 
 
-# A folder of checkpoints ---------------------------------------------------------------------
-
-
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return where the state after `step` updates lies.
-
-    Example:
-
-    >>> checkpoint_path(Path("run"), 1234).name
-    'step-00001234.npz'
-    """
+    """Return where the state after `step` updates lies."""
     return folder / f"step-{step:08d}.npz"
 
 
@@ -167,12 +149,8 @@ def checkpoint_files(folder: Path) -> list[Path]:
 def read_newest(folder: Path, warn: Callable[[str], None] = logger.warning) -> Checkpoint | None:
     """Return the newest checkpoint that is whole, or None where there is none at all.
 
-    Args:
-        folder: of checkpoints.
-        warn: called with a line that names the file, for each damaged one that is passed over.
-
-    Raises:
-        ValueError: there are checkpoints, and all are damaged.
+    Each damaged one that is passed over is named in a call of `warn`; where all are damaged, a
+    ValueError is raised.
     """
     files = checkpoint_files(folder)
     for path in files:
@@ -191,12 +169,8 @@ def read_newest(folder: Path, warn: Callable[[str], None] = logger.warning) -> C
 def prune(folder: Path, keep: int, also: Iterable[int] = (), newest: int | None = None) -> None:
     """Remove all but the `keep` newest checkpoints and those of the steps in `also`.
 
-    Args:
-        folder: of checkpoints.
-        keep: how many.
-        also: steps.
-        newest: the step that was just saved. Files of later steps are of a run that went on from
-            an earlier one because they are damaged: they are not counted, and stay.
+    `newest` is the step that was just saved. Files of later steps are of a run that went on from an
+    earlier one because they are damaged: they are not counted, and stay.
     """
     kept = {checkpoint_path(folder, step).name for step in also}
     files = [p for p in checkpoint_files(folder) if newest is None or _step_of(p) <= newest]

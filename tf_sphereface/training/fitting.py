@@ -28,9 +28,8 @@ def train(
 ) -> dict[str, list[float]]:
     """Run `fit` over an endless stream of batches, from any step on.
 
-    A run that starts inside an epoch is two calls of `fit`: the rest of that epoch, then the whole
-    ones. The callbacks see one run, whose first batch has the number that it has in its epoch, and
-    the epoch's logs are over all of its batches.
+    A run that starts inside an epoch is two calls of `fit`, but the callbacks see one: the first
+    batch has the number that it has in its epoch, and the epoch's logs are over all of its batches.
 
     Args:
         model: compiled.
@@ -39,9 +38,8 @@ def train(
         epochs: number of the last epoch.
         steps_per_epoch: updates in an epoch.
         initial_step: updates that were done before.
-        metric_state: values of `model.metrics_variables` after these updates; used where
-            `initial_step` lies inside an epoch. They must be sums, as those of the loss and of
-            accuracy are.
+        metric_state: values of `model.metrics_variables` after these updates, all sums; used where
+            `initial_step` lies inside an epoch.
         callbacks: as in `fit`.
 
     Returns:
@@ -50,12 +48,9 @@ def train(
     Raises:
         ValueError: `metric_state` does not fit the model's metrics.
     """
+    stream: Any = source
     if isinstance(source, FaceSource):
-        stream: Callable[[int], Any] = functools.partial(
-            source.stream, strategy=model.distribute_strategy
-        )
-    else:
-        stream = source
+        stream = functools.partial(source.stream, strategy=model.distribute_strategy)
     epoch, offset = divmod(initial_step, steps_per_epoch)
     state = list(metric_state) if offset else []
     run = _WholeRun(list(callbacks), model, epochs, steps_per_epoch, offset, state)
@@ -86,13 +81,8 @@ def train_recipe(
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Train a recipe on faces in memory, from the first update to the last.
 
-    Args:
-        recipe: how.
-        faces: uint8 RGB (n, height, width, 3) of the recipe's size, and labels from 0, (n,).
-        callbacks: as in `fit`.
-
-    Returns:
-        The network in float32, and the history: a list for each logged name.
+    `faces` are uint8 RGB images (n, height, width, 3) of the recipe's size, and labels from 0,
+    (n,). Returns the network in float32, and the history: a list for each logged name.
 
     Example:
 

@@ -18,33 +18,23 @@ from tf_sphereface.utils.checks import check_choice, check_number, error
 
 @dataclasses.dataclass(frozen=True)
 class LossChoice:
-    """One value of `Recipe.loss`.
+    """One value of `Recipe.loss`: its defaults, the margins it allows, and how it is built.
 
-    Attributes:
-        margin: the default, None for a loss without a margin. For networks of some hundred people;
-            the classes in `losses` default to the papers' values, for many thousands.
-        scale: the default, None for a loss whose scale is the length of the embedding.
-        margins: the values that are allowed, or None where a range holds.
-        low: the smallest margin, where a range holds.
-        high: the margin has to be below it.
-        unit: what the margin is, in words.
-        clip_norm: the default of the global norm that gradients are clipped to; 0 is no clipping.
-            The gradient of a loss with a scale is `scale / ||x||` times that of A-Softmax, some 25
-            times on a fresh network. Unclipped, the first updates blow up ||x||, and with it the
-            gradient dies.
-        head: of `FaceClassifier`.
-        build: from margin, scale and annealing to the loss; None for stock softmax.
+    The default margins are for networks of some hundred people; the classes in `losses` default to
+    the papers' values, for many thousands. Gradients are clipped because that of a loss with a
+    scale is `scale / ||x||` times A-Softmax's, some 25 times on a fresh network: unclipped, the
+    first updates blow up ||x||, and with it the gradient dies.
     """
 
-    margin: float | None = None
-    scale: float | None = None
-    margins: tuple[int, ...] | None = None
+    margin: float | None = None  # None: the loss has none
+    scale: float | None = None  # None: the length of the embedding takes its place
+    margins: tuple[int, ...] | None = None  # None: low <= margin < high holds
     low: float = 0.0
     high: float = math.inf
-    unit: str = ""
-    clip_norm: float = 0.0
+    unit: str = ""  # what the margin is, in words
+    clip_norm: float = 0.0  # 0: no clipping
     head: Head = "angular"
-    build: Callable[[Any, Any, LambdaAnnealing], keras.losses.Loss] | None = None
+    build: Callable[[Any, Any, LambdaAnnealing], keras.losses.Loss] | None = None  # None: softmax
 
 
 def _sphereface_r(version: Version) -> LossChoice:
@@ -67,9 +57,7 @@ CHOICES: dict[str, LossChoice] = {
     ),
     "softmax": LossChoice(head="softmax"),
     "normface": LossChoice(
-        scale=30.0,
-        clip_norm=5.0,
-        build=lambda _, scale, __: losses.NormFaceLoss(scale),
+        scale=30.0, clip_norm=5.0, build=lambda _, scale, __: losses.NormFaceLoss(scale)
     ),
     "cosface": LossChoice(
         margin=0.2,
@@ -103,15 +91,7 @@ CHOICES: dict[str, LossChoice] = {
 def resolve_margin(loss: str, margin: float | None) -> float | None:
     """Return the margin that is really used: the one given, or the loss's default.
 
-    Args:
-        loss: a key of `CHOICES`.
-        margin: a number, or None for the default.
-
-    Returns:
-        A float, an int for A-Softmax, or None for a loss without a margin.
-
-    Raises:
-        ValueError: the loss has no margin, or not this one.
+    It is an int for A-Softmax, None for a loss without a margin.
 
     Example:
 
@@ -136,16 +116,7 @@ def resolve_margin(loss: str, margin: float | None) -> float | None:
 
 
 def resolve_scale(loss: str, scale: float | None) -> float | None:
-    """Return the scale that is really used: the one given, or the loss's default.
-
-    Raises:
-        ValueError: the loss has no scale, or the number is not above 0.
-
-    Example:
-
-    >>> resolve_scale("cosface", None), resolve_scale("a-softmax", None)
-    (30.0, None)
-    """
+    """Return the scale that is really used: the one given, or the loss's default."""
     choice = CHOICES[loss]
     if scale is None:
         return choice.scale
@@ -156,16 +127,7 @@ def resolve_scale(loss: str, scale: float | None) -> float | None:
 
 
 def resolve_clip_norm(loss: str, clip_norm: float | None) -> float:
-    """Return the norm that gradients are clipped to: the one given, or the loss's default.
-
-    Raises:
-        ValueError: it is below 0.
-
-    Example:
-
-    >>> resolve_clip_norm("cosface", None), resolve_clip_norm("a-softmax", None)
-    (5.0, 0.0)
-    """
+    """Return the norm that gradients are clipped to: the one given, or the loss's default."""
     if clip_norm is None:
         return CHOICES[loss].clip_norm
     return check_number("clip_norm", clip_norm, 0)
@@ -193,12 +155,12 @@ def build_loss(
     return build(resolve_margin(loss, margin), resolve_scale(loss, scale), annealing)
 
 
-def describe(loss: Any, gradient: str = "exact") -> str:
+def describe_loss(loss: Any, gradient: str = "exact") -> str:
     """Say which margin and scale a compiled loss really uses.
 
     Example:
 
-    >>> describe(losses.CosFaceLoss())
+    >>> describe_loss(losses.CosFaceLoss())
     'CosFace with margin 0.35 (taken off the cosine), scale 64'
     """
     if not isinstance(loss, losses.MarginLoss):

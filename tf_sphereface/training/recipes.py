@@ -15,12 +15,7 @@ from tf_sphereface.utils.checks import check_choice, check_integer, check_number
 
 LOSSES = tuple(recipe_losses.CHOICES)
 Backbone = Literal[
-    "sphereface4",
-    "sphereface10",
-    "sphereface20",
-    "sphereface36",
-    "sphereface64",
-    "mobilefacenet",
+    "sphereface4", "sphereface10", "sphereface20", "sphereface36", "sphereface64", "mobilefacenet"
 ]
 Annealing = Literal["paper", "fit"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
@@ -115,11 +110,6 @@ class Recipe:
 
         `"auto"` is float32 on a processor without bfloat16 instructions: its convolutions are some
         twelve times slower in bfloat16 (*measured here*, docs/benchmarks.md).
-
-        Example:
-
-        >>> Recipe(precision="mixed_float16").policy
-        'mixed_float16'
         """
         if self.precision != "auto":
             return self.precision
@@ -140,7 +130,7 @@ def paper() -> Recipe:
     """Return the paper's run: SphereFaceNet-20, m = 4, batch 256, 28,000 steps on CASIA-WebFace.
 
     `tf_sphereface-train --data CASIA-112x96 --preset paper --out runs/paper`. 494,414 aligned faces
-    make 1,931 steps an epoch, so 15 epochs are 28,965 steps; the rate falls at 16k and 24k of 28k.
+    make 1,931 steps per epoch, so 15 epochs are 28,965 steps; the rate falls at 16k and 24k of 28k.
     Needs a GPU. *Published*: 99.24 % on LFW with the authors' code; not run here.
     """
     return Recipe(epochs=15, batch_size=256, drops=(4 / 7, 6 / 7))
@@ -153,12 +143,7 @@ def small() -> Recipe:
     people it takes nine minutes at 56x48 and about four times that at 112x96; what it
     reaches on LFW pairs, *measured here*, is in `docs/real-faces.md`.
     """
-    return Recipe(
-        backbone="sphereface4",
-        learning_rate=0.05,
-        augment="strong",
-        precision="auto",
-    )
+    return Recipe(backbone="sphereface4", learning_rate=0.05, augment="strong", precision="auto")
 
 
 def quick() -> Recipe:
@@ -190,17 +175,7 @@ def short() -> Recipe:
     With a power of 1 the loss stays at `ln(num_classes)`. What it reaches on LFW pairs, *measured
     here* over three seeds, is in `docs/paper.md`; `small` reaches more, in ten times the time.
     """
-    return Recipe(
-        backbone="sphereface4",
-        input_size=(56, 48),
-        annealing="fit",
-        annealing_reach=0.9,
-        annealing_power=4.0,
-        epochs=4,
-        batch_size=64,
-        learning_rate=0.05,
-        precision="auto",
-    )
+    return dataclasses.replace(quick(), annealing_reach=0.9, annealing_power=4.0)
 
 
 PRESETS: dict[str, Callable[[], Recipe]] = {
@@ -212,10 +187,7 @@ PRESETS: dict[str, Callable[[], Recipe]] = {
 
 
 def preset(name: str) -> Recipe:
-    """Return a preset by name.
-
-    Raises:
-        ValueError: there is no such preset; the message lists them.
+    """Return a preset by name, or raise ValueError with a list of all.
 
     Example:
 

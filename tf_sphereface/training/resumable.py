@@ -40,9 +40,7 @@ class Run:
         warn: called with what went wrong and costs no more than a file.
 
     Attributes:
-        recipe: as given.
         source: with the recipe's batches.
-        folder: as given.
         model: compiled, its state restored.
         step: number of updates that were done before.
         log: a `RunLog`; its `rows` hold the figures of each epoch.
@@ -158,18 +156,9 @@ def run(
     interrupted; on one CPU device, to the bit. Ctrl-C and SIGTERM finish the step and keep the
     state. Log, checkpoints and configuration are those of `tf_sphereface-train`.
 
-    Args:
-        recipe: how to train.
-        source: the faces, of the recipe's input size.
-        out: the run folder.
-        resume: go on where the run in `out` stopped; where there is none, begin.
-        callbacks: as in `fit`.
-        strategy: as in `Run`.
-        checkpoint_every: as in `Run.fit`.
-        keep: as in `Run.fit`.
-
-    Returns:
-        The finished run: its `model`, the rows of its `log`, and `network()`.
+    The arguments are those of `Run` and `Run.fit`, but `out` is the path of the run folder, and
+    with `resume` the run in it goes on; where there is none, it begins. Returns the finished run:
+    its `model`, the rows of its `log`, and `network()`.
 
     Raises:
         ValueError: as `RunFolder.check` and `Run`; or the loss became NaN or infinite.

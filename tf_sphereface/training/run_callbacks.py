@@ -32,17 +32,10 @@ class RunStopped(KeyboardInterrupt):
 
 
 class RunLog(keras.callbacks.Callback):
-    """Write a CSV file after each epoch, atomically; a full disk costs a warning.
+    """Keep a row for each epoch in `rows`, and write them to a CSV file, atomically.
 
-    Args:
-        path: of the file.
-        rows: of the epochs before.
-        seconds: that these took.
-        warn: called with the warning.
-
-    Attributes:
-        rows: a dict an epoch.
-        diverged: whether the last epoch's loss is not finite.
+    A full disk costs a warning. `rows` and `seconds` go on from those of the epochs before.
+    `diverged` is whether the last epoch's loss is not finite.
     """
 
     def __init__(
@@ -65,6 +58,12 @@ class RunLog(keras.callbacks.Callback):
         """Time since the run was begun, without the time between a stop and its resume."""
         return self._before + time.monotonic() - self._begun
 
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The row of the best verification accuracy, the earliest of equals."""
+        scored = [row for row in self.rows if BEST in row]
+        return max(scored, key=lambda row: float(row[BEST]), default=None)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the epoch's row."""
         values = {key: float(value) for key, value in (logs or {}).items()}
@@ -85,21 +84,11 @@ class RunLog(keras.callbacks.Callback):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Keep the state of the run: at each epoch's end, between, and when it is asked to stop.
+    """Keep the state of the run: at each epoch's end, between, and when `stop` answers True.
 
-    It comes last in the list of callbacks, so that the epoch's row is in the state.
-
-    Args:
-        folder: of the checkpoints.
-        log: whose rows go into the state.
-        step: updates that were done before.
-        steps_per_epoch: updates in an epoch.
-        every: updates between two checkpoints inside an epoch; None: 500, or two minutes where
-            that comes first (several processes must agree, so there 500).
-        keep: how many of the newest are kept. The one after the epoch of the best verification
-            accuracy is kept beside them.
-        facts: goes into each checkpoint's info.
-        stop: when it answers True, the state is kept and `RunStopped` is raised.
+    It comes last in the list of callbacks, so that the epoch's row is in the state. `every` and
+    `keep` are those of `Run.fit` (several processes must agree: there None is 500 updates);
+    `step` updates were done before; `facts` goes into each checkpoint's info.
     """
 
     def __init__(
@@ -161,13 +150,8 @@ class Checkpoints(keras.callbacks.Callback):
         self._last = (self.step, time.monotonic())
         if not np.isfinite((logs or {}).get("loss", 0.0)):
             return
-        rows = self.log.rows
-        info = {
-            "step": self.step,
-            "history": rows,
-            "seconds": self.log.seconds,
-            **self._facts,
-        }
+        progress = {"step": self.step, "history": self.log.rows, "seconds": self.log.seconds}
+        info = {**progress, **self._facts}
         chief = is_chief(self.model)
         try:
             save_checkpoint(checkpoint_path(self.folder, self.step), self.model, info, write=chief)
@@ -179,8 +163,7 @@ class Checkpoints(keras.callbacks.Callback):
             return
         self.saved = self.step
         if chief:
-            scored = [row for row in rows if BEST in row]
-            best = max(scored, key=lambda row: float(row[BEST]), default=None)
+            best = self.log.best
             also = [] if best is None else [best["epoch"] * self._steps_per_epoch]
             prune(self.folder, self._keep, also, newest=self.step)
 
@@ -196,13 +179,8 @@ class Checkpoints(keras.callbacks.Callback):
 def deferred_stop(say: Callable[[str], None] = logger.warning) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C, or SIGTERM, into a flag that is read between two steps.
 
-    The second one interrupts at once. Outside the main thread nothing is changed.
-
-    Args:
-        say: called when the first one comes.
-
-    Yields:
-        A function that tells whether the process was asked to stop.
+    The second one interrupts at once. Outside the main thread nothing is changed. Yields a
+    function that tells whether the process was asked to stop; `say` is called when it is.
     """
     asked = False
 

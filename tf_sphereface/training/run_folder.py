@@ -67,8 +67,8 @@ class RunFolder:
         A folder that holds only a configuration (its first step failed) may be used again.
 
         Raises:
-            ValueError: the folder holds a run and `resume` is not set; or it is to be resumed, and
-                is no run folder, or the run's configuration is another one.
+            ValueError: the folder holds a run and `resume` is not set; or it is no run folder, or
+                the run in it has another configuration.
         """
         if not self.config.exists():
             visible = self.path.glob("[!.]*") if self.path.exists() else ()
@@ -87,8 +87,9 @@ class RunFolder:
             for config in (self._stored(), config_of(recipe, source))
         )
         changed = [key for key in after if before.get(key) != after[key]]
-        if _same_folder(before["data"], after["data"]):
-            changed = [key for key in changed if key != "data"]
+        old, new = before["data"], after["data"]
+        if "synthetic" not in (old, new) and os.path.abspath(old) == os.path.abspath(new):
+            changed = [key for key in changed if key != "data"]  # `faces` and `faces/` are one
         if changed:
             lines = ", ".join(f"{key} was {before.get(key)}, now {after[key]}" for key in changed)
             raise ValueError(f"a run cannot go on with another configuration: {lines}")
@@ -96,8 +97,7 @@ class RunFolder:
     def newest_state(self, warn: Callable[[str], None] = logger.warning) -> Checkpoint | None:
         """Return the newest checkpoint that is whole; None where the run has to begin.
 
-        Raises:
-            ValueError: there are checkpoints, and all are damaged.
+        Where there are checkpoints, and all are damaged, a ValueError is raised.
         """
         if not self.config.exists():
             return None
@@ -105,16 +105,10 @@ class RunFolder:
         return read_newest(self.checkpoints, warn)
 
     def _stored(self) -> dict[str, Any]:
-        config: dict[str, Any] = json.loads(self.config.read_text(encoding="utf-8"))
-        return config
+        return dict(json.loads(self.config.read_text(encoding="utf-8")))
 
 
 def config_of(recipe: Recipe, source: FaceSource) -> dict[str, Any]:
     """Return all that decides what is trained, as JSON gives it back."""
     config = {**source.to_dict(), "recipe": recipe.to_dict()}
     return dict(json.loads(json.dumps(config)))
-
-
-def _same_folder(before: str, after: str) -> bool:
-    """Whether two descriptions of the data name one folder, as `faces` and `faces/` do."""
-    return "synthetic" not in (before, after) and os.path.abspath(before) == os.path.abspath(after)

@@ -17,22 +17,8 @@ from typing import Any
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, remove it on an error.
 
-    The old file stays intact until the new one is complete. The temporary name keeps the
-    suffix, because Keras and the converters choose the format by it.
-
-    Args:
-        path: the file to write. Its folder is created when missing.
-
-    Yields:
-        The path to write to, in the same folder (so that the rename is atomic).
-
-    Raises:
-        OSError: the folder is not writable or the disk is full; nothing is left behind.
-
-    Example:
-
-    >>> with atomic_path("numbers.txt") as temporary:
-    ...     _ = temporary.write_text("1 2 3")
+    The old file stays intact until the new one is complete. The folder is created when missing. The
+    temporary name keeps the suffix, because Keras and the converters choose the format by it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

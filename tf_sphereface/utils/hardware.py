@@ -34,16 +34,7 @@ def gpu_capabilities() -> list[tuple[int, ...]]:
 
 @functools.cache
 def processor_features(listing: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Return the processor's features by Linux' names; nothing on other systems.
-
-    Args:
-        listing: the file that lists them. All processors of a machine are assumed to be alike.
-
-    Example:
-
-    >>> sorted(processor_features(Path("no/such/file")))
-    []
-    """
+    """Return the first processor's features by Linux' names; nothing on other systems."""
     try:
         lines = listing.read_text(encoding="utf-8").splitlines()
     except OSError:

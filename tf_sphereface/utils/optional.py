@@ -7,18 +7,7 @@ from typing import Any
 
 
 def require(module: str, *, extra: str) -> Any:
-    """Import an optional module.
-
-    Args:
-        module: dotted name, such as `"sklearn.metrics"`.
-        extra: the extra of this package that installs it, such as `"eval"`.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: it is not installed; the message gives the command that installs it.
-    """
+    """Return an optional module, or raise an ImportError that names the extra which installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

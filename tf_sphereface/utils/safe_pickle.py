@@ -24,20 +24,10 @@ class RefusedError(Exception):
 class RestrictedUnpickler(pickle.Unpickler):
     """Unpickles what is made of `allowed`, and refuses everything else before it is imported.
 
-    A subclass sets the attributes.
-
-    Args:
-        stream: stands at the pickle's beginning.
-        encoding: of text that Python 2 wrote.
-
-    Attributes:
-        allowed: (module, name) to what a pickle gets for that name.
-        only: what that makes, in words.
-        needed: the instructions that make it; None allows all.
-
-    Raises:
-        RefusedError: an instruction is not needed, or (by `load`) a name is not allowed.
-        ValueError: it is no pickle, or it numbers a value higher than it can have values.
+    A subclass sets `allowed`, (module, name) to what a pickle gets for it; `only`, what that makes,
+    in words; and `needed`, the instructions that make it (None allows all). What it refuses is a
+    `RefusedError`; a ValueError says that it is no pickle, or numbers a value higher than it can
+    have values. `stream` stands at the pickle's beginning; `encoding` is of Python 2's text.
     """
 
     allowed: ClassVar[Mapping[tuple[str, str], Any]]
@@ -55,8 +45,9 @@ class RestrictedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name."""
         if (module, name) not in self.allowed:
-            message = f"refused: it names {module}.{name}, and only {self.only} are allowed"
-            raise RefusedError(message)
+            raise RefusedError(
+                f"refused: it names {module}.{name}, and only {self.only} are allowed"
+            )
         return self.allowed[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
@@ -87,19 +78,8 @@ def stand_in(function: Callable[..., Any]) -> Any:
 def loads(data: bytes) -> Any:
     """Return what a pickle holds, if it holds nothing but lists, tuples, bytes, numbers and arrays.
 
-    Args:
-        data: the pickle, of any protocol; text of Python 2 becomes bytes.
-
-    Returns:
-        The value. Arrays are copies of their own.
-
-    Raises:
-        ValueError: it is no pickle, is damaged, or asks for anything else; nothing of it was run.
-
-    Example:
-
-    >>> loads(pickle.dumps(([b"jpeg"], np.array([True]))))
-    ([b'jpeg'], array([ True]))
+    Text of Python 2 becomes bytes. A ValueError says that it is no pickle, is damaged, or asks for
+    anything else; nothing of it was run.
     """
     try:
         value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
@@ -109,7 +89,7 @@ def loads(data: bytes) -> Any:
         raise ValueError(
             f"not a pickle, or a damaged one ({type(error).__name__}: {error})"
         ) from error
-    return _finished(value, 0)
+    return _finished(value, 0, {})
 
 
 _NAMES = (
@@ -121,32 +101,21 @@ _NAMES = (
     "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET "
     "GLOBAL STACK_GLOBAL REDUCE BUILD"
 )
-_KINDS = {"b1": np.bool_, "u1": np.uint8, "i1": np.int8, "i4": np.int32, "i8": np.int64}
-
-
-class _Name:
-    """Stands for a class that a pickle only mentions."""
-
-    __slots__ = ()
+_KINDS = ("b1", "u1", "i1", "i4", "i8")
 
 
 class _Kind:
-    """Stands for a `numpy.dtype`."""
+    """Stands for a `numpy.dtype`, little endian."""
 
-    __slots__ = ("code",)
+    __slots__ = ("numpy",)
 
     def __init__(self, code: str) -> None:
-        self.code = code
+        self.numpy = np.dtype(f"<{code}")
 
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
         if _text(order) not in ("|", "<", "="):
             raise RefusedError(f"arrays of byte order {order!r}")
-
-    @property
-    def numpy(self) -> np.dtype[Any]:
-        """The type of the array's numbers, little endian."""
-        return np.dtype(_KINDS[self.code]).newbyteorder("<")
 
 
 class _Array:
@@ -204,7 +173,7 @@ class _Unpickler(RestrictedUnpickler):
     needed = frozenset(_NAMES.split())
     allowed: ClassVar[Mapping[tuple[str, str], Any]] = {
         ("numpy", "dtype"): _make_kind,
-        ("numpy", "ndarray"): _Name(),
+        ("numpy", "ndarray"): object(),  # a pickle only mentions it
         ("_codecs", "encode"): _make_bytes,
         ("__builtin__", "bytes"): _make_bytes,
         ("builtins", "bytes"): _make_bytes,
@@ -219,9 +188,9 @@ class _Unpickler(RestrictedUnpickler):
 
 
 def _array(content: Any, kind: Any, shape: Any) -> np.ndarray:
-    if not isinstance(kind, _Kind) or not isinstance(content, bytes | bytearray):
-        raise RefusedError("an array that is described wrongly")
-    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+    named = isinstance(kind, _Kind) and isinstance(content, bytes | bytearray)
+    sides = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    if not (named and sides):
         raise RefusedError("an array that is described wrongly")
     if math.prod(shape) * kind.numpy.itemsize != len(content):
         raise RefusedError("an array whose content does not fit its shape")
@@ -233,12 +202,11 @@ def _text(value: Any) -> Any:
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
-def _finished(value: Any, depth: int, done: dict[int, Any] | None = None) -> Any:
+def _finished(value: Any, depth: int, done: dict[int, Any]) -> Any:
     """Put arrays in the place of what stands for them; refuse what is nested deeper than lists.
 
     What comes many times is looked at once: a small file can hold a list of one list, often.
     """
-    done = {} if done is None else done
     if isinstance(value, _Array):
         if value.value is None:
             raise ValueError("an array without content")

@@ -1,12 +1,9 @@
 """The commands' start of TensorFlow, quiet and with oneDNN; to be imported before TensorFlow.
 
-On processors without the instructions for networks of AVX-512 or AVX, TensorFlow leaves oneDNN
-off, though a training step is 1.1 to 1.7 times as fast with it (docs/benchmarks.md). The commands
-turn it on unless the environment sets it.
-
-TensorFlow writes half a dozen lines to standard error whenever it starts, about oneDNN, the
-processor and absent GPUs, some of them before any of its own settings take effect. A command
-shows its progress and its errors alone. In a Python program nothing is changed.
+On processors without AVX-512's or AVX's instructions for networks TensorFlow leaves oneDNN off,
+though a training step is 1.1 to 1.7 times as fast with it (docs/benchmarks.md); the environment
+decides where it is set. The lines that TensorFlow writes to standard error when it starts come
+before its own settings take effect. In a Python program nothing is changed.
 """
 
 from __future__ import annotations
@@ -44,11 +41,7 @@ def is_command(program: str) -> bool:
 
 @contextlib.contextmanager
 def without_lines(unwanted: Sequence[bytes]) -> Iterator[None]:
-    """Hold back what is written to standard error, then write it without some lines.
-
-    Args:
-        unwanted: a line that contains one of these is left out.
-    """
+    """Hold back standard error, then write it without lines that contain something unwanted."""
     sys.stderr.flush()
     before = os.dup(2)
     with tempfile.TemporaryFile() as held:

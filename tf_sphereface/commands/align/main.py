@@ -1,4 +1,4 @@
-"""`tf_sphereface-align`: a folder of photographs becomes a folder of aligned faces."""
+"""`tf_sphereface-align`: folders of aligned faces from folders of photographs."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ too small or unreadable (of one image: IMAGE.landmarks.tsv and IMAGE.report.tsv)
 on where it was.
 
 Detection needs the package mtcnn: pip install "tf_sphereface[align]". With --landmarks FILE nothing
-is detected. That file has a line an image: its path inside SRC, then x and y of the left eye, right
-eye, nose, left and right mouth corner (left and right as seen in the image), separated by tabs.
+is detected. That file has one line per image: its path inside SRC, then x and y of the left eye,
+right eye, nose, left and right mouth corner (as seen in the image), separated by tabs.
 
 exit code: 0 all aligned, 1 some images gave no face (they are listed, the others written),
 2 bad input
@@ -61,10 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("dst", type=Path, metavar="DST", help="where to write the faces")
     parser.add_argument(
-        "--landmarks",
-        type=existing_file,
-        metavar="FILE",
-        help="five points an image, instead of detecting them",
+        "--landmarks", type=existing_file, metavar="FILE", help="given points; nothing is detected"
     )
     parser.add_argument(
         "--size", default="112x96", choices=("112x96", "112x112"), help="height x width of a face"
@@ -89,37 +86,32 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--select",
         choices=("center", "largest", "all"),
-        help="which face of an image: the one nearest the centre (the default), the largest, or "
-        "all, written as NAME_1, NAME_2, ... from the largest on",
+        help="the face nearest the centre (the default), the largest, or all, written as NAME_1, "
+        "NAME_2, ... from the largest on",
     )
     group.add_argument(
-        "--min-face",
-        type=float,
-        metavar="N",
-        help="smaller faces, in pixels, are not written but reported (28; at least 20)",
+        "--min-face", type=float, metavar="N", help="smaller faces are only reported (28 pixels)"
     )
     group.add_argument(
         "--max-side",
         type=int,
         metavar="N",
-        help="faces are looked for in the image reduced to this many pixels (1600), and cut out "
-        "of the image as it is",
+        help="detect in the image reduced to this many pixels (1600); crops are of the full image",
     )
     group.add_argument(
         "--every",
         type=int,
         metavar="N",
-        help="also take each N-th frame of the videos in SRC, as VIDEO_000000.jpg; without it "
-        "videos are left out",
+        help="also take each N-th frame of the videos in SRC, as VIDEO_000000.jpg",
     )
     group.add_argument(
-        "--report", type=output_file, metavar="FILE", help="DST/report.tsv; a .json has every image"
-    )
-    group.add_argument(
-        "--landmarks-out",
+        "--report",
         type=output_file,
         metavar="FILE",
-        help="the points found: DST/landmarks.tsv",
+        help="problems (DST/report.tsv); .json: all images",
+    )
+    group.add_argument(
+        "--landmarks-out", type=output_file, metavar="FILE", help="points found (DST/landmarks.tsv)"
     )
     return parser
 
@@ -163,13 +155,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options that both ways of aligning have."""
-    return {
-        "size": image_size(args.size),
-        "format": args.format,
-        "quality": args.quality,
-        "jobs": args.jobs,
-        "overwrite": args.overwrite,
-    }
+    names = ("format", "quality", "jobs", "overwrite")
+    return {"size": image_size(args.size), **{name: getattr(args, name) for name in names}}
 
 
 def _detect(args: argparse.Namespace) -> int:

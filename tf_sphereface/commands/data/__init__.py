@@ -1,3 +1,1 @@
 """`tf_sphereface-data`."""
-
-from __future__ import annotations

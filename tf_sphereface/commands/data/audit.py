@@ -25,15 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("train", type=Path, metavar="TRAIN", help="a folder per person, or a pack")
     parser.add_argument("test", type=Path, metavar="TEST", help="a folder per person, as LFW's")
-    parser.add_argument(
-        "--model", type=Path, metavar="M", help="an embedder, to compare faces and not names alone"
-    )
-    parser.add_argument(
-        "--test-landmarks", type=Path, metavar="FILE", help="to align the test images by"
-    )
-    parser.add_argument(
-        "--train-landmarks", type=Path, metavar="FILE", help="to align the training images by"
-    )
+    parser.add_argument("--model", type=Path, metavar="M", help="an embedder, to compare faces by")
+    for side in ("test", "train"):
+        parser.add_argument(
+            f"--{side}-landmarks", type=Path, metavar="FILE", help="to align its images by"
+        )
     parser.add_argument(
         "--out", type=output_dir, default=Path("audit"), metavar="DIR", help="where the lists go"
     )
@@ -47,12 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--identity-cosine", type=cosine_value, metavar="C", help="in place of the threshold found"
     )
-    parser.add_argument(
-        "--image-cosine", type=cosine_value, metavar="C", help="likewise, for pictures"
-    )
-    parser.add_argument(
-        "--hash-bits", type=int, metavar="N", help="likewise: of 256 bits, how many may differ"
-    )
+    parser.add_argument("--image-cosine", type=cosine_value, metavar="C", help="of pictures")
+    parser.add_argument("--hash-bits", type=int, metavar="N", help="that may differ, of 256")
     parser.add_argument(
         "--no-names", action="store_true", help="names mean nothing, such as numbers of both sets"
     )
@@ -96,7 +88,15 @@ def run(args: argparse.Namespace) -> int:
         hash_bits=args.hash_bits,
     )
     report = {
-        **{name: _describe(getattr(args, name), faces) for name, faces in sets.items()},
+        **{
+            name: {
+                "folder": str(getattr(args, name)),
+                "people": len(faces.people),
+                "images": len(faces.files),
+                "unread": faces.unread,
+            }
+            for name, faces in sets.items()
+        },
         "model": args.model and {"file": str(args.model), "sha256": sha256_file(args.model)},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **as_dict(overlap),
@@ -123,12 +123,3 @@ def _crop_size(args: argparse.Namespace, embedder: Any) -> tuple[int, int] | Non
         first = data.read_image(data.scan_folder(args.train).paths[0])
         size = (int(first.shape[0]), int(first.shape[1]))
     return size if size in data.TEMPLATES else (112, 96)
-
-
-def _describe(folder: Path, faces: data.FaceSet) -> dict[str, Any]:
-    return {
-        "folder": str(folder),
-        "people": len(faces.people),
-        "images": len(faces.files),
-        "unread": faces.unread,
-    }

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tf_sphereface import data
 from tf_sphereface.commands.console import (
     EXIT_OK,
     CheckFailed,
@@ -72,17 +75,15 @@ def build_parser() -> argparse.ArgumentParser:
     pack.add_argument("--seed", type=int, default=0, metavar="S", help="of the order on disk")
     pack.add_argument("--strict", action="store_true", help="stop at a damaged file")
     pack.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="threads")
-    add_json_option(pack)
-    for name, help, run in (
-        ("check", "compare a pack with its checksums, and list what is damaged", run_check),
-        ("info", "say what is in a pack", run_info),
-    ):
-        sub = add(name, help, run)
+    check = add("check", "compare a pack with its checksums, and list what is damaged", run_check)
+    info = add("info", "say what is in a pack", run_info)
+    for sub in (check, info):
         sub.add_argument("out", type=existing_dir, metavar="OUT", help="a packed folder")
+    audit.add_arguments(
+        add("audit", "find people and images of a test set in a training set", audit.run)
+    )
+    for sub in commands.choices.values():
         add_json_option(sub)
-    sub = add("audit", "find people and images of a test set in a training set", audit.run)
-    audit.add_arguments(sub)
-    add_json_option(sub)
     return parser
 
 
@@ -90,16 +91,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     args = build_parser().parse_args(argv)
-    code: int = args.run(args)
-    return code
+    return int(args.run(args))
 
 
 def run_pack(args: argparse.Namespace) -> int:
     """Pack a folder."""
-    from tf_sphereface.data import pack_folder
-
     with progress_bar("packing") as show:
-        result = pack_folder(
+        result = data.pack_folder(
             args.source,
             args.out,
             shards=args.shards,
@@ -115,7 +113,7 @@ def run_pack(args: argparse.Namespace) -> int:
         f"{args.out}: {result.images:,} faces of {result.classes:,} people in {result.shards:,} "
         f"shards, {result.bytes / 1e6:,.1f} MB; shards that were there: {result.kept_shards:,}; "
         f"damaged files left out: {len(result.skipped):,}"
-        + _listed(result.skipped, "info OUT --json FILE lists them all")
+        + _listed(result.skipped, "info OUT --json FILE")
     )
     write_json_option(args.json, {**dataclasses.asdict(result), "path": str(args.out)})
     return EXIT_OK
@@ -123,17 +121,15 @@ def run_pack(args: argparse.Namespace) -> int:
 
 def run_check(args: argparse.Namespace) -> int:
     """Check a pack."""
-    from tf_sphereface.data import check_pack
-
     with progress_bar("checking") as show:
-        result = check_pack(args.out, progress=show)
+        result = data.check_pack(args.out, progress=show)
     write_json_option(args.json, {"ok": result.ok, **dataclasses.asdict(result)})
     if not result.ok:
         raise CheckFailed(
             f"{args.out}: damaged files: {len(result.files):,}; damaged records: "
             f"{len(result.records):,} of {result.images:,}"
-            + _listed(result.files, "--json FILE lists them all")
-            + _listed(result.records, "--json FILE lists them all")
+            + _listed(result.files)
+            + _listed(result.records)
             + "\nTo mend it, pack the same folder again: whole shards are kept"
         )
     _print(f"{args.out}: {result.images:,} records, every checksum holds")
@@ -142,11 +138,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_info(args: argparse.Namespace) -> int:
     """Say what is in a pack."""
-    import numpy as np
-
-    from tf_sphereface.data import open_pack
-
-    pack = open_pack(args.out)
+    pack = data.open_pack(args.out)
     counts = np.diff(pack.ends, prepend=0)
     shards = pack.manifest["shards"]
     size = pack.image_size
@@ -172,15 +164,16 @@ def run_info(args: argparse.Namespace) -> int:
         f"size: {f'{size[0]}x{size[1]}' if size else 'several'}; {len(shards):,} shards, "
         f"{info['bytes'] / 1e6:,.1f} MB; format version {info['version']}\n"
         f"damaged files left out when it was packed: {len(info['skipped']):,}"
-        + _listed({e["file"]: e["reason"] for e in info["skipped"]}, "--json FILE lists them all")
+        + _listed({entry["file"]: entry["reason"] for entry in info["skipped"]})
     )
     write_json_option(args.json, info)
     return EXIT_OK
 
 
-def _listed(reasons: Mapping[str, str], where: str) -> str:
+def _listed(reasons: Mapping[str, str], command: str = "--json FILE") -> str:
     """Return a line for each of the first files, and how many there are beyond."""
     lines = [f"{name}: {why}" for name, why in reasons.items()]
+    where = f"{command} lists them all"
     return "\n  " + and_more(lines, SHOWN, separator="\n  ", where=where) if lines else ""
 
 

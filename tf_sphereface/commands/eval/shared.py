@@ -48,7 +48,7 @@ def add_protocol(
     alignable: bool = True,
     verifies: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a protocol with MODEL and the options that all protocols share.
+    """Add a protocol with MODEL and the options that all protocols share; return its parser.
 
     `alignable` protocols take landmarks; the result of one that `verifies` is of pairs.
     """
@@ -93,7 +93,7 @@ def add_landmarks_option(parser: argparse.ArgumentParser) -> None:
         "--landmarks",
         type=existing_file,
         metavar="FILE",
-        help="a path and five x,y pairs a line, separated by tabs: images are aligned by them",
+        help="a path and five x,y pairs per line, separated by tabs: images are aligned by them",
     )
 
 
@@ -139,10 +139,10 @@ def run_protocol(
     unit: str = "images",
     **options: Any,
 ) -> int:
-    """Open MODEL, run a protocol under a progress bar, and write and print the result.
+    """Open MODEL, run a protocol under a progress bar, write and print the result; return 0.
 
     The protocol is called with the model, `inputs`, `options` and those options that all share;
-    `unit` is what is embedded. Returns the exit code.
+    `unit` is what is embedded.
     """
     embedding = embedding_options(args)
     model = open_embedder(args.model, embedding)

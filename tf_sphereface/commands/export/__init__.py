@@ -1,3 +1,1 @@
 """`tf_sphereface-export`."""
-
-from __future__ import annotations

@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gate-landmarks",
         type=existing_file,
         metavar="FILE",
-        help="a path and five x,y pairs a line: images are aligned by them",
+        help="a path and five x,y pairs per line: images are aligned by them",
     )
     gate.add_argument(
         "--max-drop",
@@ -140,10 +140,9 @@ def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:
         raise CommandError("--quantize int8 needs --calibrate DIR, a folder of aligned faces")
     if (args.gate_images is None) != (args.gate_pairs is None):
         raise CommandError("--gate-images and --gate-pairs go together")
-    if args.gate_landmarks is not None and args.gate_images is None:
-        raise CommandError("--gate-landmarks needs --gate-images and --gate-pairs")
-    if args.max_drop is not None and args.gate_images is None:
-        raise CommandError("--max-drop needs --gate-images and --gate-pairs")
+    for name, value in (("gate-landmarks", args.gate_landmarks), ("max-drop", args.max_drop)):
+        if value is not None and args.gate_images is None:
+            raise CommandError(f"--{name} needs --gate-images and --gate-pairs")
     if args.layout != "nhwc" and formats != ["onnx"]:
         raise CommandError("--layout nchw is for ONNX only: give it without --tflite")
     if (args.explain or args.float_layers) and "int8" not in kinds:

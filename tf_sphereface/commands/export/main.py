@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_sphereface.backbones.extraction import load_model
 from tf_sphereface.commands.console import (
     EXIT_CHECK_FAILED,
     EXIT_OK,
@@ -29,6 +28,7 @@ from tf_sphereface.commands.export.arguments import (
 )
 from tf_sphereface.commands.export.tables import print_layers, print_parity, print_reports
 from tf_sphereface.embedder import Embedder, model_card, read_metadata
+from tf_sphereface.embedder.embedder import load_keras
 from tf_sphereface.export import (
     ExportError,
     ExportReport,
@@ -119,17 +119,9 @@ def _write(
             if gate is not None:
                 gate.progress = show
             try:
-                report = write(
-                    network.backbone,
-                    path,
-                    kind,
-                    calibration=args.calibrate,
-                    metadata=network.metadata,
-                    gate=gate,
-                    progress=show,
-                    **built_in(args, file_format, kind),
-                )
-                reports.append(report)
+                options = built_in(args, file_format, kind)
+                options |= {"metadata": network.metadata, "gate": gate, "progress": show}
+                reports.append(write(network.backbone, path, kind, args.calibrate, **options))
             except ExportError as error:
                 failures.append((path, error))
     return reports, failures
@@ -145,10 +137,7 @@ def _failure(path: Path, error: ExportError) -> dict[str, Any]:
 def _load(path: Path) -> Embedder:
     """Return the network in a `.keras` file; its metadata names the file by its hash."""
     stored = read_metadata(path)
-    try:
-        loaded = load_model(path)
-    except Exception as error:  # Keras raises many kinds for a broken archive
-        raise CommandError(f"{path} cannot be loaded by Keras: {error}") from error
+    loaded = load_keras(path)
     network = Embedder.in_memory(loaded, stored)
     model, backbone = loaded.model, network.backbone
     if len(backbone.layers) < len(model.layers) and len(backbone.weights) < len(model.weights):
@@ -174,12 +163,12 @@ def _parity(
         faces, source = calibration_faces(args.calibrate, size, limit=_PARITY_FACES), "calibration"
     accuracies = {report.path: report.gate for report in reports if report.gate is not None}
     paths = [report.path for report in reports]
-    rows = parity_table(network.backbone, paths, faces, network.metadata, accuracies)
-    print_parity(rows, len(faces), source)
-    listed = [row.to_dict() for row in rows]
-    values = {"model": str(args.model), "faces": len(faces), "faces_from": source, "rows": listed}
+    table = parity_table(network.backbone, paths, faces, network.metadata, accuracies)
+    print_parity(table, len(faces), source)
+    rows = [row.to_dict() for row in table]
+    values = {"model": str(args.model), "faces": len(faces), "faces_from": source, "rows": rows}
     write_json(args.parity, values)
-    return listed
+    return rows
 
 
 def _inspect(path: Path, json_path: Path | None) -> int:

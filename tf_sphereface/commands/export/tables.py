@@ -15,14 +15,11 @@ _MOST_LAYERS = 12
 def print_reports(reports: Sequence[ExportReport]) -> None:
     """Print what was measured on the files; their names without the model's."""
     stem, names = _without_stem([report.path.name for report in reports])
-    table = Table(title=stem or None, title_justify="left")
-    table.add_column("file", overflow="fold")
-    for name in ("MB", "cosine min", "mean", "max abs", "ms"):
-        table.add_column(name, justify="right")
     gates = [report.gate for report in reports if report.gate is not None]
+    figures = ["MB", "cosine min", "mean", "max abs", "ms"]
     if gates:
-        table.add_column("accuracy, %", justify="right")
-        table.add_column("drop", justify="right")
+        figures += ["accuracy, %", "drop"]
+    table = _table(stem, "file", figures)
     for name, report in zip(names, reports, strict=True):
         parity, gate = report.parity, report.gate
         cells = [
@@ -44,16 +41,15 @@ def print_reports(reports: Sequence[ExportReport]) -> None:
         "ms per face on one thread",
         highlight=False,
     )
-    for gate in gates[:1]:
+    if gates:
         console.print(
-            f"accuracy on {gate.pairs:,} pairs; Keras: {100 * gate.keras_accuracy:.2f} ± "
-            f"{100 * gate.keras_std_error:.2f} %",
+            f"accuracy on {gates[0].pairs:,} pairs; Keras: {100 * gates[0].keras_accuracy:.2f} ± "
+            f"{100 * gates[0].keras_std_error:.2f} %",
             highlight=False,
         )
-    parts = [(r.path.name, r.partitions) for r in reports if r.partitions is not None]
+    parts = [f"{r.path.name} {r.partitions}" for r in reports if r.partitions is not None]
     if parts:
-        listed = ", ".join(f"{name} {count}" for name, count in parts)
-        console.print(f"delegate partitions (1 is best): {listed}", highlight=False)
+        console.print(f"delegate partitions (1 is best): {', '.join(parts)}", highlight=False)
     for report in reports:
         if report.float_layers:
             console.print(
@@ -71,8 +67,7 @@ def print_reports(reports: Sequence[ExportReport]) -> None:
 def print_layers(report: ExportReport) -> None:
     """Print the layers of an int8 file that add most to its error."""
     title = f"{report.path.name}: error of each layer against float"
-    table = Table(title=title, title_justify="left")
-    table.add_column("layer", overflow="fold")
+    table = _table(title, "layer", [])
     table.add_column("operator")
     for name in ("adds, %", "error, %"):
         table.add_column(name, justify="right")
@@ -101,15 +96,10 @@ def print_parity(rows: Sequence[ParityRow], faces: int, faces_from: str) -> None
     gated = any(row.accuracy is not None for row in rows)
     stem, names = _without_stem([row.name for row in rows[1:]])
     title = f"{stem}: Keras and every file, in one run" if stem else "Keras and every file"
-    table = Table(title=title, title_justify="left")
-    table.add_column("file", overflow="fold")
-    for name in ("MB", "max abs", "cosine min", "mean"):
-        table.add_column(name, justify="right")
+    figures = ["MB", "max abs", "cosine min", "mean"]
     if gated:
-        table.add_column("accuracy, %", justify="right")
-        table.add_column("differ", justify="right")
-    for name in ("1 thread, ms", "2, ms"):
-        table.add_column(name, justify="right")
+        figures += ["accuracy, %", "differ"]
+    table = _table(title, "file", [*figures, "1 thread, ms", "2, ms"])
     for name, row in zip([rows[0].name, *names], rows, strict=True):
         cells = [
             name,
@@ -133,6 +123,15 @@ def print_parity(rows: Sequence[ParityRow], faces: int, faces_from: str) -> None
     )
     if gated:
         console.print("differ: pairs that Keras and the file decide differently", highlight=False)
+
+
+def _table(title: str, first: str, figures: Sequence[str]) -> Table:
+    """Return an empty table: a column that may fold, and the figures."""
+    table = Table(title=title or None, title_justify="left")
+    table.add_column(first, overflow="fold")
+    for name in figures:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _without_stem(names: Sequence[str]) -> tuple[str, list[str]]:

@@ -9,21 +9,24 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from tf_sphereface import FaceClassifier, embedder, training
+from tf_sphereface import embedder, training
 from tf_sphereface.commands.console import (
     CommandError,
     command,
     console,
     make_parser,
+    note,
     progress,
     progress_bar,
+    warn,
     write_json_option,
 )
 from tf_sphereface.commands.train import run_plan, summary, watchers
-from tf_sphereface.commands.train.arguments import Options, add_arguments, read_options
-from tf_sphereface.commands.train.watchers import ShowProgress, note, warn
+from tf_sphereface.commands.train.arguments import JIT, RunOptions, add_arguments, read_options
+from tf_sphereface.commands.train.run_plan import Plan
+from tf_sphereface.commands.train.watchers import ShowProgress
 from tf_sphereface.embedder import model_card
-from tf_sphereface.training import building, recipe_losses, recipes
+from tf_sphereface.training import building
 from tf_sphereface.training.fitting import is_chief
 from tf_sphereface.training.run_callbacks import BEST
 from tf_sphereface.utils.files import write_json
@@ -61,122 +64,94 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     options = read_options(build_parser().parse_args(argv))
+    line, folder = options.line, options.folder
     # before TensorFlow does a thing
-    strategy = make_strategy(options.strategy, options.recipe.batch_size)
-    if options.dry_run:
+    strategy = make_strategy(line.strategy, options.recipe.batch_size)
+    if line.dry_run:
         return dry_run(options, strategy)
-    folder = options.folder
-    folder.check(options.recipe, options.source, resume=options.resume)
-    if options.resume and folder.summary.exists():
-        said = f"this run is finished: {folder.summary}; nothing to do"
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+    folder.check(options.recipe, options.source, resume=line.resume)
+    if line.resume and folder.summary.exists():
+        note(f"this run is finished: {folder.summary}; nothing to do", console)
         return 0
     run = begin(options, strategy)
-    train(run, options)
+    train(run, line)
     if not is_chief(run.model):
         return 0
-    metadata = summary.metadata_of(run, options.license, finished=True)
+    metadata = summary.metadata_of(run, line.license, finished=True)
     embedder.save_embedder(run.network(), folder.embedder, metadata)
     model_card.write_card(folder.embedder)
     result = summary.summarise(run)
     write_json(folder.summary, result)
     summary.show_summary(result)
-    write_json_option(options.json, result)
+    write_json_option(line.json, result)
     return 0
 
 
-def dry_run(options: Options, strategy: tf.distribute.Strategy) -> int:
+def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
     """Show what a run would do. Files are counted, not opened; nothing is written."""
     faces, people = options.source.count(say=say_excluded(options))
     steps = building.steps_of(options.recipe, faces)
     with strategy.scope():
-        model = training.build_classifier(options.recipe, people, steps, jit=options.jit)
-    plan = make_plan(options, model, faces, people)
-    report = plan.report(model)
-    console.print("\n".join(plan.header()), markup=False, highlight=False, soft_wrap=True)
+        jit = JIT[options.line.jit]
+        model = training.build_classifier(options.recipe, people, steps, jit=jit)
+    plan = Plan(options, model, faces, people)
+    report = plan.report()
+    note("\n".join(plan.header()), console)
     run_plan.show(report)
-    write_json_option(options.json, report)
+    write_json_option(options.line.json, report)
     return 0
 
 
-def say_excluded(options: Options) -> Callable[[str], None]:
+def say_excluded(options: RunOptions) -> Callable[[str], None]:
     """Return what says how much the list of exclusions has left out."""
-    return lambda text: note(f"left out by {options.exclude}: {text}")
+    return lambda text: note(f"left out by {options.line.exclude}: {text}")
 
 
-def begin(options: Options, strategy: tf.distribute.Strategy) -> training.Run:
+def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run:
     """Read the newest state and the faces, build the model, and say what will be done."""
-    source, folder = options.source, options.folder
+    recipe, source, folder, line = options.recipe, options.source, options.folder, options.line
     state = folder.newest_state(warn)
-    if state is None and (options.resume or folder.config.exists()):
+    if state is None and (line.resume or folder.config.exists()):
         note("no checkpoint yet: the run starts afresh")
     with progress_bar("reading faces") as show:
         source.load(progress=show, say=say_excluded(options))
     if source.report.count:
         note(source.report.summary())
-    run = training.Run(
-        options.recipe,
-        source,
-        folder,
-        state=state,
-        strategy=strategy,
-        jit=options.jit,
-        warn=warn,
-    )
+    jit = JIT[line.jit]
+    run = training.Run(recipe, source, folder, state=state, strategy=strategy, jit=jit, warn=warn)
     if state is not None:
         note(f"resumed after step {run.step}")
-    note("\n".join(make_plan(options, run.model, len(source), source.num_classes).header()))
+    note("\n".join(Plan(options, run.model, len(source), source.num_classes).header()))
     return run
 
 
-def make_plan(options: Options, model: FaceClassifier, faces: int, people: int) -> run_plan.Plan:
-    """Return the figures of the run that is about to begin."""
-    recipe = options.recipe
-    return run_plan.Plan(
-        recipe=recipe,
-        preset=recipes.preset(options.preset),
-        preset_name=options.preset,
-        scaling=options.scaling,
-        strategy=options.strategy,
-        replicas=model.distribute_strategy.num_replicas_in_sync,
-        faces=faces,
-        people=people,
-        steps=building.steps_of(recipe, faces),
-        xla=model.xla_reason,
-        loss=recipe_losses.describe(model.loss, recipe.gradient),
-    )
-
-
-def train(run: training.Run, options: Options) -> None:
+def train(run: training.Run, line: argparse.Namespace) -> None:
     """Train to the end, or raise where the loss is no number."""
+    best = run.log.best
     verifier = watchers.verification(
-        options.verification,
+        line,
         run,
         best=run.folder.best,
-        metadata=summary.metadata_of(run, options.license),
-        best_so_far=max((row[BEST] for row in run.log.rows if BEST in row), default=None),
+        metadata=summary.metadata_of(run, line.license),
+        best_so_far=None if best is None else best[BEST],
         embedder=lambda trained: training.embedder_of(trained, run.recipe),
     )
     others = [] if verifier is None else [verifier]
-    doctor = watchers.doctor(run, *others) if options.doctor else None
+    doctor = None if line.no_doctor else watchers.doctor(run, *others)
     try:
         with progress() as bar, training.deferred_stop(note) as stop:
+            shown = ShowProgress(bar, run.total_steps, run.step)
             run.fit(
-                [
-                    doctor or keras.callbacks.TerminateOnNaN(),
-                    *others,
-                    ShowProgress(bar, run.total_steps, run.step),
-                ],
+                [doctor or keras.callbacks.TerminateOnNaN(), *others, shown],
                 stop=stop,
-                checkpoint_every=options.checkpoint_every,
-                keep=options.keep,
+                checkpoint_every=line.checkpoint_every,
+                keep=line.keep,
             )
     except training.RunStopped as stopped:
         note(f"{stopped}: the same command with --resume goes on")
         raise
     if doctor is not None and doctor.diverged is not None:
-        found = doctor.diverged
-        path = run.folder.diverged
+        found, path = doctor.diverged, run.folder.diverged
         write_json(path, {"step": found.step, "what": found.text, **found.details})
         raise CommandError(
             f"training stopped at step {found.step}, see above; {path} lists the batch's images"

@@ -1,21 +1,23 @@
-"""What a run will do, before it does it: schedule, batches, memory."""
+"""The plan of a run: schedule, batches, memory."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from bisect import bisect_left
 from typing import Any
 
 import keras
-import numpy as np
+import tensorflow as tf
 from rich.table import Table
 
+from tf_sphereface import FaceClassifier
 from tf_sphereface.angular import effective_margin
 from tf_sphereface.commands.console import console
+from tf_sphereface.commands.train.arguments import RunOptions
 from tf_sphereface.losses.update_count import scheduled_losses
-from tf_sphereface.training.building import rate_drops
+from tf_sphereface.training import recipe_losses, recipes
+from tf_sphereface.training.building import rate_drops, steps_of
 from tf_sphereface.training.checkpoint import build_optimizer
-from tf_sphereface.training.recipes import Recipe
 
 MEMORY_NOTE = (
     "An estimate: weights, optimizer state and gradients as they are; activations as the sum of "
@@ -24,111 +26,77 @@ MEMORY_NOTE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
 class Plan:
-    """The figures of a run that is about to begin.
+    """The figures of a run of `faces` faces of `people` people that is about to begin."""
 
-    Attributes:
-        recipe: as it will run, the learning rate scaled.
-        preset: as it stands.
-        preset_name: its name.
-        scaling: of the learning rate, `"none"` or `"linear"`.
-        strategy: its name.
-        replicas: that share a batch.
-        faces: training images.
-        people: their identities.
-        steps: updates in an epoch.
-        xla: whether the step is compiled by XLA, and why.
-        loss: the loss and its margin in words.
-    """
-
-    recipe: Recipe
-    preset: Recipe
-    preset_name: str
-    scaling: str
-    strategy: str
-    replicas: int
-    faces: int
-    people: int
-    steps: int
-    xla: str
-    loss: str
-
-    @property
-    def total(self) -> int:
-        """Updates of the whole run."""
-        return self.recipe.epochs * self.steps
+    def __init__(self, options: RunOptions, model: FaceClassifier, faces: int, people: int) -> None:
+        self.recipe = options.recipe
+        self.line = options.line
+        self.model = model
+        self.faces = faces
+        self.people = people
+        self.replicas = model.distribute_strategy.num_replicas_in_sync
+        self.steps = steps_of(options.recipe, faces)  # in an epoch
+        self.total = options.recipe.epochs * self.steps
 
     def header(self) -> list[str]:
         """Return the lines that every run begins with."""
-        recipe, factor = self.recipe, self.recipe.batch_size / self.preset.batch_size
-        rate = f"learning rate {recipe.learning_rate:g}"
-        if self.scaling == "linear":
-            rate += f", scaled by {factor:g} (batch {recipe.batch_size} over {self.preset_name}'s "
-            rate += f"{self.preset.batch_size})"
-        else:
-            rate += ", not scaled with the batch"
+        recipe, line, precision = self.recipe, self.line, self.recipe.policy
+        scaling = "not scaled with the batch"
+        if line.scale_learning_rate == "linear":
+            usual = recipes.preset(line.preset).batch_size
+            scaling = f"scaled by {recipe.batch_size / usual:g} "
+            scaling += f"(batch {recipe.batch_size} over {line.preset}'s {usual})"
+        if (recipe.precision, precision) == ("auto", "float32"):
+            precision = "float32 (no bfloat16 arithmetic here)"
         return [
             f"{self.faces} faces of {self.people} people; {self.steps} steps an epoch, "
             f"{recipe.epochs} epochs, {self.total} updates",
-            f"strategy {self.strategy}: {self.replicas} replica(s), batch {recipe.batch_size} "
-            f"({recipe.batch_size // self.replicas} each); {rate}",
-            f"{self._precision()}; XLA {self.xla}",
-            self.loss,
+            f"strategy {line.strategy}: {self.replicas} replica(s), batch {recipe.batch_size} "
+            f"({recipe.batch_size // self.replicas} each); "
+            f"learning rate {recipe.learning_rate:g}, {scaling}",
+            f"{precision}; XLA {self.model.xla_reason}",
+            recipe_losses.describe_loss(self.model.loss, recipe.gradient),
         ]
 
-    def _precision(self) -> str:
-        policy = self.recipe.policy
-        if self.recipe.precision == "auto" and policy == "float32":
-            return "float32 (no bfloat16 arithmetic here)"
-        return policy
-
-    def report(self, model: Any) -> dict[str, Any]:
-        """Return the plan of a compiled model, ready for JSON."""
+    def report(self) -> dict[str, Any]:
+        """Return the plan, ready for JSON."""
         return {
             "faces": self.faces,
             "people": self.people,
             "epochs": self.recipe.epochs,
             "steps_per_epoch": self.steps,
             "updates": self.total,
-            "strategy": self.strategy,
+            "strategy": self.line.strategy,
             "replicas": self.replicas,
             "batch": self.recipe.batch_size,
             "batch_per_replica": self.recipe.batch_size // self.replicas,
             "learning_rate": self.recipe.learning_rate,
-            "learning_rate_scaling": self.scaling,
-            "parameters": count_parameters(model),
-            "schedule": self.schedule(model),
-            "memory_per_replica": memory(model, self.recipe, self.replicas),
+            "learning_rate_scaling": self.line.scale_learning_rate,
+            "parameters": parameters_by_part(self.model),
+            "schedule": self.schedule(),
+            "memory_per_replica": memory(self.model, self.recipe, self.replicas),
         }
 
-    def schedule(self, model: Any) -> list[dict[str, Any]]:
+    def schedule(self) -> list[dict[str, Any]]:
         """Return lambda, margin and rate at the updates that matter, counted from 1."""
-        rate_of = _rate_function(model)
-        scheduled = scheduled_losses(model)
-        reasons: dict[int, list[str]] = {}
-
-        def mark(step: int, reason: str) -> None:
-            reasons.setdefault(step, []).append(reason)
-
-        mark(1, "first")
+        total, losses = self.total, scheduled_losses(self.model)
+        marks = [(1, "first")]
         for quarter in (1, 2, 3):
-            mark(max(1, math.ceil(self.total * quarter / 4)), f"{quarter}/4 of the run")
-        for drop in rate_drops(self.recipe, self.total):
-            mark(drop + 1, "learning rate falls")
-        for loss in scheduled:
-            reached = _first_at_minimum(loss.annealing, self.total)
-            if reached is not None:
-                mark(reached, "lambda at its minimum")
-        mark(self.total, "last")
+            marks.append((max(1, math.ceil(total * quarter / 4)), f"{quarter}/4 of the run"))
+        marks += [(drop + 1, "learning rate falls") for drop in rate_drops(self.recipe, total)]
+        reached = [_first_at_minimum(loss.annealing, total) for loss in losses]
+        marks += [(step, "lambda at its minimum") for step in reached if step is not None]
+        marks.append((total, "last"))
+        reasons: dict[int, list[str]] = {}
+        for step, reason in marks:
+            reasons.setdefault(step, []).append(reason)
+        rate_of = _rate_function(self.model)
         rows = []
         for step in sorted(reasons):
-            row = {
-                "step": step,
-                "epoch": (step - 1) // self.steps + 1,
-                "learning_rate": rate_of(step - 1),
-            }
-            for loss in scheduled:
+            epoch = (step - 1) // self.steps + 1
+            row = {"step": step, "epoch": epoch, "learning_rate": rate_of(step - 1)}
+            for loss in losses:
                 value = float(loss.annealing(step))
                 row["lambda"] = value
                 row["effective_margin"] = round(float(effective_margin(loss.margin, value)), 3)
@@ -136,22 +104,17 @@ class Plan:
         return rows
 
 
-def count_parameters(model: Any) -> dict[str, int]:
-    """Return the parameters of the backbone (what is kept) and of the head (what is not)."""
-    return {
-        "backbone": int(model.backbone.count_params()),
-        "head": _head_parameters(model),
-    }
+def parameters_by_part(model: Any) -> dict[str, int]:
+    """Return the parameters of the backbone (what is kept) and of the head (what is not).
+
+    A sampled head has those of all centres: its window and its optimizer state are none.
+    """
+    sampled = hasattr(model.head_layer, "sample_size")
+    head = math.prod(model.head_layer.centres.shape) if sampled else model.head_layer.count_params()
+    return {"backbone": int(model.backbone.count_params()), "head": int(head)}
 
 
-def _head_parameters(model: Any) -> int:
-    """Return the parameters of the head: a sampled one's window and optimizer state are none."""
-    if hasattr(model.head_layer, "sample_size"):
-        return int(math.prod(model.head_layer.centres.shape))
-    return int(model.head_layer.count_params())
-
-
-def memory(model: Any, recipe: Recipe, replicas: int) -> dict[str, int]:
+def memory(model: Any, recipe: recipes.Recipe, replicas: int) -> dict[str, int]:
     """Estimate the bytes that one replica needs; see `MEMORY_NOTE`."""
     build_optimizer(model)
     batch = recipe.batch_size // replicas
@@ -188,15 +151,11 @@ def show(report: dict[str, Any]) -> None:
             row["why"],
         )
     console.print(table)
-    parameters = report["parameters"]
-    console.print(
-        f"{parameters['backbone']:,} parameters in the network, {parameters['head']:,} in the head",
-        highlight=False,
-    )
-    parts = report["memory_per_replica"]
+    parameters, parts = report["parameters"], report["memory_per_replica"]
     listed = ", ".join(f"{key} {parts[key] / 1e6:,.0f}" for key in parts if key != "total")
     console.print(
-        f"memory a replica: about {parts['total'] / 1e6:,.0f} MB ({listed}). {MEMORY_NOTE}",
+        f"{parameters['backbone']:,} parameters in the network, {parameters['head']:,} in the head"
+        f"\nmemory a replica: about {parts['total'] / 1e6:,.0f} MB ({listed}). {MEMORY_NOTE}",
         highlight=False,
     )
 
@@ -206,11 +165,7 @@ def _first_at_minimum(annealing: Any, total: int) -> int | None:
     minimum = getattr(annealing, "minimum", None)
     if minimum is None or annealing(total) > minimum:
         return None
-    low, high = 1, total
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if annealing(middle) <= minimum else (middle + 1, high)
-    return low
+    return 1 + bisect_left(range(1, total), True, key=lambda step: annealing(step) <= minimum)
 
 
 def _rate_function(model: Any) -> Any:
@@ -224,8 +179,4 @@ def _rate_function(model: Any) -> Any:
 
 
 def _bytes(variables: Any) -> int:
-    return sum(
-        math.prod(variable.shape)
-        * np.dtype(keras.backend.standardize_dtype(variable.dtype)).itemsize
-        for variable in variables
-    )
+    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)

@@ -32,7 +32,7 @@ def metadata_of(
         training_data=run.source.describe(),
         extra={
             "recipe": recipe.to_dict(),
-            "loss": recipe_losses.describe(run.model.loss, recipe.gradient),
+            "loss": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
             model_card.NETWORK: model_card.network_facts(run.model.backbone),
             model_card.LICENSE: license or model_card.UNKNOWN,
         },
@@ -50,7 +50,7 @@ def summarise(run: training.Run) -> dict[str, Any]:
         "loss": recipe.loss,
         "margin": recipe_losses.resolve_margin(recipe.loss, recipe.margin),
         "scale": recipe_losses.resolve_scale(recipe.loss, recipe.scale),
-        "loss in words": recipe_losses.describe(run.model.loss, recipe.gradient),
+        "loss in words": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
         "backbone": recipe.backbone,
         "people": run.source.num_classes,
         "faces": len(run.source),
@@ -60,9 +60,8 @@ def summarise(run: training.Run) -> dict[str, Any]:
         "final": rows[-1] if rows else {},
         "embedder": str(run.folder.embedder),
     }
-    scored = [row for row in rows if BEST in row]
-    if scored:
-        best = max(scored, key=lambda row: float(row[BEST]))
+    best = run.log.best
+    if best is not None:
         summary["best"] = {"epoch": best["epoch"], BEST: best[BEST], "file": str(run.folder.best)}
     return summary
 

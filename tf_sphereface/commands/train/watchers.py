@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import keras
 
 from tf_sphereface import callbacks, data, training
-from tf_sphereface.commands.console import CommandError, error_console
-from tf_sphereface.commands.train.arguments import VerificationOptions
+from tf_sphereface.commands.console import CommandError, warn
 from tf_sphereface.utils.optional import require
-
-
-def note(text: str) -> None:
-    """Print a line that may hold brackets, which are no markup."""
-    error_console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def warn(text: str) -> None:
-    """Print a warning."""
-    error_console.print("[bold yellow]warning:[/]", end=" ")
-    note(text)
 
 
 class ShowProgress(keras.callbacks.Callback):
@@ -42,22 +31,22 @@ class ShowProgress(keras.callbacks.Callback):
 
 
 def verification(
-    wanted: VerificationOptions, run: training.Run, **options: Any
+    line: argparse.Namespace, run: training.Run, **options: Any
 ) -> callbacks.Verification | None:
     """Return the verification that was asked for, or None; `options` are the callback's."""
-    if wanted.images is None and not wanted.people:
+    images, people, size = line.verify_images, line.verify_people, run.recipe.input_size
+    if images is None and not people:
         return None
     require("sklearn.metrics", extra="eval")
-    size = run.recipe.input_size
-    if wanted.images is not None:
+    if images is not None:
         return callbacks.Verification.from_files(
-            wanted.images, wanted.pairs, wanted.landmarks, input_size=size, **options
+            images, line.verify_pairs, line.verify_landmarks, input_size=size, **options
         )
-    folds = min(10, wanted.people // 2)
+    folds = min(10, people // 2)
     if folds < 2:
-        raise CommandError(f"--verify-people must be at least 4. Received: {wanted.people}")
+        raise CommandError(f"--verify-people must be at least 4. Received: {people}")
     held_out = data.synthetic.verification_set(
-        wanted.people,
+        people,
         pairs_per_fold=40,
         folds=folds,
         seed=run.recipe.seed,

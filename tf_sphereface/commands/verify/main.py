@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--threshold",
         type=cosine_value,
         metavar="T",
-        help="cosine from which two faces count as one person, instead of the model's own",
+        help="cosine from which two faces count as one person; by default the model's",
     )
     parser.add_argument(
         "--align",
@@ -81,12 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the comparison of two faces came to.
+    """The comparison of two faces by their embeddings.
 
     Attributes:
-        cosine: of their embeddings.
+        cosine: of the embeddings.
         threshold: cosine from which they count as one person; None: there is no verdict.
-        source: where the threshold is from, `"the model"` or `"--threshold"`.
+        source: of the threshold, `"the model"` or `"--threshold"`.
         far: the false accept rate that the model states for its threshold, if it does.
         calibration: how the model's threshold was measured, if that is known.
     """
@@ -104,7 +104,7 @@ class Verdict:
 
     @property
     def angle(self) -> float:
-        """Between the embeddings, in degrees."""
+        """The angle between the embeddings, in degrees."""
         return float(degrees(self.cosine))
 
     @property
@@ -219,7 +219,7 @@ def _describe_face(face: PhotoFace) -> dict[str, Any]:
     found = face.face
     return {
         "aligned_here": found is not None,
-        "faces_found": face.count if found is not None else None,
+        "faces_found": None if found is None else face.count,
         "box": None if found is None else found.box.round(2).tolist(),
         "score": None if found is None else round(found.score, 4),
         "points": None if found is None else found.points.round(2).tolist(),

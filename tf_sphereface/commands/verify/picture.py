@@ -1,4 +1,4 @@
-"""The picture of a verdict: two images, what was found in them, the crops and the result."""
+"""Picture of a verdict: the two images with the detected faces, the crops and the result."""
 
 from __future__ import annotations
 
@@ -17,13 +17,7 @@ _BAR = 64
 
 
 def write_picture(path: Path, faces: Sequence[PhotoFace], lines: Sequence[str]) -> None:
-    """Write the images with what was found in them, the crops beside them, and the verdict below.
-
-    Args:
-        path: an image file.
-        faces: the two.
-        lines: two lines of text; the picture's font has plain letters alone.
-    """
+    """Write the images with the detected faces, the crops beside them, two lines of text below."""
     rows = []
     for face in faces:
         photo = _scaled(_marked(face), _HEIGHT)
@@ -39,7 +33,7 @@ def write_picture(path: Path, faces: Sequence[PhotoFace], lines: Sequence[str]) 
 
 
 def _marked(face: PhotoFace) -> NDArray[np.uint8]:
-    """Return the image with the box and the points drawn into it."""
+    """Return the image with the detected box and points drawn into it."""
     image = face.image.copy()
     if face.face is not None:
         width = max(1, round(max(image.shape[:2]) / 300))
@@ -51,8 +45,6 @@ def _marked(face: PhotoFace) -> NDArray[np.uint8]:
 
 
 def _scaled(image: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
-    """Return the image at this height."""
     width = max(1, round(image.shape[1] * height / image.shape[0]))
-    smaller = height < image.shape[0]
-    method = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    method = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)

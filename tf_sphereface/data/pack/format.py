@@ -48,12 +48,7 @@ def is_pack(path: Any) -> bool:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the manifest of a packed folder.
-
-    Raises:
-        FileNotFoundError: there is none; packing was not finished, or it is no packed folder.
-        ValueError: it is damaged, of another kind, or of another version of the format.
-    """
+    """Return the manifest of a packed folder that is complete and of this version."""
     root = Path(path)
     file = root / MANIFEST
     if not file.is_file():

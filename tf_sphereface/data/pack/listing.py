@@ -11,32 +11,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.images import images_in
-from tf_sphereface.data.folder_index import identity_folders, no_images
+from tf_sphereface.data.folder_index import identities_in
 from tf_sphereface.utils.files import atomic_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Listing:
-    """The images of a folder of identity folders, listed on disk.
-
-    Attributes:
-        root: the folder.
-        path: a text file with a line per image: its path inside `root`.
-        line_ends: uint64 (n,), where each line ends in that file; mapped, not read.
-        names: the identities.
-        ends: int64 (classes,), where each identity's images end.
-        size: bytes of all images together.
-        fingerprint: SHA-256 of the paths and sizes.
-    """
+    """The images of a folder of identity folders, listed on disk."""
 
     root: Path
-    path: Path
-    line_ends: NDArray[np.uint64]
+    path: Path  # a text file with a line per image: its path inside `root`
+    line_ends: NDArray[np.uint64]  # where each line ends in that file; mapped, not read
     names: list[str]
-    ends: NDArray[np.int64]
-    size: int
-    fingerprint: str
+    ends: NDArray[np.int64]  # (classes,), where each identity's images end
+    size: int  # bytes of all images together
+    fingerprint: str  # SHA-256 of the paths and sizes
 
     def __len__(self) -> int:
         return len(self.line_ends)
@@ -55,14 +44,7 @@ class Listing:
 
 
 def write_listing(root: Path, target: Path) -> Listing:
-    """List `root`, in sorted order, into `target` and `target` + ".ends".
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: it holds no image, or a name with a line break in it.
-        OSError: a folder cannot be listed, or the list not be written.
-    """
-    folders = identity_folders(root)
+    """List `root`, in sorted order, into `target` and `target` + ".ends"."""
     names: list[str] = []
     counts: list[int] = []
     digest = hashlib.sha256()
@@ -74,10 +56,7 @@ def write_listing(root: Path, target: Path) -> Listing:
         lines_path.open("wb") as lines,
         offsets_path.open("wb") as offsets,
     ):
-        for folder in folders:
-            images = images_in(root / folder)
-            if not images:
-                continue
+        for folder, images in identities_in(root):
             sizes = np.array([entry.stat().st_size for entry in images], "<u8")
             paths = [os.fsencode(f"{folder}/{entry.name}") for entry in images]
             text = b"".join(path + b"\n" for path in paths)
@@ -91,8 +70,6 @@ def write_listing(root: Path, target: Path) -> Listing:
             total += int(sizes.sum())
             names.append(folder)
             counts.append(len(paths))
-        if not names:
-            raise no_images(root, len(folders))
     return Listing(
         root,
         target,

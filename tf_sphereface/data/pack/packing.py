@@ -89,9 +89,6 @@ def pack_folder(
         progress: called with (done, total) files.
         workers: decoding threads; the machine's cores by default.
 
-    Returns:
-        What was done.
-
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: an argument is wrong; `target` holds something else, or a pack of another folder
@@ -177,10 +174,10 @@ _TEMPORARY = (".manifest.", ".index.", ".files.", ".classes.", ".listing.", ".pl
 
 def _shard_count(shards: int | None, shard_size: float, listing: Listing) -> int:
     """Return the number of shards, or raise `ValueError` when it makes no sense."""
+    most = min(len(listing), 65535)
     if shards is None:
-        shards = min(-(-listing.size // max(1, int(shard_size * 1e6))), len(listing), 65535)
-        shards = max(shards, 1)
-    if shards != int(shards) or not 1 <= shards <= min(len(listing), 65535):
+        shards = max(1, min(-(-listing.size // max(1, int(shard_size * 1e6))), most))
+    if shards != int(shards) or not 1 <= shards <= most:
         expected = f"be an integer from 1 to the number of images, {len(listing):,}, at most 65,535"
         raise checks.error("shards", expected, shards)
     return int(shards)
@@ -197,14 +194,13 @@ def _check_plan(out: Path, plan: dict[str, Any], manifest: dict[str, Any] | None
     elif before != plan:
         if manifest:
             shutil.rmtree(out / PARTIAL)
-        same_folder = before.get("source") == plan["source"]
         changed = [
-            f"{key} was {before.get(key)}, now {plan[key]}"
-            for key in plan
-            if key != "source" and before.get(key) != plan[key]
+            "the file names or sizes in the source are not the same"
+            if key == "source"
+            else f"{key} was {before.get(key)}, now {value}"
+            for key, value in plan.items()
+            if before.get(key) != value
         ]
-        if not same_folder:
-            changed.insert(0, "the file names or sizes in the source are not the same")
         raise ValueError(
             f"{out} holds a pack of another folder or with other options: {'; '.join(changed)}. "
             "Choose another target, or remove it first"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import functools
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,17 +87,16 @@ def open_pack(
         for shard, facts in enumerate(pack.manifest["shards"]):
             _check_length(pack, shard, facts)
         return pack
-    good = np.ones(len(pack), bool)
     damaged = _damaged_rows(pack, progress)
     if not damaged:
         return pack
-    good[list(damaged)] = False
     if report is not None:
         for name, reason in _named(pack, damaged).items():
             report.add(Path(name), reason)
-    if not good.any():
-        raise ValueError(f"none of the {len(good):,} records in {pack.root} can be read")
-    return dataclasses.replace(pack, rows=np.flatnonzero(good).astype(np.uint32))
+    if len(damaged) == len(pack):
+        raise ValueError(f"none of the {len(pack):,} records in {pack.root} can be read")
+    good = np.delete(np.arange(len(pack), dtype=np.uint32), list(damaged))
+    return dataclasses.replace(pack, rows=good)
 
 
 def check_pack(
@@ -105,16 +104,8 @@ def check_pack(
 ) -> PackCheck:
     """Check every file and every record of a packed folder against its checksums.
 
-    Args:
-        path: the packed folder.
-        progress: called with (done, total) images.
-
-    Returns:
-        What is damaged.
-
-    Raises:
-        FileNotFoundError, ValueError: as `open_pack`; without manifest and index nothing can be
-            checked.
+    `progress` is called with (done, total) images. Without manifest and index nothing can be
+    checked: the errors are those of `open_pack`.
 
     Example:
 
@@ -185,8 +176,7 @@ def _damaged_rows(pack: Pack, progress: ProgressCallback | None) -> dict[int, st
     bad: dict[int, str] = {}
     done = 0
     for shard in range(len(pack.manifest["shards"])):
-        rows = pack.records(shard)
-        count, path = len(rows), pack.shard_path(shard)
+        rows, path = pack.records(shard), pack.shard_path(shard)
         if not path.is_file():
             bad.update(dict.fromkeys(rows.tolist(), "the shard is missing"))
         else:
@@ -197,7 +187,7 @@ def _damaged_rows(pack: Pack, progress: ProgressCallback | None) -> dict[int, st
                     contents = handle.read(length)
                     if len(contents) != length or zlib.crc32(contents) != crc:
                         bad[row] = why_damaged(contents, length)
-        done += count
+        done += len(rows)
         if progress is not None:
             progress(done, len(pack.table))
     return dict(sorted(bad.items()))
@@ -245,10 +235,9 @@ class Pack:
     ends: NDArray[np.int64]
     table: NDArray[np.void]
     rows: NDArray[np.uint32] | None = None
-    _open: collections.OrderedDict[int, _File] = dataclasses.field(
-        default_factory=collections.OrderedDict, repr=False
+    _open: Callable[[Path], _File] = dataclasses.field(
+        default_factory=lambda: functools.lru_cache(_OPEN_SHARDS)(_File), repr=False
     )
-    _lock: Any = dataclasses.field(default_factory=threading.Lock, repr=False)
 
     def __len__(self) -> int:
         return len(self.table if self.rows is None else self.rows)
@@ -305,13 +294,7 @@ class Pack:
         return rows[np.argsort(self.table["offset"][rows])]
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[np.object_]:
-        """Read encoded images.
-
-        Args:
-            positions: integers (batch,), each below `len(self)`.
-
-        Returns:
-            Objects (batch,), each the bytes of a JPEG, PNG or BMP.
+        """Return encoded images, objects (batch,) of bytes, by their positions, integers (batch,).
 
         Raises:
             ValueError: a record is damaged; the message names shard, record and file.
@@ -320,7 +303,8 @@ class Pack:
         rows = positions if self.rows is None else self.rows[positions]
         images = np.empty(len(rows), object)
         entries = self.table[rows].tolist()
-        files = {shard: self._file(shard) for shard, *_ in entries}
+        shards = {shard for shard, *_ in entries}
+        files = {shard: self._open(self.shard_path(shard)) for shard in shards}
         for shard, offset, length, _ in entries:
             files[shard].announce(offset, length)
         for place, (shard, offset, length, crc) in enumerate(entries):
@@ -334,24 +318,13 @@ class Pack:
             images[place] = contents
         return images
 
-    def _file(self, shard: int) -> _File:
-        """Return a shard, open; the least used ones are closed when there are many."""
-        with self._lock:
-            file = self._open.get(shard)
-            if file is None:
-                file = self._open[shard] = _File(self.shard_path(shard))
-                if len(self._open) > _OPEN_SHARDS:
-                    self._open.popitem(last=False)  # closed when its last reader lets go
-            else:
-                self._open.move_to_end(shard)
-            return file
-
 
 class _File:
     """A file that is read at given places, by any number of threads, and closed when forgotten."""
 
+    _descriptor = -1
+
     def __init__(self, path: Path) -> None:
-        self._descriptor = -1
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._lock = threading.Lock()
 

@@ -32,55 +32,36 @@ Encoding = Literal["jpg", "png"]
 
 @dataclasses.dataclass(frozen=True)
 class ShardFiles:
-    """The files of one shard.
-
-    Attributes:
-        path: the shard.
-        facts: what is known of it while packing, as JSON.
-        rows: likewise, a `_ROWS` row for each of its records.
-    """
+    """The files of one shard."""
 
     path: Path
-    facts: Path
-    rows: Path
+    facts: Path  # what is known of it while packing, as JSON
+    rows: Path  # likewise, a `_ROWS` row for each of its records
 
     @classmethod
     def all(cls, out: Path, shards: int) -> list[ShardFiles]:
         """Return the files of every shard of a pack."""
-        notes = [out / PARTIAL / f"shard-{shard:05d}" for shard in range(shards)]
         return [
             cls(
                 out / f"faces-{shard:05d}-of-{shards:05d}.tfrecord",
-                note.with_suffix(".json"),
-                note.with_suffix(".npy"),
+                out / PARTIAL / f"shard-{shard:05d}.json",
+                out / PARTIAL / f"shard-{shard:05d}.npy",
             )
-            for shard, note in enumerate(notes)
+            for shard in range(shards)
         ]
 
 
+@dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Read and check image files; those of another size than `size` are encoded again.
+    """Read and check image files; those of another size than `size`, if any, are encoded again."""
 
-    Args:
-        root: the folder.
-        size: (height, width) to resize to; None keeps every file as it is.
-        encoding: `"jpg"` or `"png"`, of resized images.
-        strict: raise at a damaged file.
-    """
-
-    def __init__(
-        self, root: Path, size: tuple[int, int] | None, encoding: Encoding, strict: bool
-    ) -> None:
-        self.root, self.size, self.strict = root, size, strict
-        self._encoding = encoding
+    root: Path
+    size: tuple[int, int] | None
+    encoding: Encoding
+    strict: bool
 
     def __call__(self, files: Sequence[str]) -> list[tuple[bytes, tuple[int, int]] | str]:
-        """Return the bytes and (height, width) of each image, or why it cannot be decoded.
-
-        Raises:
-            ValueError: one cannot be decoded, and `strict` is set.
-            OSError: reading fails in a way that is not the file's own fault.
-        """
+        """Return the bytes and (height, width) of each image, or why it cannot be decoded."""
         return [self._load(file) for file in files]
 
     def _load(self, file: str) -> tuple[bytes, tuple[int, int]] | str:
@@ -98,7 +79,7 @@ class Encoder:
 
     def _encode(self, image: NDArray[np.uint8]) -> bytes:
         with tf.device("/cpu:0"):
-            if self._encoding == "png":
+            if self.encoding == "png":
                 encoded = tf.io.encode_png(image)
             else:
                 encoded = tf.io.encode_jpeg(image, quality=JPEG_QUALITY, chroma_downsampling=False)
@@ -108,9 +89,7 @@ class Encoder:
 def kept_shard(files: ShardFiles, facts: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return the facts of a shard that is there and whole, else None.
 
-    Args:
-        files: where it is.
-        facts: what a finished pack says of it; None: what was noted while packing.
+    They are given by a finished pack; without, they are what was noted while packing.
     """
     if facts is None:
         if not (files.facts.is_file() and files.rows.is_file()):
@@ -132,11 +111,7 @@ def write_shard(
     pool: ThreadPoolExecutor,
     tell: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Write the images at `positions` of the listing, in that order, and note where they lie.
-
-    Raises:
-        OSError: the shard cannot be written, or is too long for its index.
-    """
+    """Write the images at `positions` of the listing, in that order, and note where they lie."""
     path = files.path
     rows = np.zeros(len(positions), _ROWS)
     skipped: list[tuple[int, str]] = []
@@ -186,10 +161,9 @@ def write_shard(
 def write_index(
     out: Path, listing: Listing, files: list[ShardFiles], skipped: NDArray[np.int64]
 ) -> tuple[str, str, str]:
-    """Write what finds an image by its position; `skipped` are sorted positions that are not there.
+    """Write what finds an image by its position, and return the names of the files.
 
-    Returns:
-        The names of the files.
+    `skipped` are sorted positions of the listing that are not there.
     """
     table = np.zeros(len(listing) - len(skipped), INDEX)
     for shard, shard_files in enumerate(files):

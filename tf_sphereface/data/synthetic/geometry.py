@@ -56,6 +56,9 @@ def _layout(
     return slices, np.repeat(np.array(lifts), lengths)
 
 
+Line = Sequence[float] | np.ndarray
+
+
 class _Sketch:
     """Collects outlines, in pixels from the head's centre.
 
@@ -63,30 +66,12 @@ class _Sketch:
     """
 
     def __init__(self) -> None:
-        self.names: list[str] = []
-        self.x: list[Sequence[float] | np.ndarray] = []
-        self.y: list[Sequence[float] | np.ndarray] = []
-        self.lifts: list[float] = []
+        self.outlines: list[tuple[str, Line, Line, float]] = []
 
-    def add(
-        self,
-        name: str,
-        x: Sequence[float] | np.ndarray,
-        y: Sequence[float] | np.ndarray,
-        lift: float = 0.0,
-    ) -> None:
-        self.names.append(name)
-        self.x.append(x)
-        self.y.append(y)
-        self.lifts.append(lift)
+    def add(self, name: str, x: Line, y: Line, lift: float = 0.0) -> None:
+        self.outlines.append((name, x, y, lift))
 
-    def pair(
-        self,
-        name: str,
-        x: Sequence[float] | np.ndarray,
-        y: Sequence[float] | np.ndarray,
-        lift: float = 0.0,
-    ) -> None:
+    def pair(self, name: str, x: Line, y: Line, lift: float = 0.0) -> None:
         """Add an outline of the image's right side, and its mirror image."""
         x = np.asarray(x)
         self.add(f"left_{name}", -x, y, lift)
@@ -236,15 +221,9 @@ def project(p: Identity, n: Nuisance) -> tuple[np.ndarray, dict[str, slice]]:
     """Build a face and project it orthographically.
 
     The face is rotated about its centre, then moved so that the middle of eyes and mouth keeps
-    its place, as it would after alignment; what is left of the shift is alignment error.
-
-    Args:
-        p: who it is.
-        n: pose and expression.
-
-    Returns:
-        The points of all outlines, int32 (n, 2) as x, y in 1/16 pixel of the 112 x 96 frame, and
-        the rows of each outline.
+    its place, as it would after alignment; what is left of the shift is alignment error. Returns
+    the points of all outlines, int32 (n, 2) as x, y in 1/16 pixel of the 112 x 96 frame, and the
+    rows of each outline.
     """
     sketch = _Sketch()
     _head(sketch, p, n)
@@ -253,9 +232,9 @@ def project(p: Identity, n: Nuisance) -> tuple[np.ndarray, dict[str, slice]]:
     _mouth(sketch, p, n)
     _eyes(sketch, p, n)
     sketch.add("anchors", (-p.eye_x, p.eye_x, 0.0), (p.eye_y, p.eye_y, p.mouth_y))
-    lengths = tuple(len(x) for x in sketch.x)
-    slices, lift = _layout(tuple(sketch.names), lengths, tuple(sketch.lifts))
-    x, y = np.concatenate(sketch.x), np.concatenate(sketch.y)
+    names, xs, ys, lifts = zip(*sketch.outlines, strict=True)
+    slices, lift = _layout(names, tuple(map(len, xs)), lifts)
+    x, y = np.concatenate(xs), np.concatenate(ys)
     inside = np.maximum(1.0 - (x / _HALF_WIDTH) ** 2 - (y / _HALF_HEIGHT) ** 2, 0.0)
     z = np.where(lift < 0.0, lift, _DEPTH * np.sqrt(inside) + lift)
     yaw, pitch, roll = (math.radians(angle) for angle in (n.yaw, n.pitch, n.roll))

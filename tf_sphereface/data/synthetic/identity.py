@@ -94,6 +94,9 @@ class Identity:
 
 
 TRAITS = distributions(Identity)
+_SPREAD = np.array(
+    [_SPREAD_OF_COLOURS if name.startswith(_COLOURS) else _SPREAD_OF_SHAPES for name in TRAITS]
+)
 
 
 def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
@@ -101,28 +104,12 @@ def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
     return 255.0 * np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
-@functools.cache
-def _spread() -> np.ndarray:
-    """Return the factor of each trait."""
-    factors = (_SPREAD_OF_SHAPES, _SPREAD_OF_COLOURS)
-    return np.array([factors[name.startswith(_COLOURS)] for name in TRAITS])
-
-
 @functools.lru_cache(maxsize=4096)
 def draw_identity(seed: int, identity: int) -> Identity:
-    """Draw the traits of an identity; the same arguments always give the same person.
-
-    Args:
-        seed: which population, 0 or more.
-        identity: index of the person, 0 or more; any index is valid, so there are always
-            identities that were never drawn in training.
-
-    Returns:
-        The identity.
-    """
+    """Draw the traits of a person, a pure function of two integers >= 0."""
     rng = np.random.default_rng([seed, _STREAM, identity])
     draws = rng.standard_normal(len(TRAITS))
-    draws = _spread() * _LIMIT * np.tanh(draws / _LIMIT)
+    draws = _SPREAD * _LIMIT * np.tanh(draws / _LIMIT)
     z = dict(zip(TRAITS, draws, strict=True))
     traits = {name: mean + sd * float(z[name]) for name, (mean, sd) in TRAITS.items()}
     skin = _rgb(
@@ -131,9 +118,7 @@ def draw_identity(seed: int, identity: int) -> Identity:
         0.78 + 0.11 * z["skin_tone"],
     )
     hair = _rgb(
-        0.07 + 0.022 * z["hair_hue"],
-        0.48 - 0.18 * z["hair_grey"],
-        0.32 + 0.15 * z["hair_tone"],
+        0.07 + 0.022 * z["hair_hue"], 0.48 - 0.18 * z["hair_grey"], 0.32 + 0.15 * z["hair_tone"]
     )
     # from brown through green to blue
     iris = _rgb(0.25 + 0.19 * z["iris_hue"], 0.45, traits["iris_light"])

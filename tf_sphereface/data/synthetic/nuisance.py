@@ -67,16 +67,7 @@ def _moving(draws: np.ndarray) -> dict[str, float]:
 
 
 def draw_nuisance(seed: int, identity: int, sample: int) -> Nuisance:
-    """Draw the nuisance of one picture, a pure function of its arguments.
-
-    Args:
-        seed: which population, 0 or more.
-        identity: index of the person, 0 or more.
-        sample: index of the picture of that person, 0 or more.
-
-    Returns:
-        The nuisance.
-    """
+    """Draw the nuisance of one picture of a person, a pure function of three integers >= 0."""
     rng = np.random.default_rng([seed, _STREAM, identity, sample])
     draws = rng.standard_normal(len(MOVING))
     still = rng.random(STILLS)
@@ -88,16 +79,8 @@ def draw_path(seed: int, identity: int, clip: int, frames: int) -> list[Nuisance
     """Draw the nuisance of a video: each moving value wanders on a sine of its own period.
 
     `z(t) = a cos(w t) + b sin(w t)` with standard normal a and b keeps the distribution of single
-    pictures at every t. Periods lie between 40 and 160 frames.
-
-    Args:
-        seed: which population, 0 or more.
-        identity: index of the person, 0 or more.
-        clip: index of the video of that person, 0 or more.
-        frames: number of frames; a shorter video is the beginning of a longer one.
-
-    Returns:
-        One nuisance per frame.
+    pictures at every t. Periods lie between 40 and 160 frames; a shorter video is the beginning of
+    a longer one.
     """
     rng = np.random.default_rng([seed, _VIDEO_STREAM, identity, clip])
     a, b = rng.standard_normal((2, len(MOVING)))

@@ -42,10 +42,8 @@ def draw_pairs(
     if check_integer("pairs_per_fold", pairs_per_fold, 2) % 2:
         raise error("pairs_per_fold", "be even, half genuine and half impostor", pairs_per_fold)
     half, smallest = pairs_per_fold // 2, people // folds
-    genuine_limit, impostor_limit = (
-        smallest * count * (count - 1) // 2,
-        smallest * (smallest - 1) // 2 * count**2,
-    )
+    genuine_limit = smallest * count * (count - 1) // 2
+    impostor_limit = smallest * (smallest - 1) // 2 * count**2
     if half > min(genuine_limit, impostor_limit):
         raise error(
             "pairs_per_fold",

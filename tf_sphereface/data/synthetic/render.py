@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Sequence
@@ -20,6 +21,11 @@ _NEUTRAL = 128.0  # the soft map multiplies by value / 128
 _SIDES = ("left", "right")
 _DARK = np.array([1.0, 0.97, 0.95])  # shadows on skin are a little warm
 
+UNSEEN = 1_000_000  # where people to verify on begin: nobody trains on as many
+
+Images = NDArray[np.uint8]
+Colour = Sequence[float] | np.ndarray
+
 
 @functools.cache
 def _noise_bank() -> np.ndarray:
@@ -37,38 +43,32 @@ def _normals() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return nx, ny, np.sqrt(1.0 - nx**2 - ny**2)
 
 
+@dataclasses.dataclass(eq=False)
 class _Canvas:
     """An image, and the outlines to draw on it."""
 
-    def __init__(self, image: np.ndarray, points: np.ndarray, slices: dict[str, slice]) -> None:
-        self.image = image
-        self.points = points
-        self.slices = slices
+    image: np.ndarray
+    points: np.ndarray
+    slices: dict[str, slice]
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.points[self.slices[name]]
 
-    def fill(self, name: str, colour: Sequence[float] | np.ndarray) -> None:
+    def fill(self, name: str, colour: Colour) -> None:
         _fill(self.image, self[name], colour)
 
-    def stroke(self, name: str, colour: Sequence[float] | np.ndarray) -> None:
+    def stroke(self, name: str, colour: Colour) -> None:
         _stroke(self.image, self[name], colour)
 
 
-def _fill(image: np.ndarray, points: np.ndarray, colour: Sequence[float] | np.ndarray) -> None:
-    rgb = colour.tolist() if isinstance(colour, np.ndarray) else colour
-    cv2.fillPoly(image, [points], rgb, lineType=cv2.LINE_AA, shift=4)
+def _fill(image: np.ndarray, points: np.ndarray, colour: Colour) -> None:
+    cv2.fillPoly(image, [points], list(colour), lineType=cv2.LINE_AA, shift=4)
 
 
 def _stroke(
-    image: np.ndarray,
-    points: np.ndarray,
-    colour: Sequence[float] | np.ndarray,
-    closed: bool = False,
-    thickness: int = 1,
+    image: np.ndarray, points: np.ndarray, colour: Colour, closed: bool = False, thickness: int = 1
 ) -> None:
-    rgb = colour.tolist() if isinstance(colour, np.ndarray) else colour
-    cv2.polylines(image, [points], closed, rgb, thickness, cv2.LINE_AA, 4)
+    cv2.polylines(image, [points], closed, list(colour), thickness, cv2.LINE_AA, 4)
 
 
 def _background(n: Nuisance) -> np.ndarray:
@@ -101,18 +101,15 @@ def _shade_skin(canvas: _Canvas, p: Identity) -> None:
         rosy = _NEUTRAL * np.array([1.04, 1.0 - 2.0 * p.blush, 1.0 - 2.0 * p.blush])
         for side in _SIDES:
             half.fill(f"{side}_cheek", rosy)
-    for name, amount in (
-        ("hollow", p.cheek_hollow),
-        ("socket", p.socket),
-        ("bridge", p.nose_shade),
+    for draw, name, amount in (
+        (half.fill, "hollow", p.cheek_hollow),
+        (half.fill, "socket", p.socket),
+        (half.fill, "bridge", p.nose_shade),
+        (half.stroke, "bag", p.eye_bag),
+        (half.stroke, "crease", 1.8 * p.fold),
     ):
-        shade = _NEUTRAL * (1.0 - max(amount, 0.0)) * _DARK
         for side in _SIDES:
-            half.fill(f"{side}_{name}", shade)
-    for name, amount in (("bag", p.eye_bag), ("crease", 1.8 * p.fold)):
-        shade = _NEUTRAL * (1.0 - max(amount, 0.0)) * _DARK
-        for side in _SIDES:
-            half.stroke(f"{side}_{name}", shade)
+            draw(f"{side}_{name}", _NEUTRAL * (1.0 - max(amount, 0.0)) * _DARK)
     for name, amount in (("nose_under", 0.24), ("under_lip", 0.2), ("neck_shadow", 0.3)):
         half.fill(name, _NEUTRAL * (1.0 - amount) * _DARK)
     if p.moustache > 0.0:
@@ -217,15 +214,7 @@ def _occlude(image: np.ndarray, n: Nuisance) -> None:
 
 
 def render(p: Identity, n: Nuisance) -> np.ndarray:
-    """Render one picture.
-
-    Args:
-        p: who it is.
-        n: pose, light, expression, occlusion, background.
-
-    Returns:
-        RGB, uint8 (112, 96, 3).
-    """
+    """Render one picture, uint8 RGB (112, 96, 3)."""
     canvas = _Canvas(_background(n), *project(p, n))
     canvas.fill("hair_back", p.hair * 0.8)
     canvas.fill("neck", p.skin * 0.86)
@@ -242,11 +231,6 @@ def render(p: Identity, n: Nuisance) -> np.ndarray:
     return _sense(_light(canvas.image, n), n)
 
 
-UNSEEN = 1_000_000  # where people to verify on begin: nobody trains on as many
-
-Images = NDArray[np.uint8]
-
-
 def write_jpeg(path: Path, picture: Images, quality: int) -> None:
     """Write a picture as JPEG, under a temporary name first."""
     done, data = cv2.imencode(
@@ -261,9 +245,8 @@ def write_jpeg(path: Path, picture: Images, quality: int) -> None:
 
 def resized(picture: Images, size: Size) -> Images:
     """Return a picture at another size, averaged down or interpolated."""
-    height, width = size
     if picture.shape[:2] == size:
         return picture
-    shrinks = height <= HEIGHT and width <= WIDTH
+    shrinks = size[0] <= HEIGHT and size[1] <= WIDTH
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(picture, size[::-1], interpolation=method), np.uint8)

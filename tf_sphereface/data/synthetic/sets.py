@@ -46,8 +46,7 @@ def faces(
         progress: called with (rendered, total) now and then.
 
     Returns:
-        uint8 RGB (n, height, width, 3), n the number of identities after broadcasting. Each image
-        depends on its own identity, sample, seed and size alone.
+        uint8 RGB (n, height, width, 3), n the number of identities after broadcasting.
 
     Raises:
         ValueError: an index or the seed is negative or no integer, the arguments do not broadcast,
@@ -87,15 +86,10 @@ def training_set(
     size: Size = (HEIGHT, WIDTH),
     progress: ProgressCallback | None = None,
 ) -> tuple[Images, NDArray[np.int32]]:
-    """Render the same number of pictures of consecutive identities.
+    """Render `images_per_identity` pictures of each of `num_identities` consecutive people.
 
-    Args:
-        num_identities: how many people.
-        images_per_identity: how many pictures of each.
-        seed: population.
-        first_identity: index of the first person.
-        size: (height, width) in pixels.
-        progress: called with (rendered, total) now and then.
+    The first person has the index `first_identity`; `seed`, `size` and `progress` are as for
+    `faces`.
 
     Returns:
         Images, uint8 RGB (n, height, width, 3), and labels, int32 (n,) from 0 to
@@ -137,17 +131,9 @@ def verification_set(
     Each fold has its own people, so no person is in two folds. Half of a fold's pairs are two
     pictures of one person, half are pictures of two people drawn at random; no pair comes twice.
     Open-set: keep `[first_identity, first_identity + num_identities)` apart from the identities
-    that were trained on.
-
-    Args:
-        num_identities: how many people; at least two per fold.
-        pairs_per_fold: genuine and impostor pairs of a fold together; even.
-        folds: number of folds.
-        images_per_identity: how many pictures of each person there are to draw from.
-        seed: population, and draw of the pairs.
-        first_identity: index of the first person; far from those of `training_set` by default.
-        size: (height, width) in pixels.
-        progress: called with (rendered, total) now and then.
+    that were trained on; by default they are far from those of `training_set`. `pairs_per_fold`
+    counts genuine and impostor pairs together, and is even. The other arguments are those of
+    `training_set`, and `seed` draws the pairs too.
 
     Returns:
         The images and pairs; fold by fold, genuine pairs first.
@@ -183,14 +169,9 @@ def video(
 ) -> Images:
     """Render a video: one identity, while pose, light and expression move smoothly.
 
-    Background, clothes, hair style and what is worn stay; sensor noise is new in each frame.
-
-    Args:
-        identity: who, >= 0.
-        frames: how many, >= 1; a shorter video is the beginning of a longer one.
-        seed: population.
-        size: (height, width) in pixels.
-        clip: which video of this identity, >= 0.
+    Background, clothes, hair style and what is worn stay; sensor noise is new in each frame. A
+    shorter video is the beginning of a longer one; `clip`, >= 0, numbers the videos of an identity.
+    `seed` and `size` are as for `faces`.
 
     Returns:
         uint8 RGB (frames, height, width, 3).
@@ -226,25 +207,13 @@ def write_folder(
 ) -> Path:
     """Write faces as `root/NAME/NAME_0001.jpg`, the layout that every command reads.
 
-    Args:
-        root: the folder; created when missing, files in it with these names are replaced.
-        num_identities: how many people; their names are `Person_<identity, six digits>`.
-        images_per_identity: how many pictures of each.
-        seed: population.
-        first_identity: index of the first person.
-        size: (height, width) in pixels.
-        pairs_per_fold: with it, `root/pairs.txt` is written in LFW's format; genuine and impostor
-            pairs of a fold together, even.
-        folds: number of folds of `pairs.txt`, each with its own people.
-        quality: of JPEG, 1 to 100.
-        progress: called with (written, total) now and then.
-
-    Returns:
-        The root.
+    The names are `Person_<identity, six digits>`. The folder is created when missing; files in it
+    with these names are replaced. With `pairs_per_fold`, `root/pairs.txt` is written in LFW's
+    format, as `verification_set` draws the pairs. `quality`, 1 to 100, is that of the JPEG files;
+    the other arguments are those of `training_set`. Returns the root.
 
     Raises:
         ValueError: an argument is out of range.
-        OSError: a file cannot be written.
 
     Example:
 
@@ -256,9 +225,14 @@ def write_folder(
     root, seed = Path(root), checks.check_integer("seed", seed, 0)
     count = checks.check_integer("images_per_identity", images_per_identity, 1)
     first, people = int(first_identity), checks.check_integer("num_identities", num_identities, 1)
-    pairs = None
+    lines: list[str] = []
     if pairs_per_fold is not None:
-        pairs = draw_pairs(people, pairs_per_fold, folds, count, seed)
+        left, right, is_same, _ = draw_pairs(people, pairs_per_fold, folds, count, seed)
+        lines.append(f"{folds}\t{pairs_per_fold // 2}")
+        for a, b, same in zip(left, right, is_same, strict=True):
+            other = "" if same else f"Person_{first + b // count:06d}\t"
+            one = f"Person_{first + a // count:06d}\t{a % count + 1}"
+            lines.append(f"{one}\t{other}{b % count + 1}")
     for index in range(people):
         name = f"Person_{first + index:06d}"
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -267,13 +241,7 @@ def write_folder(
             write_jpeg(root / name / f"{name}_{number:04d}.jpg", picture, quality)
         if progress is not None:
             progress((index + 1) * count, people * count)
-    if pairs is not None and pairs_per_fold is not None:
-        lines = [f"{folds}\t{pairs_per_fold // 2}"]
-        for a, b, same in zip(*pairs[:3], strict=True):
-            one, two = f"Person_{first + a // count:06d}", f"Person_{first + b // count:06d}"
-            numbers = (a % count + 1, b % count + 1)
-            middle = "" if same else f"\t{two}"
-            lines.append(f"{one}\t{numbers[0]}{middle}\t{numbers[1]}")
+    if lines:
         with atomic_path(root / "pairs.txt") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root

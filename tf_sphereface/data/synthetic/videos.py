@@ -36,29 +36,17 @@ def write_videos(
     """Write videos as `root/frames/person/video/video.frame.jpg`, and `root/splits.txt`.
 
     The layout is that of the YouTube Faces archive, the file that of its published protocol:
-    `fold, number, person/video, person/video, 1 if the person is the same`.
+    `fold, number, person/video, person/video, 1 if the person is the same`. The folder, its names,
+    `first_identity`, `size` (None is 112 x 96) and `quality` are as for `write_folder`; `seed`
+    draws the lengths and the pairs too. `progress` is called with (videos written, videos in all).
 
-    Args:
-        root: the folder; created when missing, files in it with these names are replaced.
-        num_identities: how many people; their names are `Person_<identity, six digits>`.
-        clips: videos of each.
-        frames: the fewest and the most frames of a video; each length is drawn by the seed.
-        step: only every so many frames of the motion is written, so that few frames show much of it
-            (pose and light come round after 40 to 160).
-        pairs_per_fold: genuine and impostor pairs of videos in a fold together, even.
-        folds: number of folds, each with its own people.
-        seed: population, lengths and pairs.
-        first_identity: index of the first person; far from those of `training_set` by default.
-        size: (height, width) in pixels; None is 112 x 96.
-        quality: of JPEG, 1 to 100.
-        progress: called with (videos written, videos in all).
-
-    Returns:
-        The root.
+    Each person has `clips` videos, and a video from `frames[0]` to `frames[1]` frames. Only every
+    `step`-th frame of the motion is written, so that few frames show much of it (pose and light
+    come round after 40 to 160). Each of the `folds` has its own people and `pairs_per_fold`
+    pairs of videos, even: half of them genuine. Returns the root.
 
     Raises:
         ValueError: an argument is out of range, or there are too few videos for the pairs.
-        OSError: a file cannot be written.
 
     Example:
 

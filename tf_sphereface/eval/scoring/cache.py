@@ -29,21 +29,8 @@ class EmbeddingCache:
     The file is named after the SHA-256 of the model's file: another model, or the same one saved
     with other metadata, is another file. Within it a row is found by the key of the face
     (`FaceReader.key`: the image's bytes and how it is aligned) and by whether it is mirrored. Each
-    `put` is a transaction: after a crash, what was put is there and whole.
-
-    Args:
-        folder: where the files are; created when missing.
-        embedder: opened from a file.
-
-    Raises:
-        ValueError: the embedder is a model in memory, which has no content hash.
-        OSError: the folder cannot be written, or the file in it is no such cache.
-
-    Example:
-
-    >>> with EmbeddingCache("cache", embedder) as cache:          # doctest: +SKIP
-    ...     cache.get(["9f86d081"], mirrored=False)
-    [None]
+    `put` is a transaction: after a crash, what was put is there and whole. A model in memory has no
+    content hash and is refused.
     """
 
     def __init__(self, folder: str | os.PathLike[str], embedder: Embedder) -> None:

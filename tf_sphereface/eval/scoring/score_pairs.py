@@ -125,21 +125,10 @@ def verification_vectors_of_files(
     options: EmbeddingOptions,
     flip: Flip = "concat",
 ) -> NDArray[np.floating]:
-    """Embed image files as a verifier compares them.
+    """Embed image files, paths relative to `root`, as a verifier compares them.
 
-    Args:
-        model: what `open_embedder` returned.
-        root: the folder.
-        names: paths relative to it.
-        options: how images are aligned and embedded.
-        flip: as for `verification_vectors`.
-
-    Returns:
-        (n, embedding_dim), twice as long for `"concat"`; float64 for `"sum"`, else float32.
-
-    Raises:
-        ValueError: some files cannot be used (all are listed), or an embedding is zero or not
-            finite.
+    Returns (n, embedding_dim), twice as long for `"concat"`; float64 for `"sum"`, else float32.
+    Files that cannot be used are listed in one ValueError.
     """
     plain, mirrored = embed_all(embedding_source(model, root, options), names, options.progress)
     vectors = join_sides(plain, mirrored, flip)
@@ -274,16 +263,8 @@ def mean_subtracted_cosines(
 
     As in the SphereFace authors' script: the mean is over both images of each pair outside the
     tested fold (an image in two pairs counts twice), and all pairs are scored about it, so that
-    the threshold is chosen on scores of the same kind.
-
-    Args:
-        vectors: (n, d).
-        left: (pairs,) index of each pair's first vector.
-        right: (pairs,) index of its second.
-        folds: (pairs,) int.
-
-    Returns:
-        float64, (number of folds, pairs), as `verification.evaluate` takes it.
+    the threshold is chosen on scores of the same kind. `vectors` are (n, d), `left` and `right`
+    (pairs,) positions in them; returns float64 (folds, pairs).
     """
     rows = []
     for fold in np.unique(folds):
@@ -307,15 +288,9 @@ def _fisher(vectors: NDArray[np.float64], labels: ArrayLike | None) -> float | N
 def check_embeddings(
     vectors: NDArray[np.floating], names: Sequence[str] | None = None, count: bool = True
 ) -> None:
-    """Refuse embeddings that have no direction: the first of them is named.
+    """Refuse embeddings (n, d) without a direction: the first zero or not finite one is named.
 
-    Args:
-        vectors: (n, d).
-        names: of the embeddings, for the error; None counts them.
-        count: whether to say how many there are; not of a part of all embeddings.
-
-    Raises:
-        ValueError: an embedding is zero or not finite.
+    Without `names` they are counted; `count` says how many there are in all.
     """
     norms, bad = norms_of(vectors)
     if len(bad):

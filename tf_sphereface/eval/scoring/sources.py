@@ -47,14 +47,9 @@ class EmbeddingOptions:
 
 
 class ImageSource:
-    """Embeds image files a few hundred at a time, or takes them from the cache.
+    """Embeds image files of a folder a few hundred at a time, or takes them from the cache.
 
-    Args:
-        embedder: the embedder.
-        root: the folder.
-        reader: turns a file into a face.
-        options: whether mirror images are embedded, and the cache.
-        kind: what the files are called in the list of problems.
+    `reader` turns a file into a face; `kind` is what the files are called in the list of problems.
     """
 
     def __init__(
@@ -172,16 +167,7 @@ EmbeddingSource = ImageSource | StoredSource
 def open_embedder(
     model: Any, options: EmbeddingOptions = EmbeddingOptions()
 ) -> Embedder | StoredEmbeddings:
-    """Open what a protocol is run on: an embedder, or embeddings in its place.
-
-    Args:
-        model: what `load_embedder` takes, a `.npz` file, or `StoredEmbeddings`.
-        options: `batch_size` and `threads` of a model that is opened here.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be opened as what its suffix says.
-    """
+    """Open what a protocol is run on: what `load_embedder` takes, or stored embeddings (`.npz`)."""
     if isinstance(model, StoredEmbeddings):
         return model
     if isinstance(model, str | os.PathLike) and Path(model).suffix == SUFFIX:
@@ -195,16 +181,9 @@ def embedding_source(
     options: EmbeddingOptions,
     kind: str = "images",
 ) -> EmbeddingSource:
-    """Return the source of a protocol's embeddings.
+    """Return the source of a protocol's embeddings: the image files of a folder, or stored ones.
 
-    Args:
-        model: what `open_embedder` returned.
-        root: the folder of image files; None only for stored embeddings.
-        options: how images are aligned and embedded.
-        kind: what the items, and the argument that `root` came from, are called in errors.
-
-    Raises:
-        ValueError: an embedder without a folder, or landmarks with stored embeddings.
+    `kind` is what the items, and the argument that `root` came from, are called in errors.
     """
     if isinstance(model, StoredEmbeddings):
         if options.landmarks is not None:
