@@ -39,12 +39,7 @@ SIZE = (112, 112)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BinSet:
-    """What a `.bin` file holds.
-
-    Attributes:
-        images: encoded images (JPEG or PNG), two per pair: 2 k and 2 k + 1 are pair k.
-        is_same: bool (pairs,).
-    """
+    """Encoded images (JPEG or PNG), of which 2 k and 2 k + 1 are pair k, and labels, (pairs,)."""
 
     images: list[bytes]
     is_same: NDArray[np.bool_]
@@ -103,12 +98,7 @@ def read_bin(path: str | os.PathLike[str]) -> BinSet:
 
 
 def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], is_same: ArrayLike) -> None:
-    """Write a `.bin` file, whole or not at all.
-
-    Args:
-        path: where.
-        images: encoded images, two per pair.
-        is_same: (pairs,) bool.
+    """Write a `.bin` file, whole or not at all, of encoded images, two per pair, and bool (pairs,).
 
     Raises:
         ValueError: not two images per pair.

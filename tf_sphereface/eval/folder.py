@@ -91,7 +91,10 @@ def random_pairs(
         )
     identities = scan(Path(root))
     rng = np.random.default_rng(seed)
-    members = _deal(identities, folds, rng)
+    lists = list(identities.values())
+    shuffled = [lists[i] for i in rng.permutation(len(lists))]
+    shuffled.sort(key=lambda files: len(files) < 2)  # so that every fold gets several images
+    members = [shuffled[k::folds] for k in range(folds)]
     if not all(_num_genuine(fold) and _num_impostor(fold) for fold in members):
         several = sum(len(files) > 1 for files in identities.values())
         raise ValueError(
@@ -100,12 +103,11 @@ def random_pairs(
             "two images or more; ask for fewer folds"
         )
     count = min(pairs_per_fold, *(min(_num_genuine(fold), _num_impostor(fold)) for fold in members))
-    left: list[str] = []
-    right: list[str] = []
+    drawn: list[tuple[str, str]] = []
     for fold in members:
-        for first, second in [*_genuine(fold, count, rng), *_impostor(fold, count, rng)]:
-            left.append(first)
-            right.append(second)
+        drawn += _genuine(fold, count, rng)
+        drawn += _impostor(fold, count, rng)
+    left, right = map(list, zip(*drawn, strict=True))
     is_same = np.tile(np.repeat([True, False], count), folds)
     return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * count))
 
@@ -126,16 +128,6 @@ def scan(root: Path) -> dict[str, list[str]]:
 def image_names(folder: Path) -> list[str]:
     """Return the sorted names of the images in a folder; hidden ones are passed over."""
     return [entry.name for entry in images_in(folder)]
-
-
-def _deal(
-    identities: dict[str, list[str]], folds: int, rng: np.random.Generator
-) -> list[list[list[str]]]:
-    """Deal the identities in random order, those with several images first, fold by fold."""
-    lists = list(identities.values())
-    shuffled = [lists[i] for i in rng.permutation(len(lists))]
-    ordered = sorted(shuffled, key=lambda files: len(files) < 2)
-    return [ordered[k::folds] for k in range(folds)]
 
 
 def _num_genuine(fold: list[list[str]]) -> int:
@@ -167,16 +159,12 @@ def _impostor(fold: list[list[str]], count: int, rng: np.random.Generator) -> li
     """Draw pairs of images until enough are of two identities and distinct."""
     files = [file for members in fold for file in members]
     owner = np.repeat(np.arange(len(fold)), [len(members) for members in fold])
-    chosen: dict[tuple[int, int], None] = {}
     if _num_impostor(fold) < 4 * count:  # few pairs: list them all
-        every = [
-            (i, j)
-            for i in range(len(files))
-            for j in range(i + 1, len(files))
-            if owner[i] != owner[j]
-        ]
-        picked = rng.choice(len(every), count, replace=False)
-        return [(files[every[k][0]], files[every[k][1]]) for k in picked]
+        every = np.column_stack(np.triu_indices(len(files), 1))
+        every = every[owner[every[:, 0]] != owner[every[:, 1]]]
+        picked = every[rng.choice(len(every), count, replace=False)]
+        return [(files[i], files[j]) for i, j in picked]
+    chosen: dict[tuple[int, int], None] = {}
     while len(chosen) < count:
         draws = rng.integers(0, len(files), (count, 2))
         for i, j in np.sort(draws, axis=1):

@@ -116,21 +116,16 @@ def _pair(path: Path, number: int, line: str, genuine: bool) -> tuple[str, str]:
         )
     if any(part in (".", "..") or "/" in part or "\\" in part for part in names):
         raise ValueError(f"{path}, line {number}: a name must not be a path. Received: {line!r}")
-    if genuine:
-        pair = (image_path(names[0], int(numbers[0])), image_path(names[0], int(numbers[1])))
-    else:
-        pair = (image_path(names[0], int(numbers[0])), image_path(names[1], int(numbers[1])))
-        if names[0] == names[1]:
-            raise ValueError(
-                f"{path}, line {number}: an impostor pair needs two people. Received: {line!r}"
-            )
-    if pair[0] == pair[1]:
+    if not genuine and names[0] == names[1]:
+        raise ValueError(
+            f"{path}, line {number}: an impostor pair needs two people. Received: {line!r}"
+        )
+    first, second = (
+        f"{name}/{name}_{int(k):04d}.jpg"
+        for name, k in zip((names[0], names[-1]), numbers, strict=True)
+    )
+    if first == second:
         raise ValueError(
             f"{path}, line {number}: an image is paired with itself. Received: {line!r}"
         )
-    return pair
-
-
-def image_path(name: str, number: int) -> str:
-    """Return LFW's relative path of a person's image: `NAME/NAME_0001.jpg`."""
-    return f"{name}/{name}_{number:04d}.jpg"
+    return first, second

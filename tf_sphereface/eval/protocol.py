@@ -75,11 +75,7 @@ def verify_images(
     test_fold: int | None = None,
     search: Search = "exact",
 ) -> tuple[VerificationTable, int]:
-    """Embed the images of `pairs`, each once, and score the pairs.
-
-    Returns:
-        The table, and how many images there are.
-    """
+    """Return the scored pairs, whose images are embedded once each, and the number of images."""
     names = pairs.images()[0]
     plain, mirrored = embed_all(embedding_source(model, root, options), names, options.progress)
     scored = verify_items(pairs, plain, mirrored, test_fold=test_fold, search=search)
@@ -113,11 +109,8 @@ def verify_items(
 def describe(pairs: Pairs, items: str, flip: str, thresholds: str) -> str:
     """Return how a headline was measured, as one sentence.
 
-    Args:
-        pairs: what was compared.
-        items: how many images or videos they are of, in words.
-        flip: `"none"`, `"flip"` or `"sum"`, as in `VerificationTable.table`.
-        thresholds: how they were chosen, such as `over_folds` says it.
+    `items` says how many images or videos there are, `thresholds` how they were chosen; `flip` is
+    `"none"`, `"flip"` or `"sum"`, as in `VerificationTable.table`.
     """
     vectors = {
         "none": "the image alone",

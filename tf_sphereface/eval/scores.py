@@ -67,15 +67,10 @@ def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
     """Write the scores of a result's headline as `evaluate` reads them, one line per pair."""
     headline, pairs = result.headline, result.pairs
     lines = ["# score\tlabel\tfold\tleft\tright"]
-    for score, same, fold, left, right in zip(
-        headline.scores.tolist(),
-        headline.is_same.tolist(),
-        headline.folds.tolist(),
-        pairs.left,
-        pairs.right,
-        strict=True,
-    ):
-        lines.append(f"{score!r}\t{int(same)}\t{fold}\t{left}\t{right}")
+    labels, folds = headline.is_same.astype(int), headline.folds
+    columns = (headline.scores.tolist(), labels, folds, pairs.left, pairs.right)
+    for score, *rest in zip(*columns, strict=True):
+        lines.append("\t".join([repr(score), *map(str, rest)]))
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

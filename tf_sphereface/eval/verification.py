@@ -78,9 +78,8 @@ class VerificationResult:
         threshold_at_far: false accept rate -> the lowest score that keeps to it on these very
             pairs (a pair is accepted from this score on), hence best on test; None likewise.
         best_on_test: accuracy and threshold tuned on these very pairs. Never a headline.
-        genuine_angles: how the angles of the genuine pairs are spread, None if the scores are no
-            cosines.
-        impostor_angles: those of the impostor pairs, likewise.
+        genuine_angles: distribution of the genuine pairs' angles, None if scores are no cosines.
+        impostor_angles: that of the impostor pairs, likewise.
         angular_fisher_score: of the embeddings behind the scores, None where only scores were
             given, or where it is not defined. Lower is better.
         scores: float64 (n,), each pair's score as its own fold was tested.
@@ -171,9 +170,6 @@ def evaluate(
         angular_fisher_score: kept in the result: what `angles.angular_fisher_score` gave for the
             embeddings, which are not seen here.
 
-    Returns:
-        The result.
-
     Raises:
         ValueError: lengths differ; a score is NaN or infinite (the pair is named); there is one
             fold only; a class is missing, at all or outside some fold.
@@ -229,21 +225,11 @@ def evaluate_split(
 ) -> VerificationResult:
     """Evaluate scored pairs with a threshold that was chosen on others: LFW's View 1.
 
-    Args:
-        train_scores: (m,) scores of the pairs that choose the threshold.
-        train_is_same: (m,) bool.
-        scores: (n,) scores of the pairs that are tested.
-        is_same: (n,) bool.
-        search: as for `evaluate`.
-        names: (n,) what to call each tested pair in an error.
-        angular_fisher_score: as for `evaluate`.
+    `train_scores` and `train_is_same`, (m,), are the pairs that choose the threshold. The other
+    arguments, of the n pairs that are tested, and the errors are those of `evaluate`.
 
     Returns:
         A result with one fold, 1, and its threshold; all figures are of the tested pairs.
-
-    Raises:
-        ValueError: as for `evaluate`, of either part.
-        ImportError: the `eval` extra is not installed.
 
     Example:
 
@@ -272,11 +258,7 @@ def evaluate_split(
 
 
 def compare(first: VerificationResult, second: VerificationResult) -> PairedComparison:
-    """Compare two results on the same pairs, each under its own fold thresholds.
-
-    Args:
-        first: a result.
-        second: a result on the same pairs, in the same order and folds.
+    """Compare two results on the same pairs in the same order and folds, each under its thresholds.
 
     Returns:
         The paired difference `first - second`, its standard error over the folds (NaN with one

@@ -195,16 +195,14 @@ def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
 
 def _stored_frames(model: Any, videos: list[str]) -> dict[str, list[str]]:
     """Return video -> names of its stored embeddings: its frames', or its own."""
-    frames: dict[str, list[str]] = {}
-    for name in model.names:
+    files: dict[str, list[str]] = {video: [] for video in videos}
+    for name in sorted(model.names, key=_natural):
         video = "/".join(name.split("/")[:2])
-        frames.setdefault(video, []).append(name)
+        if video in files:
+            files[video].append(name)
     problems = Problems("videos")
-    files = {}
-    for video in videos:
-        if video in frames:
-            files[video] = sorted(frames[video], key=_natural)
-        else:
+    for video, names in files.items():
+        if not names:
             problems.add(video, "not in the file of embeddings")
     problems.raise_if_any(len(videos), model.path or "the given embeddings")
     return files

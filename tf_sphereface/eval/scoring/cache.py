@@ -7,7 +7,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,17 +52,9 @@ class EmbeddingCache:
                 self._database.execute(_CREATE)
 
     def get(self, keys: Sequence[str], mirrored: bool) -> list[NDArray[np.float32] | None]:
-        """Return the embedding of each key, None where it is not there.
+        """Return the embedding of each key, float32 (embedding_dim,), None where it is not there.
 
-        Args:
-            keys: keys of faces.
-            mirrored: whether the embeddings of the mirror images are meant.
-
-        Returns:
-            float32 (embedding_dim,) or None for each key.
-
-        Raises:
-            OSError: the file is damaged.
+        `mirrored` asks for those of the mirror images. A damaged file is an OSError.
         """
         vectors: dict[str, NDArray[np.float32]] = {}
         for start in range(0, len(keys), _KEYS_PER_QUERY):
@@ -81,16 +72,7 @@ class EmbeddingCache:
         return [vectors.get(key) for key in keys]
 
     def put(self, keys: Sequence[str], mirrored: bool, vectors: NDArray[np.float32]) -> None:
-        """Store embeddings; on return they are on disk.
-
-        Args:
-            keys: keys of faces.
-            mirrored: whether these are the embeddings of the mirror images.
-            vectors: float32 (len(keys), embedding_dim).
-
-        Raises:
-            OSError: the disk is full, or the file read-only.
-        """
+        """Store embeddings, float32 (len(keys), embedding_dim); on return they are on disk."""
         with self._as_os_error("cannot be written"), self._database:
             self._database.executemany(
                 "INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)",
@@ -115,10 +97,5 @@ class EmbeddingCache:
     def __enter__(self) -> EmbeddingCache:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -76,14 +76,21 @@ def read_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
     Args:
         path: as `write_embeddings` or `numpy.savez` wrote it; nothing in it is unpickled.
 
-    Returns:
-        The embeddings.
-
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no such file, or its arrays do not fit together; the file is named.
     """
-    arrays = _read_npz(path, ("names", "embeddings"))
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from error
+    if not {"names", "embeddings"} <= arrays.keys():
+        raise ValueError(
+            f"{path} must hold names and embeddings. Received: {', '.join(arrays) or 'nothing'}"
+        )
     try:
         mirrored = arrays.get("mirrored")
         return StoredEmbeddings(
@@ -102,16 +109,12 @@ def write_embeddings(
     embeddings: ArrayLike,
     mirrored: ArrayLike | None = None,
 ) -> None:
-    """Write embeddings by name, as `read_embeddings` reads them.
+    """Write embeddings by name, whole or not at all, as `read_embeddings` reads them.
 
-    Args:
-        path: must end in `.npz`; written whole or not at all.
-        names: as in `StoredEmbeddings`.
-        embeddings: (n, embedding_dim), kept as float32.
-        mirrored: of the mirror images, or None.
+    The arguments are those of `StoredEmbeddings`, kept as float32.
 
     Raises:
-        ValueError: another suffix, or shapes that do not fit.
+        ValueError: `path` does not end in `.npz`, or shapes do not fit.
 
     Example:
 
@@ -129,20 +132,3 @@ def write_embeddings(
         arrays["mirrored"] = other
     with atomic_path(path) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)
-
-
-def _read_npz(path: str | os.PathLike[str], wanted: tuple[str, ...]) -> dict[str, Any]:
-    """Return the arrays of a file, all of them, without unpickling."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from error
-    missing = [name for name in wanted if name not in arrays]
-    if missing:
-        raise ValueError(
-            f"{path} must hold {' and '.join(wanted)}. Received: {', '.join(arrays) or 'nothing'}"
-        )
-    return arrays

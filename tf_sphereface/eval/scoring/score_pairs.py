@@ -35,8 +35,8 @@ class VerificationTable:
     Attributes:
         table: (flip, mean) -> result. `flip` is `"none"`, or `"flip"` for the embeddings of image
             and mirror image, concatenated, `"sum"` for their sum, `"scores"` where only scores were
-            given; `mean` is `"plain"`, or `"mean_subtracted"` for the
-            mean embedding of the other folds subtracted before the cosine.
+            given; `mean` is `"plain"`, or `"mean_subtracted"` where the mean embedding of the other
+            folds is subtracted before the cosine.
     """
 
     table: dict[tuple[str, str], VerificationResult]
@@ -74,21 +74,9 @@ def embed_verification(
 ) -> VerificationTable:
     """Embed faces that are in memory, each once, and evaluate pairs of them.
 
-    Args:
-        embedder: what `load_embedder` takes or returns, or any callable of that kind.
-        images: uint8 RGB aligned faces, (n, height, width, 3).
-        left: (pairs,) index of each pair's first image.
-        right: (pairs,) index of its second image.
-        is_same: (pairs,) bool.
-        folds: (pairs,) int.
-        flip: whether mirror images are embedded as well.
-
-    Returns:
-        The 2x2 table of flip and mean subtraction, or its first row without `flip`.
-
-    Raises:
-        ValueError: what `evaluate` and the embedder refuse, or an embedding that is zero or not
-            finite.
+    `embedder` is what `load_embedder` takes or returns, or any callable of that kind; `images` are
+    aligned faces, uint8 RGB (n, height, width, 3); `flip` embeds their mirror images as well. The
+    other arguments, the result and the errors are those of `verify_embeddings`.
     """
     if isinstance(embedder, keras.Model) or not callable(embedder):
         embedder = load_embedder(embedder)
@@ -98,13 +86,10 @@ def embed_verification(
 
 
 def verification_vectors(embedder: Any, faces: np.ndarray, flip: str) -> NDArray[np.float64]:
-    """Embed faces as a verifier compares them.
+    """Embed faces, uint8 RGB (n, height, width, 3), as a verifier compares them.
 
-    Args:
-        embedder: the embedder.
-        faces: uint8 RGB, (n, height, width, 3).
-        flip: `"none"`, `"concat"` or `"sum"`: what is done with the mirror image, as in
-            `EmbedderMetadata`.
+    `flip` is `"none"`, `"concat"` or `"sum"`: what is done with the mirror images, as in
+    `EmbedderMetadata`.
 
     Returns:
         float64, (n, embedding_dim), twice as long for `"concat"`.
@@ -237,13 +222,7 @@ def _evaluate(
 def cosines(
     vectors: NDArray[np.float64], left: NDArray[np.int64], right: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return the cosine of each pair, float64 (pairs,).
-
-    Args:
-        vectors: (n, d), none of them zero.
-        left: (pairs,) index of each pair's first vector.
-        right: (pairs,) index of its second.
-    """
+    """Return the cosine of each pair, float64 (pairs,), of vectors (n, d) at `left` and `right`."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors / np.maximum(norms, np.finfo(np.float64).tiny)
     scores = np.empty(len(left))
