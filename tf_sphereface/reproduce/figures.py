@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +20,43 @@ from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.optional import require
 
 Arrays = Mapping[str, NDArray[Any]]
+BINS = np.arange(0.0, 181.0, 4.0)  # degrees
 POINTS = 40  # of a class that are drawn: more make heavy files
 TITLES = {"softmax": "softmax", **{f"m{m}": f"A-Softmax m = {m}" for m in (1, 2, 3, 4)}}
 
 
 def draw_embeddings(
     arrays: Arrays, dataset: str, dimensions: int, losses: Sequence[str], folder: Path
-) -> str:
+) -> None:
     """Draw one row each: the plane, the circle (or the sphere alone), the angles of pairs."""
     labels = arrays[f"{dataset} labels"]
     rows = 3 if dimensions == 2 else 2
     heights = [1.0] * (rows - 1) + [0.62]
-    with Canvas(2.05 * len(losses), 2.0 * sum(heights)) as canvas:
-        grid = canvas.figure.add_gridspec(rows, len(losses), height_ratios=heights)
+    with drawing(
+        folder, f"embeddings-{dataset}-{dimensions}d", 2.05 * len(losses), 2.0 * sum(heights)
+    ) as figure:
+        grid = figure.add_gridspec(rows, len(losses), height_ratios=heights)
         first: Any = None
         for column, loss in enumerate(losses):
             name = f"{dataset} {dimensions} {loss}"
             vectors, centers = arrays[name], arrays[f"{name} centres"]
+            top = figure.add_subplot(grid[0, column])
+            top.set_title(TITLES[loss])
             if dimensions == 2:
-                plane = canvas.figure.add_subplot(grid[0, column])
-                _plane(plane, vectors, centers, labels)
-                plane.set_title(TITLES[loss])
-                _circle(canvas.figure.add_subplot(grid[1, column]), vectors, centers, labels)
+                _plane(top, vectors, centers, labels)
+                _circle(figure.add_subplot(grid[1, column]), vectors, centers, labels)
             else:
-                sphere = canvas.figure.add_subplot(grid[0, column])
-                _sphere(sphere, vectors, centers, labels)
-                sphere.set_title(TITLES[loss])
-            panel = canvas.figure.add_subplot(grid[rows - 1, column], sharex=first, sharey=first)
+                _sphere(top, vectors, centers, labels)
+            panel = figure.add_subplot(grid[rows - 1, column], sharex=first, sharey=first)
             first = first or panel
-            bins = np.arange(0.0, 181.0, 4.0)
             genuine, impostor = pair_angles(vectors, labels)
-            angle_histogram(panel, bins, genuine, "genuine")
-            angle_histogram(panel, bins, impostor, "impostor")
+            angle_histogram(panel, BINS, genuine, "genuine")
+            angle_histogram(panel, BINS, impostor, "impostor")
             panel.set(xlim=(0, 180), xticks=(0, 90, 180), yticks=())
             panel.set_xlabel("angle of a pair, degrees")
             if column == 0:
                 panel.set_ylabel("share of pairs")
                 panel.legend(frameon=False, fontsize=7.5, loc="upper right")
-        return canvas.save(folder, f"embeddings-{dataset}-{dimensions}d")
 
 
 def _few(labels: NDArray[Any], which: int) -> NDArray[np.int64]:
@@ -123,7 +123,7 @@ def _view(towards: NDArray[Any]) -> NDArray[Any]:
     return np.stack([across, np.cross(towards, across), towards])
 
 
-def draw_bounds(found: Mapping[str, Any], folder: Path) -> str:
+def draw_bounds(found: Mapping[str, Any], folder: Path) -> None:
     """Draw the widest region and the narrowest gap over m, for three arrangements."""
     wanted = {
         "two, 90° apart, on the circle": "two classes, 90° apart",
@@ -131,8 +131,8 @@ def draw_bounds(found: Mapping[str, Any], folder: Path) -> str:
         "6, corners of an octahedron, on the sphere": "six, evenly on a sphere",
     }
     rows = [row for row in found["rows"] if row["arrangement"] in wanted]
-    with Canvas(9.6, 2.9) as canvas:
-        panels = canvas.figure.subplots(1, len(rows))
+    with drawing(folder, "bounds", 9.6, 2.9) as figure:
+        panels = figure.subplots(1, len(rows))
         for panel, row in zip(panels, rows, strict=True):
             panel.plot(found["margins"], row["widest"], color=COLORS[0], label="widest region")
             panel.plot(found["margins"], row["nearest"], color=COLORS[1], label="narrowest gap")
@@ -144,11 +144,11 @@ def draw_bounds(found: Mapping[str, Any], folder: Path) -> str:
             panel.set(title=wanted[row["arrangement"]], xlabel="m", ylim=(0, top))
         panels[0].set_ylabel("angle, degrees")
         panels[1].legend(frameon=False, fontsize=8, loc="lower right")
-        return canvas.save(folder, "bounds")
 
 
-def draw_boundaries(folder: Path, margin: int = 4, apart: float = 70.0) -> str:
+def draw_boundaries(folder: Path) -> None:
     """Draw who decides what, in the plane, for softmax, modified softmax and A-Softmax."""
+    margin, apart = 4, 70.0
     half = np.radians(apart / 2)
     centers = np.array([[np.cos(half), np.sin(half)], [np.cos(half), -np.sin(half)]])
     x, y = np.meshgrid(np.linspace(-0.35, 1.45, 181), np.linspace(-1.05, 1.05, 211))
@@ -172,8 +172,8 @@ def draw_boundaries(folder: Path, margin: int = 4, apart: float = 70.0) -> str:
             target[1] - cosines[0],
         ),
     )
-    with Canvas(9.0, 3.3) as canvas:
-        panels = canvas.figure.subplots(1, 3)
+    with drawing(folder, "boundaries", 9.0, 3.3) as figure:
+        panels = figure.subplots(1, 3)
         for number, (panel, (title, one, two)) in enumerate(zip(panels, cases, strict=True)):
             for values, color in ((one, COLORS[0]), (two, COLORS[1])):
                 panel.contourf(x, y, values, levels=[0, 1e9], colors=[color], alpha=0.28)
@@ -190,30 +190,20 @@ def draw_boundaries(folder: Path, margin: int = 4, apart: float = 70.0) -> str:
             panel.set(xlim=(-0.35, 1.45), ylim=(-1.05, 1.05), aspect="equal", title=title)
         gap = (margin - 1) / (margin + 1) * apart
         panels[2].text(0.62, 0.0, f"margin\n{gap:.0f}°", ha="center", va="center", fontsize=8)
-        return canvas.save(folder, "boundaries")
 
 
-def draw_margins(averages: Mapping[str, Average], folder: Path) -> str:
+def draw_margins(averages: Mapping[str, Average], folder: Path) -> None:
     """Draw accuracy (each seed, the mean, its standard error) and the gap of angles over m."""
-    with Canvas(8.2, 3.0) as canvas:
-        left, right = canvas.figure.subplots(1, 2)
+    with drawing(folder, "margins", 8.2, 3.0) as figure:
+        left, right = figure.subplots(1, 2)
         places = np.arange(len(averages))
+        point = {"color": COLORS[0], "marker": "o", "capsize": 3, "linewidth": 1.2}
         for place, found in zip(places, averages.values(), strict=True):
-            left.errorbar(
-                place,
-                100 * found.accuracy,
-                100 * found.std_error,
-                color=COLORS[0],
-                marker="o",
-                markersize=6,
-                capsize=3,
-                linewidth=1.2,
-            )
+            left.errorbar(place, 100 * found.accuracy, 100 * found.std_error, markersize=6, **point)
             runs = 100 * np.array(found.runs)
             left.scatter(np.full(len(runs), place + 0.16), runs, s=12, color=COLORS[1], zorder=3)
-        left.plot(
-            places, [100 * k.accuracy for k in averages.values()], color=COLORS[0], linewidth=1
-        )
+        accuracies = [100 * found.accuracy for found in averages.values()]
+        left.plot(places, accuracies, color=COLORS[0], linewidth=1)
         left.set_ylabel("accuracy ± se over folds, %")
         for name, color in (("impostor", COLORS[1]), ("genuine", COLORS[0])):
             values = [getattr(k, f"{name}_angle") for k in averages.values()]
@@ -227,33 +217,30 @@ def draw_margins(averages: Mapping[str, Average], folder: Path) -> str:
         right.legend(frameon=False, fontsize=8, ncols=2, **above)
         for panel in (left, right):
             panel.set_xticks(places, list(averages))
-        return canvas.save(folder, "margins")
 
 
-def draw_angles(results: Results, arms: Mapping[str, str], folder: Path) -> str:
+def draw_angles(results: Results, arms: Mapping[str, str], folder: Path) -> None:
     """Draw the angles of genuine and impostor pairs, one panel an arm (title -> name)."""
     with np.load(results.folder / "pairs.npz") as stored:
         same = stored["is_same"]
-    with Canvas(2.05 * len(arms), 2.1) as canvas:
-        panels = canvas.figure.subplots(1, len(arms), sharex=True, sharey=True, squeeze=False)[0]
-        bins = np.arange(0.0, 181.0, 4.0)
+    with drawing(folder, "angles", 2.05 * len(arms), 2.1) as figure:
+        panels = figure.subplots(1, len(arms), sharex=True, sharey=True, squeeze=False)[0]
         for panel, (title, name) in zip(panels, arms.items(), strict=True):
             angles = degrees(results.arrays(name)["scores flip-plain"])
-            angle_histogram(panel, bins, angles[same], "genuine")
-            angle_histogram(panel, bins, angles[~same], "impostor")
+            angle_histogram(panel, BINS, angles[same], "genuine")
+            angle_histogram(panel, BINS, angles[~same], "impostor")
             gap = angles[~same].mean() - angles[same].mean()
             panel.set(title=f"{title}\ngap {gap:.1f}°", xlim=(0, 125), xticks=(0, 45, 90))
             panel.set_xlabel("angle of a pair, degrees")
         panels[0].set_ylabel("share of pairs")
         panels[0].set_ylim(top=1.3 * panels[0].get_ylim()[1])  # room for the legend
         panels[0].legend(frameon=False, fontsize=7.5, loc="upper left")
-        return canvas.save(folder, "angles")
 
 
-def draw_training(results: Results, arms: Mapping[str, str], folder: Path) -> str:
+def draw_training(results: Results, arms: Mapping[str, str], folder: Path) -> None:
     """Draw the training loss over updates, and against lambda where there is one."""
-    with Canvas(8.2, 3.0) as canvas:
-        left, right = canvas.figure.subplots(1, 2)
+    with drawing(folder, "training", 8.2, 3.0) as figure:
+        left, right = figure.subplots(1, 2)
         for number, (title, name) in enumerate(arms.items()):
             kept = results.load(name)
             if kept is None:
@@ -267,29 +254,21 @@ def draw_training(results: Results, arms: Mapping[str, str], folder: Path) -> st
         right.set(xscale="log", xlabel="lambda (falls to the right)", ylabel="training loss")
         right.invert_xaxis()
         left.legend(frameon=False, fontsize=8)
-        return canvas.save(folder, "training")
 
 
-def draw_ranking(rows: Sequence[tuple[str, Average]], baseline: str, folder: Path) -> str:
+def draw_ranking(rows: Sequence[tuple[str, Average]], baseline: str, folder: Path) -> None:
     """Draw each loss's accuracy with its standard error, the best on top."""
     ranked = sorted(rows, key=lambda row: row[1].accuracy)
-    with Canvas(6.4, 0.6 + 0.27 * len(ranked)) as canvas:
-        panel = canvas.figure.subplots()
+    with drawing(folder, "losses", 6.4, 0.6 + 0.27 * len(ranked)) as figure:
+        panel = figure.subplots()
         for place, (name, found) in enumerate(ranked):
+            accuracy, error = 100 * found.accuracy, 100 * found.std_error
             color = COLORS[1] if name == baseline else COLORS[0]
-            panel.errorbar(
-                100 * found.accuracy,
-                place,
-                xerr=100 * found.std_error,
-                color=color,
-                marker="o",
-                capsize=3,
-            )
+            panel.errorbar(accuracy, place, xerr=error, color=color, marker="o", capsize=3)
             if name == baseline:
-                panel.axvline(100 * found.accuracy, color=INK, linewidth=0.7, linestyle=":")
+                panel.axvline(accuracy, color=INK, linewidth=0.7, linestyle=":")
         panel.set_yticks(range(len(ranked)), [name for name, _ in ranked])
         panel.set_xlabel("accuracy ± se over folds, %")
-        return canvas.save(folder, "losses")
 
 
 INK = "#7c7f86"  # axes and words: 4 to 1 against white, and against near-black
@@ -312,50 +291,24 @@ STYLE: dict[str, Any] = {
 }
 
 
-class Canvas:
-    """One figure under the project's style.
-
-    Args:
-        width: in inches.
-        height: in inches.
-
-    Example:
-
-    >>> with Canvas(3, 2) as canvas:
-    ...     axes = canvas.figure.subplots()
-    """
-
-    def __init__(self, width: float, height: float) -> None:
-        matplotlib = require("matplotlib", extra="eval")
-        self._style = matplotlib.rc_context(STYLE)
-        self._size = (width, height)
-
-    def __enter__(self) -> Canvas:
-        """Put the style in force."""
-        self._style.__enter__()
-        figure = require("matplotlib.figure", extra="eval")
-        self.figure: Any = figure.Figure(figsize=self._size, layout="constrained")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Put the old style back."""
-        self._style.__exit__(*error)
-
-    def save(self, folder: Path, name: str) -> str:
-        """Write `name.svg` and `name.png`; return the name."""
-        averages: tuple[tuple[str, dict[str, Any]], ...] = (
+@contextlib.contextmanager
+def drawing(folder: Path, name: str, width: float, height: float) -> Iterator[Any]:
+    """Yield a figure of so many inches in the page's style; write it as SVG and PNG at the end."""
+    matplotlib = require("matplotlib", extra="eval")
+    new_figure = require("matplotlib.figure", extra="eval").Figure
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(figsize=(width, height), layout="constrained")
+        yield figure
+        for suffix, options in (
             (".svg", {"metadata": {"Date": None}, "dpi": 130}),  # dpi: of what is rasterised
             (".png", {"dpi": 110}),
-        )
-        for suffix, options in averages:
+        ):
             with atomic_path(folder / f"{name}{suffix}") as temporary:
-                self.figure.savefig(temporary, transparent=True, **options)
-        return name
+                figure.savefig(temporary, transparent=True, **options)
 
 
 def bare(panel: Any) -> None:
     """Take ticks and frame off a panel."""
-    panel.set_xticks([])
-    panel.set_yticks([])
+    panel.set(xticks=[], yticks=[])
     for spine in panel.spines.values():
         spine.set_visible(False)

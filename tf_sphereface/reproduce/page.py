@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.reproduce import figures, page_text
-from tf_sphereface.reproduce.arm_runner import Results, Say
+from tf_sphereface.reproduce.arm_runner import Results, Say, read_json
 from tf_sphereface.reproduce.arms import OTHER_LOSSES, SEEDS
 from tf_sphereface.reproduce.page_practice import (
     cost_section,
@@ -32,7 +31,7 @@ from tf_sphereface.utils.files import atomic_path, write_json
 IMAGES = "images/paper"
 COMMAND = "tf_sphereface-reproduce --out paper --data FACES --lfw LFW"
 QUICK_COMMAND = "tf_sphereface-reproduce --out paper --quick"
-SECTIONS = (  # a line `figure: NAME` that they return stands for a figure
+SECTIONS = (  # a line `figure: NAME` of a section stands for a figure
     margin_section,
     lambda_section,
     depth_section,
@@ -44,19 +43,11 @@ SECTIONS = (  # a line `figure: NAME` that they return stands for a figure
 
 
 def write_page(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
-    """Draw the figures and write the page.
+    """Draw the figures and write the page of the results in `out`; return its path.
 
-    Args:
-        out: the folder of results.
-        page: the Markdown file; its figures go into `images/paper` beside it.
-        quick: whether the results are those of `--quick`, where no arm tells.
-        say: called with lines of text.
-
-    Returns:
-        The page's path.
+    The figures go into `images/paper` beside the page. `quick` counts where no arm tells whether
+    the results are those of `--quick`.
     """
-    images = page.parent / IMAGES
-    drawn: list[str] = []
     results = Results(out)
     real = results.real()
     quick = quick if real is None else not real
@@ -65,40 +56,39 @@ def write_page(out: Path, page: Path, *, quick: bool, say: Say) -> Path:
     if quick:
         lines.append("This page is of `--quick`: a few minutes, synthetic faces, one seed.\n")
     lines += claims(groups)
-    lines += embeddings_section(out, images, drawn)
-    lines += bounds_section(out, images, drawn)
-    lines += [page_text.BOUNDARIES, picture(figures.draw_boundaries(images), drawn)]
+    lines += embeddings_section(out)
+    lines += bounds_section(out)
+    lines += [page_text.BOUNDARIES, "figure: boundaries"]
     for section in SECTIONS:
         lines += section(groups)
-    lines = _with_figures(lines, groups, images, drawn)
     lines += time_section(out)
+    drawn: list[str] = []
+    for position, line in enumerate(lines):
+        if line.startswith("figure: "):
+            name = line.removeprefix("figure: ")
+            _draw(name, out, groups, page.parent / IMAGES)
+            lines[position] = f"![{ALT[name]}]({IMAGES}/{name}.svg)\n"
+            drawn.append(f"{IMAGES}/{name}")
     with atomic_path(page) as temporary:
         temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    write_json(out / "figures.json", [f"{IMAGES}/{name}" for name in drawn])
+    write_json(out / "figures.json", drawn)
     say(f"wrote {page} and {len(drawn)} figures")
     return page
 
 
 def _commands(groups: ArmGroups) -> str:
     """Return what made the results, the parts that run on request too where they are there."""
-    titles = {
-        "margin-seeds": ("m = 4", len(SEEDS)),
-        "loss-seeds": (OTHER_LOSSES[0][0], 1),
-        "cost-seeds": ("sampled head", 1),
-    }
     on_request = [
         part
-        for part, (title, default) in {**titles, "full-size": ("m = 4, 112x96", 0)}.items()
+        for part, title, default in (
+            ("margin-seeds", "m = 4", len(SEEDS)),
+            ("loss-seeds", OTHER_LOSSES[0][0], 1),
+            ("cost-seeds", "sampled head", 1),
+            ("full-size", "m = 4, 112x96", 0),
+        )
         if (found := groups.average(title)) and len(found.runs) > default
     ]
-    more = [f"{COMMAND} --parts {' '.join(on_request)}"] if on_request else []
-    return "\n".join([COMMAND, *more])
-
-
-def picture(name: str, drawn: list[str]) -> str:
-    """Return the line that shows a figure, and note that it was drawn."""
-    drawn.append(name)
-    return f"![{ALT[name]}]({IMAGES}/{name}.svg)\n"
+    return f"{COMMAND}\n{COMMAND} --parts {' '.join(on_request)}" if on_request else COMMAND
 
 
 ALT = {
@@ -116,34 +106,37 @@ ALT = {
 }
 
 
-def _with_figures(lines: list[str], groups: ArmGroups, images: Path, drawn: list[str]) -> list[str]:
-    """Replace each line `figure: NAME` of the sections by the figure, which is drawn here."""
+def _draw(name: str, out: Path, groups: ArmGroups, images: Path) -> None:
+    """Draw the figure that a line `figure: NAME` stands for."""
     margins = {title: found for title in groups.of_margin if (found := groups.average(title))}
     first_seeds = {title: groups.names[title][0] for title in margins}
-    most = groups.loss_seeds()
-
-    def draw(name: str) -> str:
-        if name == "margins":
-            return figures.draw_margins(margins, images)
-        if name == "angles":
-            return figures.draw_angles(groups.results, first_seeds, images)
-        if name == "training":
-            return figures.draw_training(groups.results, first_seeds, images)
+    if name == "boundaries":
+        figures.draw_boundaries(images)
+    elif name == "bounds":
+        figures.draw_bounds(read_json(out / "bounds.json"), images)
+    elif name == "margins":
+        figures.draw_margins(margins, images)
+    elif name == "angles":
+        figures.draw_angles(groups.results, first_seeds, images)
+    elif name == "training":
+        figures.draw_training(groups.results, first_seeds, images)
+    elif name == "losses":
+        most = groups.loss_seeds()
         every = ((title, groups.average(title, most=most)) for title in groups.loss_titles())
-        return figures.draw_ranking([(t, found) for t, found in every if found], "softmax", images)
+        figures.draw_ranking([(t, found) for t, found in every if found], "softmax", images)
+    else:
+        dataset, dimensions = name.split("-")[1], int(name[-2])
+        rows = [row["name"].split() for row in read_json(out / "embeddings.json")["rows"]]
+        losses = [loss for of, size, loss in rows if (of, size) == (dataset, str(dimensions))]
+        with np.load(out / "embeddings.npz") as arrays:
+            figures.draw_embeddings(arrays, dataset, dimensions, losses, images)
 
-    return [
-        picture(draw(line.removeprefix("figure: ")), drawn) if line.startswith("figure: ") else line
-        for line in lines
-    ]
 
-
-def embeddings_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
+def embeddings_section(out: Path) -> list[str]:
     """Show the small networks."""
-    path = out / "embeddings.json"
-    if not path.is_file():
+    kept = read_json(out / "embeddings.json")
+    if kept is None:
         return ["## 1. What the margin does to features\n", "Not run (`--parts embeddings`).\n"]
-    kept = json.loads(path.read_text(encoding="utf-8"))
     rows, settings = kept["rows"], kept["settings"]
     lines = [
         page_text.EMBEDDINGS.format(
@@ -154,15 +147,11 @@ def embeddings_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
             minimum=settings["lambda_minimum"],
         )
     ]
-    with np.load(out / "embeddings.npz") as stored:
-        arrays = {key: stored[key] for key in stored.files}
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["name"].split()[0], row["dimensions"]), []).append(row)
-    for (dataset, dimensions), members in groups.items():
-        losses = [row["name"].split()[2] for row in members]
-        name = figures.draw_embeddings(arrays, dataset, dimensions, losses, images)
-        lines.append(picture(name, drawn))
+        figure = f"embeddings-{row['name'].split()[0]}-{row['dimensions']}d"
+        groups.setdefault(figure, []).append(row)
+    lines += [f"figure: {name}" for name in groups]
     for part, title in (("seen", "Pictures it was trained on"), ("held_out", "Held-out pictures")):
         lines += [f"**{title}**\n", *_angle_table(rows, part)]
     return [*lines, _narrower(list(groups.values()))]
@@ -170,18 +159,16 @@ def embeddings_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
 
 def _narrower(groups: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     """Say in how many of the cases the classes get narrower with the margin."""
-    scores = {
-        part: [
-            [row[part]["angular_fisher_score"] for row in rows if row["margin"]] for rows in groups
-        ]
-        for part in ("seen", "held_out")
-    }
-    falls = {part: sum(case[-1] < case[0] for case in cases) for part, cases in scores.items()}
-    seen, held_out = (f"{falls[part]} of {len(groups)}" for part in ("seen", "held_out"))
+    falls = {"seen": 0, "held_out": 0}
+    for rows in groups:
+        for part in falls:
+            scores = [row[part]["angular_fisher_score"] for row in rows if row["margin"]]
+            falls[part] += scores[-1] < scores[0]
     return (
-        f"From m = 1 to the largest m the Fisher score falls in {seen} cases on the pictures that "
-        f"were trained on, and in {held_out} on those held out: the margin shapes what it is "
-        "trained on, and pictures that the network has not seen follow as far as it generalises.\n"
+        f"From m = 1 to the largest m the Fisher score falls in {falls['seen']} of {len(groups)} "
+        f"cases on the pictures that were trained on, and in {falls['held_out']} of {len(groups)} "
+        "on those held out: the margin shapes what it is trained on, and pictures that the network "
+        "has not seen follow as far as it generalises.\n"
     )
 
 
@@ -206,12 +193,11 @@ def _angle_table(rows: Sequence[Mapping[str, Any]], part: str) -> list[str]:
     return table(head, cells)
 
 
-def bounds_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
+def bounds_section(out: Path) -> list[str]:
     """Show the bounds beside the crossings."""
-    path = out / "bounds.json"
-    if not path.is_file():
+    found = read_json(out / "bounds.json")
+    if found is None:
         return ["## 2. The lower bounds of m\n", "Not run (`--parts bounds`).\n"]
-    found = json.loads(path.read_text(encoding="utf-8"))
     cells = [
         [
             row["arrangement"],
@@ -224,6 +210,6 @@ def bounds_section(out: Path, images: Path, drawn: list[str]) -> list[str]:
     return [
         page_text.BOUNDS,
         *table(["class centres", "bound, derived", "crossing, measured"], cells),
-        picture(figures.draw_bounds(found, images), drawn),
+        "figure: bounds",
         page_text.BOUNDS_AFTER.format(low=min(solids), high=max(solids)),
     ]

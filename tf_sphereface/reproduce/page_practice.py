@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_sphereface.reproduce import page_text
+from tf_sphereface.reproduce.arm_runner import read_json
 from tf_sphereface.reproduce.arms import ON_REQUEST, SAMPLE_RATE, SEEDS, real_base
 from tf_sphereface.reproduce.page_sections import (
     ANGLES,
@@ -137,7 +137,7 @@ def size_section(groups: ArmGroups) -> list[str]:
 
 def time_section(out: Path) -> list[str]:
     """How long it took: in processor time, which other work on the machine does not change much."""
-    kept = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("arms/*.json"))]
+    kept = [read_json(path) for path in sorted(out.glob("arms/*.json"))]
     pieces = []
     base = dataclasses.replace(real_base(), precision="mixed_bfloat16")  # has all arms
     extra = {arm.name for make in ON_REQUEST.values() for arm in make(base)}
@@ -145,11 +145,9 @@ def time_section(out: Path) -> list[str]:
         spent = [a["seconds"]["processor"] / 60 for a in kept if (a["name"] in extra) == on_request]
         if spent:
             pieces.append((f"{len(spent)} {what}", sum(spent)))
-    small = out / "embeddings.json"
-    if small.is_file():
-        rows = json.loads(small.read_text(encoding="utf-8"))["rows"]
-        spent = sum(row["processor_seconds"] for row in rows) / 60
-        pieces.append((f"{len(rows)} small networks", spent))
+    if small := read_json(out / "embeddings.json"):
+        seconds = [row["processor_seconds"] for row in small["rows"]]
+        pieces.append((f"{len(seconds)} small networks", sum(seconds) / 60))
     if not pieces:
         return []
     asked = sum(minutes for name, minutes in pieces if "request" in name)
@@ -162,9 +160,8 @@ def time_section(out: Path) -> list[str]:
         + (f", what runs on request {asked / 2:.0f} more" if asked else "")
         + ".\n",
     ]
-    path = out / "runs.json"
-    if path.is_file():
-        lines.append(_by_the_clock(json.loads(path.read_text(encoding="utf-8"))))
+    if runs := read_json(out / "runs.json"):
+        lines.append(_by_the_clock(runs))
     return lines
 
 
