@@ -45,19 +45,19 @@ def halve(x: Any, name: str) -> Any:
     return keras.layers.ZeroPadding2D(1, data_format="channels_last", name=name)(x)
 
 
+def prelu(x: Any, name: str) -> Any:
+    """Apply a PReLU with one slope per channel, 0.25 at first."""
+    initializer = keras.initializers.Constant(0.25)
+    return keras.layers.PReLU(initializer, shared_axes=[1, 2], name=name)(x)
+
+
 def count_macs(model: keras.Model) -> int:
     """Count the multiply-accumulates of convolutions and dense layers for one image.
 
     A kernel is used once at every output position, so a layer costs its kernel's size times the
     positions of its output. Biases, activations, normalisation and additions are left out, as is
-    usual in published figures. A layer that is called twice counts once.
-
-    Args:
-        model: a built model with a fixed image size, such as `SphereFaceNet(20)`. Models inside it
-            are counted too.
-
-    Returns:
-        Multiply-accumulates per image. SphereFaceNet(20) at 112x96: 1,749,737,472.
+    usual in published figures. A layer that is called twice counts once; models inside the model
+    are counted too. SphereFaceNet(20) at 112x96: 1,749,737,472.
 
     Raises:
         ValueError: an output shape is not fixed, such as with `input_shape=(None, None, 3)`.
@@ -87,13 +87,7 @@ def count_macs(model: keras.Model) -> int:
 
 
 def count_parameters(model: keras.Model) -> int:
-    """Count the trainable parameters of a built model.
-
-    Args:
-        model: any built model.
-
-    Returns:
-        The number of trainable scalars. Batch statistics are not among them.
+    """Count the trainable scalars of a built model; batch statistics are not among them.
 
     Example:
 

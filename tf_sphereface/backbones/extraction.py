@@ -19,12 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class LoadedModel(NamedTuple):
-    """A model from a `.keras` file.
-
-    Attributes:
-        model: uncompiled.
-        loss: what the file says of the loss that the model was compiled with; "" for none.
-    """
+    """An uncompiled model from a file, and what the file says of its loss ("" for none)."""
 
     model: keras.Model
     loss: str
@@ -80,11 +75,7 @@ def _loss_in_file(path: str | os.PathLike[str]) -> str:
 
 
 def _without_head(model: keras.Model, saved_loss: str = "") -> Any:
-    """Return the output of a model up to its embedding, also where the head is in a model inside.
-
-    Raises:
-        ValueError: the model is another kind of classifier.
-    """
+    """Return a model's output up to its embedding, also where the head is in a model inside."""
     output = keras.tree.flatten(model.outputs)[0]
     last = maker_of(output)
     if isinstance(last, AngularDense):
@@ -106,13 +97,10 @@ def _without_head(model: keras.Model, saved_loss: str = "") -> Any:
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """Return a functional model that computes in float32, with the same weights.
+    """Return a functional model of Keras' layers as one that computes in float32: itself or a copy.
 
-    A model trained with `mixed_bfloat16` or `mixed_float16` keeps float32 weights; this copy uses
-    them at full precision. A model that is float32 already is returned as it is.
-
-    Args:
-        model: a functional model of Keras' own layers.
+    A model trained with `mixed_bfloat16` or `mixed_float16` keeps float32 weights; the copy uses
+    them at full precision.
     """
     policies = {getattr(layer.dtype_policy, "name", "") for layer in all_layers(model)}
     if policies <= {"float32"}:
@@ -131,10 +119,8 @@ def in_float32(model: keras.Model) -> keras.Model:
 def _classifies(model: keras.Model, last: Any, saved_loss: str) -> bool:
     """Whether the output is a probability, or the model was compiled with a cross-entropy."""
     activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or activation in (
-        keras.activations.softmax,
-        keras.activations.sigmoid,
-    ):
+    probabilities = (keras.activations.softmax, keras.activations.sigmoid)
+    if isinstance(last, keras.layers.Softmax) or activation in probabilities:
         return True
     loss = getattr(model, "loss", None)
     name = loss if isinstance(loss, str) else getattr(loss, "name", "") or ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, halve
+from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, halve, prelu
 from tf_sphereface.utils.checks import check_integer
 
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -57,12 +58,10 @@ def MobileFaceNet(  # noqa: N802  (named as Keras' own applications are)
     image = keras.Input(shape, name="image")
     x = block.convolution(image, 64, "conv1", kernel=3, stride=2)
     x = block.depthwise(x, "dw_conv1")
-    index = 0
+    names = (f"block{index}" for index in itertools.count())
     for expansion, channels, repeats, first_stride in BOTTLENECKS:
-        for repeat in range(repeats):
-            stride = first_stride if repeat == 0 else 1
-            x = block.bottleneck(x, expansion, channels, stride, f"block{index}")
-            index += 1
+        for stride in (first_stride, *[1] * (repeats - 1)):
+            x = block.bottleneck(x, expansion, channels, stride, next(names))
     x = block.convolution(x, 512, "conv2")
     x = block.depthwise(x, "linear7", kernel=tuple(x.shape[1:3]), activation=False)
     x = block.convolution(x, embedding_dim, "linear1", activation=False, dtype=embedding_dtype())
@@ -147,13 +146,7 @@ class _Block:
             dtype=dtype,
             name=f"{name}_bn",
         )(x)
-        if not activation:
-            return x
-        return keras.layers.PReLU(
-            alpha_initializer=keras.initializers.Constant(0.25),
-            shared_axes=[1, 2],
-            name=f"{name}_prelu",
-        )(x)
+        return prelu(x, f"{name}_prelu") if activation else x
 
 
 def _he_fan_out() -> keras.initializers.Initializer:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, halve
+from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, halve, prelu
 from tf_sphereface.utils.checks import check_choice, check_integer, error
 
 CHANNELS = (64, 128, 256, 512)
@@ -107,21 +107,15 @@ def _convolution(x: Any, channels: int, suffix: str, *, stride: int, bias: bool)
         padding="same" if stride == 1 else "valid",
         data_format="channels_last",
         use_bias=bias,
-        kernel_initializer=_fan_in_uniform() if stride == 2 else _small_normal(),
+        # The units start at N(0, 0.01), close to the identity.
+        kernel_initializer=_fan_in_uniform()
+        if stride == 2
+        else keras.initializers.RandomNormal(stddev=0.01),
         name=f"conv{suffix}",
     )(x)
-    return keras.layers.PReLU(
-        alpha_initializer=keras.initializers.Constant(0.25),
-        shared_axes=[1, 2],
-        name=f"relu{suffix}",
-    )(x)
+    return prelu(x, f"relu{suffix}")
 
 
 def _fan_in_uniform() -> keras.initializers.Initializer:
     """Return Caffe's "xavier": uniform within `+-sqrt(3 / fan_in)`, which is not Glorot's."""
     return keras.initializers.VarianceScaling(1.0, mode="fan_in", distribution="uniform")
-
-
-def _small_normal() -> keras.initializers.Initializer:
-    """Return the units' N(0, 0.01): a residual unit starts close to the identity."""
-    return keras.initializers.RandomNormal(mean=0.0, stddev=0.01)

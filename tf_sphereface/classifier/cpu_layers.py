@@ -89,7 +89,6 @@ class StandIn(keras.layers.Layer):
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return the layer's."""
         return tuple(self.layer.compute_output_shape(input_shape))
 
 
@@ -121,10 +120,7 @@ def _prelu(x: Any, slopes: Any) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
 
 @functools.cache
 def _prelu_functions(shape: tf.TensorShape, dtype: tf.DType) -> tuple[Any, Any]:
-    """Return forward and backward pass for one shape, which all layers of the shape share.
-
-    One function for all shapes would warn that it is traced too often.
-    """
+    """Return both passes for one shape: shared by all shapes they would be traced too often."""
 
     @tf.function(jit_compile=True, autograph=False)
     def forward(x: Any, slopes: Any) -> Any:
@@ -178,9 +174,8 @@ class PointwiseConvolution(StandIn):
 
     @staticmethod
     def fits(layer: keras.layers.Layer) -> bool:
-        one = (1, 1)
         return (
-            (layer.kernel_size, layer.strides, layer.groups) == (one, one, 1)
+            (layer.kernel_size, layer.strides, layer.groups) == ((1, 1), (1, 1), 1)
             and layer.data_format == "channels_last"
             and not getattr(layer, "lora_enabled", False)
         )

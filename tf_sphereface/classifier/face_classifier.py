@@ -278,18 +278,12 @@ class FaceClassifier(keras.Model):
         """Compute loss, head outputs, gradients and new state.
 
         Under XLA it is a pure function of tensors: no variable is read or written, so it can be
-        compiled for one replica while the strategy handles the variables outside. The metrics are
-        then updated outside as well. For them the step returns the logits and the last column
-        separately: concatenating them would copy a `(batch, classes)` table. Without XLA the
-        metrics are updated here, before the loss: later ones would keep the outputs alive beside
-        the loss's own tables.
-
-        Args:
-            trainable: values of the trainable variables.
-            non_trainable: values of `_step_state()`.
-            step: value of the optimizer's counter, which the loss reads.
-            data: images, labels (or places in the sample), weights or None.
-            loss_scale: the gradients are those of `loss_scale * loss`.
+        compiled for one replica while the strategy handles the variables outside: `non_trainable`
+        are the values of `_step_state()`, `step` is that of the optimizer's counter, and the
+        gradients are those of `loss_scale * loss`. The metrics are then updated outside as well.
+        For them the step returns the logits and the last column separately: concatenating them
+        would copy a `(batch, classes)` table. Without XLA the metrics are updated here, before the
+        loss: later ones would keep the outputs alive beside the loss's own tables.
         """
         x, y, sample_weight = data
         state = self._step_state()
@@ -353,11 +347,9 @@ class FaceClassifier(keras.Model):
             return self.head_layer.sampled(embedding)
         if self.gradient == "exact":
             return self.head_layer(embedding)
-        lambda_ = self.loss.current_lambda()
+        margin, lambda_ = self.loss.margin, self.loss.current_lambda()
         kernel = self.head_layer.kernel
-        return released_gradient.angular_outputs(
-            embedding, kernel, labels, self.loss.margin, lambda_
-        )
+        return released_gradient.angular_outputs(embedding, kernel, labels, margin, lambda_)
 
     def _checked_labels(self, y: Any) -> Any:
         """Check labels outside the XLA function, where an assertion still works."""

@@ -20,13 +20,7 @@ from tf_sphereface.utils import keras_private
 
 
 def apply_gradients(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
-    """Apply one update, or accumulate, in a replica's context.
-
-    Args:
-        optimizer: a built Keras optimizer that `prepare` has seen if there are several replicas.
-        gradients: of this replica's share of the loss.
-        variables: the model's trainable variables.
-    """
+    """Apply one update, or accumulate, from the gradients of this replica's share of the loss."""
     if replica_count() == 1:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return
@@ -39,11 +33,7 @@ def apply_gradients(optimizer: Any, gradients: Sequence[Any], variables: Sequenc
 
 
 def prepare(optimizer: Any) -> None:
-    """Let an optimizer take gradients that are summed over the replicas already.
-
-    Raises:
-        ValueError: gradient accumulation with loss scaling under several replicas.
-    """
+    """Let an optimizer take gradients that are summed over the replicas already."""
     if replica_count() == 1:
         return
     inner = getattr(optimizer, "inner_optimizer", optimizer)
@@ -87,14 +77,7 @@ def _accumulate(
 
 
 def angular_logs(loss: Any) -> dict[str, Any]:
-    """Return lambda and the margin that it makes, for the logs of a step.
-
-    Args:
-        loss: a compiled loss, whose step is held at the one that is logged.
-
-    Returns:
-        `"lambda"` and `"effective_margin"`, float32 scalars; nothing where lambda plays no part.
-    """
+    """Return lambda and the margin that it makes, for a step's logs; {} where there is none."""
     if not getattr(loss, "needs_step", False):
         return {}
     lambda_ = ops.convert_to_tensor(loss.current_lambda())

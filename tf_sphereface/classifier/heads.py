@@ -20,11 +20,7 @@ Head = Literal["angular", "softmax", "sphereface2"]
 def make_head(
     head: Head, num_classes: int, gradient: released_gradient.Gradient, sample_rate: float
 ) -> keras.layers.Layer:
-    """Return the head for these arguments of `FaceClassifier`, not built yet.
-
-    Raises:
-        ValueError: an argument is none of its values, or they do not go together.
-    """
+    """Return the head for these arguments of `FaceClassifier`, not built yet."""
     check_choice("head", head, get_args(Head))
     released_gradient.check_gradient(gradient, head)
     if sample_rate < 1:
@@ -35,7 +31,6 @@ def make_head(
             )
         return SampledAngularDense(num_classes, sample_rate, name="head")
     if head != "softmax":
-        # Under it the optimizer keeps the class centres at length 1.
         constraint = keras.constraints.UnitNorm(axis=0) if gradient == "caffe" else None
         bias = "sphereface2" if head == "sphereface2" else None
         return AngularDense(
@@ -55,8 +50,7 @@ def loss_for_head(head: Head, loss: Any) -> Any:
         if isinstance(loss, losses.MarginLoss):
             raise ValueError(
                 'A loss on unit class centres needs head="angular" (SphereFace2Loss: '
-                'head="sphereface2"); this model has '
-                f'head="softmax". Received: loss={loss!r}'
+                f'head="sphereface2"); this model has head="softmax". Received: loss={loss!r}'
             )
         if getattr(loss, "from_logits", True) is False or isinstance(loss, str):
             raise ValueError(

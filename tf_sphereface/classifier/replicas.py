@@ -30,11 +30,7 @@ def first_local(value: Any) -> Any:
 
 
 def reducible(logs: dict[str, Any]) -> dict[str, Any]:
-    """Return the logs of a step in the shape that Keras can average over workers.
-
-    Over several workers Keras averages the first axis, which a scalar does not have
-    (`Invalid reduction dimension 0`).
-    """
+    """Return a step's logs with the first axis that Keras averages over several workers."""
     if not has_several_workers():
         return logs
     return keras.tree.map_structure(lambda value: tf.reshape(value, (1,)), logs)
@@ -79,12 +75,10 @@ def require_examples(model: keras.Model, x: Any) -> None:
     """Stop a step in which a replica of a model with batch normalisation has no example.
 
     The statistics of no example are not numbers, and would spread into the weights of all.
-
-    Raises:
-        tf.errors.InvalidArgumentError: when the step runs, which Keras shows with its message.
     """
     first = keras.tree.flatten(x)[0]
-    if replica_count() == 1 or first.shape[0] or not _batch_normalizations(model, trainable=True):
+    statistics = any(layer.trainable for layer in _batch_normalizations(model))
+    if replica_count() == 1 or first.shape[0] or not statistics:
         return
     tf.debugging.assert_positive(
         tf.shape(first)[0],
@@ -94,10 +88,8 @@ def require_examples(model: keras.Model, x: Any) -> None:
     )
 
 
-def _batch_normalizations(model: keras.Model, trainable: bool = False) -> list[Any]:
-    """Return a model's batch normalisations, all or those that take the batch's statistics."""
-    layers = [v for v in all_layers(model) if isinstance(v, keras.layers.BatchNormalization)]
-    return [layer for layer in layers if layer.trainable] if trainable else layers
+def _batch_normalizations(model: keras.Model) -> list[Any]:
+    return [v for v in all_layers(model) if isinstance(v, keras.layers.BatchNormalization)]
 
 
 def shared_statistics(model: keras.Model, variables: list[Any], values: list[Any]) -> list[Any]:

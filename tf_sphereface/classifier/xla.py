@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -14,26 +12,18 @@ from tf_sphereface.utils.keras_private import all_layers
 def decide(
     jit_compile: bool | str, run_eagerly: bool, backbone: keras.Model, replicas: int
 ) -> tuple[bool, str]:
-    """Return whether the step runs under XLA, and the reason in words.
-
-    Args:
-        jit_compile: True, False or `"auto"`, which is on where there is a GPU.
-        run_eagerly: whether the model was compiled to run eagerly: no XLA then.
-        backbone: the network.
-        replicas: number of replicas of the strategy in force.
-
-    Raises:
-        ValueError: `jit_compile` is none of these, or it is True and the network cannot be
-            compiled: synchronised batch normalisation sums over the replicas in the middle of the
-            step, and TensorFlow has no such sum inside an XLA function.
-    """
+    """Return whether the step runs under XLA, and the reason in words."""
     if jit_compile not in (True, False, "auto"):
         raise error("jit_compile", "be True, False or 'auto'", jit_compile)
     if run_eagerly:
         return False, "off, run_eagerly=True"
     if jit_compile is False:
         return False, "off, jit_compile=False"
-    synchronised = synchronized_layers(backbone) if replicas > 1 else []
+    synchronised = [
+        layer.name
+        for layer in all_layers(backbone)
+        if replicas > 1 and getattr(layer, "synchronized", False) is True
+    ]
     if jit_compile is True:
         if synchronised:
             raise ValueError(
@@ -49,10 +39,3 @@ def decide(
     if synchronised:
         return False, f"off, {len(synchronised)} synchronised batch normalisations over replicas"
     return True, f"on, {gpus} GPU(s)"
-
-
-def synchronized_layers(model: Any) -> list[str]:
-    """Return the names of a model's layers that share statistics between replicas."""
-    return [
-        layer.name for layer in all_layers(model) if getattr(layer, "synchronized", False) is True
-    ]

@@ -28,27 +28,16 @@ MATLAB_NOTE = (
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A kind of checkpoint.
+    """A kind of checkpoint, and how its network wants its faces."""
 
-    Attributes:
-        name: what `--arch` takes.
-        network: the network's name in the metadata.
-        source: the kind of file.
-        load: `(path, key=, input_size=)` to the model and what was left out.
-        channel_order: in which the network takes its channels.
-        flip: what its authors' own evaluation did with the mirror image.
-        summary: a line for the help.
-        notes: what a user of such weights should know.
-    """
-
-    name: str
-    network: str
-    source: str
-    load: Load
+    name: str  # what `--arch` takes
+    network: str  # its name in the metadata
+    source: str  # the kind of file
+    load: Load  # (path, key=, input_size=) to the model and what was left out
     channel_order: str
-    flip: str
-    summary: str
-    notes: tuple[str, ...] = ()
+    flip: str  # what its authors' own evaluation did with the mirror image
+    summary: str  # a line for the help
+    notes: tuple[str, ...] = ()  # what a user of such weights should know
 
 
 def _mobilefacenet(path: Path, *, key: str | None, input_size: Sequence[int] | None) -> Loaded:
@@ -118,17 +107,11 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Imported:
-    """A network from elsewhere.
-
-    Attributes:
-        model: up to its embedding, of stock Keras layers.
-        architecture: what it was read as.
-        left_out: what of the file is not in the model, in words.
-    """
+    """A network from elsewhere, up to its embedding, and what it was read as."""
 
     model: keras.Model
     architecture: Architecture
-    left_out: list[str]
+    left_out: list[str]  # what of the file is not in the model, in words
 
 
 def import_checkpoint(
@@ -145,9 +128,6 @@ def import_checkpoint(
         arch: one of `ARCHITECTURES`.
         key: the entry of a PyTorch checkpoint that holds the weights; by default the only one.
         input_size: (height, width), where the weights do not tell it.
-
-    Returns:
-        The network, what it was read as and what was left out.
 
     Raises:
         ValueError: an unknown `arch`, or the file does not hold such a network; the message lists

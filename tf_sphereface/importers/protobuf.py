@@ -19,13 +19,7 @@ class WireError(ValueError):
 
 
 class Field(NamedTuple):
-    """One field as it is on the wire.
-
-    Attributes:
-        number: the field's number.
-        wire: `VARINT`, `FIXED64`, `BYTES` or `FIXED32`.
-        value: an int for `VARINT`, else a view of the value's bytes.
-    """
+    """One field as it is on the wire: the value is an int for `VARINT`, else a view of bytes."""
 
     number: int
     wire: int
@@ -46,16 +40,7 @@ class Field(NamedTuple):
 
 
 def read_fields(data: memoryview) -> Iterator[Field]:
-    """Go through the fields of a message, without entering the messages inside it.
-
-    Args:
-        data: the message, one byte an item.
-
-    Yields:
-        The fields in order.
-
-    Raises:
-        WireError: the message is truncated, or has groups or other wire types than the four.
+    """Yield the fields of a message in order, without entering the messages inside it.
 
     Example:
 
@@ -91,11 +76,7 @@ def read_fields(data: memoryview) -> Iterator[Field]:
 
 
 def read_integers(field: Field) -> list[int]:
-    """Return the numbers of a repeated integer field, packed or one of them.
-
-    Raises:
-        WireError: another wire type, or truncated.
-    """
+    """Return the numbers of a repeated integer field, packed or one of them."""
     if isinstance(field.value, int):
         return [field.value]
     packed, position = field.message(), 0

@@ -25,15 +25,10 @@ _SIZES = {7 * 6: (112, 96), 7 * 7: (112, 112)}
 
 
 class Loaded(NamedTuple):
-    """A network with weights from a file.
-
-    Attributes:
-        model: the network up to its embedding.
-        left_out: what of the file is not in it, in words: the head, biases that are all zero.
-    """
+    """A network with weights from a file, up to its embedding."""
 
     model: keras.Model
-    left_out: list[str]
+    left_out: list[str]  # what of the file is not in it, in words: the head, zero biases
 
 
 def load_sphere20a(
@@ -52,9 +47,6 @@ def load_sphere20a(
         path: the checkpoint, zip or legacy; see `read_torch_checkpoint`.
         key: the entry that holds the state dictionary; by default the only one.
         input_size: (height, width); by default what `fc5` tells, 112x96 or 112x112.
-
-    Returns:
-        The model and what was left out.
 
     Raises:
         ValueError: the file is no checkpoint, or tensors are missing, unknown, of another shape or
@@ -86,9 +78,6 @@ def load_sphereface_caffe(
         depth: 20 or 64. The released file of 64 layers has 3, 7, 16 and 3 units in its stages, the
             paper's table 3, 8, 16 and 3: the file's layers decide.
         input_size: (height, width); by default what `fc5` tells, 112x96 or 112x112.
-
-    Returns:
-        The model and what was left out.
 
     Raises:
         ValueError: another depth, the file is no caffemodel, or tensors are missing, unknown, of
@@ -215,17 +204,12 @@ def _to_keras(name: str, tensor: np.ndarray, variable: keras.Variable) -> np.nda
     if name.startswith("conv") and tensor.ndim == 4 and name.endswith("weight"):
         return tensor.transpose(2, 3, 1, 0)
     if name == "fc5.weight":
-        return _fc5_kernel(_without_leading_ones(tensor, 2))
+        tensor = _without_leading_ones(tensor, 2)
+        if tensor.ndim != 2 or tensor.shape[1] % CHANNELS[-1]:
+            return tensor
+        maps = tensor.reshape(len(tensor), CHANNELS[-1], -1)
+        return maps.transpose(2, 1, 0).reshape(tensor.shape[::-1])
     return _without_leading_ones(tensor, 1)
-
-
-def _fc5_kernel(tensor: np.ndarray) -> np.ndarray:
-    channels = CHANNELS[-1]
-    if tensor.ndim != 2 or tensor.shape[1] % channels:
-        return tensor
-    out, inputs = tensor.shape
-    maps = tensor.reshape(out, channels, inputs // channels)
-    return maps.transpose(2, 1, 0).reshape(inputs, out)
 
 
 def _without_leading_ones(tensor: np.ndarray, axes: int) -> np.ndarray:

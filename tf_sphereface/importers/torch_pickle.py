@@ -122,11 +122,7 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
     def array(self) -> np.ndarray:
-        """Return a contiguous copy.
-
-        Raises:
-            _FileError: the view reaches outside its storage, or repeats elements.
-        """
+        """Return a contiguous copy; refuse a view that leaves its storage or repeats elements."""
         values = self.storage.array
         size = int(np.prod(self.shape, dtype=object)) if self.shape else 1
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
@@ -141,10 +137,7 @@ class _Tensor(NamedTuple):
 
 @stand_in
 def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    """Stands for `torch._utils._rebuild_tensor_v2`: makes a `_Tensor` of plain integers.
-
-    And for `_rebuild_tensor`, its name before PyTorch 0.4, with the same first four arguments.
-    """
+    """Stands for `torch._utils._rebuild_tensor_v2`, and its name before PyTorch 0.4."""
     numbers = (offset, *shape, *strides)
     if (
         not isinstance(storage, _Storage)

@@ -41,24 +41,7 @@ def angular_outputs(embedding: Any, kernel: Any, labels: Any, margin: int, lambd
     derivative of the margin in it already; its d is rebuilt as minus the sum of the others', for
     the gradient of a softmax cross-entropy sums to 0 over the classes.
 
-    Args:
-        embedding: `(batch, embedding_dim)`, float32.
-        kernel: class centres, `(embedding_dim, num_classes)`, float32; best of unit length, which
-            the constraint of `FaceClassifier`'s head keeps.
-        labels: `(batch,)`, integers in `[0, num_classes)`.
-        margin: 2, 3 or 4.
-        lambda_: weight of the plain cosine in the target logit, >= 0.
-
-    Returns:
-        `(batch, num_classes + 1)`: `||x|| cos(theta_j)`, then `-||x||`.
-
     Source: the authors' released code, `margin_inner_product_layer.cpp`.
-
-    Example:
-
-    >>> x, w = ops.array([[3.0, 0.0]]), ops.array([[1.0, 0.0], [0.0, 1.0]])
-    >>> angular_outputs(x, w, ops.array([0]), 4, 5.0).numpy().tolist()
-    [[3.0, 0.0, -3.0]]
     """
     labels = ops.cast(labels, "int32")
     lambda_ = ops.stop_gradient(ops.convert_to_tensor(lambda_, dtype="float32"))
@@ -90,16 +73,10 @@ def angular_outputs(embedding: Any, kernel: Any, labels: Any, margin: int, lambd
 
 
 def margin_direction(cos_theta: Any, norm: Any, margin: int) -> tuple[Any, Any]:
-    """Compute the factors of w and x in the released layer's derivative of `||x|| psi`.
+    """Return the factors of w and x in the released layer's derivative of `||x|| psi`.
 
-    Args:
-        cos_theta: cosine between embedding and centre, any shape.
-        norm: length of the embedding, of that shape, above 0.
-        margin: 2, 3 or 4.
-
-    Returns:
-        `cw / s` and `cx / s` with `s = sqrt(cw^2 + cx^2)`. The true derivative is `cw w + cx x`
-        with `cw = psi'(cos)` and `cx = (psi - cos psi') / ||x||`.
+    They are `cw / s` and `cx / s` with `s = sqrt(cw^2 + cx^2)`. The true derivative is `cw w + cx
+    x` with `cw = psi'(cos)` and `cx = (psi - cos psi') / ||x||`.
 
     Example:
 

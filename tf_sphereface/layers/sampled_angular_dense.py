@@ -100,11 +100,7 @@ class SampledAngularDense(keras.layers.Layer):
     # Around an update ----------------------------------------------------------------------------
 
     def attach(self, optimizer: Any) -> None:
-        """Give each slot that an optimizer keeps for a sample a store for all classes.
-
-        Raises:
-            ValueError: the optimizer averages or accumulates over steps, whose samples differ.
-        """
+        """Give each slot that an optimizer keeps for a sample a store for all classes."""
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         if inner.gradient_accumulation_steps or inner.use_ema:
             raise ValueError(
@@ -131,18 +127,11 @@ class SampledAngularDense(keras.layers.Layer):
             self._slots = tuple(zip(known, windows, strict=False))
 
     def choose(self, labels: Any, step: Any) -> tuple[Any, Any]:
-        """Draw a step's sample, the same in each replica.
+        """Draw the sample of step number `step`, the same in each replica.
 
-        Args:
-            labels: this replica's, int32 `(batch,)`, in range.
-            step: number of applied updates.
-
-        Returns:
-            The classes, int32 `(sample_size,)`, ascending, among them all of the global batch; and
-            the place of each label in them, int32 `(batch,)`.
-
-        Raises:
-            ValueError: the batch may have more classes than the sample has places.
+        Returns the classes, int32 `(sample_size,)`, ascending, among them all of the global batch;
+        and the place in them of each of this replica's labels, int32 `(batch,)`. A batch that may
+        have more classes than the sample has places is refused.
         """
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
@@ -181,11 +170,6 @@ class SampledAngularDense(keras.layers.Layer):
         for number, variable in enumerate(self.weights):
             if str(number) in store:
                 variable.assign(store[str(number)])
-
-    def save_own_variables(self, store: Any) -> None:
-        """Write the weights by number: a step's sample, the centres, their optimizer state."""
-        for number, variable in enumerate(self.weights):
-            store[str(number)] = variable.numpy()
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -58,15 +58,11 @@ class ASoftmaxLoss(MarginLoss):
         step: where the number of applied updates is read: the optimizer (preferred), a variable,
             an int (lambda is held there) or a callable. A plain tensor is refused: it would be a
             constant. `FaceClassifier.compile` binds its own optimizer.
-        reduction: as in `keras.losses.Loss`.
-        name: as in `keras.losses.Loss`.
 
-    Call arguments: `y_true`, integer labels `(batch,)` or `(batch, 1)` in `[0, num_classes)`;
-    `y_pred`, the output of `AngularDense`, `(batch, num_classes + 1)`.
+    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
 
     Raises:
-        ValueError: `margin` or `annealing` out of range; one-hot labels; outside XLA, a label out
-            of range (`InvalidArgumentError` in a graph); no step when lambda is needed.
+        ValueError: no step when lambda is needed.
         TypeError: `step` is a plain tensor or something that cannot be read.
 
     A loaded loss is held at the lambda with which it was saved, so that `evaluate` repeats the
@@ -102,11 +98,7 @@ class ASoftmaxLoss(MarginLoss):
         return self.margin > 1 and isinstance(self.annealing, LambdaAnnealing)
 
     def current_lambda(self) -> Any:
-        """Return lambda for the update that comes next: a float or a scalar tensor.
-
-        Raises:
-            ValueError: it is needed and `step` is None.
-        """
+        """Return lambda for the update that comes next: a float or a scalar tensor."""
         if not isinstance(self.annealing, LambdaAnnealing):
             return self.annealing
         if self.step is None:
@@ -140,13 +132,10 @@ class ASoftmaxLoss(MarginLoss):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; `step` as the int it stands at."""
-        scheduled = isinstance(self.annealing, LambdaAnnealing)
         return {
             **super().get_config(),
             "margin": self.margin,
-            "annealing": keras.saving.serialize_keras_object(self.annealing)
-            if scheduled
-            else self.annealing,
+            "annealing": keras.saving.serialize_keras_object(self.annealing),
             "step": None if self.step is None else int(read_step(self.step)),
         }
 

@@ -37,12 +37,7 @@ def normface(labels: Any, outputs: Any, scale: float, *, xla: bool = False) -> A
 def cosface(labels: Any, outputs: Any, scale: float, margin: float, *, xla: bool = False) -> Any:
     """Compute CosFace for each example: the target's logit is `scale * (cos(theta) - margin)`.
 
-    Args:
-        labels: as in `normface`.
-        outputs: as in `normface`.
-        scale: above 0.
-        margin: at least 0, subtracted from the target's cosine.
-        xla: as in `normface`.
+    Arguments and result are those of `normface`, and `margin`, at least 0.
 
     Example:
 
@@ -58,13 +53,8 @@ def cosface(labels: Any, outputs: Any, scale: float, margin: float, *, xla: bool
 def arcface(labels: Any, outputs: Any, scale: float, margin: float, *, xla: bool = False) -> Any:
     """Compute ArcFace for each example: the target's logit is `scale * cos(theta + margin)`.
 
-    Args:
-        labels: as in `normface`.
-        outputs: as in `normface`.
-        scale: above 0.
-        margin: radians in [0, pi), added to the target's angle. See `angular.cos_shifted_angle`
-            for what happens past pi.
-        xla: as in `normface`.
+    Arguments and result are those of `normface`, and `margin`, radians in [0, pi). What happens
+    past pi is described in `angular.cos_shifted_angle`.
 
     Example:
 
@@ -86,13 +76,8 @@ class NormFaceLoss(MarginLoss):
     Args:
         scale: above 0. Default 64, so that a comparison with `CosFaceLoss` and `ArcFaceLoss` shows
             the margin alone.
-        reduction: as in `keras.losses.Loss`.
-        name: as in `keras.losses.Loss`.
 
-    Call arguments and errors: see `MarginLoss`.
-
-    Raises:
-        ValueError: `scale` is not above 0.
+    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
 
     Source: Wang, Xiang, Cheng, Yuille, "NormFace", ACM MM 2017, arXiv:1704.06369; there the scale
     is learnt, here it is fixed.
@@ -130,13 +115,8 @@ class CosFaceLoss(MarginLoss):
     Args:
         scale: above 0. Default 64.
         margin: at least 0. Default 0.35.
-        reduction: as in `keras.losses.Loss`.
-        name: as in `keras.losses.Loss`.
 
-    Call arguments and errors: see `MarginLoss`.
-
-    Raises:
-        ValueError: `scale` or `margin` is out of range.
+    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
 
     Source: Wang et al., "CosFace", CVPR 2018, arXiv:1801.09414, eq. 4.
 
@@ -178,13 +158,8 @@ class ArcFaceLoss(MarginLoss):
     Args:
         scale: above 0. Default 64.
         margin: radians, in [0, pi). Default 0.5.
-        reduction: as in `keras.losses.Loss`.
-        name: as in `keras.losses.Loss`.
 
-    Call arguments and errors: see `MarginLoss`.
-
-    Raises:
-        ValueError: `scale` or `margin` is out of range.
+    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
 
     Source: Deng, Guo, Xue, Zafeiriou, "ArcFace", CVPR 2019, arXiv:1801.07698, eq. 3.
 
@@ -210,11 +185,10 @@ class ArcFaceLoss(MarginLoss):
 
     def describe(self) -> str:
         """Return margin and scale in words."""
-        degrees = math.degrees(self.margin)
-        return (
-            f"ArcFace with margin {self.margin:g} rad ({degrees:.1f} degrees, added to the angle), "
-            f"scale {self.scale:g}"
+        margin = (
+            f"{self.margin:g} rad ({math.degrees(self.margin):.1f} degrees, added to the angle)"
         )
+        return f"ArcFace with margin {margin}, scale {self.scale:g}"
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
         return arcface(labels, outputs, self.scale, self.margin, xla=self.xla)

@@ -31,18 +31,12 @@ def margin_cross_entropy(
 ) -> Any:
     """Compute the softmax cross-entropy in which a margin has moved the target's cosine.
 
+    `target_cosine` is the margin: it maps the targets' cosines, `(batch,)`, to what stands in their
+    place. `scale` multiplies all cosines; None stands for the length of each embedding. The result
+    is in nats, `(batch,)`; NaN where a label is out of range.
+
     The target stands outside the sum, so neither value nor gradient cancels where it dominates: at
     a probability of `1 - 1e-12` the gradient is -1e-12 and not 0.
-
-    Args:
-        labels: integer class of each example, `(batch,)`, in `[0, num_classes)`.
-        outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
-        target_cosine: the margin: maps the target's cosine to what stands in its place, `(batch,)`.
-        scale: what multiplies all cosines; None: the length of each embedding.
-        xla: whether XLA compiles the caller, see `target_norm_rest`.
-
-    Returns:
-        Nats, `(batch,)`; NaN where a label is out of range.
     """
     target, norm, rest = target_norm_rest(outputs, labels, scale, xla=xla)
     if scale is None:
@@ -67,18 +61,11 @@ def _or_nan(loss: Any, labels: Any, num_classes: int) -> Any:
 def target_norm_rest(
     outputs: Any, labels: Any, scale: float | None = None, *, xla: bool = False
 ) -> tuple[Any, Any, Any]:
-    """Reduce the head's output to what a loss needs.
+    """Return `||x|| cos(theta_y)`, `||x||` and `log sum_{j != y} exp(logit_j)`, each `(batch,)`.
 
-    Args:
-        outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
-        labels: integers `(batch,)`; one out of range is taken for the nearest class.
-        scale: the logits of the other classes are `scale * cos(theta_j)`; None: as they are,
-            `||x|| cos(theta_j)`.
-        xla: whether XLA compiles the caller: it fuses a mask into its neighbours and would copy for
-            a scatter. Without it a scatter works in place, where a mask is one more table.
-
-    Returns:
-        `||x|| cos(theta_y)`; `||x||`; `log sum_{j != y} exp(logit_j)`; each `(batch,)`.
+    A label out of range is taken for the nearest class. With a `scale` the logits of the other
+    classes are `scale * cos(theta_j)`. XLA fuses a mask into its neighbours and would copy for a
+    scatter; without it a scatter works in place, where a mask is one more table.
 
     Example:
 
@@ -88,7 +75,6 @@ def target_norm_rest(
     """
     num_classes = outputs.shape[-1] - 1
     classes = tf.clip_by_value(tf.cast(labels, tf.int32), 0, num_classes - 1)
-
     edit = MaskedTable if xla else ScatteredTable
 
     def scaled(others: Any, less: Any, factor: Any) -> Any:
@@ -188,19 +174,11 @@ def target_entries(logits: Any, labels: Any) -> Any:
 
 
 def target_cross_entropy(logits: Any, labels: Any, target: Any) -> Any:
-    """Compute the cross-entropy of each row with its target logit replaced.
+    """Compute the cross-entropy of each row with the logit at its label replaced by `target`.
 
     For losses that move the logits of all classes: `softplus(log sum_{j != y} exp(z_j) - t)`, where
-    the target stands outside the sum as in `margin_cross_entropy`.
-
-    Args:
-        logits: `(batch, num_classes)`; the entries at the labels are not used.
-        labels: `(batch,)`, in `[0, num_classes)`.
-        target: the logit that stands at the label, `(batch,)`.
-
-    Returns:
-        Nats, `(batch,)`; NaN where a label is out of range (inside XLA, where no assertion
-        survives, this is what keeps a wrong label from training silently).
+    the target stands outside the sum. NaN where a label is out of range: inside XLA, where no
+    assertion survives, this is what keeps a wrong label from training silently.
     """
     num_classes = logits.shape[-1]
     others = ops.logsumexp(ops.where(target_mask(labels, num_classes), LOWEST, logits), axis=-1)
@@ -222,10 +200,8 @@ def labels_in_range(labels: Any, num_classes: int) -> Any:
 def check_labels(labels: Any, num_classes: int) -> Any:
     """Return integer labels `(batch,)`; refuse one-hot labels and labels out of range.
 
-    Raises:
-        ValueError: a wrong shape (also while tracing), or in eager mode a label out of range. In a
-            graph it is an `InvalidArgumentError` at run time; XLA drops that assertion, and
-            `target_cross_entropy` answers with NaN.
+    A label out of range is an `InvalidArgumentError` in a graph; XLA drops that assertion, and
+    the losses answer with NaN.
     """
     if isinstance(labels, list | tuple):  # Keras maps over a list, and hands on its elements
         labels = ops.stack(list(labels))

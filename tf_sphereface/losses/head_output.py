@@ -26,15 +26,7 @@ BIAS_MARK = 1.001  # a column below -1.001 ||x|| is no logit: it is the bias
 
 
 def join(logits: Any, norms: Any, shared_bias: Any = None) -> Any:
-    """Return the head's output.
-
-    Args:
-        logits: `||x|| cos(theta_j)`, `(batch, num_classes)`.
-        norms: `||x||`, `(batch, 1)`, above 0.
-        shared_bias: a scalar, or None for a head without one.
-
-    Returns:
-        `(batch, num_classes + 1)`, or `(batch, num_classes + 2)` with a bias.
+    """Return the head's output, with norms `(batch, 1)` above 0 and a scalar bias or None.
 
     Example:
 
@@ -83,10 +75,7 @@ def shared_bias_of(outputs: Any) -> Any:
 
 
 def has_shared_bias(outputs: Any) -> bool | None:
-    """Tell from the values whether a head has a bias.
-
-    None where they are not known yet, or where no example's are finite.
-    """
+    """Tell from the values whether a head has a bias; None where none is known or finite."""
     if isinstance(outputs, keras.KerasTensor) or not tf.executing_eagerly():
         return None
     if outputs.shape[0] == 0 or outputs.shape[-1] < 3:

@@ -24,9 +24,9 @@ class MarginLoss(keras.losses.Loss):
     `y_pred`, the output of `AngularDense`. Everything is computed in float32.
 
     Raises:
-        ValueError: one-hot labels; the head has a shared bias and the loss does not know it, or
-            the reverse; outside XLA, a label out of range (`InvalidArgumentError` in a graph).
-            Inside XLA both give NaN.
+        ValueError: an argument is out of range; one-hot labels; the head has a shared bias and the
+            loss does not know it, or the reverse; outside XLA, a label out of range
+            (`InvalidArgumentError` in a graph). Inside XLA the last two give NaN.
     """
 
     options: tuple[str, ...] = ()

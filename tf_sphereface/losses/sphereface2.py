@@ -88,15 +88,8 @@ def sphereface2_bias(
     `a_i = r (g(0) + m)`:
     `b = log(2z) - a_i - log(1 - z + sqrt((1 - z)^2 + 4 z exp(a_y - a_i)))`.
 
-    Args:
-        num_classes: C, at least 1 (1 is taken for 2: there is no negative to weigh).
-        scale: as in `SphereFace2Loss`, like all that follow.
-        margin: as above.
-        alpha: as above.
-        power: as above.
-
-    Returns:
-        The bias, a float.
+    `num_classes` is C, at least 1 (1 is taken for 2: there is no negative to weigh); the other
+    arguments are those of `SphereFace2Loss`.
 
     Source: the authors' released code.
 
@@ -108,16 +101,12 @@ def sphereface2_bias(
     z = alpha / ((1.0 - alpha) * max(num_classes - 1, 1))
     at_zero = 2.0 * 0.5**power - 1.0
     a_y, a_i = scale * (at_zero - margin), scale * (at_zero + margin)
-    cross = 4.0 * z * math.exp(a_y - a_i)
-    root = math.sqrt((1.0 - z) ** 2 + cross)
-    # For few classes z is above 1 and 1 - z + root would cancel.
-    log_sum = math.log(1.0 - z + root) if z < 1 else _log_small_root(z, a_y - a_i, root)
+    root = math.sqrt((1.0 - z) ** 2 + 4.0 * z * math.exp(a_y - a_i))
+    if z < 1:
+        log_sum = math.log(1.0 - z + root)
+    else:  # few classes: 1 - z + root would cancel, and is 4 z exp(a_y - a_i) / (root + z - 1)
+        log_sum = math.log(4.0 * z) + (a_y - a_i) - math.log(root + z - 1.0)
     return math.log(2.0 * z) - a_i - log_sum
-
-
-def _log_small_root(z: float, exponent: float, root: float) -> float:
-    """Return `log(root - (z - 1))` as `log(cross / (root + z - 1))`."""
-    return math.log(4.0 * z) + exponent - math.log(root + z - 1.0)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -137,13 +126,9 @@ class SphereFace2Loss(MarginLoss):
         power: t, at least 1: spreads the similarities of the negatives. Default 3.
         weight: of the whole loss, above 0. Default 50.
         detach: take the gradient through the cosines alone, as the authors' code does (default).
-        reduction: as in `keras.losses.Loss`.
-        name: as in `keras.losses.Loss`.
 
-    Call arguments and errors: see `MarginLoss`; `y_pred` has `num_classes + 2` columns.
-
-    Raises:
-        ValueError: an argument is out of range; the head has no shared bias.
+    `reduction`, `name`, call arguments and errors: see `MarginLoss`; `y_pred` has
+    `num_classes + 2` columns.
 
     Source: Wen, Liu, Weller, Raj, Singh, "SphereFace2", ICLR 2022, arXiv:2108.01513.
 

@@ -78,13 +78,8 @@ class SphereFaceRLoss(MarginLoss):
         scale: above 0. Default 30, the same source.
         detach: characteristic gradient detachment (default): the margin is in the value of the
             logit and not in its derivative, which makes training stable without annealing.
-        reduction: as in `keras.losses.Loss`.
-        name: as in `keras.losses.Loss`.
 
-    Call arguments and errors: see `MarginLoss`.
-
-    Raises:
-        ValueError: an argument is out of range.
+    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
 
     Source: Liu, Wen, Raj, Singh, Weller, "SphereFace Revived", TPAMI 2022, arXiv:2109.05565.
 

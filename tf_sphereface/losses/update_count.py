@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import keras
@@ -15,13 +14,7 @@ def bind_step(model: keras.Model) -> keras.Model:
 
     For a stock Keras model that was loaded from a file: its loss is held at the lambda of the
     moment of saving. The optimizer's count of updates was saved too, so training goes on exactly
-    there.
-
-    Args:
-        model: a compiled model with a loss of this library.
-
-    Returns:
-        The same model.
+    there. The same model is returned.
 
     Raises:
         ValueError: the model is not compiled, or has no loss that follows a schedule.
@@ -64,11 +57,11 @@ def check_step(step: Any) -> Any:
     attributes of a loss, and would save it twice.
     """
     if isinstance(step, keras.optimizers.Optimizer):
-        return functools.partial(applied_updates, step)
-    if step is None or isinstance(step, keras.Variable | tf.Variable):
-        return step
+        return lambda: tf.convert_to_tensor(step.iterations)
     if isinstance(step, int | np.integer) and not isinstance(step, bool):
         return int(step)
+    if step is None or isinstance(step, keras.Variable | tf.Variable):
+        return step
     if tf.is_tensor(step) or isinstance(step, np.ndarray):
         raise TypeError(
             "Argument `step` must not be a plain tensor: it would stay constant, and lambda with "
@@ -88,14 +81,5 @@ def read_step(step: Any) -> Any:
     if isinstance(step, int):
         return step
     if isinstance(step, keras.Variable | tf.Variable):
-        return _tensor(step)
+        return tf.convert_to_tensor(step)
     return step()
-
-
-def applied_updates(optimizer: keras.optimizers.Optimizer) -> Any:
-    """Return how many updates an optimizer has applied: a scalar integer tensor."""
-    return _tensor(optimizer.iterations)
-
-
-def _tensor(count: Any) -> Any:
-    return tf.convert_to_tensor(count.value if isinstance(count, keras.Variable) else count)
