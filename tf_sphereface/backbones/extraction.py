@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from tf_sphereface.backbones.remembered_metadata import carry, metadata_text, remember
 from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.utils.checks import error
@@ -19,10 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 class LoadedModel(NamedTuple):
-    """An uncompiled model from a file, and what the file says of its loss ("" for none)."""
+    """An uncompiled model from a file, and what the file says of its loss ("" for none).
+
+    `metadata` is the JSON text of the file's metadata, None where it carries none.
+    """
 
     model: keras.Model
     loss: str
+    metadata: str | None = None
 
 
 def as_backbone(model: keras.Model | LoadedModel) -> keras.Model:
@@ -30,11 +35,12 @@ def as_backbone(model: keras.Model | LoadedModel) -> keras.Model:
 
     The model is a `FaceClassifier`, a model that ends in `AngularDense` (the head is stripped, and
     that is logged), a backbone, or one of these as `load_model` returns it. Anything but one image
-    input and one rank-2 output is refused, as are other classifiers.
+    input and one rank-2 output is refused, as are other classifiers. The metadata of the file that
+    the model is from stay known.
     """
-    loss = ""
+    loss, metadata = "", None
     if isinstance(model, LoadedModel):
-        model, loss = model
+        model, loss, metadata = model
     if not isinstance(model, keras.Model):
         raise error("model", "be a keras.Model", model)
     if isinstance(model, FaceClassifier):
@@ -57,12 +63,17 @@ def as_backbone(model: keras.Model | LoadedModel) -> keras.Model:
             "model must return embeddings of the shape (n, embedding_dim). "
             f"Received: {model.name!r} with the output shape {tuple(output.shape)}"
         )
-    return keras.Model(inputs[0], output, name=model.name)
+    backbone = keras.Model(inputs[0], output, name=model.name)
+    if metadata is not None:
+        remember(backbone, metadata)
+    return backbone
 
 
 def load_model(path: str | os.PathLike[str]) -> LoadedModel:
-    """Load a model without compiling it, and the name of the loss that it was saved with."""
-    return LoadedModel(keras.models.load_model(path, compile=False), _loss_in_file(path))
+    """Load a model without compiling it, its loss' name, and the metadata in its file."""
+    model = keras.models.load_model(path, compile=False)
+    text = metadata_text(path) if zipfile.is_zipfile(path) else None
+    return LoadedModel(model, _loss_in_file(path), text)
 
 
 def _loss_in_file(path: str | os.PathLike[str]) -> str:
@@ -113,6 +124,8 @@ def in_float32(model: keras.Model) -> keras.Model:
 
     clone = keras.models.clone_model(model, clone_function=copy)
     clone.set_weights(model.get_weights())
+    if len(keras.tree.flatten(model.inputs or [])) == 1:
+        carry(model, clone)
     return clone
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
+import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
+from tf_sphereface.backbones import first_layers
 from tf_sphereface.backbones.extraction import (
     LoadedModel,
     all_layers,
@@ -20,8 +22,19 @@ from tf_sphereface.backbones.extraction import (
     is_foreign,
     load_model,
 )
+from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER
+from tf_sphereface.embedder import graph_normalization
+from tf_sphereface.embedder.input_facts import (
+    check_layout,
+    given_facts,
+    guess,
+    input_name,
+    metadata_in_memory,
+    say_guesses,
+    with_given,
+    with_input_name,
+)
 from tf_sphereface.embedder.metadata import (
-    KERAS_MEMBER,
     EmbedderMetadata,
     artifact_format,
     library_versions,
@@ -31,7 +44,7 @@ from tf_sphereface.embedder.runtimes import KerasRunner, OnnxRunner, TFLiteRunne
 from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path
 
-logger = logging.getLogger(__name__)
+_PARTS = ("layers", "weights")  # of which a network without its head has fewer
 
 
 class Embedder:
@@ -48,6 +61,8 @@ class Embedder:
         path: the file, or None for a model in memory.
         batch_size: the most faces that go through the network at once.
         backbone: the Keras network; None for a `.tflite` or `.onnx` file.
+        given: the facts of its input that were given when it was opened, by name.
+        head_left_out: whether the file holds a classifier, whose head is not used.
     """
 
     def __init__(
@@ -64,6 +79,8 @@ class Embedder:
         self.path = path
         self.batch_size = batch_size
         self.backbone: Any = None  # keras.Model | None
+        self.given: dict[str, Any] = {}
+        self.head_left_out = False
         self.input_size: tuple[int, int] = runner.input_size
         self.embedding_dim: int = runner.embedding_dim
 
@@ -81,7 +98,7 @@ class Embedder:
         Args:
             model: a Keras model, as `load_embedder` takes it.
             metadata: how to feed it. Input size and embedding length are taken from the model.
-                None: the project's defaults.
+                None: what is known of the model (see `load_embedder`), or a guess, with a warning.
             batch_size: the most faces that go through the network at once.
             float32: compute in float32 whatever policy the layers have.
 
@@ -95,15 +112,10 @@ class Embedder:
         >>> embedder.metadata.input_size, embedder.metadata.embedding_dim
         ((8, 8), 192)
         """
-        batch_size = check_integer("batch_size", batch_size, 1)
         backbone = as_backbone(model)
         if float32:
             backbone = in_float32(backbone)
-        metadata = _describe(backbone, metadata)
-        runner = KerasRunner(backbone, metadata)
-        embedder = cls(runner, metadata, "keras", None, batch_size)
-        embedder.backbone = backbone
-        return embedder
+        return _of_backbone(backbone, metadata, batch_size, {}, say=metadata is None)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Embed faces.
@@ -165,52 +177,123 @@ def load_embedder(
     model: str | os.PathLike[str] | keras.Model | Embedder,
     batch_size: int = 64,
     threads: int | None = None,
+    *,
+    channel_order: Literal["rgb", "bgr"] | None = None,
+    pixel_mean: float | Sequence[float] | None = None,
+    pixel_scale: float | Sequence[float] | None = None,
+    layout: Literal["nhwc", "nchw"] | None = None,
 ) -> Embedder:
     """Open a saved model, or wrap one in memory, as an `Embedder`.
+
+    How the network is fed is known from the file's metadata, which a model that was opened from
+    one of our files keeps in memory. What the metadata do not tell is guessed, and a
+    `SphereFaceWarning` says so; what is given here wins over both.
 
     Args:
         model: a `.keras`, `.tflite` or `.onnx` file, a Keras model, or an `Embedder` (returned as
             it is). A `FaceClassifier` gives its backbone, a model that ends in `AngularDense` is
             stripped of it. Without metadata the project's defaults hold (RGB,
-            `(x - 127.5) / 128`), and that is logged.
+            `(x - 127.5) / 128`), with a warning.
         batch_size: the most faces that go through the network at once.
         threads: CPU threads for TensorFlow Lite and ONNX Runtime; None leaves it to them. Keras
             takes TensorFlow's own setting.
+        channel_order: `"rgb"` or `"bgr"`, the order in which the network takes the channels. The
+            faces given to the embedder are RGB whatever this says.
+        pixel_mean: subtracted from the pixels of 0 to 255; one number, or three in the network's
+            order.
+        pixel_scale: what the difference is divided by, likewise.
+        layout: `"nhwc"` or `"nchw"`, for a file whose shape does not tell.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be opened as what its suffix says, or is no embedder.
+        ValueError: the file cannot be opened as what its suffix says, or is no embedder; a fact is
+            out of range, contradicts the file's shape, or is given for an `Embedder`.
         ImportError: `.tflite` and `.onnx` need the `export` extra.
 
     Example:
 
     >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
-    >>> load_embedder(network)(np.zeros((2, 8, 8, 3), np.uint8)).shape
+    >>> embedder = load_embedder(network, channel_order="bgr", pixel_mean=0, pixel_scale=255)
+    >>> embedder(np.zeros((2, 8, 8, 3), np.uint8)).shape
     (2, 192)
     """
+    given = given_facts(
+        channel_order=channel_order, pixel_mean=pixel_mean, pixel_scale=pixel_scale, layout=layout
+    )
     if isinstance(model, Embedder):
+        if given:
+            raise ValueError(
+                "Argument `model` must be a model or a file where facts of its input are given: an "
+                f"Embedder has been opened with its own. Received: {', '.join(given)}"
+            )
         return model
     batch_size = check_integer("batch_size", batch_size, 1)
     if isinstance(model, keras.Model):
-        return Embedder.in_memory(model, batch_size=batch_size)
+        return _of_backbone(as_backbone(model), None, batch_size, given)
     path = Path(model)
     suffix = artifact_format(path)
-    stored = read_metadata(path)
-    if stored is None:
-        logger.info("%s carries no metadata: taking RGB and (x - 127.5) / 128", path)
     if suffix == ".keras":
-        embedder = Embedder.in_memory(load_keras(path), stored, batch_size=batch_size)
-        embedder.path = path
+        stored, loaded = read_metadata(path), load_keras(path)
+        backbone = as_backbone(loaded)
+        embedder = _of_backbone(backbone, stored, batch_size, given, path)
+        fewer = [len(getattr(backbone, x)) < len(getattr(loaded.model, x)) for x in _PARTS]
+        embedder.head_left_out = all(fewer)
         return embedder
-    metadata = stored or EmbedderMetadata()
+    return _of_file(path, suffix, threads, batch_size, given)
+
+
+def _of_backbone(
+    backbone: keras.Model,
+    metadata: EmbedderMetadata | None,
+    batch_size: int,
+    given: dict[str, Any],
+    path: Path | None = None,
+    *,
+    say: bool = True,
+) -> Embedder:
+    """Wrap a backbone, that of a file if there is a path; `say` what is guessed."""
+    batch_size = check_integer("batch_size", batch_size, 1)
+    name = str(path) if path else f"{backbone.name} (in memory)"
+    check_layout(given.get("layout"), "nhwc", name)
+    metadata = with_given(_describe(backbone, metadata), given, name)
+    if say:
+        say_guesses(metadata, name, lambda: first_layers.own_normalization(backbone))
+    embedder = Embedder(KerasRunner(backbone, metadata), metadata, "keras", path, batch_size)
+    embedder.backbone, embedder.given = backbone, given
+    return embedder
+
+
+def _of_file(
+    path: Path, suffix: str, threads: int | None, batch_size: int, given: dict[str, Any]
+) -> Embedder:
+    """Open a TensorFlow Lite or ONNX file; say what is guessed."""
+    stored = read_metadata(path)
+    metadata = with_given(stored or guess(), given, str(path))
     runner = (TFLiteRunner if suffix == ".tflite" else OnnxRunner)(path, metadata, threads)
+    check_layout(given.get("layout"), runner.layout, str(path))
+    known = {"layout"}  # by the shape
+    changes: dict[str, Any] = {}
+    if runner.takes_pixels and metadata.input_dtype != "uint8":
+        if {"pixel_mean", "pixel_scale"} & given.keys():
+            raise ValueError(
+                f"{path} takes pixels of 0 to 255, so no mean and no scale can be applied. "
+                f"Received: {', '.join(given)}"
+            )
+        changes = {"input_dtype": "uint8", "pixel_mean": 0.0, "pixel_scale": 1.0}
+        known |= changes.keys()
     metadata = dataclasses.replace(
         metadata,
         input_size=runner.input_size,
         embedding_dim=runner.embedding_dim,
         template=metadata.template if stored else _template_name(runner.input_size),
+        layout=runner.layout,
+        assumed=[name for name in metadata.assumed if name not in known],
+        **changes,
     )
-    return Embedder(runner, metadata, suffix[1:], path, batch_size)
+    say_guesses(metadata, str(path), lambda: graph_normalization.own_normalization(path))
+    embedder = Embedder(runner, metadata, suffix[1:], path, batch_size)
+    embedder.given = given
+    return embedder
 
 
 def save_embedder(
@@ -227,7 +310,8 @@ def save_embedder(
         model: what `as_backbone` takes; its layers must be Keras' own.
         path: where to write; must end in `.keras`.
         metadata: how to feed it. Input size and embedding length are taken from the model, the
-            library versions are filled in when empty. None: the project's defaults.
+            library versions are filled in when empty. None: what is known of the model, as for
+            `load_embedder`; else a guess, which the file marks as one.
 
     Raises:
         ValueError: another suffix, a model that is no backbone, or layers that Keras alone could
@@ -248,9 +332,27 @@ def save_embedder(
     if not metadata.versions:
         metadata = dataclasses.replace(metadata, versions=library_versions())
     with atomic_path(path) as temporary:
-        backbone.save(temporary)
-        with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(KERAS_MEMBER, metadata.to_json())
+        plain = temporary.with_name(f"plain.{path.name}")
+        backbone.save(plain)
+        add_keras_metadata(plain, temporary, metadata)
+
+
+def add_keras_metadata(source: Path, target: Path, metadata: EmbedderMetadata) -> None:
+    """Copy a `.keras` file with metadata inside, in place of older ones.
+
+    The name of the network's input then tells how it is fed, if that is known.
+    """
+    name = input_name(metadata)
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.infolist():
+            if entry.filename == KERAS_MEMBER:
+                continue
+            if entry.filename == "config.json" and name is not None:
+                new.writestr(entry, with_input_name(old.read(entry).decode("utf-8"), name))
+                continue
+            with old.open(entry) as reader, new.open(entry, "w", force_zip64=True) as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)  # its checksum is verified on the way
+        new.writestr(KERAS_MEMBER, metadata.to_json())
 
 
 def load_keras(path: Path) -> LoadedModel:
@@ -263,14 +365,19 @@ def load_keras(path: Path) -> LoadedModel:
 
 def _describe(model: keras.Model, metadata: EmbedderMetadata | None) -> EmbedderMetadata:
     """Return the metadata with input size and embedding length taken from the model."""
-    base = metadata or EmbedderMetadata(architecture=model.name, template=None)
+    base = metadata or metadata_in_memory(model)
+    if base is None:
+        base = dataclasses.replace(guess(), architecture=model.name)
+    # Keras' networks take NHWC, as `as_backbone` has seen.
+    assumed = [name for name in base.assumed if name != "layout"]
     height, width, _ = model.inputs[0].shape[1:]
     size = (height or base.input_size[0], width or base.input_size[1])
     return dataclasses.replace(
         base,
         input_size=size,
         embedding_dim=int(model.outputs[0].shape[-1]),
-        template=base.template if metadata else _template_name(size),
+        template=_template_name(size) if "template" in assumed else base.template,
+        assumed=assumed,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import zipfile
@@ -13,11 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER, metadata_text
 from tf_sphereface.utils.checks import check_choice, check_image_size, check_integer, error
 from tf_sphereface.utils.optional import require
 
 METADATA_NAME = "tf_sphereface"
-KERAS_MEMBER = f"{METADATA_NAME}.json"
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # bytes; the schema's force_align of a buffer's data
 
@@ -51,6 +52,8 @@ class EmbedderMetadata:
         batch: how many faces the file takes at once; None: any number.
         flip_built_in: whether the network embeds the mirror image as well, so that its output is
             both embeddings, concatenated, `embedding_dim` long together.
+        assumed: names of fields above that nobody has stated: guesses, which every opening of the
+            model says aloud.
 
     Raises:
         ValueError: a field is outside its range.
@@ -82,6 +85,7 @@ class EmbedderMetadata:
     layout: Literal["nhwc", "nchw"] = "nhwc"
     batch: int | None = None
     flip_built_in: bool = False
+    assumed: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.input_size = check_image_size("input_size", self.input_size)
@@ -93,6 +97,7 @@ class EmbedderMetadata:
         check_choice("layout", self.layout, ("nhwc", "nchw"))
         if self.batch is not None:
             self.batch = check_integer("batch", self.batch, 1)
+        self.assumed = [str(name) for name in self.assumed or ()]
         if self.threshold is not None and not -1.0 <= self.threshold <= 1.0:
             raise error("threshold", "be a cosine in [-1, 1]", self.threshold)
 
@@ -121,9 +126,10 @@ class EmbedderMetadata:
 
 
 def _per_channel(name: str, value: Any) -> float | tuple[float, ...]:
-    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    if len(numbers) not in (1, 3) or not all(isinstance(n, (int, float)) for n in numbers):
-        raise error(name, "be one number or three", value)
+    numbers = tuple(value) if isinstance(value, (list, tuple, np.ndarray)) else (value,)
+    real = all(isinstance(n, int | float | np.number) and not isinstance(n, bool) for n in numbers)
+    if len(numbers) not in (1, 3) or not real or not all(math.isfinite(n) for n in numbers):
+        raise error(name, "be one number or three, finite", value)
     if name == "pixel_scale" and not all(number > 0 for number in numbers):
         raise error(name, "be positive", value)
     return float(numbers[0]) if len(numbers) == 1 else tuple(float(n) for n in numbers)
@@ -172,10 +178,7 @@ def _read_keras(path: Path) -> str | None:
             f"{path} is not a .keras file: expected the zip archive that model.save('x.keras') "
             f"writes. Received: a file of {path.stat().st_size} bytes that is no zip archive"
         )
-    with zipfile.ZipFile(path) as archive:
-        if KERAS_MEMBER not in archive.namelist():
-            return None
-        return archive.read(KERAS_MEMBER).decode("utf-8")
+    return metadata_text(path)
 
 
 def _read_tflite(path: Path) -> str | None:

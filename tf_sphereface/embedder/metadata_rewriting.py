@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import zipfile
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tf_sphereface.embedder.embedder import load_embedder
+from tf_sphereface.embedder.embedder import add_keras_metadata, load_embedder
+from tf_sphereface.embedder.input_facts import FACTS
 from tf_sphereface.embedder.metadata import (
-    KERAS_MEMBER,
     EmbedderMetadata,
     add_onnx_metadata,
     add_tflite_metadata,
@@ -22,6 +23,7 @@ from tf_sphereface.embedder.metadata import (
 )
 from tf_sphereface.embedder.model_card import card_path, write_card
 from tf_sphereface.utils.files import atomic_path, sha256_file, write_json
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 
 def replace_metadata(
@@ -38,14 +40,14 @@ def replace_metadata(
     suffix = artifact_format(path)
     with atomic_path(path) as temporary:
         if suffix == ".keras":
-            _copy_keras(path, temporary, metadata.to_json())
+            add_keras_metadata(path, temporary, metadata)
         else:
             add = add_tflite_metadata if suffix == ".tflite" else add_onnx_metadata
             temporary.write_bytes(add(path.read_bytes(), metadata.to_json()))
         shutil.copymode(path, temporary)
         if read_metadata(temporary) != metadata:
             raise OSError(f"{path} was left as it was: a copy did not keep the new metadata")
-        _require_same_network(path, temporary)
+        _require_same_network(path, temporary, metadata)
         if expected_sha256 is not None and sha256_file(path) != expected_sha256:
             raise ValueError(f"{path} has changed meanwhile; it is left as it is now")
     beside = sidecar_path(path)
@@ -55,18 +57,40 @@ def replace_metadata(
         write_card(path)
 
 
-def _copy_keras(source: Path, target: Path, text: str) -> None:
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for entry in old.infolist():
-            if entry.filename == KERAS_MEMBER:
-                continue
-            with old.open(entry) as reader, new.open(entry, "w", force_zip64=True) as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)  # its checksum is verified on the way
-        new.writestr(KERAS_MEMBER, text)
+def describe_file(path: str | os.PathLike[str], **facts: Any) -> EmbedderMetadata:
+    """Write how a model is fed into its file, once and for all, and return the new metadata.
+
+    Args:
+        path: a `.keras`, `.tflite` or `.onnx` file, of ours or not.
+        **facts: `channel_order`, `pixel_mean`, `pixel_scale`, `layout`, as for `load_embedder`; one
+            at least. What is not given stays as the file says, or a guess that is marked as one.
+
+    Raises:
+        ValueError: no fact is given, or what `load_embedder` and `replace_metadata` refuse.
+
+    Example:
+
+    >>> import keras
+    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> network.save("foreign.keras")
+    >>> describe_file("foreign.keras", channel_order="bgr", pixel_mean=0, pixel_scale=255).assumed
+    ['template']
+    """
+    if all(value is None for value in facts.values()):
+        raise ValueError(
+            "Arguments channel_order, pixel_mean, pixel_scale, layout: one must be given. "
+            "Received: none"
+        )
+    metadata = load_embedder(path, **facts).metadata
+    replace_metadata(path, metadata)
+    return metadata
 
 
-def _require_same_network(old: Path, new: Path) -> None:
-    before, after = load_embedder(old), load_embedder(new)
+def _require_same_network(old: Path, new: Path, metadata: EmbedderMetadata) -> None:
+    facts = {name: getattr(metadata, name) for name in FACTS}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SphereFaceWarning)  # the old file's facts may be others
+        before, after = load_embedder(old, **facts), load_embedder(new, **facts)
     shape = (2, *before.input_size, 3)
     probe = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     expected = before(probe)

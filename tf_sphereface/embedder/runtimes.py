@@ -70,12 +70,15 @@ class _FileRunner:
             )
         # None where a side is free: -1 in TensorFlow Lite, a name or None in ONNX.
         sides = [int(s) if isinstance(s, (int, np.integer)) and s > 0 else None for s in shapes[0]]
-        if len(sides) != 4 or 3 not in (sides[1], sides[3]):
+        layout = _layout_of(sides, metadata) if len(sides) == 4 else None
+        if layout is None:
             raise ValueError(
-                f"{path}: its input must be a batch of images with three channels. "
+                f"{path}: its input must be a batch of images with three channels (where the shape "
+                "leaves their place open, say layout: --layout). "
                 f"Received: shape {[side if side else 'any' for side in sides]}"
             )
-        self._fixed_batch, self._channels_first = sides[0], sides[3] != 3
+        self.layout, self.takes_pixels = layout, False
+        self._fixed_batch, self._channels_first = sides[0], layout == "nchw"
         height, width = sides[2:] if self._channels_first else sides[1:3]
         self._metadata = metadata
         self.input_size = (height or metadata.input_size[0], width or metadata.input_size[1])
@@ -93,6 +96,17 @@ class _FileRunner:
         raise NotImplementedError
 
 
+def _layout_of(sides: list[int | None], metadata: EmbedderMetadata) -> str | None:
+    """Return the order of an input's four axes: by its shape, else as the metadata says."""
+    channels = {"nhwc": sides[3], "nchw": sides[1]}
+    fitting = [name for name, count in channels.items() if count == 3]
+    fitting = fitting or [name for name, count in channels.items() if count is None]
+    told = None if "layout" in metadata.assumed else metadata.layout
+    if told in fitting:
+        return told
+    return fitting[0] if fitting and 3 in channels.values() else None
+
+
 class TFLiteRunner(_FileRunner):
     """A TensorFlow Lite file, float or quantized, with a fixed or a free batch size."""
 
@@ -108,6 +122,8 @@ class TFLiteRunner(_FileRunner):
         shapes = [each["shape_signature"] for each in inputs]
         self._take_sizes(path, metadata, shapes, len(outputs))
         self._input, self._output = inputs[0], outputs[0]
+        integers = np.dtype(self._input["dtype"]).kind != "f"
+        self.takes_pixels = integers and self._input["quantization"][0] == 0
         self.embedding_dim = int(self._output["shape"][-1])
         self._shape = tuple(self._input["shape"])
 
@@ -145,6 +161,7 @@ class OnnxRunner(_FileRunner):
         self._name, self._type = inputs[0].name, inputs[0].type
         if self._type not in ("tensor(float)", "tensor(float16)", "tensor(uint8)"):
             raise ValueError(f"{path}: its input must be float or uint8. Received: {self._type}")
+        self.takes_pixels = self._type == "tensor(uint8)"
         length = outputs[0].shape[-1] if outputs[0].shape else None
         if not isinstance(length, int):
             length = self(np.zeros((1, *self.input_size, 3), np.uint8)).shape[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from tf_sphereface.eval.verification import compare
 from tf_sphereface.export.parity import ExportError
 from tf_sphereface.utils.checks import check_number, error
 from tf_sphereface.utils.files import sha256_file
-from tf_sphereface.utils.messages import ProgressCallback
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,10 @@ class Gate:
         if self._reference is None or not _same_network(self._reference[0], reference):
             self._reference = (reference, self._evaluate(reference))
         expected = self._reference[1]
-        actual = self._evaluate(load_embedder(artifact))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SphereFaceWarning)  # said of the model
+            embedder = load_embedder(artifact)
+        actual = self._evaluate(embedder)
         first, second = expected.headline, actual.headline
         paired = compare(first, second)
         drift = np.abs(first.scores - second.scores)

@@ -96,8 +96,8 @@ def parity_table(
     """
     network = Embedder.in_memory(model, metadata, float32=True)
     files = [Path(path) for path in paths]
-    opened = {(path, n): load_embedder(path, threads=n) for path in files for n in (1, 2)}
     with quiet():
+        opened = {(path, n): load_embedder(path, threads=n) for path in files for n in (1, 2)}
         times = _in_turns({**opened, "keras": network}, faces)
     results = accuracies or {}
     gated: dict[str, Any] = {}

@@ -54,6 +54,21 @@ def input_of(tensor: Any) -> Any:
     return operation._inbound_nodes[node_index].input_tensors[0]
 
 
+def calls_on(model: keras.Model, tensor: Any) -> list[tuple[Any, list[Any], int]]:
+    """Return the operations of a model that take a symbolic tensor of it, with their outputs.
+
+    Each with the number of tensors that it takes. Empty where the model is no graph. Keras 3.15,
+    `_inbound_nodes` of an operation; `_functional` of a Sequential model.
+    """
+    graph = getattr(model, "_functional", None) or model
+    return [
+        (operation, node.output_tensors, len(node.input_tensors))
+        for operation in getattr(graph, "operations", ())
+        for node in operation._inbound_nodes
+        if any(taken is tensor for taken in node.input_tensors)
+    ]
+
+
 def named_outputs(model: keras.Model) -> Any:
     """Return a functional model's outputs as nested as it was given them; else None.
 

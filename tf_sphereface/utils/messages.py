@@ -1,4 +1,4 @@
-"""Sentences for messages: lists that are cut short, and the type of a progress callback."""
+"""Sentences for messages, the category of our warnings, and the type of a progress callback."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from collections.abc import Callable, Sequence
 
 ProgressCallback = Callable[[int, int], None]
 """What long work calls now and then with (done, in all)."""
+
+
+class SphereFaceWarning(UserWarning):
+    """A guess that was made, or a figure that is hardly what was meant.
+
+    In Python it is a warning as any other; a command prints it as one line.
+    """
 
 
 def and_more(items: Sequence[str], shown: int, *, separator: str = ", ", where: str = "") -> str:
