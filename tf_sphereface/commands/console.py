@@ -9,6 +9,8 @@ import math
 import os
 import re
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,15 +27,19 @@ from rich.progress import (
 )
 
 from tf_sphereface.utils.files import write_json
-from tf_sphereface.utils.messages import ProgressCallback
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 STACK = ("Graph execution error", "Detected at node", "<stack traces")
 EXIT_OK = 0
 EXIT_CHECK_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+EXIT_INTERRUPTED = 130
 
-console = Console()
-error_console = Console(stderr=True)
+# Brackets and colons in a name are no markup, in a table as little as in a line. What is to be bold
+# is a `rich.text.Text`, or has a style.
+console = Console(markup=False, emoji=False, highlight=False)
+error_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 class CommandError(Exception):
@@ -45,33 +51,63 @@ class CheckFailed(Exception):
 
 
 def command(main: Callable[..., int]) -> Callable[..., int]:
-    """Turn the errors that a user can mend into one message and an exit code.
+    """Turn every error into one message and an exit code, and our warnings into lines.
 
     `CommandError`, `ValueError`, `OSError` and `ImportError` end with code 2, as does an error
     inside a TensorFlow graph (what was raised is shown, not the stacks around it), `CheckFailed`
-    with 1, an interrupt with 130. Set `TF_SPHEREFACE_DEBUG=1` to see the traceback instead.
+    with 1, an interrupt with 130. Any other error is a defect: its traceback is shown, and the code
+    is 70, so that it is never taken for an answer. With `TF_SPHEREFACE_DEBUG=1` every error shows
+    its traceback; the codes stay.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
-        if os.environ.get("TF_SPHEREFACE_DEBUG"):
-            return main(argv)
         try:
-            return main(argv)
-        except CheckFailed as error:
-            _complain("check failed", error)
-            return EXIT_CHECK_FAILED
-        except (CommandError, ValueError, OSError, ImportError) as error:
-            _complain("error", error)
-            return EXIT_USAGE
-        except tf.errors.OpError as error:
-            _complain("error", _in_the_graph(error))
-            return EXIT_USAGE
+            with _warnings_as_lines():
+                return main(argv)
         except KeyboardInterrupt:
-            error_console.print("interrupted", highlight=False)
-            return 130
+            error_console.print("interrupted")
+            return EXIT_INTERRUPTED
+        except Exception as error:
+            return _ended_by(error)
 
     return wrapped
+
+
+def _ended_by(error: Exception) -> int:
+    """Say what went wrong, and return the exit code."""
+    internal = not isinstance(
+        error, CheckFailed | CommandError | ValueError | OSError | ImportError | tf.errors.OpError
+    )
+    if internal or os.environ.get("TF_SPHEREFACE_DEBUG"):
+        note("".join(traceback.format_exception(error)).rstrip())
+    if internal:
+        _complain("internal error", f"{type(error).__name__}: {error}")
+        return EXIT_INTERNAL
+    if isinstance(error, CheckFailed):
+        _complain("check failed", error)
+        return EXIT_CHECK_FAILED
+    _complain("error", _in_the_graph(error) if isinstance(error, tf.errors.OpError) else error)
+    return EXIT_USAGE
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print each of our warnings as one line, once; leave those of others as they are."""
+    said = set[str]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", SphereFaceWarning)
+        show = warnings.showwarning
+
+        def print_line(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
+            if not issubclass(category, SphereFaceWarning):
+                show(message, category, *place, **options)
+            elif str(message) not in said:
+                said.add(str(message))
+                warn(str(message))
+
+        warnings.showwarning = print_line  # type: ignore[assignment]
+        yield
 
 
 def _in_the_graph(error: tf.errors.OpError) -> CommandError:
@@ -89,19 +125,22 @@ def _in_the_graph(error: tf.errors.OpError) -> CommandError:
 
 
 def note(text: str, to: Console = error_console) -> None:
-    """Print text in which brackets are no markup."""
-    to.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print text as it is; lines are not broken."""
+    to.print(text, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Print a warning."""
-    error_console.print("[bold yellow]warning:[/]", end=" ")
+    error_console.print("warning:", style="bold yellow", end=" ")
     note(text)
 
 
-def _complain(kind: str, error: Exception) -> None:
-    error_console.print(f"[bold red]{kind}:[/]", end=" ")
+def _complain(kind: str, error: Exception | str) -> None:
+    error_console.print(f"{kind}:", style="bold red", end=" ")
     note(str(error) or type(error).__name__)
+
+
+_ALWAYS = "exit code of every command: 70 an internal error, 130 an interrupt"
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -109,7 +148,7 @@ def make_parser(name: str, description: str, examples: str) -> argparse.Argument
     return argparse.ArgumentParser(
         prog=f"tf_sphereface-{name}",
         description=description,
-        epilog=f"examples:\n{examples}",
+        epilog=f"examples:\n{examples}\n\n{_ALWAYS}",
         formatter_class=HelpFormatter,
     )
 
@@ -126,7 +165,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 def progress(description: str = "") -> Progress:
     """Return a progress bar on stderr (stdout stays clean for tables and pipes)."""
     return Progress(
-        TextColumn(description + "{task.description}"),
+        TextColumn(description + "{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -226,4 +265,4 @@ def write_json_option(path: Path | None, value: Any) -> None:
     """Write what `--json` asked for, when it asked."""
     if path is not None:
         write_json(path, value)
-        error_console.print(f"wrote {path}", highlight=False, markup=False)
+        note(f"wrote {path}")

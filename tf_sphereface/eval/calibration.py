@@ -17,6 +17,7 @@ from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
 from tf_sphereface.eval.folder import scan
 from tf_sphereface.eval.measures.curve import unsupported
+from tf_sphereface.eval.measures.hints import warn_of_scores
 from tf_sphereface.eval.pairs import Pairs, read_pairs
 from tf_sphereface.eval.protocol import existing_folder
 from tf_sphereface.eval.report.provenance import images_sha256
@@ -60,6 +61,7 @@ class Calibration:
         model_format: `"keras"`, `"tflite"` or `"onnx"`.
         date: of the measurement, UTC.
         versions: of the libraries.
+        given: facts of the input that were given when the model was opened, by name.
     """
 
     threshold: float
@@ -82,6 +84,7 @@ class Calibration:
     model_format: str
     date: str
     versions: dict[str, str]
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -140,6 +143,7 @@ def calibrate(
     options = EmbeddingOptions(flip != "none", landmarks, progress=progress)
     vectors = verification_vectors_of_files(model, root, names, options, flip)
     scores = cosines(np.asarray(vectors, np.float64), left, right)
+    warn_of_scores(scores, same)
 
     genuine, impostor = np.flatnonzero(same), np.flatnonzero(~same)
     impostor = impostor[np.argsort(-scores[impostor], kind="stable")]
@@ -175,20 +179,22 @@ def calibrate(
         model_format=model.format,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
+        given=dict(model.given),
     )
 
 
 def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     """Write the threshold and its provenance into the metadata of the model file it was made for.
 
-    `threshold`, `threshold_far` and `flip` are set, and `extra["calibration"]` holds the rest. The
+    `threshold`, `threshold_far` and `flip` are set, and `extra["calibration"]` holds the rest. Facts
+    of the input that were given are written too; what was guessed stays marked as a guess. The
     network is not touched, and the file is whole at every moment.
 
     Raises:
         ValueError: the file is another than the calibrated one.
         OSError: it could not be written; it is left as it was.
     """
-    known = load_embedder(path).metadata
+    known = load_embedder(path, **calibration.given).metadata
     updated = dataclasses.replace(
         known,
         threshold=calibration.threshold,

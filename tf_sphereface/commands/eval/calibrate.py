@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from rich.text import Text
+
 from tf_sphereface.commands.console import (
     add_json_option,
     console,
@@ -18,6 +20,7 @@ from tf_sphereface.commands.eval.shared import (
     add_landmarks_option,
     add_subcommand,
 )
+from tf_sphereface.commands.input_options import add_input_options, input_facts
 from tf_sphereface.embedder.embedder import load_embedder
 from tf_sphereface.eval.calibration import calibrate, store
 
@@ -55,6 +58,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
     add_batch_size_option(parser)
+    add_input_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="leave the model as it is")
     add_json_option(parser)
 
@@ -63,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     with progress_bar("embedding images") as show:
         result = calibrate(
-            load_embedder(args.model, batch_size=args.batch_size),
+            load_embedder(args.model, batch_size=args.batch_size, **input_facts(args)),
             args.images,
             args.far,
             pairs=args.pairs,
@@ -81,11 +85,10 @@ def run(args: argparse.Namespace) -> int:
     if result.tar is not None:
         accepted += f" and {100 * result.tar:.2f} % of {result.genuine_pairs:,} genuine pairs"
     console.print(
-        f"[bold]threshold {result.threshold:.4f}[/] for a false accept rate of {result.far:g} "
-        f"(95 % interval {low:.4f} to {high:.4f})\n"
+        Text(f"threshold {result.threshold:.4f}", style="bold"),
+        f"for a false accept rate of {result.far:g} (95 % interval {low:.4f} to {high:.4f})\n"
         f"measured: {accepted} accepted; {result.images:,} images of {result.people:,} people, "
         f"flip {result.flip}\n"
         + (f"{args.model} is left as it was" if args.dry_run else f"written into {args.model}"),
-        highlight=False,
     )
     return 0

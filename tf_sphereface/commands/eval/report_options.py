@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.alignment.face_reader import FaceReader
-from tf_sphereface.commands.console import error_console, output_file, write_json_option
+from tf_sphereface.commands.console import note, output_file, write_json_option
 from tf_sphereface.eval import bins
 from tf_sphereface.eval.report.contents import contents
 from tf_sphereface.eval.report.page import Picture, write_page
@@ -45,7 +45,7 @@ def write_report_options(args: argparse.Namespace, result: Any, values: dict[str
     write_json_option(args.json, values)
     if args.report is not None:
         write_page(values, args.report, picture)
-        error_console.print(f"wrote {args.report}", highlight=False)
+        note(f"wrote {args.report}")
 
 
 def _images(args: argparse.Namespace, result: Any) -> tuple[Path | None, Picture | None]:

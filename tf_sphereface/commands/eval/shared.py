@@ -11,12 +11,13 @@ from tf_sphereface.commands.console import (
     HelpFormatter,
     add_json_option,
     console,
-    error_console,
     existing_file,
+    note,
     output_file,
     progress_bar,
 )
 from tf_sphereface.commands.eval.report_options import add_report_option, write_report_options
+from tf_sphereface.commands.input_options import add_input_options, input_facts
 from tf_sphereface.eval import scores, verification
 from tf_sphereface.eval.report import tables
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
@@ -74,6 +75,7 @@ def add_protocol(
         metavar="DIR",
         help="keep embeddings there, by the content of image and model: a killed run goes on",
     )
+    add_input_options(parser)
     if not verifies:
         add_json_option(parser)
         return parser
@@ -160,6 +162,7 @@ def embedding_options(args: argparse.Namespace, **options: Any) -> EmbeddingOpti
         batch_size=args.batch_size,
         cache=args.cache,
         threads=args.threads,
+        input_facts={name: v for name, v in input_facts(args).items() if v is not None},
         **options,
     )
 
@@ -176,7 +179,7 @@ def finish(args: argparse.Namespace, result: Any) -> int:
         write_report_options(args, result, values)
         if getattr(args, "write_scores", None) is not None:
             scores.write_scores(args.write_scores, result)
-            error_console.print(f"wrote {args.write_scores}", highlight=False)
+            note(f"wrote {args.write_scores}")
     finally:  # nor a file that cannot be written the table
         tables.print_result(result, console)
         if args.bootstrap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ class EmbeddingCache:
     """Embeddings on disk, one SQLite file per model, so that a killed evaluation can go on.
 
     The file is named after the SHA-256 of the model's file: another model, or the same one saved
-    with other metadata, is another file. Within it a row is found by the key of the face
+    with other metadata, or opened with facts of its input given, is another file. Within it a row is found by the key of the face
     (`FaceReader.key`: the image's bytes and how it is aligned) and by whether it is mirrored. Each
     `put` is a transaction: after a crash, what was put is there and whole. A model in memory has no
     content hash and is refused.
@@ -44,7 +45,11 @@ class EmbeddingCache:
             raise OSError(
                 f"cache must be a folder that can be made. Received: {str(folder)!r} ({error})"
             ) from error
-        self.path = Path(folder) / f"{sha256_file(embedder.path)}.sqlite"
+        name = sha256_file(embedder.path)
+        given = getattr(embedder, "given", {})
+        if given:
+            name += "-" + hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()[:16]
+        self.path = Path(folder) / f"{name}.sqlite"
         self._size = embedder.image_dim
         with self._as_os_error("is no cache of embeddings"):
             self._database = sqlite3.connect(self.path, timeout=60)

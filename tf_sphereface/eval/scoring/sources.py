@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class EmbeddingOptions:
             as before (see `EmbeddingCache`); None keeps none.
         progress: called with (done, in all), images or videos.
         threads: CPU threads of a TensorFlow Lite or ONNX model; None leaves it to them.
+        input_facts: how the model is fed, by name, as keyword arguments of `load_embedder`.
     """
 
     flip: bool = True
@@ -44,6 +45,7 @@ class EmbeddingOptions:
     cache: str | os.PathLike[str] | None = None
     progress: ProgressCallback | None = None
     threads: int | None = None
+    input_facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class ImageSource:
@@ -170,9 +172,14 @@ def open_embedder(
     """Open what a protocol is run on: what `load_embedder` takes, or stored embeddings (`.npz`)."""
     if isinstance(model, StoredEmbeddings):
         return model
+    facts = options.input_facts
     if isinstance(model, str | os.PathLike) and Path(model).suffix == SUFFIX:
+        if facts:
+            raise ValueError(
+                f"{model} holds embeddings, which are fed to nothing. Received: {', '.join(facts)}"
+            )
         return read_embeddings(model)
-    return load_embedder(model, batch_size=options.batch_size, threads=options.threads)
+    return load_embedder(model, batch_size=options.batch_size, threads=options.threads, **facts)
 
 
 def embedding_source(

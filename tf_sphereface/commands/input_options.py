@@ -1,0 +1,62 @@
+"""Options that say how a model is fed, for every command that opens one."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+FACTS = ("channel_order", "pixel_mean", "pixel_scale", "layout")
+
+
+def add_input_options(parser: argparse.ArgumentParser, *, layout: bool = True) -> None:
+    """Add `--channel-order`, `--pixel-mean`, `--pixel-scale` and, unless told not to, `--layout`."""
+    group = parser.add_argument_group(
+        "input", "how the model is fed, where its file does not say so, or is wrong"
+    )
+    group.add_argument(
+        "--channel-order",
+        choices=("rgb", "bgr"),
+        type=str.lower,
+        help="in which the network takes the channels",
+    )
+    group.add_argument(
+        "--pixel-mean",
+        type=_pixel_mean,
+        metavar="M[,M,M]",
+        help="subtracted from the pixels of 0 to 255; three numbers in the network's order",
+    )
+    group.add_argument(
+        "--pixel-scale", type=_pixel_scale, metavar="S[,S,S]", help="what that is divided by"
+    )
+    if layout:
+        group.add_argument(
+            "--layout",
+            choices=("nhwc", "nchw"),
+            type=str.lower,
+            help="order of the input's axes, where the shape in the file leaves it open",
+        )
+
+
+def input_facts(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options say as keyword arguments of `load_embedder`."""
+    return {name: getattr(args, name, None) for name in FACTS}
+
+
+def _pixel_mean(text: str) -> float | tuple[float, ...]:
+    """An argparse type: one number, or three with commas between."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"expected one number, or three as 104,117,123: {text}")
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _pixel_scale(text: str) -> float | tuple[float, ...]:
+    """An argparse type: one positive number, or three with commas between."""
+    value = _pixel_mean(text)
+    if min(value if isinstance(value, tuple) else (value,)) <= 0:
+        raise argparse.ArgumentTypeError(f"expected a positive number, or three: {text}")
+    return value
