@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tf_sphereface.backbones.extraction import as_backbone, in_float32
 from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, save_embedder
 from tf_sphereface.embedder.model_card import with_measured, write_card
 from tf_sphereface.utils.checks import check_integer, error
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 logger = logging.getLogger("tf_sphereface")
 FIGURES = ("accuracy", "std_error", "auc", "eer", "genuine_angle", "impostor_angle")
@@ -41,7 +43,8 @@ class Verification(keras.callbacks.Callback):
         flip: whether mirror images are embedded as well (concatenated, as on LFW).
         best: a `.keras` file for the embedder with the highest accuracy so far (the earliest of
             equals); None keeps none.
-        metadata: for that file: how the network is fed.
+        metadata: how the network is fed, in verification and by that file. None: what is known of
+            the model, as for `load_embedder`, or a guess, with a warning in the first epoch.
         best_so_far: the accuracy that `best` has to beat, of a run that is resumed.
         embedder: from the model in training to the network to verify and keep; default: the
             backbone of a `FaceClassifier`, or the model without its `AngularDense`, in float32.
@@ -66,7 +69,9 @@ class Verification(keras.callbacks.Callback):
     ...     4, pairs_per_fold=4, folds=2, first_identity=4, size=(56, 48))
     >>> model = sf.FaceClassifier(sf.backbones.SphereFaceNet(4, (56, 48, 3), 16), num_classes=4)
     >>> model.compile("sgd")
-    >>> verification = Verification(held.images, held.left, held.right, held.is_same, held.folds)
+    >>> verification = Verification(
+    ...     held.images, held.left, held.right, held.is_same, held.folds,
+    ...     metadata=sf.embedder.EmbedderMetadata())
     >>> history = model.fit(dataset, callbacks=[verification], verbose=0).history
     >>> 0 <= history["verification_accuracy"][0] <= 1
     True
@@ -103,6 +108,7 @@ class Verification(keras.callbacks.Callback):
         self.best_so_far = best_so_far
         self._embedder = embedder or (lambda model: in_float32(as_backbone(model)))
         self._protocol: Callable[[Embedder], Any] | None = None
+        self._said = False  # what is guessed
         self._passed_over: int | None = None  # the latest epoch, if it was not its turn
 
     @classmethod
@@ -186,12 +192,20 @@ class Verification(keras.callbacks.Callback):
     def _verify_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
         """Verify the network as it is, add the figures to the logs, and keep the best."""
         network = self._embedder(self.model)
-        result = self._verify(Embedder.in_memory(network, self.metadata)).headline
+        result = self._verify(self._embedder_of(network)).headline
         self._log(logs, result)
         if self.best_so_far is None or result.accuracy > self.best_so_far:
             self.best_so_far = result.accuracy
             if self.best is not None and self.model.distribute_strategy.extended.should_checkpoint:
                 self._keep(network, self.best, epoch, result)
+
+    def _embedder_of(self, network: keras.Model) -> Embedder:
+        """Wrap the network; what is guessed of it is said once."""
+        with warnings.catch_warnings():
+            if self._said:
+                warnings.simplefilter("ignore", SphereFaceWarning)
+            self._said = True
+            return Embedder.in_memory(network, self.metadata)
 
     def _verify(self, embed: Embedder) -> Any:
         """Return the protocol's result for the network as it is."""

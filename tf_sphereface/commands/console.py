@@ -36,10 +36,25 @@ EXIT_USAGE = 2
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 130
 
-# Brackets and colons in a name are no markup, in a table as little as in a line. What is to be bold
-# is a `rich.text.Text`, or has a style.
-console = Console(markup=False, emoji=False, highlight=False)
-error_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+
+class PlainConsole(Console):
+    """A console to which brackets and colons in a name are no markup, in a table or in a line.
+
+    What is to be bold is a `rich.text.Text`, or has a style.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Raise an error: rich would end with 1, which is an answer of some commands."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # for the flush at the end
+        raise CommandError("nobody reads the output any more; it is not complete")
+
+
+console = PlainConsole()
+error_console = PlainConsole(stderr=True)
 
 
 class CommandError(Exception):

@@ -10,7 +10,7 @@ FACTS = ("channel_order", "pixel_mean", "pixel_scale", "layout")
 
 
 def add_input_options(parser: argparse.ArgumentParser, *, layout: bool = True) -> None:
-    """Add `--channel-order`, `--pixel-mean`, `--pixel-scale` and, unless told not to, `--layout`."""
+    """Add `--channel-order`, `--pixel-mean`, `--pixel-scale`, and `--layout` with `layout`."""
     group = parser.add_argument_group(
         "input", "how the model is fed, where its file does not say so, or is wrong"
     )

@@ -2,12 +2,14 @@
 
 from tf_sphereface.embedder.embedder import Embedder, load_embedder, save_embedder
 from tf_sphereface.embedder.metadata import EmbedderMetadata, library_versions, read_metadata
+from tf_sphereface.embedder.metadata_rewriting import describe_file
 from tf_sphereface.embedder.model_card import card_of, write_card
 
 __all__ = [
     "Embedder",
     "EmbedderMetadata",
     "card_of",
+    "describe_file",
     "library_versions",
     "load_embedder",
     "read_metadata",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER, metadata_text
+from tf_sphereface.backbones.remembered_metadata import metadata_text
 from tf_sphereface.utils.checks import check_choice, check_image_size, check_integer, error
 from tf_sphereface.utils.optional import require
 

@@ -89,7 +89,12 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        values["given"] = {k: _plain(v) for k, v in self.given.items()}
+        return {k: _plain(v) for k, v in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def calibrate(
@@ -186,9 +191,9 @@ def calibrate(
 def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     """Write the threshold and its provenance into the metadata of the model file it was made for.
 
-    `threshold`, `threshold_far` and `flip` are set, and `extra["calibration"]` holds the rest. Facts
-    of the input that were given are written too; what was guessed stays marked as a guess. The
-    network is not touched, and the file is whole at every moment.
+    `threshold`, `threshold_far` and `flip` are set, and `extra["calibration"]` holds the rest.
+    Facts of the input that were given are written too; what was guessed stays marked as a guess.
+    The network is not touched, and the file is whole at every moment.
 
     Raises:
         ValueError: the file is another than the calibrated one.

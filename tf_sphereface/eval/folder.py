@@ -96,12 +96,7 @@ def random_pairs(
     shuffled.sort(key=lambda files: len(files) < 2)  # so that every fold gets several images
     members = [shuffled[k::folds] for k in range(folds)]
     if not all(_num_genuine(fold) and _num_impostor(fold) for fold in members):
-        several = sum(len(files) > 1 for files in identities.values())
-        raise ValueError(
-            f"root must hold, for each of {folds} folds, two identities, one of them with two "
-            f"images. Received: {root} with {len(identities)} identities, {several} of them with "
-            "two images or more; ask for fewer folds"
-        )
+        raise ValueError(_too_few(root, identities, folds))
     count = min(pairs_per_fold, *(min(_num_genuine(fold), _num_impostor(fold)) for fold in members))
     drawn: list[tuple[str, str]] = []
     for fold in members:
@@ -110,6 +105,18 @@ def random_pairs(
     left, right = map(list, zip(*drawn, strict=True))
     is_same = np.tile(np.repeat([True, False], count), folds)
     return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * count))
+
+
+def _too_few(root: str | os.PathLike[str], identities: dict[str, list[str]], folds: int) -> str:
+    """Say what a folder lacks for the folds, and the most folds that it can give, if it can."""
+    several = sum(len(files) > 1 for files in identities.values())
+    most = min(several, len(identities) // 2)
+    advice = f"{most} folds are possible" if most >= 2 else "that is too few for any folds"
+    return (
+        f"root must hold, for each of {folds} folds, two identities, one of them with two images. "
+        f"Received: {root} with {len(identities)} identities, {several} of them with two images or "
+        f"more; {advice}"
+    )
 
 
 def scan(root: Path) -> dict[str, list[str]]:

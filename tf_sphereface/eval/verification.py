@@ -18,6 +18,7 @@ from tf_sphereface.eval.measures.curve import (
     bootstrap,
     curve_figures,
 )
+from tf_sphereface.eval.measures.hints import warn_of_scores
 from tf_sphereface.eval.measures.significance import mcnemar_p, standard_error
 from tf_sphereface.eval.measures.thresholds import (
     SEARCHES,
@@ -158,6 +159,9 @@ def evaluate(
     is taken (which need not be one of them). Calling all pairs one person, or none, is considered
     where it is strictly better than every midpoint. A score that equals the threshold counts as
     wrong, whichever the pair, as in the SphereFace authors' script.
+
+    A `SphereFaceWarning` tells of scores that look like distances (the genuine pairs have the lower
+    ones) and of cosines that are all close to 1.
 
     Args:
         scores: (n,) one number per pair, the higher the more alike: a cosine. Or (number of folds,
@@ -305,7 +309,8 @@ def _result(
     fold_accuracies: NDArray[np.float64],
     **figures: Any,
 ) -> VerificationResult:
-    """Add the figures that need no folds."""
+    """Add the figures that need no folds, and warn where they are hardly what was meant."""
+    warn_of_scores(scores, same)
     order = np.argsort(scores, kind="stable")
     tied, right = best_midpoints(scores[order], same[order])
     angles = is_cosine(scores)

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
 from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path, write_json
-from tf_sphereface.utils.messages import ProgressCallback
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 _MOST_COMPARED = 64
 
@@ -104,7 +105,21 @@ def export(
         write_json(sidecar, dataclasses.asdict(final))
         parity = dataclasses.replace(report.parity, size_bytes=temporary.stat().st_size)
     write_card(path)
-    return dataclasses.replace(report, path=path, parity=parity)
+    left = _left_behind(known, details)
+    for fact in left:
+        warnings.warn(f"{path.name}: {fact}", SphereFaceWarning, stacklevel=3)
+    return dataclasses.replace(report, path=path, parity=parity, left_behind=left)
+
+
+def _left_behind(network: EmbedderMetadata, file: EmbedderMetadata) -> tuple[str, ...]:
+    """Return what the network's metadata say that does not hold for the file, in words."""
+    if network.threshold is None or file.threshold is not None:
+        return ()
+    return (
+        f"the threshold {network.threshold:.4f} is left out: it was measured with flip "
+        f"{network.flip!r}, and the file has the mirror image built in; tf_sphereface-eval "
+        "calibrate measures one for the file",
+    )
 
 
 def _check_arguments(

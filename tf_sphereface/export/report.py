@@ -28,6 +28,7 @@ class ExportReport:
             file; None for ONNX.
         float_layers: the names of the layers that were left in float to pass the checks.
         layers: every layer's error, the worst first, where `explain` asked for it.
+        left_behind: what the model's metadata say that does not hold for this file, in words.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class ExportReport:
     partitions: int | None = None
     float_layers: tuple[str, ...] = ()
     layers: tuple[LayerError, ...] | None = None
+    left_behind: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -92,5 +94,6 @@ class ExportReport:
             "quantize": self.quantize,
             "size_bytes": self.size_bytes,
             **self.measured(),
+            "left_behind": list(self.left_behind),
             "layers": None if layers is None else [dataclasses.asdict(each) for each in layers],
         }

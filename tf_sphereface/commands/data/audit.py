@@ -18,6 +18,7 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.data.audit_report import as_dict, reason, show, write
+from tf_sphereface.commands.input_options import add_input_options, input_facts
 from tf_sphereface.utils.files import sha256_file
 
 
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-names", action="store_true", help="names mean nothing, such as numbers of both sets"
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if anything is found")
+    add_input_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +69,9 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None:
         from tf_sphereface.embedder.embedder import load_embedder
 
-        embedder = load_embedder(args.model)
+        embedder = load_embedder(args.model, **input_facts(args))
+    elif any(value is not None for value in input_facts(args).values()):
+        raise CommandError("--channel-order, --pixel-mean, --pixel-scale and --layout need --model")
     size = _crop_size(args, embedder)
     sets = {}
     for name in ("train", "test"):
@@ -97,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             }
             for name, faces in sets.items()
         },
-        "model": args.model and {"file": str(args.model), "sha256": sha256_file(args.model)},
+        "model": embedder and _describe(embedder),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **as_dict(overlap),
     }
@@ -108,6 +112,19 @@ def run(args: argparse.Namespace) -> int:
     if args.strict and entries:
         raise CheckFailed(f"{args.train} and {args.test} have {len(entries):,} entries in common")
     return EXIT_OK
+
+
+def _describe(embedder: Any) -> dict[str, Any]:
+    """Return what the report says of the model."""
+    metadata = embedder.metadata
+    return {
+        "file": str(embedder.path),
+        "sha256": sha256_file(embedder.path),
+        "channel_order": metadata.channel_order,
+        "pixel_mean": metadata.pixel_mean,
+        "pixel_scale": metadata.pixel_scale,
+        "assumed": metadata.assumed,
+    }
 
 
 def _crop_size(args: argparse.Namespace, embedder: Any) -> tuple[int, int] | None:

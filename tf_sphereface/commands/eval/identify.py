@@ -16,10 +16,12 @@ from tf_sphereface.commands.console import (
     existing_dir,
     existing_file,
     progress_bar,
+    warn,
     write_json_option,
 )
 from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, embedding_options
 from tf_sphereface.eval import folder, identification
+from tf_sphereface.eval.measures.hints import hint_of_vectors
 from tf_sphereface.eval.report.tables import describe_model
 from tf_sphereface.eval.scoring.precomputed import read_embeddings
 from tf_sphereface.eval.scoring.score_pairs import join_sides, verification_vectors_of_files
@@ -71,6 +73,9 @@ def run(args: argparse.Namespace) -> int:
         )
     labels = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
     vectors = _embed(args, model, args.root, names, args.landmarks)
+    hint = hint_of_vectors(vectors)
+    if hint is not None:
+        warn(hint)
     one_image = getattr(model, "image_dim", model.embedding_dim)  # the mirror may be built in
     flipped = vectors.shape[1] > one_image
     what = "image and mirror image, concatenated" if flipped else "the image alone"
@@ -84,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         "description": text,
         "model": describe_model(model),
         "data": {"images": len(names), "people": len(people)},
+        "hints": [] if hint is None else [hint],
     }
     tables = []
     if args.distractors is not None:
@@ -98,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         write_json_option(args.json, values)
     finally:
-        console.print(text, highlight=False)
+        console.print(text)
         for table in tables:
             console.print(table)
     return 0

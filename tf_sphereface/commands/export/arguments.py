@@ -13,6 +13,7 @@ from tf_sphereface.commands.console import (
     existing_file,
     output_file,
 )
+from tf_sphereface.commands.input_options import add_input_options
 from tf_sphereface.export.job import KINDS
 from tf_sphereface.export.options import INPUTS, LAYOUTS
 
@@ -72,7 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--normalize", action="store_true", help="divide by the L2 norm: unit length"
     )
     built_in.add_argument(
-        "--layout", choices=LAYOUTS, default="nhwc", help="order of the input's axes (ONNX only)"
+        "--layout",
+        choices=LAYOUTS,
+        type=str.lower,
+        help="order of the input's axes: of the file to write (ONNX only; default: nhwc), or of "
+        "the one to --describe",
     )
     built_in.add_argument(
         "--batch",
@@ -108,6 +113,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print what a .keras, .tflite or .onnx file says about itself, and write nothing",
     )
     parser.add_argument(
+        "--describe",
+        type=existing_file,
+        metavar="FILE",
+        help="write how a .keras, .tflite or .onnx file is fed into it, once and for all: "
+        "--channel-order, --pixel-mean, --pixel-scale, --layout, one at least",
+    )
+    add_input_options(parser, layout=False)
+    parser.add_argument(
         "--parity",
         type=output_file,
         metavar="FILE",
@@ -119,7 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:
     """Return (path, format, kind) of every file to write; refuse what cannot be done."""
     if args.model is None:
-        raise CommandError("MODEL is missing (or --inspect FILE); see --help")
+        raise CommandError("MODEL is missing (or --inspect FILE, --describe FILE); see --help")
     if args.model.suffix != ".keras":
         raise CommandError(f"MODEL must be a .keras file. Received: {args.model}")
     formats = [name for name in KINDS if getattr(args, name)]
@@ -143,7 +156,7 @@ def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:
     for name, value in (("gate-landmarks", args.gate_landmarks), ("max-drop", args.max_drop)):
         if value is not None and args.gate_images is None:
             raise CommandError(f"--{name} needs --gate-images and --gate-pairs")
-    if args.layout != "nhwc" and formats != ["onnx"]:
+    if args.layout == "nchw" and formats != ["onnx"]:
         raise CommandError("--layout nchw is for ONNX only: give it without --tflite")
     if (args.explain or args.float_layers) and "int8" not in kinds:
         name = "--explain" if args.explain else "--float-layers"
@@ -169,7 +182,7 @@ def built_in(args: argparse.Namespace, file_format: str, kind: str) -> dict[str,
         "batch": args.batch,
     }
     if file_format == "onnx":
-        options["layout"] = args.layout
+        options["layout"] = args.layout or "nhwc"
     if kind == "int8":
         options |= {"explain": args.explain, "float_layers": args.float_layers}
     return options

@@ -17,6 +17,7 @@ from tf_sphereface.commands.console import (
     console,
     error_console,
     make_parser,
+    note,
     progress_bar,
     write_json_option,
 )
@@ -27,8 +28,14 @@ from tf_sphereface.commands.export.arguments import (
     file_jobs,
 )
 from tf_sphereface.commands.export.tables import print_layers, print_parity, print_reports
-from tf_sphereface.embedder import Embedder, model_card, read_metadata
-from tf_sphereface.embedder.embedder import load_keras
+from tf_sphereface.commands.input_options import input_facts
+from tf_sphereface.embedder import (
+    Embedder,
+    describe_file,
+    load_embedder,
+    model_card,
+    read_metadata,
+)
 from tf_sphereface.export import (
     ExportError,
     ExportReport,
@@ -66,7 +73,8 @@ EXAMPLES = """\
   tf_sphereface-export embedder.keras --tflite --quantize int8 --calibrate faces/ --explain
   tf_sphereface-export embedder.keras --tflite --onnx --quantize none,float16,int8 \\
       --calibrate faces/ --parity parity.json
-  tf_sphereface-export --inspect embedder.int8.tflite"""
+  tf_sphereface-export --inspect embedder.int8.tflite
+  tf_sphereface-export --describe foreign.onnx --channel-order bgr --pixel-mean 0 --pixel-scale 1"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,8 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.model is not None:
             raise CommandError("--inspect FILE writes nothing: leave MODEL out, or --inspect")
         return _inspect(args.inspect, args.json)
+    if args.describe is not None:
+        if args.model is not None:
+            raise CommandError("--describe FILE exports nothing: leave MODEL out, or --describe")
+        return _describe(args)
     jobs = file_jobs(args)
-    network = _load(args.model)
+    network = _load(args)
     reports, failures = _write(args, network, jobs)
     if reports:
         print_reports(reports)
@@ -93,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if report.layers:
             print_layers(report)
     for path, reason in failures:
-        error_console.print(f"[bold red]not written:[/] {path}", highlight=False)
-        error_console.print(f"  {reason}", markup=False, highlight=False)
-    values: dict[str, Any] = {"model": str(args.model)}
+        error_console.print("not written:", style="bold red", end=" ")
+        note(f"{path}\n  {reason}")
+    values: dict[str, Any] = {"model": str(args.model), "assumed": network.metadata.assumed}
     values["files"] = [report.to_dict() for report in reports]
     values["failures"] = [_failure(path, error) for path, error in failures]
     if args.parity is not None and reports:
@@ -134,14 +146,12 @@ def _failure(path: Path, error: ExportError) -> dict[str, Any]:
     return values if result is None else {**values, "accuracy": dataclasses.asdict(result)}
 
 
-def _load(path: Path) -> Embedder:
+def _load(args: argparse.Namespace) -> Embedder:
     """Return the network in a `.keras` file; its metadata names the file by its hash."""
-    stored = read_metadata(path)
-    loaded = load_keras(path)
-    network = Embedder.in_memory(loaded, stored)
-    model, backbone = loaded.model, network.backbone
-    if len(backbone.layers) < len(model.layers) and len(backbone.weights) < len(model.weights):
-        console.print(f"{path}: the classification head is left out", highlight=False)
+    path = args.model
+    network = load_embedder(path, **{**input_facts(args), "layout": None})
+    if network.head_left_out:
+        note(f"{path}: the classification head is left out", console)
     metadata = network.metadata
     extra = {**metadata.extra, model_card.SOURCE: path.name}
     if metadata.source_hash or metadata.extra.get(model_card.SOURCE):
@@ -169,6 +179,20 @@ def _parity(
     values = {"model": str(args.model), "faces": len(faces), "faces_from": source, "rows": rows}
     write_json(args.parity, values)
     return rows
+
+
+def _describe(args: argparse.Namespace) -> int:
+    """Write the facts that were given into a file, and print all that it now says of itself."""
+    facts = input_facts(args)
+    if all(value is None for value in facts.values()):
+        raise CommandError(
+            "--describe needs one of --channel-order, --pixel-mean, --pixel-scale, --layout"
+        )
+    values = json.loads(describe_file(args.describe, **facts).to_json())
+    console.print_json(data=values)
+    note(f"written into {args.describe}")
+    write_json_option(args.json, values)
+    return EXIT_OK
 
 
 def _inspect(path: Path, json_path: Path | None) -> int:

@@ -6,10 +6,10 @@ import argparse
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.text import Text
 
 from tf_sphereface.commands.console import (
     EXIT_CHECK_FAILED,
@@ -19,11 +19,13 @@ from tf_sphereface.commands.console import (
     command,
     console,
     cosine_value,
-    error_console,
     existing_file,
     make_parser,
+    note,
+    output_file,
     write_json_option,
 )
+from tf_sphereface.commands.input_options import add_input_options, input_facts
 from tf_sphereface.eval.measures.angles import degrees
 
 if TYPE_CHECKING:
@@ -33,13 +35,17 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Compare two faces: the angle between their embeddings, and whether it is small enough for one
 person. The threshold is the one in the model's metadata, or --threshold; without either only the
-angle is printed.
+angle is printed, and there is no verdict.
 
 Images of the model's size are taken as aligned faces. In others the face is found and aligned
 first, which needs the package mtcnn: pip install "tf_sphereface[align]".
 
-exit code: 0 the same person (or no threshold is known), 1 different people, 2 bad input
+exit code: 0 the same person and nothing else, 1 different people, 2 bad input (a file that is
+missing or no image, no face in it, an embedding that is zero or not finite, a result that could not
+be written), 3 no threshold is known, so there is no verdict
 """
+EXIT_NO_VERDICT = 3
+_INPUT = ("channel_order", "pixel_mean", "pixel_scale", "assumed")
 EXAMPLES = """\
   tf_sphereface-verify embedder.keras a.jpg b.jpg
   tf_sphereface-verify embedder.keras passport.jpg selfie.jpg --show both.png
@@ -73,8 +79,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="which face of several in a photograph: the one nearest the centre, or the largest",
     )
     parser.add_argument(
-        "--show", type=Path, metavar="FILE", help="a .png or .jpg of both images, crops and verdict"
+        "--show",
+        type=output_file,
+        metavar="FILE",
+        help="a .png or .jpg of both images, crops and verdict",
     )
+    add_input_options(parser)
     add_json_option(parser)
     return parser
 
@@ -125,20 +135,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tf_sphereface.commands.verify.picture import write_picture
     from tf_sphereface.embedder.embedder import load_embedder
 
-    embedder = load_embedder(args.model)
+    embedder = load_embedder(args.model, **input_facts(args))
     reader = PhotoReader(embedder.input_size, args.align, args.select)
     faces = [reader(path) for path in (args.first, args.second)]
     for face in faces:
         if face.count > 1:
             which = "nearest the centre" if args.select == "center" else "the largest"
-            console.print(
-                f"{face.path}: {face.count} faces; taken: {which}", highlight=False, soft_wrap=True
-            )
+            note(f"{face.path}: {face.count} faces; taken: {which}", console)
     verdict = _compare(embedder, [face.crop for face in faces], args.threshold)
     _say(verdict, embedder.format)
     if args.show is not None:
         write_picture(args.show, faces, _lines(verdict))
-        error_console.print(f"wrote {args.show}", highlight=False)
+        note(f"wrote {args.show}")
     write_json_option(
         args.json,
         {
@@ -148,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "angle_degrees": verdict.angle,
             "cosine": verdict.cosine,
             "flip": embedder.metadata.flip,
+            "input": {name: getattr(embedder.metadata, name) for name in _INPUT},
             "threshold": verdict.threshold,
             "threshold_source": verdict.source,
             "threshold_far": verdict.far,
@@ -156,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "images": [_describe_face(face) for face in faces],
         },
     )
-    return EXIT_CHECK_FAILED if verdict.same is False else EXIT_OK
+    if verdict.same is None:
+        return EXIT_NO_VERDICT
+    return EXIT_OK if verdict.same else EXIT_CHECK_FAILED
 
 
 def _compare(embedder: Embedder, crops: Sequence[np.ndarray], given: float | None) -> Verdict:
@@ -167,6 +178,8 @@ def _compare(embedder: Embedder, crops: Sequence[np.ndarray], given: float | Non
     vectors = verification_vectors(embedder, np.stack(crops), metadata.flip)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = float(np.clip(unit[0] @ unit[1], -1.0, 1.0))
+    if not math.isfinite(cosine):
+        raise ValueError(f"the cosine of the embeddings is {cosine}: there is nothing to judge by")
     if given is not None:
         return Verdict(cosine, given, "--threshold")
     if metadata.threshold is None:
@@ -179,18 +192,15 @@ def _compare(embedder: Embedder, crops: Sequence[np.ndarray], given: float | Non
 
 def _say(verdict: Verdict, format: str) -> None:
     """Print the angle, the verdict, and what is known about the threshold."""
-    console.print(f"angle {verdict.angle:.2f}°, cosine {verdict.cosine:.4f}", highlight=False)
+    console.print(f"angle {verdict.angle:.2f}°, cosine {verdict.cosine:.4f}")
     if verdict.threshold is None:
         console.print("The model carries no threshold and none was given: no verdict.")
         return
-    answer = "[bold green]same person[/]" if verdict.same else "[bold red]different people[/]"
-    console.print(
-        f"threshold {verdict.limit:.2f}°, cosine {verdict.threshold:.4f} (from {verdict.source}): "
-        + answer,
-        highlight=False,
-    )
+    source = f"cosine {verdict.threshold:.4f} (from {verdict.source})"
+    answer = ("same person", "bold green") if verdict.same else ("different people", "bold red")
+    console.print(Text.assemble(f"threshold {verdict.limit:.2f}°, {source}: ", answer))
     if verdict.calibration is not None:
-        console.print(_describe(verdict.calibration, format), highlight=False)
+        console.print(_describe(verdict.calibration, format))
     elif verdict.far is not None:
         console.print(
             f"said to be for a false accept rate of {verdict.far:g}; where that was measured is "

@@ -55,6 +55,7 @@ def write_page(
         {
             **contents,
             "title": _title(contents),
+            "hints": contents.get("hints", []),
             "breakable": lambda name: _breakable(name, jinja2),
             "bootstrap": _bootstrap(contents["headline"]),
             "percent": lambda share: f"{100 * share:.2f}",
@@ -218,6 +219,22 @@ def _model_name(model: dict[str, Any]) -> str:
     return ", ".join(part for part in (metadata.get("architecture"), file) if part) or "this model"
 
 
+def _pixels(metadata: dict[str, Any]) -> str | None:
+    """Say how the network is fed, and whether that is a guess."""
+    if not metadata:
+        return None
+    order, mean, scale = (metadata[k] for k in ("channel_order", "pixel_mean", "pixel_scale"))
+    guessed = {"channel_order", "pixel_mean", "pixel_scale"} & set(metadata.get("assumed") or ())
+    note = " (assumed: the model says nothing of it)" if guessed else ""
+    return f"{order.upper()}, (x - {_number(mean)}) / {_number(scale)}{note}"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(f"{number:g}" for number in value) + ")"
+    return f"{value:g}"
+
+
 def _provenance(contents: dict[str, Any]) -> list[tuple[str, str]]:
     model, data = contents["model"], contents["data"]
     metadata = model["metadata"] or {}
@@ -226,6 +243,7 @@ def _provenance(contents: dict[str, Any]) -> list[tuple[str, str]]:
         ("SHA-256", model["sha256"]),
         ("format", model["format"]),
         ("embedding", f"{model['embedding_dim']} numbers" if model["embedding_dim"] else None),
+        ("fed with", _pixels(metadata)),
         ("loss", metadata.get("loss")),
         ("trained on", metadata.get("training_data")),
         (

@@ -7,12 +7,13 @@ import math
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tf_sphereface.embedder.embedder import Embedder
 from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.eval.measures.angles import AngleDistribution
+from tf_sphereface.eval.measures.hints import hints_of
 from tf_sphereface.eval.protocol import ProtocolResult
 from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, StoredScores
 from tf_sphereface.eval.verification import BootstrapIntervals, VerificationResult
@@ -55,6 +56,7 @@ def to_dict(result: ProtocolResult) -> dict[str, Any]:
             for key, entry in result.table.items()
         ],
         "versions": library_versions(),
+        "hints": hints_of(result.headline.scores, result.headline.is_same),
     }
 
 
@@ -151,11 +153,8 @@ def bootstrap_table(values: dict[str, Any]) -> Table:
 def print_result(result: ProtocolResult, console: Console) -> None:
     """Print the headline and its protocol, the 2x2 table, the curve's figures and the folds."""
     headline = result.headline
-    console.print(
-        f"[bold]{_percent(headline.accuracy)} ± {_percent(headline.std_error)} %[/]  "
-        f"{result.protocol}",
-        highlight=False,
-    )
+    accuracy = f"{_percent(headline.accuracy)} ± {_percent(headline.std_error)} %"
+    console.print(Text.assemble((accuracy, "bold"), "  ", result.protocol))
     console.print(accuracy_table(result))
     console.print(figures_table(headline))
     console.print(folds_table(headline))
@@ -168,13 +167,13 @@ def accuracy_table(result: ProtocolResult) -> Table:
     for label in MEANS.values():
         table.add_column(label, justify="right")
     for flip, label in FLIPS.items():
-        cells = []
+        cells: list[Text] = []
         for mean in MEANS:
             entry = result.table.get((flip, mean))
             if entry is not None:
                 text = f"{_percent(entry.accuracy)} ± {_percent(entry.std_error)}"
                 headline = (flip, mean) == result.headline_key
-                cells.append(f"[bold]{text}[/]" if headline else text)
+                cells.append(Text(text, style="bold" if headline else ""))
         if cells:
             table.add_row(label, *cells)
     return table
@@ -196,7 +195,7 @@ def figures_table(result: VerificationResult) -> Table:
         interval = result.tar_interval_at_far[far]
         if interval is not None:
             text += f"  [{_percent(interval[0])}, {_percent(interval[1])}]"
-        table.add_row(f"TAR at FAR {far:g}", escape(text))
+        table.add_row(f"TAR at FAR {far:g}", Text(text))
     if result.angular_fisher_score is not None:
         table.add_row("angular Fisher score", f"{result.angular_fisher_score:.4f}")
     best = result.best_on_test

@@ -27,10 +27,10 @@ class EmbeddingCache:
     """Embeddings on disk, one SQLite file per model, so that a killed evaluation can go on.
 
     The file is named after the SHA-256 of the model's file: another model, or the same one saved
-    with other metadata, or opened with facts of its input given, is another file. Within it a row is found by the key of the face
-    (`FaceReader.key`: the image's bytes and how it is aligned) and by whether it is mirrored. Each
-    `put` is a transaction: after a crash, what was put is there and whole. A model in memory has no
-    content hash and is refused.
+    with other metadata, or opened with facts of its input given, is another file. Within it a row
+    is found by the key of the face (`FaceReader.key`: the image's bytes and how it is aligned) and
+    by whether it is mirrored. Each `put` is a transaction: after a crash, what was put is there and
+    whole. A model in memory has no content hash and is refused.
     """
 
     def __init__(self, folder: str | os.PathLike[str], embedder: Embedder) -> None:
