@@ -90,7 +90,7 @@ def test_a_head_inside_another_model_is_stripped(network, faces, expected, insid
         inner = keras.Model(network.input, sf.layers.AngularDense(5)(network.output))
     else:
         inner = sf.FaceClassifier(network, num_classes=5)
-    image = keras.Input((*SIZE, 3))
+    image = keras.Input((*SIZE, 3))  # how it is fed, the network inside knows
     outer = keras.Model(image, inner(image))
     assert as_backbone(outer).output_shape == (None, 10)
     assert load_embedder(outer)(faces) == pytest.approx(expected, abs=1e-5)

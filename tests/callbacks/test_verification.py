@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import tf_sphereface as sf
+from tests.embedder.small import KNOWN
 from tf_sphereface.eval.scoring.score_pairs import embed_verification
 
 SIZE = (28, 24)
@@ -23,7 +24,7 @@ def pairs() -> sf.data.synthetic.VerificationSet:
 
 
 def stock(rate: float = 0.01) -> keras.Model:
-    image = keras.Input((*SIZE, 3))
+    image = keras.Input((*SIZE, 3), name=KNOWN)
     embedding = keras.layers.Dense(8, name="embedding")(keras.layers.Flatten()(image))
     model = keras.Model(image, sf.layers.AngularDense(4)(embedding))
     optimizer = keras.optimizers.SGD(rate)

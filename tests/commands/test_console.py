@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.table import Table
 
-from tf_sphereface.commands.console import CheckFailed, CommandError, command
+from tf_sphereface.commands.console import (
+    CheckFailed,
+    CommandError,
+    command,
+    console,
+    progress_bar,
+)
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 
 def in_a_pipeline():
@@ -40,6 +50,7 @@ def raises(error):
         (raises(CheckFailed("8 > 3")), 1, "check failed: 8 > 3"),
         (raises(FileNotFoundError("x.keras")), 2, "error: x.keras"),
         (raises(KeyboardInterrupt()), 130, "interrupted"),
+        (raises(tf.errors.InternalError(None, None, "of a graph")), 2, "error: of a graph"),
     ],
 )
 def test_an_error_is_one_message_and_a_code(main, code, message, capsys, monkeypatch):
@@ -50,6 +61,40 @@ def test_an_error_is_one_message_and_a_code(main, code, message, capsys, monkeyp
     assert "\n" not in printed
 
 
-def test_a_defect_keeps_its_traceback():
-    with pytest.raises(RuntimeError):
-        command(raises(RuntimeError("ours")))([])
+@pytest.mark.parametrize("error", [RuntimeError("ours"), KeyError("x"), MemoryError()])
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_a_defect_is_code_70_with_its_traceback(error, debug, capsys, monkeypatch):
+    monkeypatch.setenv("TF_SPHEREFACE_DEBUG", debug)
+    assert command(raises(error))([]) == 70
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert f"internal error: {type(error).__name__}" in printed
+
+
+def test_the_code_of_bad_input_is_the_same_when_its_traceback_is_shown(capsys, monkeypatch):
+    monkeypatch.setenv("TF_SPHEREFACE_DEBUG", "1")
+    assert command(raises(CommandError("x.jpg")))([]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_our_warnings_are_lines_each_once(capsys):
+    def main(argv=None):
+        for _ in range(2):
+            warnings.warn("a guess [x]", SphereFaceWarning, stacklevel=1)
+        return 0
+
+    assert command(main)([]) == 0
+    assert capsys.readouterr().err == "warning: a guess [x]\n"
+
+
+def test_names_are_printed_as_they_are(capsys):
+    name = "net[bold]v[red]2:key:[/]{x}"
+    table = Table(title=name)
+    table.add_column(name)
+    table.add_row(name)
+    console.print(table)
+    with progress_bar(name) as show:
+        show(1, 1)
+    printed = capsys.readouterr()
+    assert printed.out.count(name) == 3
+    assert name in printed.err

@@ -8,12 +8,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 SIZE = (16, 12)
+FED = {"channel_order": "rgb", "pixel_mean": 127.5, "pixel_scale": 128.0}
+KNOWN = "image_rgb_mean_127p5_scale_128"  # the name of an input that is fed so
 
 
-def make_network(policy="float32", size=SIZE):
+def make_network(policy="float32", size=SIZE, name=KNOWN):
     keras.utils.set_random_seed(7)
     layers = keras.layers
-    image = keras.Input((*size, 3), name="image", dtype="float32")
+    image = keras.Input((*size, 3), name=name, dtype="float32")
     x = layers.ZeroPadding2D(1, dtype=policy)(image)
     x = layers.Conv2D(8, 3, strides=2, dtype=policy)(x)
     x = layers.PReLU(shared_axes=[1, 2], dtype=policy)(x)

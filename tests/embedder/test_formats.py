@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 
 import tf_sphereface as sf
-from tests.embedder.small import SIZE, add_onnx_metadata, make_network, write_onnx
+from tests.embedder.small import FED, SIZE, add_onnx_metadata, make_network, write_onnx
 from tf_sphereface.embedder import (
     Embedder,
     EmbedderMetadata,
@@ -54,7 +52,7 @@ def test_odd_batches_do_not_trace_again(network, faces):
 
 @pytest.mark.parametrize("name", ["any", "one", "four"])
 def test_tflite_of_any_batch_size(tflite, faces, expected, name):
-    embedder = load_embedder(tflite / f"{name}.tflite", batch_size=3, threads=1)
+    embedder = load_embedder(tflite / f"{name}.tflite", batch_size=3, threads=1, **FED)
     # XNNPACK adds up in another order.
     assert embedder(faces) == pytest.approx(expected, abs=1e-4)
     assert embedder(faces[:1]) == pytest.approx(expected[:1], abs=1e-4)
@@ -64,7 +62,7 @@ def test_tflite_of_any_batch_size(tflite, faces, expected, name):
 
 @pytest.mark.parametrize("name", ["int8", "uint8"])
 def test_tflite_with_quantized_input_and_output(tflite, faces, expected, name):
-    embeddings = load_embedder(tflite / f"{name}.tflite", threads=1)(faces)
+    embeddings = load_embedder(tflite / f"{name}.tflite", threads=1, **FED)(faces)
     assert embeddings.dtype == np.float32
     cosine = np.sum(embeddings * expected, axis=1) / (
         np.linalg.norm(embeddings, axis=1) * np.linalg.norm(expected, axis=1)
@@ -80,7 +78,7 @@ def test_onnx_of_any_layout_and_batch_size(tmp_path, faces, batch, channels_firs
     weights = write_onnx(tmp_path / "x.onnx", batch, channels_first)
     values = (faces.astype(np.float32) - 127.5) / 128
     ordered = values.transpose(0, 3, 1, 2) if channels_first else values
-    embedder = load_embedder(tmp_path / "x.onnx", batch_size=3, threads=1)
+    embedder = load_embedder(tmp_path / "x.onnx", batch_size=3, threads=1, **FED)
     assert embedder(faces) == pytest.approx(ordered.reshape(11, -1) @ weights, abs=1e-4)
     assert (embedder.format, embedder.input_size, embedder.embedding_dim) == ("onnx", SIZE, 10)
 
@@ -88,7 +86,7 @@ def test_onnx_of_any_layout_and_batch_size(tmp_path, faces, batch, channels_firs
 def test_onnx_that_takes_pixels(tmp_path, faces):
     weights = write_onnx(tmp_path / "x.onnx", dtype=TensorProto.UINT8)
     # Sums of 576 products of up to 255: float32 keeps about five digits.
-    result = load_embedder(tmp_path / "x.onnx", threads=1)(faces)
+    result = load_embedder(tmp_path / "x.onnx", threads=1, channel_order="rgb")(faces)
     assert result == pytest.approx(faces.reshape(11, -1).astype(np.float32) @ weights, rel=1e-4)
 
 
@@ -97,7 +95,7 @@ def test_an_onnx_output_of_unknown_length_is_measured(tmp_path):
     model = onnx.load(tmp_path / "x.onnx")
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "d"
     onnx.save(model, tmp_path / "x.onnx")
-    assert load_embedder(tmp_path / "x.onnx", threads=1).embedding_dim == 10
+    assert load_embedder(tmp_path / "x.onnx", threads=1, **FED).embedding_dim == 10
 
 
 def test_the_metadata_says_how_pixels_are_fed(tmp_path, network, tflite, faces):
@@ -117,20 +115,6 @@ def test_the_metadata_says_how_pixels_are_fed(tmp_path, network, tflite, faces):
     add_onnx_metadata(tmp_path / "x.onnx", metadata)
     embeddings = load_embedder(tmp_path / "x.onnx", threads=1)(faces)
     assert embeddings == pytest.approx(values.reshape(11, -1) @ weights, abs=1e-3)
-
-
-def test_a_file_without_metadata_takes_the_defaults_and_says_so(tmp_path, network, faces, caplog):
-    network.save(tmp_path / "plain.keras")
-    with caplog.at_level(logging.INFO, logger="tf_sphereface"):
-        embedder = load_embedder(tmp_path / "plain.keras")
-    assert "carries no metadata" in caplog.text
-    metadata = embedder.metadata
-    assert (metadata.channel_order, metadata.pixel_mean, metadata.pixel_scale) == (
-        "rgb",
-        127.5,
-        128.0,
-    )
-    assert (metadata.input_size, metadata.embedding_dim) == (SIZE, 10)
 
 
 @pytest.mark.parametrize(

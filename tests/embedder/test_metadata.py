@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.embedder.small import SIZE, add_onnx_metadata, write_onnx
+from tests.embedder.small import FED, SIZE, add_onnx_metadata, write_onnx
 from tf_sphereface.embedder import (
     EmbedderMetadata,
     load_embedder,
@@ -71,6 +73,9 @@ def test_a_later_versions_keys_are_kept():
         ({"channel_order": "grb"}, "`channel_order` must be one of"),
         ({"flip": "yes"}, "`flip` must be one of"),
         ({"pixel_mean": (1.0, 2.0)}, "`pixel_mean` must be one number or three"),
+        ({"pixel_mean": math.nan}, "`pixel_mean` must be one number or three, finite"),
+        ({"pixel_scale": math.inf}, "`pixel_scale` must be one number or three, finite"),
+        ({"pixel_scale": True}, "`pixel_scale` must be one number or three"),
         ({"pixel_scale": 0.0}, "`pixel_scale` must be positive"),
         ({"threshold": 1.5}, "`threshold` must be a cosine"),
     ],
@@ -101,7 +106,7 @@ def test_tflite_metadata_leaves_the_network_alone(tmp_path, tflite, faces):
     content = (tflite / "any.tflite").read_bytes()
     changed = add_tflite_metadata(content, "some text")
     (tmp_path / "x.tflite").write_bytes(changed)
-    before = load_embedder(tflite / "any.tflite", threads=1)(faces)
+    before = load_embedder(tflite / "any.tflite", threads=1, **FED)(faces)
     metadata = EmbedderMetadata()
     (tmp_path / "x.tflite").write_bytes(add_tflite_metadata(content, metadata.to_json()))
     assert np.array_equal(load_embedder(tmp_path / "x.tflite", threads=1)(faces), before)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.embedder.small import KNOWN
 from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder, save_embedder
 
 SIZE = (112, 96)
@@ -30,7 +31,7 @@ def naive() -> ModuleType:
 
 def pixels_model(size: tuple[int, int] = SIZE) -> keras.Model:
     """The average colours of an 8 x 8 grid: an embedding that needs no training."""
-    image = keras.Input((*size, 3), name="image")
+    image = keras.Input((*size, 3), name=KNOWN)
     pooled = keras.layers.AveragePooling2D((size[0] // 8, size[1] // 8))(image)
     return keras.Model(image, keras.layers.Flatten()(pooled), name="pixels")
 

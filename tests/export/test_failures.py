@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.embedder.small import KNOWN
 from tf_sphereface.export import ExportError, export_onnx, export_tflite, pipeline, tflite
 from tf_sphereface.utils.optional import require
 
@@ -19,7 +20,7 @@ from tf_sphereface.utils.optional import require
 def fresh_net(name="tiny"):
     """A network of its own, so that no earlier conversion of it is at hand."""
     keras.utils.set_random_seed(4)
-    image = keras.Input((56, 48, 3), name="image")
+    image = keras.Input((56, 48, 3), name=KNOWN)
     x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(image)
     x = keras.layers.Dense(16)(keras.layers.Flatten()(x))
     return keras.Model(image, x, name=name)

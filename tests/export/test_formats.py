@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.embedder.small import KNOWN
 from tf_sphereface import FaceClassifier
 from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder, read_metadata
 from tf_sphereface.export import export_onnx, export_tflite, measure_parity
@@ -155,7 +156,7 @@ def test_heads_are_left_out(tiny_net, faces, tmp_path):
 
 def test_a_mixed_precision_network_is_exported_in_float32(faces, tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
-    image = keras.Input((56, 48, 3), name="image")
+    image = keras.Input((56, 48, 3), name=KNOWN)
     x = keras.layers.Conv2D(8, 3, strides=4)(image)
     x = keras.layers.PReLU(shared_axes=[1, 2])(x)
     x = keras.layers.Flatten()(x)
@@ -171,7 +172,7 @@ def test_a_mixed_precision_network_is_exported_in_float32(faces, tmp_path):
 
 def test_a_changed_weight_changes_the_next_file(faces, tmp_path):
     """The float32 conversion is kept for the other kinds, but only while the weights are."""
-    image = keras.Input((56, 48, 3), name="image")
+    image = keras.Input((56, 48, 3), name=KNOWN)
     x = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(image))
     dense = keras.layers.Dense(16)
     model = keras.Model(image, dense(x))
@@ -182,7 +183,7 @@ def test_a_changed_weight_changes_the_next_file(faces, tmp_path):
 
 
 def test_any_input_size_takes_the_metadata_s(faces, tmp_path):
-    image = keras.Input((None, None, 3), name="image")
+    image = keras.Input((None, None, 3), name=KNOWN)
     x = keras.layers.Conv2D(16, 3, strides=4)(image)
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
     path = tmp_path / "m.tflite"

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.embedder.small import KNOWN
 from tf_sphereface.data import synthetic
 from tf_sphereface.export import ExportError, Gate, export_tflite, measure_parity, pipeline
 from tf_sphereface.export.gate import GateFailed
@@ -25,7 +26,7 @@ def make_gate(folder, **options):
 
 def colours():
     """The average colours of an 8 x 8 grid: better than chance, and free."""
-    image = keras.Input((56, 48, 3), name="image")
+    image = keras.Input((56, 48, 3), name=KNOWN)
     x = keras.layers.Flatten()(keras.layers.AveragePooling2D((7, 6))(image))
     return keras.Model(image, keras.layers.Dense(64, kernel_initializer="orthogonal")(x))
 
@@ -62,7 +63,7 @@ def test_a_drop_leaves_no_file(monkeypatch, pairs_folder, tmp_path):
     graph = pipeline.inference_graph
 
     def noisy(backbone, size, *rest):
-        image = keras.Input((*size, 3), name="image")
+        image = keras.Input((*size, 3), name=KNOWN)
         mixed = keras.ops.cos(1e4 * backbone(image))
         return graph(keras.Model(image, mixed), size, *rest)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.embedder.embedder import add_keras_metadata, load_embedder
-from tf_sphereface.embedder.input_facts import FACTS
+from tf_sphereface.embedder.input_facts import FACTS, PIXELS
 from tf_sphereface.embedder.metadata import (
     EmbedderMetadata,
     add_onnx_metadata,
@@ -87,7 +87,8 @@ def describe_file(path: str | os.PathLike[str], **facts: Any) -> EmbedderMetadat
 
 
 def _require_same_network(old: Path, new: Path, metadata: EmbedderMetadata) -> None:
-    facts = {name: getattr(metadata, name) for name in FACTS}
+    names = PIXELS if old.suffix.lower() == ".keras" else FACTS
+    facts = {name: getattr(metadata, name) for name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SphereFaceWarning)  # the old file's facts may be others
         before, after = load_embedder(old, **facts), load_embedder(new, **facts)
