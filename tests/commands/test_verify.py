@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -16,7 +18,7 @@ from tf_sphereface.alignment.detector import FaceDetector
 from tf_sphereface.alignment.images import read_image
 from tf_sphereface.commands.verify.main import main
 from tf_sphereface.data import synthetic
-from tf_sphereface.embedder import EmbedderMetadata, load_embedder, save_embedder
+from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder, save_embedder
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,8 @@ def folder(tmp_path_factory):
     image = keras.Input((112, 96, 3))
     pooled = keras.layers.AveragePooling2D((14, 12))(image)
     model = keras.Model(image, keras.layers.Flatten()(pooled))
-    save_embedder(model, root / "plain.keras")
+    model.save(root / "foreign.keras")
+    save_embedder(model, root / "plain.keras", EmbedderMetadata())
     save_embedder(model, root / "known.keras", EmbedderMetadata(threshold=0.9, flip="concat"))
     rng = np.random.default_rng(0)
     first = rng.integers(0, 256, (112, 96, 3)).astype(np.uint8)
@@ -51,10 +54,84 @@ def test_same_person_is_code_0_and_different_people_code_1(folder, capsys):
 
 
 def test_without_a_threshold_there_is_no_verdict(folder, capsys):
-    assert run(folder, "plain.keras", "a.png", "other.png") == 0
+    assert run(folder, "plain.keras", "a.png", "a.png") == 3
     out = capsys.readouterr().out
     assert "angle" in out
     assert "no verdict" in out
+
+
+def test_only_the_same_person_is_code_0(folder, tmp_path, capsys, monkeypatch):
+    """Whatever else happens to the image of one person, the code is no answer."""
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "empty.jpg").touch()
+    for name in ("broken.png", "empty.jpg"):
+        assert run(folder, "known.keras", tmp_path / name, "a.png") == 2
+        assert run(folder, "known.keras", "a.png", tmp_path / name) == 2
+    for value, message in ((np.nan, "is not finite"), (np.inf, "not finite"), (0.0, "is zero")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Embedder, "__call__", lambda self, x, v=value: np.full((len(x), 4), v))
+            assert run(folder, "known.keras", "a.png", "a.png") == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    for error, code in ((RuntimeError("ours"), 70), (KeyboardInterrupt(), 130), (OSError("x"), 2)):
+
+        def broken(self, images, error=error):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Embedder, "__call__", broken)
+            assert run(folder, "known.keras", "a.png", "a.png") == code
+
+    def full(path, value):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("tf_sphereface.commands.console.write_json", full)
+    out = str(tmp_path / "out.json")
+    assert run(folder, "known.keras", "a.png", "a.png", "--json", out) == 2
+    with pytest.raises(SystemExit) as error:
+        run(folder, "known.keras", "a.png", "a.png", "--show", str(folder / "a.png" / "x.png"))
+    assert error.value.code == 2
+
+
+def test_a_reader_that_has_gone_away_is_no_answer(folder):
+    command = "import sys; from tf_sphereface.commands.verify.main import main; sys.exit(main())"
+    files = [str(folder / name) for name in ("known.keras", "a.png", "a.png")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", command, *files], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.returncode == 2
+    assert b"nobody reads the output" in done.stderr
+
+
+def test_a_model_without_metadata_is_fed_as_the_options_say(folder, tmp_path, capsys):
+    out = tmp_path / "verdict.json"
+    options = ["--threshold", "0.5", "--json", str(out)]
+    run(folder, "foreign.keras", "a.png", "other.png", *options)
+    assert "foreign.keras has no metadata: taking RGB" in capsys.readouterr().err
+    assert json.loads(out.read_text())["input"]["assumed"][:1] == ["channel_order"]
+    given = ["--channel-order", "BGR", "--pixel-mean", "104,117,123", "--pixel-scale", "58"]
+    run(folder, "foreign.keras", "a.png", "other.png", *options, *given)
+    assert "metadata" not in capsys.readouterr().err
+    values = json.loads(out.read_text())
+    faces = [cv2.imread(str(folder / name)) for name in ("a.png", "other.png")]  # BGR
+    network = keras.models.load_model(folder / "foreign.keras")
+    x, y = network.predict((np.stack(faces) - np.float32([104, 117, 123])) / 58, verbose=0)
+    cosine = x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+    assert values["cosine"] == pytest.approx(float(cosine), abs=1e-5)
+    assert values["input"]["pixel_mean"] == [104, 117, 123]
+    for option in (["--pixel-scale", "0"], ["--pixel-mean", "1,2"], ["--pixel-mean", "nan"]):
+        with pytest.raises(SystemExit) as error:
+            run(folder, "foreign.keras", "a.png", "other.png", *option)
+        assert error.value.code == 2
+
+
+def test_a_threshold_of_other_pixels_gives_no_verdict(folder, capsys):
+    assert run(folder, "known.keras", "a.png", "a.png", "--channel-order", "bgr") == 3
+    err = capsys.readouterr().err
+    assert "taking channel_order bgr as given; its metadata says channel_order rgb" in err
+    assert "its threshold 0.9000 is left out" in err
 
 
 def test_the_option_comes_before_the_models_threshold(folder, tmp_path):
@@ -180,7 +257,7 @@ def test_aligned_face_against_a_photograph(photos, tmp_path):
 
 
 def test_which_of_two_faces(photos, capsys):
-    assert run(photos, "plain.keras", "two.png", "photo1.png") == 0
+    assert run(photos, "plain.keras", "two.png", "photo1.png") == 3
     assert "two.png: 2 faces; taken: nearest the centre" in capsys.readouterr().out
     run(photos, "plain.keras", "two.png", "photo1.png", "--select", "largest")
     assert "2 faces; taken: the largest" in capsys.readouterr().out
@@ -188,7 +265,7 @@ def test_which_of_two_faces(photos, capsys):
 
 def test_photographs_without_the_detector(photos, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "mtcnn", None)
-    assert run(photos, "plain.keras", "a.png", "alike.png") == 0  # aligned faces need none
+    assert run(photos, "known.keras", "a.png", "alike.png") == 0  # aligned faces need none
     assert run(photos, "plain.keras", "a.png", "photo1.png") == 2
     err = " ".join(capsys.readouterr().err.split())
     assert "photo1.png: 300x330 pixels, not 112x96 (height x width), so the face" in err

@@ -78,6 +78,42 @@ def test_the_classification_head_is_left_out_and_that_is_said(tiny_net, tmp_path
     assert embedder.embedding_dim == tiny_net.output_shape[-1]
 
 
+def test_a_threshold_that_cannot_be_kept_is_said(tiny_net, tmp_path, capsys):
+    net = tmp_path / "net[bold]v[red]2.keras"
+    save_embedder(tiny_net, net, EmbedderMetadata(threshold=0.3))
+    out = tmp_path / "report.json"
+    assert main.main([str(net), "--onnx", "--flip-concat", "--json", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "warning: net[bold]v[red]2.onnx: the threshold 0.3000 is left out" in printed.err
+    assert "│ net[bold]v[red]2.onnx" in printed.out
+    (file,) = json.loads(out.read_text())["files"]
+    assert "threshold 0.3000" in file["left_behind"][0]
+    assert main.main([str(net), "--onnx", "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["files"][0]["left_behind"] == []
+    assert "left out" not in capsys.readouterr().err
+
+
+def test_how_a_foreign_model_is_fed_is_said_given_and_written(tmp_path, capsys):
+    image = keras.Input((56, 48, 3), name="image")
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="relu")(image)
+    net, out = tmp_path / "net.keras", tmp_path / "report.json"
+    keras.Model(image, keras.layers.Dense(8)(keras.layers.Flatten()(x))).save(net)
+    assert main.main([str(net), "--onnx", "--json", str(out)]) == 0
+    assert capsys.readouterr().err.count("no metadata: taking RGB") == 1
+    assert "pixel_mean" in json.loads(out.read_text())["assumed"]
+    assert "pixel_mean" in read_metadata(tmp_path / "net.onnx").assumed
+    assert "(assumed)" in (tmp_path / "net.onnx.card.md").read_text()
+    given = ["--channel-order", "bgr", "--pixel-mean", "0", "--pixel-scale", "255"]
+    assert main.main([str(net), "--onnx", *given]) == 0
+    assert "no metadata" not in capsys.readouterr().err
+    assert read_metadata(tmp_path / "net.onnx").channel_order == "bgr"
+    assert main.main(["--describe", str(net)]) == 2
+    assert "--describe needs one of" in capsys.readouterr().err
+    assert main.main(["--describe", str(net), *given]) == 0
+    assert read_metadata(net).pixel_scale == 255
+    assert main.main([str(net), "--describe", str(net), *given]) == 2
+
+
 def test_inspect_prints_what_a_file_says(model, capsys):
     assert main.main(["--inspect", str(model)]) == 0
     values = json.loads(capsys.readouterr().out)

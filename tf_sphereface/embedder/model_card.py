@@ -91,6 +91,7 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
             "pixel_mean": metadata.pixel_mean,
             "pixel_scale": metadata.pixel_scale,
             "template": metadata.template,
+            "assumed": metadata.assumed,
             "dtype": metadata.input_dtype,
             "built_in": (extra.get("export") or {}).get("built_in"),
             "layout": metadata.layout,
@@ -260,6 +261,8 @@ def _input(given: dict[str, Any]) -> str:
     else:
         turned = " (load_embedder takes RGB and reorders)" if order == "BGR" else ""
         pixels = f"{order}{turned}, {scaled}"
+    if {"channel_order", "pixel_mean", "pixel_scale"} & set(given["assumed"]):
+        pixels += " (assumed)"
     channels = ", channels first" if given["layout"] == "nchw" else ""
     batch = f", {given['batch']} at once" if given["batch"] else ""
     return f"{size}{channels}{batch}, {pixels}"

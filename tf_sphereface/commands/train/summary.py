@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from rich.markup import escape
 from rich.table import Table
 
 from tf_sphereface import embedder, training
@@ -80,5 +79,5 @@ def show_summary(summary: dict[str, Any]) -> None:
         elif key == "best":
             table.add_row("best epoch", f"{value['epoch']}: {BEST} {value[BEST]:.4f}")
         elif value is not None:
-            table.add_row(key, escape(str(value)))  # a path may hold brackets
+            table.add_row(key, str(value))
     console.print(table)
