@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.callbacks import diagnoses
 from tf_sphereface.callbacks.nonfinite_layer import BatchOf, find_cause, lost_centres, take_snapshot
+from tf_sphereface.data.options import BatchOptions
 from tf_sphereface.data.passes import begun_since, last_begun
 from tf_sphereface.losses.update_count import scheduled_losses
 from tf_sphereface.utils.messages import and_more
@@ -118,7 +119,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._window: list[float] = []
         self._means: list[float] = []
         self._snapshot: list[Any] = []
-        self._passes = 0  # those over datasets that had begun before
+        self._passes: int | None = None  # the last one that began before the first batch
 
     @property
     def diverged(self) -> Finding | None:
@@ -157,8 +158,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         if not math.isfinite(mean):
             self._stop(mean)
             return
-        if batch == 0:
-            self._note("batches", diagnoses.training_batches(begun_since(self._passes)))
+        self._note("batches", diagnoses.training_batches(self._passes_begun()))
         if self._mean is not None:  # logs hold the mean since the epoch began: take it apart
             count, before = self._mean
             self._window.append((mean * (batch + 1) - before * count) / (batch + 1 - count))
@@ -181,7 +181,8 @@ class TrainingDoctor(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the batches that are evaluated."""
-        self._look_at_batches(batch, predicted=False)
+        text = diagnoses.evaluated_batches(self._passes_begun(), predicted=False)
+        self._note("evaluated batches", text)
 
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Note which passes over datasets have begun."""
@@ -189,12 +190,13 @@ class TrainingDoctor(keras.callbacks.Callback):
 
     def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the batches that are predicted."""
-        self._look_at_batches(batch, predicted=True)
+        text = diagnoses.evaluated_batches(self._passes_begun(), predicted=True)
+        self._note("evaluated batches", text)
 
-    def _look_at_batches(self, batch: int, *, predicted: bool) -> None:
-        if batch == 0:
-            text = diagnoses.evaluated_batches(begun_since(self._passes), predicted)
-            self._note("evaluated batches", text)
+    def _passes_begun(self) -> list[tuple[BatchOptions, int]]:
+        """Return the passes that began for the first batch; none at the later ones."""
+        number, self._passes = self._passes, None
+        return [] if number is None else begun_since(number)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Look at the margin that the run ended with."""

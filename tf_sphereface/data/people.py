@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,11 @@ from tf_sphereface.utils.messages import and_more
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 LISTS = (".csv", ".tsv", ".txt", ".lst", ".json", ".jsonl", ".xlsx", ".parquet")
-SPLITS = frozenset(
-    ["train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "holdout"]
-    + ["images", "image", "img", "imgs", "faces", "face", "photos", "pictures", "aligned", "crops"]
-    + ["data", "raw"]
+# Names of folders, in lower case, that are hardly a person's.
+_PART = re.compile(
+    r"train(ing)?|val(id|idation)?|dev|test(ing)?|eval|holdout|data|raw|aligned|"
+    r"(image|img|face|photo|picture|crop)s?"
 )
-"""Folder names, in lower case, that are hardly a person's."""
 
 
 def too_few(
@@ -75,11 +75,11 @@ def doubts(
         )
     if names is None:
         return found
-    splits = [name for name in names if name.lower() in SPLITS]
-    if splits and 2 * len(splits) >= len(names):
+    parts = [name for name in names if _PART.fullmatch(name.lower())]
+    if parts and 2 * len(parts) >= len(names):
         found.append(
-            f"{len(splits)} of the {len(names)} folders in {where} have names like parts of a data "
-            f"set ({and_more(splits, 4)}), and each is taken for one person: there must be a "
+            f"{len(parts)} of the {len(names)} folders in {where} have names like parts of a data "
+            f"set ({and_more(parts, 4)}), and each is taken for one person: there must be a "
             "folder for each person"
         )
     alike: dict[str, list[str]] = {}
