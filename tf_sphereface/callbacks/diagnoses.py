@@ -148,9 +148,6 @@ def not_felt(loss: Any, step: int) -> str | None:
 def labels(counts: NDArray[Any], names: Sequence[str] | None) -> str | None:
     """Judge how many images each class has."""
     counts = np.asarray(counts)
-    few = too_few(counts, names)
-    if few is not None:
-        return f"{few}."
     name = (lambda i: str(names[i])) if names is not None else str
     empty = np.flatnonzero(counts == 0)
     found = []
@@ -172,6 +169,8 @@ def labels(counts: NDArray[Any], names: Sequence[str] | None) -> str | None:
                 f"{100 * share:.0f} % of all, and the median class {median:g}; cap the large ones, "
                 "or the net learns their frequency"
             )
+    few = too_few(counts)
+    found += [few] if few is not None else []
     return "; ".join(found) + "." if found else None
 
 

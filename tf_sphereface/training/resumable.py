@@ -183,7 +183,7 @@ def run(
     state. Log, checkpoints and configuration are those of `tf_sphereface-train`.
 
     The arguments are those of `Run` and `Run.fit`, but `out` is the path of the run folder, and
-    with `resume` the run in it goes on; where there is none, it begins. A recipe with another number
+    with `resume` the run in it goes on; where there is none, it begins. A recipe of another number
     of epochs, not below those done, goes on to that, by the schedules of a run of that length; this
     is logged. Returns the finished run: its `model`, the rows of its `log`, and `network()`.
 
