@@ -43,7 +43,7 @@ def test_a_person_whose_images_are_all_damaged_is_none(tmp_path: Path) -> None:
         path.write_bytes(b"damaged")
     source = data.FaceSource(folder, image_size=SIZE)
     assert source.count() == (6, 2)
-    with pytest.raises(ValueError, match="images of 1 person .*in the folder 'a'"):
+    with pytest.raises(ValueError, match=r"images of 1 person .*in the folder 'a'"):
         source.load()
 
 

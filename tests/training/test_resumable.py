@@ -91,7 +91,7 @@ def test_a_folder_is_not_overwritten_nor_resumed_with_other_faces(tmp_path):
         training.run(recipe, source(), tmp_path)
     with pytest.raises(ValueError, match="images was 8, now 12"):
         training.run(recipe, source(12), tmp_path, resume=True)
-    with pytest.raises(ValueError, match="batch_size was 8, now 4.*Only the number of epochs"):
+    with pytest.raises(ValueError, match=r"batch_size was 8, now 4.*Only the number of epochs"):
         training.run(dataclasses.replace(recipe, batch_size=4), source(), tmp_path, resume=True)
 
 
@@ -156,8 +156,8 @@ def test_a_run_from_before_an_option_was_there_goes_on(tmp_path):
         del config["recipe"][name]
     (tmp_path / "config.json").write_text(json.dumps(config))
     training.run(recipe, source(), tmp_path, resume=True)
+    weighted = dataclasses.replace(recipe, class_weights="balanced")
     with pytest.raises(ValueError, match="class_weights was None, now balanced"):
-        weighted = dataclasses.replace(recipe, class_weights="balanced")
         training.run(weighted, source(), tmp_path, resume=True)
 
 
