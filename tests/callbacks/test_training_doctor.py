@@ -240,8 +240,9 @@ def test_a_dataset_of_the_other_form(make, trained, held, said):
     # Behind another step of the pipeline it is known too.
     dataset = batches_of(**trained).map(lambda images, labels: (images, labels))
     validation = None if held is None else batches_of(**held)
+    steps = 2 if trained.get("repeat") else None
     make().fit(
-        dataset, epochs=2, steps_per_epoch=2, validation_data=validation, callbacks=[doctor],
+        dataset, epochs=2, steps_per_epoch=steps, validation_data=validation, callbacks=[doctor],
         verbose=0,
     )  # fmt: skip
     texts = [one.text for one in doctor.findings if "batches" in one.kind]
