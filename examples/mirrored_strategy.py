@@ -53,7 +53,8 @@ def main() -> None:
         )
     print(f"{strategy.num_replicas_in_sync} replicas; XLA: {model.xla_reason}")
     history = model.fit(dataset, epochs=epochs, verbose=2).history
-    embeddings = model.predict(dataset, verbose=0)
+    in_order = sf.data.face_dataset(faces, image_size=SIZE, batch_size=BATCH, training=False)
+    embeddings = model.predict(in_order, verbose=0)  # row k is face k
     print(f"loss {history['loss'][-1]:.3f}, lambda {history['lambda'][-1]:.1f}, ", end="")
     print(f"embeddings {embeddings.shape}")
 

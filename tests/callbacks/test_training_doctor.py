@@ -195,6 +195,8 @@ def test_advice_on_a_lambda_that_has_come_down():
     [
         ([9, 0, 9], None, "1 of 3 classes has no image (1)"),
         ([9, 0, 0], ["a", "b", "c"], "2 of 3 classes have no image (b, c)"),
+        ([9], None, "images of 1 person (9 images), and a network learns to tell 2 or more people"),
+        ([1, 1, 1], None, "one image of each of its 3 people"),
         ([1000, 1, 1, 1, 1], None, "unbalanced: 0 has 1000 images, 100 % of all"),
         ([5, 5, 2020, 5] + [20] * 200, None, "unbalanced: 2 has 2020 images"),
     ],
@@ -212,6 +214,50 @@ def test_labels_that_are_missing_or_unbalanced(counts, names, words):
 def test_long_tails_as_published_sets_have_them_are_no_finding():
     tail = np.round(800 / np.arange(1, 301) ** 0.6).astype(int)  # 800 ... 26
     assert "labels" not in kinds(run(classifier(), label_counts=tail))
+
+
+def batches_of(**options: object) -> tf.data.Dataset:
+    images = np.zeros((20, 8, 8, 3), np.uint8)
+    labels = np.arange(20) % CLASSES
+    return sf.data.face_dataset((images, labels), image_size=(8, 8), batch_size=8, **options)
+
+
+@pytest.mark.parametrize("make", [classifier, stock])
+@pytest.mark.parametrize(
+    ("trained", "held", "said"),
+    [
+        ({}, {"training": False}, []),
+        ({"repeat": True}, None, []),
+        ({"training": False}, None, ["the training batches are not shuffled"]),
+        ({"shuffle": False, "drop_remainder": True, "repeat": True}, None, ["not shuffled"]),
+        ({}, {}, ["evaluates faces as for training: augmented (mirror), and without 4 images"]),
+        ({}, {"training": False, "augment": "strong"}, ["augmented (strong). Make"]),
+    ],
+)
+def test_a_dataset_of_the_other_form(make, trained, held, said):
+    found: list[str] = []
+    doctor = sf.callbacks.TrainingDoctor(say=found.append)
+    # Behind another step of the pipeline it is known too.
+    dataset = batches_of(**trained).map(lambda images, labels: (images, labels))
+    validation = None if held is None else batches_of(**held)
+    steps = 2 if trained.get("repeat") else None
+    make().fit(
+        dataset, epochs=2, steps_per_epoch=steps, validation_data=validation, callbacks=[doctor],
+        verbose=0,
+    )  # fmt: skip
+    texts = [one.text for one in doctor.findings if "batches" in one.kind]
+    assert len(texts) == len(said)
+    assert all(words in text for words, text in zip(said, texts, strict=True))
+
+
+def test_a_prediction_in_no_order():
+    doctor = sf.callbacks.TrainingDoctor(say=lambda text: None)
+    model = classifier()
+    model.predict(batches_of(training=False), callbacks=[doctor], verbose=0)
+    assert doctor.findings == []
+    model.predict(batches_of(), callbacks=[doctor], verbose=0)
+    (found,) = doctor.findings
+    assert "shuffled, so that row k is not image k" in found.text
 
 
 def test_somebody_watches_val_loss():

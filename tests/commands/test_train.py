@@ -170,11 +170,70 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_another_recipe(faces, tmp
     assert "--resume" in capsys.readouterr().err
     assert run(faces, out, "--epochs", "1", "--margin", "3", "--resume") == 2
     assert "margin was 4, now 3" in capsys.readouterr().err.replace("\n", " ")
-    assert main(["--data", f"{faces}/", "--out", str(out), *SMALL, "--resume"]) == 2
+    others = [*SMALL[:2], *SMALL[4:], "--precision", "float32"]
+    assert main(["--data", f"{faces}/", "--out", str(out), *others, "--resume"]) == 2
     said = capsys.readouterr().err.replace("\n", " ")
-    assert "epochs was 1, now 4" in said
+    assert f"batch_size was {SMALL[3]}, now 64" in said
     assert "data was" not in said  # the same folder, with a slash
+    assert "epochs was" not in said  # those of the run, where none are given
     assert (out / "embedder.keras").read_bytes() == before
+
+
+def test_a_finished_run_goes_on_to_more_epochs(faces, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(faces, out, "--epochs", "1", "--class-weights", "balanced") == 0
+    assert "each person weighs alike" in capsys.readouterr().err
+    before = (out / "embedder.keras").read_bytes()
+    same = ("--resume", "--class-weights", "balanced")
+    assert run(faces, out, *same) == 0  # its own number of epochs
+    assert "this run is finished" in capsys.readouterr().out
+    assert run(faces, out, *same, "--epochs", "3", "--learning-rate", "0.2") == 2
+    assert "learning_rate was 0.05, now 0.2" in capsys.readouterr().err.replace("\n", " ")
+    assert run(faces, out, *same, "--epochs", "2") == 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "resumed after step 2" in said
+    assert "the run of 1 epochs goes on to 2: from update 3 on" in said
+    assert [row["epoch"] for row in rows(out)] == ["1", "2"]
+    assert (out / "embedder.keras").read_bytes() != before
+    summary, config = (json.loads((out / f"{n}.json").read_text()) for n in ("summary", "config"))
+    assert (summary["epochs"], summary["updates"]) == (2, 4)
+    assert config["recipe"]["class_weights"] == "balanced"
+    assert config["recipe"]["epochs"] == 2
+    # as if it had been killed before its second end: the first one's summary is no end
+    (out / "summary.json").write_text(json.dumps({**summary, "epochs": 1}))
+    assert run(faces, out, *same, "--epochs", "2") == 0
+    assert json.loads((out / "summary.json").read_text())["epochs"] == 2
+    assert run(faces, out, *same, "--epochs", "1") == 2
+    assert "has done 2 epochs cannot go on to fewer" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_people_that_nothing_can_be_learnt_from(faces, tmp_path, capsys):
+    """Before anything is read or written, in a dry run too."""
+    everybody = tmp_path / "data" / "images"
+    everybody.mkdir(parents=True)
+    each = tmp_path / "each"
+    for i, path in enumerate(sorted(faces.rglob("*.jpg"))):
+        shutil.copy(path, everybody / f"{i}.jpg")
+        (each / str(i)).mkdir(parents=True)
+        shutil.copy(path, each / str(i))
+    for options in (["--dry-run"], []):
+        assert run(everybody.parent, tmp_path / "run", *options) == 2
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert "images of 1 person (40 images, in the folder 'images')" in said
+        assert run(each, tmp_path / "run", *options) == 2
+        assert "one image of each of its 40 people" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "run").exists()
+    for i in range(10):
+        shutil.copy(each / str(i) / next((each / str(i)).iterdir()).name, each / str(i) / "b.jpg")
+    assert run(each, tmp_path / "run", "--dry-run") == 0
+    assert "30 of the 40 people of" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_people_who_are_trained_on_and_verified_are_said(faces, tmp_path, capsys):
+    held = synthetic.write_folder(tmp_path / "held", 22, 2, size=(56, 48), first_identity=2)
+    assert run(faces, tmp_path / "run", "--epochs", "1", "--verify-images", str(held)) == 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"2 people of {held} are trained on, by their names" in said
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(faces, tmp_path, capsys, monkeypatch):
@@ -341,13 +400,14 @@ def test_damaged_faces_are_named_and_skipped_or_fatal(tmp_path, capsys):
 
 def test_faces_of_another_size_are_an_error_unless_resized(faces, tmp_path, capsys):
     name = next(path for path in sorted(faces.rglob("*.jpg")))
-    big = tmp_path / "big" / "someone"
-    big.mkdir(parents=True)
+    big = tmp_path / "big"
     for i in range(20):
-        cv2.imwrite(str(big / f"{i}.png"), cv2.resize(cv2.imread(str(name)), (96, 112)))
-    assert run(big.parent, tmp_path / "a", "--epochs", "1") == 2
+        (big / f"person {i % 2}").mkdir(parents=True, exist_ok=True)
+        picture = cv2.resize(cv2.imread(str(name)), (96, 112))
+        cv2.imwrite(str(big / f"person {i % 2}" / f"{i}.png"), picture)
+    assert run(big, tmp_path / "a", "--epochs", "1") == 2
     assert "112x96" in capsys.readouterr().err
-    assert run(big.parent, tmp_path / "b", "--epochs", "1", "--resize") == 0
+    assert run(big, tmp_path / "b", "--epochs", "1", "--resize") == 0
 
 
 @pytest.mark.parametrize("loss", ["softmax", "a-softmax"])

@@ -13,6 +13,13 @@ TINY = ["--identities", "2", "--images", "8", "--batch-size", "16"]
     ("options", "message"),
     [
         (["--data", "nowhere", "--out", "x"], "nowhere"),
+        (["--data", __file__, "--out", "x"], "is a file; faces are read from a folder"),
+        (["--data", "synthetic", "--out", "x", "--identities", "1"], "images of 1 person"),
+        (["--data", "synthetic", "--out", "x", "--images", "1"], "one image of each of its 300"),
+        (
+            ["--data", "synthetic", "--out", "x", "--loss", "softmax", "--label-smoothing", "0.1"],
+            "`label_smoothing` must be 0 for softmax",
+        ),
         (
             ["--data", "synthetic", "--out", "x", "--epochs", "0"],
             "must be an integer >= 1",

@@ -220,8 +220,157 @@ def test_start_step_within_one_epoch(arrays: tuple[np.ndarray, np.ndarray]) -> N
     full = batches(data.face_dataset(arrays, image_size=SIZE, batch_size=8))
     tail = data.face_dataset(arrays, image_size=SIZE, batch_size=8, start_step=3)
     assert_equal(full[3:], batches(tail))
-    with pytest.raises(ValueError, match="`start_step` must be below the 4 steps"):
-        data.face_dataset(arrays, image_size=SIZE, batch_size=8, start_step=4)
+    assert tail.cardinality() == 1
+
+
+# ----- passes
+
+
+def plain(**options: object) -> dict[str, object]:
+    return {"image_size": SIZE, "batch_size": 8, "seed": 3, **options}
+
+
+@pytest.mark.parametrize("source", ["arrays", "folder", "streamed", "pack"])
+def test_each_pass_is_the_next_epoch(
+    source: str, arrays: tuple[np.ndarray, np.ndarray], root: Path, tmp_path: Path
+) -> None:
+    """Pass k is epoch k of the endless stream, to the bit, wherever the images come from."""
+    faces: object = arrays if source == "arrays" else root
+    if source == "pack":
+        faces = tmp_path / "pack"
+        data.pack_folder(root, faces)
+    options = plain(batch_size=12, cache="none" if source == "streamed" else "memory")
+    one, other = (data.face_dataset(faces, **options) for _ in range(2))
+    stream = batches(data.face_dataset(faces, repeat=True, **options).take(9))
+    for k in range(3):
+        assert one.cardinality() == 3
+        assert_equal(batches(one), stream[3 * k : 3 * k + 3])
+    assert_equal(batches(other), stream[:3])
+
+
+def test_in_some_passes_every_image_is_seen(arrays: tuple[np.ndarray, np.ndarray]) -> None:
+    dataset = data.face_dataset(arrays, **plain())
+    dropped = [
+        set(range(37)).difference(*(labels.tolist() for _, labels in batches(dataset)))
+        for _ in range(4)
+    ]
+    assert [len(left_out) for left_out in dropped] == [5] * 4
+    assert not set.intersection(*dropped)
+
+
+def test_passes_go_on_through_what_stands_behind(arrays: tuple[np.ndarray, np.ndarray]) -> None:
+    """`take`, `repeat`, `map`, and a dataset zipped with itself; `cache` keeps the first pass."""
+
+    def labels_of(dataset: tf.data.Dataset) -> list[list[int]]:
+        return [labels.numpy().tolist() for _, labels in dataset]
+
+    epochs = labels_of(data.face_dataset(arrays, repeat=True, **plain()).take(12))
+    taken = data.face_dataset(arrays, **plain()).take(2)
+    assert [labels_of(taken), labels_of(taken)] == [epochs[:2], epochs[4:6]]
+    assert labels_of(data.face_dataset(arrays, **plain()).repeat(3)) == epochs
+    mapped = data.face_dataset(arrays, **plain()).map(lambda image, label: (image, label + 1))
+    assert [labels_of(mapped), labels_of(mapped)][1][0] == [label + 1 for label in epochs[4]]
+    dataset = data.face_dataset(arrays, **plain())
+    left, right = zip(*tf.data.Dataset.zip(dataset, dataset), strict=True)
+    assert labels_of(left) == epochs[:4]
+    assert labels_of(right) == epochs[4:8]
+    cached = data.face_dataset(arrays, **plain()).cache()
+    assert [labels_of(cached), labels_of(cached)] == [epochs[:4]] * 2
+
+
+def test_passes_begin_where_the_start_lies(arrays: tuple[np.ndarray, np.ndarray]) -> None:
+    stream = batches(data.face_dataset(arrays, repeat=True, **plain()).take(16))
+    later = data.face_dataset(arrays, start_step=8, **plain())  # after two epochs
+    assert_equal(batches(later), stream[8:12])
+    assert_equal(batches(later), stream[12:])
+    within = data.face_dataset(arrays, start_step=6, **plain())
+    assert within.cardinality() == 2
+    assert_equal(batches(within), stream[6:8])
+    assert_equal(batches(within), stream[10:12])
+
+
+def test_the_endless_stream_is_the_same_each_time(arrays: tuple[np.ndarray, np.ndarray]) -> None:
+    stream = data.face_dataset(arrays, repeat=True, start_step=3, **plain())
+    assert_equal(batches(stream.take(3)), batches(stream.take(3)))
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_to_evaluate_every_image_comes_once_in_order(
+    arrays: tuple[np.ndarray, np.ndarray], explicit: bool
+) -> None:
+    options = {"augment": "none", "shuffle": False, "drop_remainder": False}
+    dataset = data.face_dataset(
+        arrays, image_size=SIZE, batch_size=8, **(options if explicit else {"training": False})
+    )
+    assert dataset.cardinality() == 5
+    for _ in range(2):
+        images, labels = (np.concatenate(part) for part in zip(*batches(dataset), strict=True))
+        np.testing.assert_array_equal(images, data.normalize(arrays[0]))
+        assert labels.tolist() == list(range(37))
+
+
+def test_images_that_are_never_seen_are_said(arrays, caplog) -> None:
+    data.face_dataset(arrays, shuffle=False, image_size=SIZE, batch_size=8)
+    assert "the last 5 of 37 images are in no batch of any pass" in caplog.text
+
+
+def test_fit_sees_another_epoch_each_time(arrays: tuple[np.ndarray, np.ndarray]) -> None:
+    """With validation between, and with `steps_per_epoch`."""
+    import keras
+
+    seen: list[list[int]] = []
+    image = keras.Input((*SIZE, 3))
+    model = keras.Model(image, keras.layers.Dense(1)(keras.layers.GlobalMaxPooling2D()(image)))
+    model.compile("sgd", "mse", run_eagerly=True)
+    train_step = model.train_step
+
+    def record(batch):
+        seen.append(batch[1].numpy().tolist())
+        return train_step(batch)
+
+    model.train_step = record
+    epochs = [
+        labels.tolist()
+        for _, labels in batches(data.face_dataset(arrays, repeat=True, **plain()).take(12))
+    ]
+    held = data.face_dataset(arrays, training=False, **plain())
+    dataset = data.face_dataset(arrays, **plain())
+    model.fit(dataset, epochs=2, validation_data=held, verbose=0)
+    model.fit(dataset, verbose=0)
+    assert seen == epochs
+    seen.clear()
+    dataset = data.face_dataset(arrays, **plain())
+    model.fit(dataset, epochs=2, steps_per_epoch=4, verbose=0)
+    assert seen == epochs[:8]
+
+
+# ----- class weights
+
+
+def test_balanced_weights_make_each_person_weigh_alike(root: Path, tmp_path: Path) -> None:
+    images = np.zeros((10, 4, 4, 3), np.uint8)
+    labels = np.array([0, 0, 0, 0, 0, 0, 2, 2, 2, 3])  # nobody is 1
+    options = {"image_size": (4, 4), "batch_size": 5, "shuffle": False}
+    dataset = data.face_dataset((images, labels), class_weights="balanced", **options)
+    assert dataset.element_spec[2].shape == (5,)
+    weights = np.concatenate([weights for _, _, weights in dataset])
+    np.testing.assert_allclose(np.bincount(labels, weights), [10 / 3, 0, 10 / 3, 10 / 3], rtol=1e-6)
+    chosen = {0: 1.0, 2: 0.0, 3: 2.5}
+    dataset = data.face_dataset((images, labels), class_weights=chosen, **options)
+    weights = np.concatenate([weights for _, _, weights in dataset])
+    assert weights.tolist() == [chosen[label] for label in labels.tolist()]
+    data.pack_folder(root, tmp_path / "pack")
+    packed = data.face_dataset(tmp_path / "pack", class_weights="balanced", **plain())
+    for _, _, weights in packed:
+        np.testing.assert_allclose(weights, 1, rtol=1e-6)
+    for wrong, message in (
+        ("even", "`class_weights` must be one of 'balanced'"),
+        ({0: 1.0, 2: 1.0}, "must have a weight for each class.*none for 3"),
+        ({0: 1.0, 2: 1.0, 3: 1.0, 4: 1.0}, "labels from 0 to 3"),
+        ({0: -1.0, 2: 1.0, 3: 1.0}, r"`class_weights\[0\]` must be a number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data.face_dataset((images, labels), class_weights=wrong, **options)
 
 
 def test_cardinality(arrays: tuple[np.ndarray, np.ndarray]) -> None:
@@ -311,11 +460,12 @@ def test_distributes_over_two_replicas(
     dataset = data.face_dataset(portraits, image_size=SIZE, batch_size=16)
     distributed = two_replicas.experimental_distribute_dataset(dataset)
     seen = []
-    for images, labels in distributed:
+    for images, labels in (*distributed, *distributed):  # two passes
         parts = two_replicas.experimental_local_results(images)
         assert [part.shape for part in parts] == [(8, *SIZE, 3)] * 2
         seen += [part.numpy() for part in two_replicas.experimental_local_results(labels)]
-    whole = np.concatenate([labels for _, labels in batches(dataset)])
+    again = data.face_dataset(portraits, image_size=SIZE, batch_size=16, repeat=True).take(8)
+    whole = np.concatenate([labels for _, labels in batches(again)])
     np.testing.assert_array_equal(np.concatenate(seen), whole)
 
 
@@ -340,14 +490,62 @@ def test_wrong_arguments_are_named(
     assert "Received" in str(error.value)
 
 
-def test_wrong_arrays_are_named(arrays: tuple[np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x, y[:-1]), r"labels must be integers .*\(36,\), for 37 images"),
+        (lambda x, y: (x, y.astype(float)), r"labels must be integers .*astype\(np.int32\)"),
+        (lambda x, y: (x, np.eye(37)[y]), r"one-hot labels\? np.argmax"),
+        (lambda x, y: (x, y.astype(str)), r"names: number them .*np.unique"),
+        (
+            lambda x, y: (x, y - 1),
+            "labels must be numbers of classes, from 0 on. Received: from -1",
+        ),
+        (lambda x, y: (x, y.astype(np.int64) + 2**40), "labels must be numbers of classes"),
+        (lambda x, y: (y, x), "which may be the labels: images come first"),
+        (lambda x, y: (x / 255, y), r"float64 .*, from 0 to .*images \* 255"),
+        (lambda x, y: (x / 127.5 - 1, y), r"from -1 to .*images \* 128"),
+        (lambda x, y: (x.astype(np.float32), y), r"from 0 to 36: np.round\(images\)"),
+        (lambda x, y: (x * np.float32("nan"), y), "some are not finite"),
+        (lambda x, y: (x.transpose(0, 3, 1, 2), y), r"transpose\(0, 2, 3, 1\)"),
+        (lambda x, y: (x[..., 0], y), "grey images, or a single one"),
+        (lambda x, y: (np.concatenate([x, x[..., :1]], -1), y), "a fourth channel"),
+        (lambda x, y: (x[:, :20, :30], y), r"pass image_size=\(20, 30\)"),
+        (lambda x, y: (x, y, y), "must be .images, labels.. Received: 3 items"),
+        (lambda x, y: (x[:0], y[:0]), "must hold an image or more"),
+        (lambda x, y: {"images": x}, "`source` must be a folder.*Received: dict"),
+        (lambda x, y: None, "`source` must be a folder.*Received: NoneType"),
+    ],
+)
+def test_wrong_arrays_are_named(arrays, change, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        data.face_dataset(change(*arrays), image_size=SIZE, batch_size=8)
+
+
+def test_labels_in_a_column_or_with_gaps_and_lists_are_read(arrays) -> None:
     images, labels = arrays
-    with pytest.raises(ValueError, match="labels must be integers"):
-        data.face_dataset((images, labels[:-1]), image_size=SIZE)
-    with pytest.raises(ValueError, match="labels must be integers"):
-        data.face_dataset((images, labels.astype(float)), image_size=SIZE)
-    with pytest.raises(ValueError, match="must be uint8"):
-        data.face_dataset((images.astype(np.float32), labels), image_size=SIZE)
+    for given in ((images, labels[:, None]), [images, labels.tolist()], (images, labels * 3)):
+        dataset = data.face_dataset(given, image_size=SIZE, batch_size=37, training=False)
+        ((_, got),) = batches(dataset)
+        np.testing.assert_array_equal(got, np.ravel(given[1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("faces.zip", "is an archive: unpack it"),
+        ("faces.tar.gz", "is an archive: unpack it"),
+        ("pairs.csv", "is a list, and none is read"),
+        ("faces.npz", "holds arrays: load them"),
+        ("one.jpg", "is a file; faces are read from a folder"),
+    ],
+)
+def test_a_file_in_place_of_a_folder_is_told(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        data.face_dataset(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        data.FaceSource(tmp_path / name).count()
 
 
 @pytest.mark.parametrize("stream", [False, True])

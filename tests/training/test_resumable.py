@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
+import shutil
 
 import keras
 import numpy as np
@@ -89,8 +91,116 @@ def test_a_folder_is_not_overwritten_nor_resumed_with_other_faces(tmp_path):
         training.run(recipe, source(), tmp_path)
     with pytest.raises(ValueError, match="images was 8, now 12"):
         training.run(recipe, source(12), tmp_path, resume=True)
-    with pytest.raises(ValueError, match="epochs was 1, now 2"):
+    with pytest.raises(ValueError, match=r"batch_size was 8, now 4.*Only the number of epochs"):
+        training.run(dataclasses.replace(recipe, batch_size=4), source(), tmp_path, resume=True)
+
+
+def test_a_run_goes_on_to_more_epochs_by_the_schedules_of_that_many(tmp_path, caplog):
+    """Finished or not: rate and lambda of the later epochs are those of the long run."""
+    whole = training.run(dataclasses.replace(RECIPE, epochs=3), source(), tmp_path / "whole")
+    short = dataclasses.replace(RECIPE, epochs=1)
+    training.run(short, source(), tmp_path / "run")
+    assert "goes on" not in caplog.text
+    longer = training.run(
+        dataclasses.replace(RECIPE, epochs=3), source(), tmp_path / "run", resume=True
+    )
+    assert longer.step == STEPS
+    assert (
+        "the run of 1 epochs goes on to 3: from update 5 on, the schedules are those of a run "
+        "of 3 epochs, learning rate 0.05 (was 0.0005) and lambda " in caplog.text
+    )
+    assert [row["epoch"] for row in longer.log.rows] == [1, 2, 3]
+    for name in ("lambda", "effective_margin", "learning_rate"):
+        expected = [row[name] for row in whole.log.rows]
+        assert [row[name] for row in longer.log.rows][1:] == expected[1:]
+    caplog.clear()
+    training.run(dataclasses.replace(RECIPE, epochs=3), source(), tmp_path / "run", resume=True)
+    assert "goes on" not in caplog.text
+    with pytest.raises(ValueError, match=r"has done 3 epochs cannot go on to fewer.*epochs=2"):
+        training.run(RECIPE, source(), tmp_path / "run", resume=True)
+
+
+def test_a_run_may_end_sooner_than_it_was_to(tmp_path, caplog):
+    with pytest.raises(InterruptedError):
+        training.run(
+            dataclasses.replace(RECIPE, epochs=3), source(), tmp_path,
+            callbacks=[StopAfter(5)], checkpoint_every=1,
+        )  # fmt: skip
+    run = training.run(RECIPE, source(), tmp_path, resume=True)
+    assert len(run.log.rows) == 2
+    assert "the run of 3 epochs goes on to 2" in caplog.text
+
+
+def test_a_run_of_one_update_goes_on(tmp_path):
+    """It has no drop of the rate, and a longer one has."""
+    recipe = dataclasses.replace(RECIPE, epochs=1, batch_size=32)
+    training.run(recipe, source(), tmp_path)
+    longer = dataclasses.replace(recipe, epochs=4)
+    assert len(training.run(longer, source(), tmp_path, resume=True).log.rows) == 4
+
+
+def test_a_run_without_checkpoints_does_not_go_on_to_more_epochs(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    training.run(recipe, source(), tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ValueError, match=r"cannot go on to 2: it has no checkpoint"):
         training.run(RECIPE, source(), tmp_path, resume=True)
+    assert len(rows(tmp_path)) == 1
+
+
+def test_a_run_from_before_an_option_was_there_goes_on(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    training.run(recipe, source(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("label_smoothing", "class_weights"):
+        del config["recipe"][name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    training.run(recipe, source(), tmp_path, resume=True)
+    weighted = dataclasses.replace(recipe, class_weights="balanced")
+    with pytest.raises(ValueError, match="class_weights was None, now balanced"):
+        training.run(weighted, source(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("sample_rate", [1.0, 0.75])
+def test_class_weights_are_those_of_fit_and_kept_by_resume(tmp_path, sample_rate):
+    """With XLA and without, over all classes and over a sample of them."""
+    images, labels = sf.data.synthetic.training_set(4, 8, size=(28, 24))
+    kept = np.r_[0:8, 8:12, 16:18, 24:26]  # 8, 4, 2 and 2 faces
+    faces = FaceSource((images[kept], labels[kept]), image_size=(28, 24))
+    recipe = dataclasses.replace(
+        RECIPE, epochs=1, dropout=0.0, batch_size=2, class_weights="balanced",
+        sample_rate=sample_rate,
+    )  # fmt: skip
+    batches = training.building.batches_of(recipe, faces)
+    weights = {0: 0.5, 1: 1.0, 2: 2.0, 3: 2.0}
+    for _, found, given in batches.stream().take(8):
+        np.testing.assert_allclose(given, [weights[label] for label in found.numpy()])
+    for jit in (False, True):
+        model = training.build_classifier(recipe, 4, 8, jit=jit)
+        other = training.build_classifier(recipe, 4, 8, jit=False)
+        history = model.fit(batches.stream(), steps_per_epoch=8, verbose=0).history
+        plain = batches.stream().map(lambda image, label, weight: (image, label)).take(8)
+        expected = other.fit(plain, class_weight=weights, verbose=0).history
+        assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    with pytest.raises(InterruptedError):
+        training.run(recipe, faces, tmp_path, callbacks=[StopAfter(2)], checkpoint_every=1)
+    training.run(recipe, faces, tmp_path, resume=True)
+    whole = training.run(recipe, faces, tmp_path / "whole")
+    assert rows(tmp_path) == rows(tmp_path / "whole")
+    assert whole.source.class_weights == "balanced"
+
+
+@pytest.mark.parametrize("loss", [name for name in training.recipes.LOSSES if name != "softmax"])
+def test_label_smoothing_reaches_each_loss(loss):
+    recipe = dataclasses.replace(RECIPE, loss=loss, label_smoothing=0.1)
+    assert training.build_classifier(recipe, 4, 4).loss.label_smoothing == 0.1
+
+
+def test_label_smoothing_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"`label_smoothing` must be a number in \[0, 1\)"):
+        dataclasses.replace(RECIPE, label_smoothing=1.0)
+    with pytest.raises(ValueError, match="`label_smoothing` must be 0 for softmax"):
+        dataclasses.replace(RECIPE, loss="softmax", label_smoothing=0.1)
 
 
 def test_faces_that_a_recipe_cannot_take_are_refused(tmp_path):

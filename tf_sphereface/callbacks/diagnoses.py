@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from tf_sphereface import angular
 from tf_sphereface.callbacks.nonfinite_layer import single
+from tf_sphereface.data.options import BatchOptions
+from tf_sphereface.data.people import too_few
 from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.schedules import ALMOST_ZERO, LambdaAnnealing
 from tf_sphereface.utils import hardware
@@ -167,7 +169,37 @@ def labels(counts: NDArray[Any], names: Sequence[str] | None) -> str | None:
                 f"{100 * share:.0f} % of all, and the median class {median:g}; cap the large ones, "
                 "or the net learns their frequency"
             )
+    few = too_few(counts)
+    found += [few] if few is not None else []
     return "; ".join(found) + "." if found else None
+
+
+def training_batches(begun: Sequence[tuple[BatchOptions, int]]) -> str | None:
+    """Judge the `face_dataset` that is trained on; `begun` are those whose pass has just begun."""
+    if len(begun) != 1 or begun[0][0].shuffle:
+        return None
+    return (
+        "the training batches are not shuffled: a batch holds the faces of a few people, in the "
+        "same order in each epoch. Train on face_dataset(..., shuffle=True); training=False is for "
+        "predict and evaluate."
+    )
+
+
+def evaluated_batches(begun: Sequence[tuple[BatchOptions, int]], predicted: bool) -> str | None:
+    """Judge the `face_dataset` that is evaluated or predicted, as `training_batches` does."""
+    if len(begun) != 1:
+        return None
+    options, dropped = begun[0]
+    found = [f"augmented ({options.augment})"] * (options.augment != "none")
+    found += ["shuffled, so that row k is not image k"] * (options.shuffle and predicted)
+    found += [f"without {dropped} images that fill no batch"] * (dropped > 0)
+    if not found:
+        return None
+    what = "predicts" if predicted else "evaluates"
+    return (
+        f"the network {what} faces as for training: {', and '.join(found)}. Make that dataset with "
+        "face_dataset(..., training=False)."
+    )
 
 
 def precision(model: keras.Model) -> str | None:

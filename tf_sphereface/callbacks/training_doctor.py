@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.callbacks import diagnoses
 from tf_sphereface.callbacks.nonfinite_layer import BatchOf, find_cause, lost_centres, take_snapshot
+from tf_sphereface.data.options import BatchOptions
+from tf_sphereface.data.passes import begun_since, last_begun
 from tf_sphereface.losses.update_count import scheduled_losses
 from tf_sphereface.utils.messages import and_more
 
@@ -26,7 +28,7 @@ class Finding:
 
     Attributes:
         kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"lambda"`, `"labels"`,
-            `"precision"`, `"val_loss"` or `"diverged"`.
+            `"precision"`, `"val_loss"`, `"batches"`, `"evaluated batches"` or `"diverged"`.
         step: number of updates after which it was found.
         text: a sentence or two.
         details: for `"diverged"`: `layer`, its name or None; `files`, the batch's; `suspects`,
@@ -51,7 +53,10 @@ class TrainingDoctor(keras.callbacks.Callback):
     - `exploded`: it is above 1000, so a tenth of cosine is a factor of e^100;
     - `lambda`: the schedule cannot reach its minimum in this run, or the run ended with a margin
       that is not felt (less than 5 % of the way from 1 to m);
-    - `labels`: a class has no image, one holds half of all, or 100 times the median class;
+    - `labels`: a class has no image, one holds half of all, or 100 times the median class; there is
+      one class alone, or one image of each;
+    - `batches`: the `face_dataset` that is trained on is not shuffled; `evaluated batches`: that of
+      `validation_data`, `evaluate` or `predict` is augmented, leaves images out, or is shuffled;
     - `precision`: the network computes in a type for which this machine has no instructions;
     - `val_loss`: one of `callbacks` watches it, though it changes with lambda;
     - `diverged`: the loss is NaN or infinite. Step, files and layer are named, and `fit` stops.
@@ -114,6 +119,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._window: list[float] = []
         self._means: list[float] = []
         self._snapshot: list[Any] = []
+        self._passes: int | None = None  # the last one that began before the first batch
 
     @property
     def diverged(self) -> Finding | None:
@@ -136,6 +142,7 @@ class TrainingDoctor(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begin to count the epoch's batches."""
         self._epoch_start, self._mean = None, None
+        self._passes = last_begun()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Note the weights before the step."""
@@ -151,6 +158,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         if not math.isfinite(mean):
             self._stop(mean)
             return
+        self._note("batches", diagnoses.training_batches(self._passes_begun()))
         if self._mean is not None:  # logs hold the mean since the epoch began: take it apart
             count, before = self._mean
             self._window.append((mean * (batch + 1) - before * count) / (batch + 1 - count))
@@ -166,6 +174,29 @@ class TrainingDoctor(keras.callbacks.Callback):
         if self.diverged is None:
             self._note("underflow", diagnoses.underflow(float((logs or {}).get("loss", 0.0))))
             self._look_at_norms()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Note which passes over datasets have begun."""
+        self._passes = last_begun()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the batches that are evaluated."""
+        text = diagnoses.evaluated_batches(self._passes_begun(), predicted=False)
+        self._note("evaluated batches", text)
+
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Note which passes over datasets have begun."""
+        self._passes = last_begun()
+
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the batches that are predicted."""
+        text = diagnoses.evaluated_batches(self._passes_begun(), predicted=True)
+        self._note("evaluated batches", text)
+
+    def _passes_begun(self) -> list[tuple[BatchOptions, int]]:
+        """Return the passes that began for the first batch; none at the later ones."""
+        number, self._passes = self._passes, None
+        return [] if number is None else begun_since(number)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Look at the margin that the run ended with."""

@@ -12,6 +12,8 @@ from tf_sphereface.data.augmentation import Part, augment_batch
 from tf_sphereface.data.folder_index import FolderIndex
 from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, Size
 from tf_sphereface.data.pack.reading import Pack
+from tf_sphereface.data.passes import begun_passes
+from tf_sphereface.data.people import weights_of
 from tf_sphereface.data.sources import NumberedImages, open_source
 
 _ORDER, _AUGMENT = 1, 2  # keep the random streams of order and augmentation apart
@@ -21,19 +23,24 @@ def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Datas
     """Make batches of normalised faces and labels, as `face_dataset` describes them."""
     with tf.device("/cpu:0"):
         steps = options.steps(images.count)
+        weights = None
+        if options.class_weights is not None:
+            weights = tf.constant(weights_of(options.class_weights, images.class_counts))
 
         @tf.autograph.experimental.do_not_convert
-        def make_batch(step: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def make_batch(step: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
             positions, part = _share(positions, options)
-            pixels = images.fetch(positions)
-            return prepare(pixels, step, options, part), images.labels(positions)
+            pixels, labels = images.fetch(positions), images.labels(positions)
+            batch = (prepare(pixels, step, options, part), labels)
+            return batch if weights is None else (*batch, tf.gather(weights, labels))
 
-        first = options.start_step // steps
-        epochs = tf.data.Dataset.counter(first) if options.repeat else tf.data.Dataset.range(1)
-        length = tf.data.INFINITE_CARDINALITY if options.repeat else steps - options.start_step
+        first, begin = divmod(options.start_step, steps)
+        epochs = begun_passes(first, options, options.dropped(images.count))
+        if options.repeat:
+            epochs = epochs.flat_map(tf.data.Dataset.counter)
+        length = tf.data.INFINITE_CARDINALITY if options.repeat else steps - begin
         dataset = (
             epochs.flat_map(_epoch(images.count, steps, options))
-            .enumerate(options.start_step)
             .apply(tf.data.experimental.assert_cardinality(length))
             .map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             .prefetch(tf.data.AUTOTUNE)
@@ -73,21 +80,26 @@ def permutation(count: int, seed: int, number: tf.Tensor, stream: int = _ORDER) 
 
 
 def _epoch(count: int, steps: int, options: BatchOptions) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """Return a function from an epoch to its batches of positions, int64 (batch,).
+    """Return a function from an epoch to its batches: their steps, and positions, int64 (batch,).
 
-    The first epoch begins where `start_step` lies in it; the batches before are not even made.
+    An epoch begins where `start_step` lies in it, with `repeat` the first one alone; the batches
+    before are not even made.
     """
     size = options.batch_size
+    first, offset = divmod(options.start_step, steps)
 
     @tf.autograph.experimental.do_not_convert
     def batches(epoch: tf.Tensor) -> tf.data.Dataset:
         order = single_order(count, options, epoch)
-        begin = tf.maximum(options.start_step - epoch * steps, 0)
+        begin = tf.constant(offset, tf.int64)
+        if options.repeat:
+            begin = tf.where(epoch > first, tf.zeros([], tf.int64), begin)
 
         @tf.autograph.experimental.do_not_convert
-        def positions(step: tf.Tensor) -> tf.Tensor:
+        def positions(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             batch = tf.cast(order[step * size : (step + 1) * size], tf.int64)
-            return tf.ensure_shape(batch, [size if options.drop_remainder else None])
+            batch = tf.ensure_shape(batch, [size if options.drop_remainder else None])
+            return epoch * steps + step, batch
 
         return tf.data.Dataset.range(begin, steps).map(positions)
 

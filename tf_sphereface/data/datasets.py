@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import numpy as np
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 from tf_sphereface.data.batches import make_dataset
 from tf_sphereface.data.decoding import read_all
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
-from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, Size
-from tf_sphereface.data.sources import Source, open_source
+from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, ClassWeights, Size
+from tf_sphereface.data.people import doubts, too_few
+from tf_sphereface.data.sources import NumberedImages, Source, open_source
 from tf_sphereface.utils.checks import check_image_size
 from tf_sphereface.utils.messages import ProgressCallback
+
+logger = logging.getLogger("tf_sphereface")
 
 
 def check_folder(
@@ -100,10 +104,12 @@ def face_dataset(
     image_size: Size = (112, 96),
     batch_size: int = 128,
     channel_order: ChannelOrder = "rgb",
-    augment: Augment = "mirror",
-    shuffle: bool = True,
+    training: bool = True,
+    augment: Augment | None = None,
+    shuffle: bool | None = None,
     seed: int = 0,
-    drop_remainder: bool = True,
+    drop_remainder: bool | None = None,
+    class_weights: ClassWeights | None = None,
     cache: str | os.PathLike[str] = "memory",
     strict: bool = False,
     repeat: bool = False,
@@ -115,13 +121,17 @@ def face_dataset(
     num_shards: int = 1,
     input_context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """Make batches of normalised faces and labels.
+    """Make batches of normalised faces and labels, to train on or (`training=False`) to evaluate.
 
     Batch `k` is a pure function of the source, `batch_size`, `seed` and `k`: epoch
-    `k // steps_per_epoch` has its own order, and batch `k` its own augmentation. With
-    `repeat=True`, `start_step=k` therefore continues bit for bit where an uninterrupted run would
-    be. Without `repeat` the dataset is epoch 0 and every pass over it is the same: to train for
-    several epochs use `repeat=True` and Keras's `fit(..., steps_per_epoch=...)`.
+    `k // steps_per_epoch` has its own order, and batch `k` its own augmentation. Each pass over the
+    dataset is the next epoch, as `fit(dataset, epochs=20)` needs it: order, augmentation and the
+    images that fill no batch differ. A pass counts from its first batch on, so a look at that batch
+    is one, and a dataset zipped with itself is two. With `repeat=True` every pass is the endless
+    stream from `start_step` on: bit for bit where an uninterrupted run would be.
+
+    `training=False` gives every image once, in the source's order and as it is, in each pass: for
+    `predict` (row k is image k), `evaluate` and `validation_data`.
 
     Damaged files are found in one pass before the first batch, so the number of steps is exact and
     known. A file that breaks later, in a streamed run, stops the run with its name.
@@ -138,17 +148,25 @@ def face_dataset(
         batch_size: of a step, over all workers and replicas.
         channel_order: `"rgb"`, or `"bgr"` as Caffe's release; applies to arrays too, which come
             in as RGB.
-        augment: `"none"`, `"mirror"` or `"strong"` (mirror, shift, contrast, brightness, erasing).
+        training: what the next three are by default; False: none, no shuffle, nothing dropped.
+        augment: `"none"`, `"mirror"` or `"strong"` (mirror, shift, contrast, brightness, erasing);
+            `"mirror"` in training.
         shuffle: whether each epoch has its own random order; else the source's.
         seed: of order and augmentation.
-        drop_remainder: drop the images that fill no batch; shapes are then static, as XLA needs.
+        drop_remainder: drop the images that fill no batch, in each epoch others; shapes are then
+            static, as XLA needs.
+        class_weights: a third part of each batch, the images' weights (`sample_weight` of Keras):
+            `"balanced"`, `n / (C n_c)` for n images of C people, n_c of the image's person; or
+            label -> weight for each.
         cache: `"memory"` decodes once and keeps uint8 (32 kB per face at 112x96); `"none"` decodes
             at every use; a path keeps the decoded faces in that file, made on first use and again
             when files or sizes have changed. A packed folder is always read from its shards.
         strict: raise at a damaged file, naming it, rather than skip it. A packed folder is then not
             read through before the first batch: a damaged record raises when it is read.
         repeat: continue without end, one epoch after the other.
-        start_step: index of the first batch; below the number of steps without `repeat`.
+        start_step: index of the first batch, over all epochs. Without `repeat` the first pass is
+            the epoch in which it lies, and every pass begins as far into its epoch, so that all
+            have one length: to go on after whole epochs, pass a multiple of the steps.
         report: where skipped files are noted.
         resize: average images of another size down to `image_size` (bilinear if they must grow).
         progress: called with (done, total) while files are decoded or checked.
@@ -160,12 +178,14 @@ def face_dataset(
 
     Returns:
         A dataset of (float32 (part of batch, height, width, 3), `(x - 127.5) / 128`; int32 (part
-        of batch,)).
+        of batch,)), and with `class_weights` float32 (part of batch,).
 
     Raises:
         FileNotFoundError: there is no such folder, or a packed folder is not complete.
         ValueError: an argument is wrong, a file has another size (without `resize`), is damaged
-            (with `strict`), or there are fewer images than a batch holds (with `drop_remainder`).
+            (with `strict`), there are fewer images than a batch holds (with `drop_remainder`), or
+            images of one person alone are to be shuffled, as for training. One image of each
+            person, or of most, costs a warning in the log.
             A record that proves damaged later raises `tf.errors.InvalidArgumentError`.
 
     Example:
@@ -180,15 +200,16 @@ def face_dataset(
         image_size=image_size,
         batch_size=batch_size,
         channel_order=channel_order,
-        augment=augment,
-        shuffle=shuffle,
+        augment=("mirror" if training else "none") if augment is None else augment,
+        shuffle=training if shuffle is None else shuffle,
         seed=seed,
-        drop_remainder=drop_remainder,
+        drop_remainder=training if drop_remainder is None else drop_remainder,
         repeat=repeat,
         start_step=start_step,
         shard_index=shard_index,
         num_shards=num_shards,
         input_context=input_context,
+        class_weights=class_weights,
     )
     with tf.device("/cpu:0"):
         images = open_source(
@@ -200,4 +221,26 @@ def face_dataset(
             resize=resize,
             progress=progress,
         )
-    return make_dataset(images, options)
+    dataset = make_dataset(images, options)
+    _say_doubts(images, options)
+    return dataset
+
+
+def _say_doubts(images: NumberedImages, options: BatchOptions) -> None:
+    """Refuse to shuffle, as for training, what nothing can be learnt from; say what looks wrong."""
+    dropped = options.dropped(images.count)
+    if dropped and not options.shuffle:
+        logger.warning(
+            "the last %d of %d images are in no batch of any pass: without shuffle, pass "
+            "drop_remainder=False (or training=False) to have them all",
+            dropped,
+            images.count,
+        )
+    if not options.shuffle:
+        return
+    people = (images.class_counts, images.names, images.where)
+    wrong = too_few(*people)
+    if wrong is not None and np.count_nonzero(images.class_counts) < 2:
+        raise ValueError(f"{wrong}. To evaluate, pass training=False")
+    for text in [wrong] if wrong else doubts(*people):
+        logger.warning("%s", text)

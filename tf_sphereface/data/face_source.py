@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,14 +14,17 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.data import synthetic
-from tf_sphereface.data.batches import batch_at, batch_positions
-from tf_sphereface.data.datasets import check_folder, face_dataset, load_folder
+from tf_sphereface.data.arrays import check_arrays
+from tf_sphereface.data.batches import batch_at, batch_positions, make_dataset
+from tf_sphereface.data.datasets import check_folder, load_folder
 from tf_sphereface.data.exclusions import Exclusions, leave_out
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.options import BatchOptions, Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
-from tf_sphereface.data.sources import Size
-from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.data.people import check_path, doubts, too_few
+from tf_sphereface.data.sources import open_source
+from tf_sphereface.utils.checks import check_choice, check_image_size
 from tf_sphereface.utils.messages import ProgressCallback
 
 
@@ -44,13 +46,29 @@ class _Faces:
     num_classes: int
     index: FolderIndex | Pack | None = None
 
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many faces each person has, (num_classes,)."""
+        return np.bincount(self.labels, minlength=self.num_classes)
+
+    def doubts(self, where: str) -> list[str]:
+        """Return a sentence for each thing that looks wrong about the people."""
+        return doubts(self.counts(), None if self.index is None else self.index.names, where)
+
+    def checked(self, where: str) -> _Faces:
+        """Return this, or raise ValueError where nothing can be learnt from these people."""
+        text = too_few(self.counts(), None if self.index is None else self.index.names, where)
+        if text is not None:
+            raise ValueError(text)
+        return self
+
 
 @dataclasses.dataclass(eq=False)
 class FaceSource:
     """Training faces and how batches are made of them.
 
     Making one opens nothing. The faces are read, rendered or checked by `load`, or by the first
-    call that needs them; damaged files are left out then, and noted in `report`.
+    call that needs them; damaged files are left out then, and noted in `report`. Fewer than two
+    people, or one image of each, are refused: nothing can be learnt from them.
 
     Args:
         source: a folder of identity folders, a packed folder (see `open_pack`), arrays
@@ -63,6 +81,7 @@ class FaceSource:
         cache: of a folder; `"memory"` decodes it once, `"none"` in each epoch.
         strict: raise at a damaged file rather than leave it out.
         resize: average images of another size down to `image_size`.
+        class_weights: None, or `"balanced"`: weights in the stream, as in `face_dataset`.
         exclude: people and images of a folder, packed or not, to leave out.
         report: where damaged files are noted.
 
@@ -86,12 +105,14 @@ class FaceSource:
     cache: Literal["memory", "none"] = "memory"
     strict: bool = False
     resize: bool = False
+    class_weights: Literal["balanced"] | None = None
     exclude: Exclusions | None = None
     report: SkipReport = dataclasses.field(default_factory=SkipReport)
 
     def __post_init__(self) -> None:
         """Refuse a choice or a list that would have no effect; begin with nothing read."""
         check_choice("cache", self.cache, ("memory", "none"))
+        check_choice("class_weights", self.class_weights, (None, "balanced"))
         if self.exclude is not None and isinstance(self.source, tuple | SyntheticFaces):
             raise ValueError(
                 "Argument `exclude` must be None but for a folder, packed or not. "
@@ -117,17 +138,37 @@ class FaceSource:
             self._loaded = self._find(progress=progress, say=say)
         return self
 
-    def count(self, *, say: Callable[[str], None] | None = None) -> tuple[int, int]:
-        """Return the numbers of faces and people as listed, without opening an image."""
+    def count(
+        self,
+        *,
+        say: Callable[[str], None] | None = None,
+        doubt: Callable[[str], None] | None = None,
+    ) -> tuple[int, int]:
+        """Return the numbers of faces and people as listed, without opening an image.
+
+        `say` is called with what `exclude` has left out, `doubt` with what looks wrong.
+        """
         faces = self._loaded or self._find(read=False, say=say)
+        for text in faces.doubts(self._title) if doubt is not None else ():
+            doubt(text)
         return len(faces.labels), faces.num_classes
 
+    def doubts(self) -> list[str]:
+        """Return a sentence for each thing that looks wrong about the people."""
+        return self._faces.doubts(self._title)
+
     def with_batches(
-        self, *, batch_size: int, augment: Literal["none", "mirror", "strong"], seed: int
+        self,
+        *,
+        batch_size: int,
+        augment: Literal["none", "mirror", "strong"],
+        seed: int,
+        class_weights: Literal["balanced"] | None = None,
     ) -> FaceSource:
         """Return a source of the same faces, read once for both, with other batches."""
         other = copy.copy(self.load())
         other.batch_size, other.augment, other.seed = batch_size, augment, seed
+        other.class_weights = class_weights
         return other
 
     def __len__(self) -> int:
@@ -152,7 +193,7 @@ class FaceSource:
 
     def counts(self) -> NDArray[np.int64]:
         """Return how many faces each person has, (num_classes,)."""
-        return np.bincount(self._faces.labels, minlength=self.num_classes)
+        return self._faces.counts()
 
     def describe(self) -> str:
         """Say what the faces are, in a line."""
@@ -185,15 +226,25 @@ class FaceSource:
         It is a `tf.data.Dataset` as `face_dataset` makes it; under a `strategy` of several worker
         processes a distributed one, of which each gets its part of each batch.
         """
-        make = functools.partial(
-            face_dataset,
-            self._faces.pixels,
-            **self._batch_options(),
-            cache="none",  # what is to be kept in memory is an array by now
-            repeat=True,
-            start_step=step,
-            report=self.report,
-        )
+
+        def make(input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
+            options = BatchOptions(
+                **self._batch_options(),
+                class_weights=self.class_weights,
+                repeat=True,
+                start_step=step,
+                input_context=input_context,
+            )
+            with tf.device("/cpu:0"):  # what is to be kept in memory is an array by now
+                images = open_source(
+                    self._faces.pixels,
+                    options.image_size,
+                    "none",
+                    report=self.report,
+                    resize=self.resize,
+                )
+            return make_dataset(images, options)
+
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return make()
         return strategy.distribute_datasets_from_function(lambda part: make(input_context=part))
@@ -202,15 +253,15 @@ class FaceSource:
         self, step: int, *, augment: str | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Make one batch of the stream again, with its own augmentation or another one."""
-        options = self._batch_options()
-        return batch_at(self._faces.pixels, step, **{**options, "augment": augment or self.augment})
+        options = {**self._batch_options(), "augment": augment or self.augment}
+        return batch_at(self._faces.pixels, step, resize=self.resize, **options)
 
     def files_at(self, step: int) -> list[str]:
         """Name the faces of one batch of the stream."""
         return self.names_of(batch_positions(len(self), self.batch_size, step, seed=self.seed))
 
     def _batch_options(self) -> dict[str, Any]:
-        names = ("image_size", "batch_size", "channel_order", "augment", "seed", "resize")
+        names = ("image_size", "batch_size", "channel_order", "augment", "seed")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -235,20 +286,24 @@ class FaceSource:
         source = self.source
         if isinstance(source, SyntheticFaces):
             people, each = source.identities, source.images
+            listed = _Faces(None, np.repeat(np.arange(people), each), people).checked("synthetic")
             if not read:
-                return _Faces(None, np.repeat(np.arange(people), each), people)
+                return listed
             faces = synthetic.training_set(people, each, seed=source.seed, size=self.image_size)
             return _Faces(faces, faces[1], people)
         if isinstance(source, tuple):
-            labels = np.asarray(source[1])
-            return _Faces(source, labels, int(labels.max(initial=-1)) + 1)
+            images, labels = check_arrays(source, check_image_size("image_size", self.image_size))
+            people = int(labels.max(initial=-1)) + 1
+            return _Faces((images, labels), labels, people).checked("the data")
+        check_path(source)
         options: dict[str, Any] = {"report": self.report, "progress": progress}
         if is_pack(source):
             skip = read and not self.strict
             pack = open_pack(source, errors="skip" if skip else "raise", **options)
             pack = self._without_excluded(pack, say)
-            return _Faces(pack, pack.labels, len(pack.names), pack)
+            return _Faces(pack, pack.labels, len(pack.names), pack).checked(self._title)
         index = self._without_excluded(scan_folder(source), say)
+        _Faces(None, index.labels, len(index.names), index).checked(self._title)
         pixels: Any = None
         options |= {"image_size": self.image_size, "strict": self.strict, "resize": self.resize}
         if read and self.cache == "memory":
@@ -256,7 +311,7 @@ class FaceSource:
             pixels = (images, labels)
         elif read:
             index = pixels = check_folder(index, **options)
-        return _Faces(pixels, index.labels, len(index.names), index)
+        return _Faces(pixels, index.labels, len(index.names), index).checked(self._title)
 
     def _without_excluded(self, index: Any, say: Callable[[str], None] | None) -> Any:
         if self.exclude is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 from tf_sphereface.utils import checks
@@ -16,6 +17,7 @@ Size = tuple[int, int]
 
 ChannelOrder = Literal["rgb", "bgr"]
 Augment = Literal["none", "mirror", "strong"]
+ClassWeights = Literal["balanced"] | Mapping[int, float]
 
 
 def steps_per_epoch(source_len: int, batch_size: int, *, drop_remainder: bool = True) -> int:
@@ -45,6 +47,7 @@ class BatchOptions:
     shard_index: int = 0
     num_shards: int = 1
     input_context: tf.distribute.InputContext | None = None
+    class_weights: ClassWeights | None = None
 
     def __post_init__(self) -> None:
         size = checks.check_image_size("image_size", self.image_size)
@@ -70,6 +73,10 @@ class BatchOptions:
                 self.batch_size,
             )
 
+    def dropped(self, count: int) -> int:
+        """Return how many of `count` images an epoch leaves out, as they fill no batch."""
+        return count % self.batch_size if self.drop_remainder else 0
+
     @property
     def worker(self) -> tuple[int, int]:
         """The index of this worker, and the number of workers."""
@@ -80,16 +87,12 @@ class BatchOptions:
     def steps(self, count: int) -> int:
         """Return the steps of an epoch of `count` images, one or more."""
         steps = steps_per_epoch(count, self.batch_size, drop_remainder=self.drop_remainder)
+        if count == 0:
+            raise ValueError("Argument `source` must hold an image or more. Received: 0 images")
         if steps == 0:
             raise checks.error(
                 "batch_size",
                 f"not exceed the number of images, {count}, while drop_remainder is set",
                 self.batch_size,
-            )
-        if not self.repeat and self.start_step >= steps:
-            raise checks.error(
-                "start_step",
-                f"be below the {steps} steps of the one epoch unless repeat is set",
-                self.start_step,
             )
         return steps

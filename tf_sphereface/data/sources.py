@@ -16,11 +16,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import decode_image
+from tf_sphereface.data.arrays import check_arrays
 from tf_sphereface.data.decoding import fit, path_size, read_all, read_face
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.data.people import check_path
 from tf_sphereface.utils.exit_guard import guarded
 from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import ProgressCallback
@@ -34,12 +36,16 @@ class NumberedImages:
     """Images that are fetched by their position.
 
     `fetch` and `labels` are graph functions from positions, int64 (batch,), to uint8 RGB images
-    (batch, height, width, 3) and to int32 (batch,).
+    (batch, height, width, 3) and to int32 (batch,). `class_counts`, int64 (classes,), are the
+    images of each label; `names` the people's, None for arrays; `where` names the source.
     """
 
     count: int
     fetch: Fetch
     labels: Fetch
+    class_counts: NDArray[np.int64]
+    names: list[str] | None = None
+    where: str = "the data"
 
 
 def open_source(
@@ -53,9 +59,11 @@ def open_source(
     progress: ProgressCallback | None = None,
 ) -> NumberedImages:
     """Open a source; the arguments are those of `face_dataset`."""
-    if isinstance(source, tuple):
-        images, labels = _check_arrays(source, size)
+    if isinstance(source, tuple | list):
+        images, labels = check_arrays(source, size)
         return _images(_gather(images), labels)
+    if not isinstance(source, Pack | FolderIndex):
+        check_path(source)
     if isinstance(source, Pack) or (not isinstance(source, FolderIndex) and is_pack(source)):
         pack = open_pack(
             source, errors="raise" if strict else "skip", report=report, progress=progress
@@ -68,19 +76,19 @@ def open_source(
     if cache == "memory":
         images = np.empty((len(index), *size, 3), np.uint8)
         index = read(report=report, store=images.__setitem__)
-        return _images(_gather(images[: len(index)]), index.labels)
+        return _images(_gather(images[: len(index)]), index.labels, index)
     if cache == "none":
         good = index if index.checked and index.image_size == size else read(report=report)
 
         def stream(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
             return [read_face(good.paths[place], size, resize) for place in positions.tolist()]
 
-        return _images(_fetch(stream, size), good.labels)
+        return _images(_fetch(stream, size), good.labels, index)
     key = _fingerprint(index, size, resize)
     mapped, labels, skipped = _disk_cache(Path(cache), key, strict, (len(index), *size, 3), read)
     if report is not None:
         report.reasons.update(skipped)
-    return _images(_fetch(mapped.__getitem__, size), labels)
+    return _images(_fetch(mapped.__getitem__, size), labels, index)
 
 
 def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
@@ -97,14 +105,27 @@ def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
         images = [decode_image(one, str(pack.root)) for one in pack.read(positions)]
         return [fit(image, size, resize, f"an image of {pack.root}") for image in images]
 
+    counts = np.diff(pack.label_ends(), prepend=0)
     return NumberedImages(
-        len(pack), _fetch(read, size), lambda p: tf.searchsorted(ends, p, side="right")
+        len(pack),
+        _fetch(read, size),
+        lambda p: tf.searchsorted(ends, p, side="right"),
+        counts,
+        pack.names,
+        str(pack.root),
     )
 
 
-def _images(fetch: Fetch, labels: NDArray[np.int32]) -> NumberedImages:
+def _images(
+    fetch: Fetch, labels: NDArray[np.int32], index: FolderIndex | None = None
+) -> NumberedImages:
     table = tf.constant(labels)
-    return NumberedImages(len(labels), fetch, lambda positions: tf.gather(table, positions))
+    people = 0 if index is None else index.num_classes
+    counts = np.bincount(labels, minlength=people)
+    images = NumberedImages(len(labels), fetch, lambda p: tf.gather(table, p), counts)
+    if index is None:
+        return images
+    return dataclasses.replace(images, names=index.names, where=str(index.root))
 
 
 def _gather(images: NDArray[np.uint8]) -> Fetch:
@@ -196,22 +217,3 @@ def _not_a_cache(path: Path) -> ValueError:
         f"a whole cache. Received: {path}, which is something else, or damaged: choose another "
         "path, or remove that file"
     )
-
-
-def _check_arrays(
-    source: tuple[np.ndarray, np.ndarray], size: Size
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    if len(source) != 2:
-        raise ValueError(f"source must be (images, labels). Received: {len(source)} items")
-    images, labels = np.asarray(source[0]), np.asarray(source[1])
-    if images.dtype != np.uint8 or images.shape[1:] != (*size, 3):
-        raise ValueError(
-            f"source images must be uint8 (n, {size[0]}, {size[1]}, 3). "
-            f"Received: {images.dtype} {images.shape}"
-        )
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"source labels must be integers of shape ({len(images)},). "
-            f"Received: {labels.dtype} {labels.shape}"
-        )
-    return images, labels.astype(np.int32)

@@ -55,12 +55,15 @@ def build_classifier(
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
-        boundaries=rate_drops(recipe, total),
-        total=total,
+        # A schedule even where the rate never falls: a run may go on for more epochs.
+        boundaries=rate_drops(recipe, total) or [total + 1],
+        total=total + 2,
         global_clipnorm=recipe_losses.resolve_clip_norm(recipe.loss, recipe.clip_norm) or None,
     )
     annealing = build_annealing(recipe, total)
-    loss = recipe_losses.build_loss(recipe.loss, recipe.margin, recipe.scale, annealing)
+    loss = recipe_losses.build_loss(
+        recipe.loss, recipe.margin, recipe.scale, annealing, recipe.label_smoothing
+    )
     if isinstance(loss, losses.SphereFace2Loss):
         model.head_layer.bias.assign(loss.first_bias(num_classes))
     model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit)
@@ -116,14 +119,17 @@ def steps_of(recipe: Recipe, faces: int) -> int:
 
 
 def batches_of(recipe: Recipe, source: FaceSource) -> FaceSource:
-    """Return the faces with the batches of a recipe: its batch size, augmentation and seed."""
+    """Return the faces with the batches of a recipe: size, augmentation, seed and weights."""
     if tuple(source.image_size) != tuple(recipe.input_size):
         raise ValueError(
             f"Argument `source` must have faces of the recipe's input size {recipe.input_size}. "
             f"Received: source.image_size={source.image_size}"
         )
     return source.with_batches(
-        batch_size=recipe.batch_size, augment=recipe.augment, seed=recipe.seed
+        batch_size=recipe.batch_size,
+        augment=recipe.augment,
+        seed=recipe.seed,
+        class_weights=recipe.class_weights,
     )
 
 

@@ -34,7 +34,9 @@ class LossChoice:
     unit: str = ""  # what the margin is, in words
     clip_norm: float = 0.0  # 0: no clipping
     head: Head = "angular"
-    build: Callable[[Any, Any, LambdaAnnealing], keras.losses.Loss] | None = None  # None: softmax
+    build: Callable[..., keras.losses.Loss] | None = (
+        None  # (margin, scale, annealing); None: softmax
+    )
 
 
 def _sphereface_r(version: Version) -> LossChoice:
@@ -44,7 +46,9 @@ def _sphereface_r(version: Version) -> LossChoice:
         low=1.0,
         unit="times the angle",
         clip_norm=5.0,
-        build=lambda margin, scale, _: losses.SphereFaceRLoss(version, margin, scale),
+        build=lambda margin, scale, _, **more: losses.SphereFaceRLoss(
+            version, margin, scale, **more
+        ),
     )
 
 
@@ -53,18 +57,20 @@ CHOICES: dict[str, LossChoice] = {
         margin=4,
         margins=(1, 2, 3, 4),
         unit="times the angle",
-        build=lambda margin, _, annealing: losses.ASoftmaxLoss(margin, annealing),
+        build=lambda margin, _, annealing, **more: losses.ASoftmaxLoss(margin, annealing, **more),
     ),
     "softmax": LossChoice(head="softmax"),
     "normface": LossChoice(
-        scale=30.0, clip_norm=5.0, build=lambda _, scale, __: losses.NormFaceLoss(scale)
+        scale=30.0,
+        clip_norm=5.0,
+        build=lambda _, scale, __, **more: losses.NormFaceLoss(scale, **more),
     ),
     "cosface": LossChoice(
         margin=0.2,
         scale=30.0,
         unit="taken off the cosine",
         clip_norm=5.0,
-        build=lambda margin, scale, _: losses.CosFaceLoss(scale, margin),
+        build=lambda margin, scale, _, **more: losses.CosFaceLoss(scale, margin, **more),
     ),
     "arcface": LossChoice(
         margin=0.3,
@@ -72,7 +78,7 @@ CHOICES: dict[str, LossChoice] = {
         high=math.pi,
         unit="radians, added to the angle",
         clip_norm=1.0,  # with 5 a small run collapsed: all embeddings opposite to all centres
-        build=lambda margin, scale, _: losses.ArcFaceLoss(scale, margin),
+        build=lambda margin, scale, _, **more: losses.ArcFaceLoss(scale, margin, **more),
     ),
     "sphereface-r-v0": _sphereface_r("v0"),
     "sphereface-r-v1": _sphereface_r("v1"),
@@ -83,7 +89,7 @@ CHOICES: dict[str, LossChoice] = {
         unit="on the adjusted cosine",
         clip_norm=5.0,
         head="sphereface2",
-        build=lambda margin, scale, _: losses.SphereFace2Loss(scale, margin),
+        build=lambda margin, scale, _, **more: losses.SphereFace2Loss(scale, margin, **more),
     ),
 }
 
@@ -133,6 +139,12 @@ def resolve_clip_norm(loss: str, clip_norm: float | None) -> float:
     return check_number("clip_norm", clip_norm, 0)
 
 
+def check_label_smoothing(loss: str, smoothing: float) -> None:
+    """Raise ValueError where the labels cannot be smoothed so."""
+    if check_number("label_smoothing", smoothing, 0, 1) and CHOICES[loss].build is None:
+        raise error("label_smoothing", f"be 0 for {loss}", smoothing)
+
+
 def check_gradient(loss: str, margin: float | None, gradient: str) -> None:
     """Raise ValueError where a recipe's gradient does not go with its loss."""
     check_choice("gradient", gradient, ("exact", "caffe"))
@@ -146,13 +158,18 @@ def check_gradient(loss: str, margin: float | None, gradient: str) -> None:
 
 
 def build_loss(
-    loss: str, margin: float | None, scale: float | None, annealing: LambdaAnnealing
+    loss: str,
+    margin: float | None,
+    scale: float | None,
+    annealing: LambdaAnnealing,
+    label_smoothing: float = 0.0,
 ) -> keras.losses.Loss | None:
     """Return the loss that a recipe names; None for the stock softmax."""
     build = CHOICES[loss].build
     if build is None:
         return None
-    return build(resolve_margin(loss, margin), resolve_scale(loss, scale), annealing)
+    more = {"label_smoothing": label_smoothing} if label_smoothing else {}
+    return build(resolve_margin(loss, margin), resolve_scale(loss, scale), annealing, **more)
 
 
 def describe_loss(loss: Any, gradient: str = "exact") -> str:

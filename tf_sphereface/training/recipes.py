@@ -34,6 +34,10 @@ class Recipe:
         loss: one of `LOSSES`; `"softmax"` is the plain baseline, on a dense layer with bias.
         margin: None: the loss's default in `recipe_losses`. A-Softmax takes 1, 2, 3 or 4.
         scale: of the cosines; None: the loss's default. A-Softmax and softmax have none.
+        label_smoothing: share of the target that goes to the other classes, in [0, 1); not for
+            softmax.
+        class_weights: None, or `"balanced"`: each person weighs alike, however many faces there
+            are; a face of person c weighs `n / (C n_c)`.
         clip_norm: global norm that gradients are clipped to, 0: none; None: the loss's default.
         gradient: `"exact"`, or `"caffe"`: the released layer's, for A-Softmax.
         sample_rate: share of the class centres that a step sees, in (0, 1]; see `sampling`.
@@ -64,6 +68,8 @@ class Recipe:
     loss: str = "a-softmax"
     margin: float | None = None
     scale: float | None = None
+    label_smoothing: float = 0.0
+    class_weights: Literal["balanced"] | None = None
     clip_norm: float | None = None
     gradient: Gradient = "exact"
     sample_rate: float = 1.0
@@ -89,6 +95,8 @@ class Recipe:
         recipe_losses.resolve_margin(self.loss, self.margin)
         recipe_losses.resolve_scale(self.loss, self.scale)
         recipe_losses.resolve_clip_norm(self.loss, self.clip_norm)
+        recipe_losses.check_label_smoothing(self.loss, self.label_smoothing)
+        check_choice("class_weights", self.class_weights, (None, "balanced"))
         recipe_losses.check_gradient(self.loss, self.margin, self.gradient)
         check_sample_rate(self.sample_rate)
         check_choice("annealing", self.annealing, ANNEALINGS)

@@ -46,7 +46,8 @@ class Run:
         log: a `RunLog`; its `rows` hold the figures of each epoch.
 
     Raises:
-        ValueError: the faces fill no batch, have another size, or are not those of `state`.
+        ValueError: the faces fill no batch, have another size, are of one person, or are not those
+            of `state`; `state` is of a later epoch than the recipe's last.
     """
 
     def __init__(
@@ -64,12 +65,19 @@ class Run:
         self.source = batches_of(recipe, source)
         self.folder = folder
         steps = steps_of(recipe, len(self.source))
-        facts = self._facts()
+        facts, planned = self._facts(), folder.epochs()
         if state is not None:
             changed = [key for key in facts if state.info.get(key) != facts[key]]
             if changed:
                 lines = ", ".join(f"{state.info.get(k)} {k}, now {facts[k]}" for k in changed)
                 raise ValueError(f"a run cannot go on with other data: the run had {lines}")
+            if state.info["step"] > self.total_steps:
+                raise ValueError(
+                    f"a run that has done {state.info['step'] / steps:g} epochs cannot go on to "
+                    f"fewer. Received: epochs={recipe.epochs}"
+                )
+        for text in self.source.doubts():
+            warn(text)
         with (strategy or tf.distribute.get_strategy()).scope():
             self.model = build_classifier(recipe, self.source.num_classes, steps, jit=jit)
         self.step, rows, seconds = 0, [], 0.0
@@ -79,6 +87,24 @@ class Run:
             self.step, rows, seconds = (state.info[k] for k in ("step", "history", "seconds"))
             self._metrics = state.metrics
         self.log = RunLog(folder.log, rows, seconds, warn)
+        if state is not None and planned not in (None, recipe.epochs):
+            warn(f"the run of {planned} epochs goes on to {recipe.epochs}: {self._next_update()}")
+
+    def _next_update(self) -> str:
+        """Say which rate and lambda the next update has, and which the last one had."""
+        values = {"learning rate": float(np.asarray(self.model.optimizer.learning_rate))}
+        annealing = getattr(self.model.loss, "annealing", None)
+        if annealing is not None:
+            values["lambda"] = float(annealing(self.step + 1))
+        last = self.log.rows[-1] if self.log.rows else {}
+        told = []
+        for name, value in values.items():
+            before = last.get(name.replace(" ", "_"))
+            told.append(f"{name} {value:.4g}" + ("" if before is None else f" (was {before:.4g})"))
+        return (
+            f"from update {self.step + 1} on, the schedules are those of a run of "
+            f"{self.recipe.epochs} epochs, {' and '.join(told)}"
+        )
 
     @property
     def total_steps(self) -> int:
@@ -157,8 +183,9 @@ def run(
     state. Log, checkpoints and configuration are those of `tf_sphereface-train`.
 
     The arguments are those of `Run` and `Run.fit`, but `out` is the path of the run folder, and
-    with `resume` the run in it goes on; where there is none, it begins. Returns the finished run:
-    its `model`, the rows of its `log`, and `network()`.
+    with `resume` the run in it goes on; where there is none, it begins. A recipe of another number
+    of epochs, not below those done, goes on to that, by the schedules of a run of that length; this
+    is logged. Returns the finished run: its `model`, the rows of its `log`, and `network()`.
 
     Raises:
         ValueError: as `RunFolder.check` and `Run`; or the loss became NaN or infinite.

@@ -51,20 +51,37 @@ class RunFolder:
         gained = (self.log, self.best, self.embedder, self.summary)
         return any(path.exists() for path in gained) or bool(checkpoint_files(self.checkpoints))
 
-    def as_begun(self, recipe: Recipe) -> Recipe:
+    def as_begun(self, recipe: Recipe, *, same_epochs: bool = False) -> Recipe:
         """Return the recipe in the precision that the run began in, where it may choose.
 
         `auto` resolves to different precisions on different machines, so a resumed run takes the
-        stored one.
+        stored one. With `same_epochs` it takes the stored number of epochs too.
         """
-        if recipe.precision != "auto" or not self.config.exists():
+        if not self.config.exists():
             return recipe
-        return dataclasses.replace(recipe, precision=self._stored()["recipe"]["precision"])
+        stored = self._stored()["recipe"]
+        if recipe.precision == "auto":
+            recipe = dataclasses.replace(recipe, precision=stored["precision"])
+        if same_epochs and self.has_begun():
+            recipe = dataclasses.replace(recipe, epochs=stored["epochs"])
+        return recipe
+
+    def is_finished(self, recipe: Recipe) -> bool:
+        """Whether the run has come to its end, and the recipe asks for no other one."""
+        if not self.summary.exists():
+            return False
+        summary = json.loads(self.summary.read_text(encoding="utf-8"))
+        return bool(summary.get("epochs", recipe.epochs) == recipe.epochs)
+
+    def epochs(self) -> int | None:
+        """Return the number of epochs of the run that was begun here; None where there is none."""
+        return int(self._stored()["recipe"]["epochs"]) if self.config.exists() else None
 
     def check(self, recipe: Recipe, source: FaceSource, *, resume: bool) -> None:
         """Refuse to overwrite a run, or to resume one with another recipe or data.
 
-        A folder that holds only a configuration (its first step failed) may be used again.
+        A folder that holds only a configuration (its first step failed) may be used again. The
+        number of epochs may be another one: the run then goes on to that.
 
         Raises:
             ValueError: the folder holds a run and `resume` is not set; or it is no run folder, or
@@ -82,17 +99,26 @@ class RunFolder:
                 f"{self.path} holds a run already: resume it (--resume, resume=True), or choose "
                 "another folder"
             )
+        defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
         before, after = (
-            {"data": config["data"], **config.get("faces", {}), **config["recipe"]}
+            defaults | {"data": config["data"], **config.get("faces", {}), **config["recipe"]}
             for config in (self._stored(), config_of(recipe, source))
         )
-        changed = [key for key in after if before.get(key) != after[key]]
+        changed = [key for key in after if before.get(key) != after[key] and key != "epochs"]
         old, new = before["data"], after["data"]
         if "synthetic" not in (old, new) and os.path.abspath(old) == os.path.abspath(new):
             changed = [key for key in changed if key != "data"]  # `faces` and `faces/` are one
         if changed:
             lines = ", ".join(f"{key} was {before.get(key)}, now {after[key]}" for key in changed)
-            raise ValueError(f"a run cannot go on with another configuration: {lines}")
+            raise ValueError(
+                f"a run cannot go on with another configuration: {lines}. Only the number of "
+                "epochs may change; train with the rest in another folder"
+            )
+        if before["epochs"] != after["epochs"] and not checkpoint_files(self.checkpoints):
+            raise ValueError(
+                f"the run of {before['epochs']} epochs in {self.path} cannot go on to "
+                f"{after['epochs']}: it has no checkpoint any more. Train in another folder"
+            )
 
     def newest_state(self, warn: Callable[[str], None] = logger.warning) -> Checkpoint | None:
         """Return the newest checkpoint that is whole; None where the run has to begin.

@@ -40,7 +40,7 @@ def read_options(arguments: argparse.Namespace) -> RunOptions:
     folder = training.RunFolder(arguments.out)
     recipe = recipe_from(arguments)
     if arguments.resume:
-        recipe = folder.as_begun(recipe)
+        recipe = folder.as_begun(recipe, same_epochs=arguments.epochs is None)
     return RunOptions(recipe, source_from(arguments, recipe), folder, arguments)
 
 
@@ -149,6 +149,12 @@ def _add_recipe(add: Callable[..., Any]) -> None:
     add("--margin", type=float, metavar="M", help="a-softmax: 1, 2, 3 or 4")
     add("--scale", type=float, metavar="S", help="of the cosines; not a-softmax")
     add("--clip-norm", type=float, metavar="G", help="of gradients; 0: none")
+    add("--label-smoothing", type=float, metavar="E", help="in [0, 1); not for softmax")
+    add(
+        "--class-weights",
+        choices=("balanced",),
+        help="balanced: each person weighs alike, however many faces there are",
+    )
     add("--gradient", choices=("exact", "caffe"), help="caffe: the released layer's, for a-softmax")
     add("--sample-rate", type=float, metavar="R", help="share of the class centres a step sees")
     add("--annealing", choices=recipes.ANNEALINGS, help="fit: lambda's fall scaled to the run")
@@ -165,7 +171,7 @@ def _add_recipe(add: Callable[..., Any]) -> None:
         help="exponent of lambda's curve; with --annealing fit. Above 1 it falls later",
     )
     add("--lambda-minimum", type=float, metavar="L", help="where lambda stops")
-    add("--epochs", type=int, metavar="N")
+    add("--epochs", type=int, metavar="N", help="with --resume: go on to the end of epoch N")
     add("--batch-size", type=int, metavar="N", help="over all replicas")
     add("--learning-rate", type=float, metavar="R")
     add(

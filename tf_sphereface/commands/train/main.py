@@ -36,6 +36,7 @@ EXAMPLES = """\
   tf_sphereface-train --data faces/ --preset small --loss softmax --out runs/baseline
   tf_sphereface-train --data synthetic --preset quick --out runs/quick
   tf_sphereface-train --data faces/ --preset small --out runs/first --resume
+  tf_sphereface-train --data faces/ --preset small --out runs/first --resume --epochs 40
   tf_sphereface-train --data faces/ --exclude audit/exclude.txt --out runs/clean
   tf_sphereface-train --data faces/ --preset paper --out runs/paper --dry-run
   tf_sphereface-train --data faces/ --preset paper --strategy mirrored --out runs/paper
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if line.dry_run:
         return dry_run(options, strategy)
     folder.check(options.recipe, options.source, resume=line.resume)
-    if line.resume and folder.summary.exists():
+    if line.resume and folder.is_finished(options.recipe):
         note(f"this run is finished: {folder.summary}; nothing to do", console)
         return 0
     run = begin(options, strategy)
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
     """Show what a run would do. Files are counted, not opened; nothing is written."""
-    faces, people = options.source.count(say=say_excluded(options))
+    faces, people = options.source.count(say=say_excluded(options), doubt=warn)
     steps = building.steps_of(options.recipe, faces)
     with strategy.scope():
         jit = JIT[options.line.jit]

@@ -49,6 +49,7 @@ class Plan:
             scaling += f"(batch {recipe.batch_size} over {line.preset}'s {usual})"
         if (recipe.precision, precision) == ("auto", "float32"):
             precision = "float32 (no bfloat16 arithmetic here)"
+        weights = "each person weighs alike: a face by n / (people x faces of the person)"
         return [
             f"{self.faces} faces of {self.people} people; {self.steps} steps an epoch, "
             f"{recipe.epochs} epochs, {self.total} updates",
@@ -57,6 +58,7 @@ class Plan:
             f"learning rate {recipe.learning_rate:g}, {scaling}",
             f"{precision}; XLA {self.model.xla_reason}",
             recipe_losses.describe_loss(self.model.loss, recipe.gradient),
+            *([weights] if recipe.class_weights else []),
         ]
 
     def report(self) -> dict[str, Any]:

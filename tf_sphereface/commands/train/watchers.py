@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from tf_sphereface import callbacks, data, training
 from tf_sphereface.commands.console import CommandError, warn
+from tf_sphereface.data import people
+from tf_sphereface.utils.messages import and_more
 from tf_sphereface.utils.optional import require
 
 
@@ -34,19 +38,20 @@ def verification(
     line: argparse.Namespace, run: training.Run, **options: Any
 ) -> callbacks.Verification | None:
     """Return the verification that was asked for, or None; `options` are the callback's."""
-    images, people, size = line.verify_images, line.verify_people, run.recipe.input_size
-    if images is None and not people:
+    images, count, size = line.verify_images, line.verify_people, run.recipe.input_size
+    if images is None and not count:
         return None
     require("sklearn.metrics", extra="eval")
     if images is not None:
+        say_shared(run.source.names, images)
         return callbacks.Verification.from_files(
             images, line.verify_pairs, line.verify_landmarks, input_size=size, **options
         )
-    folds = min(10, people // 2)
+    folds = min(10, count // 2)
     if folds < 2:
-        raise CommandError(f"--verify-people must be at least 4. Received: {people}")
+        raise CommandError(f"--verify-people must be at least 4. Received: {count}")
     held_out = data.synthetic.verification_set(
-        people,
+        count,
         pairs_per_fold=40,
         folds=folds,
         seed=run.recipe.seed,
@@ -56,6 +61,19 @@ def verification(
     return callbacks.Verification(
         held_out.images, held_out.left, held_out.right, held_out.is_same, held_out.folds, **options
     )
+
+
+def say_shared(names: Sequence[str] | None, folder: Path) -> None:
+    """Warn of people who are trained on and verified, as their names say."""
+    try:
+        shared = people.shared_names(data.scan_folder(folder).names, names)
+    except (OSError, ValueError):  # no folder of identity folders: a list names its images
+        return
+    if shared:
+        warn(
+            f"{len(shared)} people of {folder} are trained on, by their names "
+            f"({and_more(shared, 4)}): verification_accuracy is not of people never seen"
+        )
 
 
 def doctor(run: training.Run, *others: keras.callbacks.Callback) -> callbacks.TrainingDoctor:
