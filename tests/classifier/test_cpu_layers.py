@@ -246,7 +246,7 @@ def test_a_classifier_of_networks_used_twice_trains_as_the_stock_layers_do(inner
         if inner == "sequential":
             part = keras.Sequential([part, layers.Dense(5)])
         if inner == "distributed":
-            both = layers.Concatenate()([layers.Reshape((1, 8, 8, 3))(image)] * 2)
+            both = layers.Concatenate(axis=1)([layers.Reshape((1, 8, 8, 3))(image)] * 2)
             vectors = layers.GlobalAveragePooling1D()(layers.TimeDistributed(part)(both))
         else:
             vectors = layers.Average()([part(image), part(layers.Rescaling(0.5)(image))])

@@ -134,11 +134,13 @@ def test_weights_of_other_people_leave_the_head(tmp_path):
     model, loaded = classifier(), classifier(num_classes=7)
     train(model)
     model.save_weights(tmp_path / "w.weights.h5")
-    with pytest.warns(UserWarning, match="start again"), pytest.raises(ValueError, match="head"):
+    with pytest.raises(ValueError, match="head"):
         loaded.load_weights(tmp_path / "w.weights.h5")
-    with pytest.warns(UserWarning) as said:
+    with (
+        pytest.warns(UserWarning, match="start again"),
+        pytest.warns(UserWarning, match="objects could not be loaded"),
+    ):
         loaded.load_weights(tmp_path / "w.weights.h5", skip_mismatch=True)
-    assert any("start again" in str(warning.message) for warning in said)
     np.testing.assert_array_equal(loaded.backbone.get_weights()[0], model.backbone.get_weights()[0])
     assert int(loaded.optimizer.iterations) == 0
 

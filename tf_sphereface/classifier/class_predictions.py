@@ -54,7 +54,9 @@ class ClassPredictions(keras.Model):
         sum to 1. They are about the people of the training set alone, and say nothing of others.
 
         Args:
-            x, batch_size, **kwargs: as for `predict_classes`.
+            x: as for `predict_classes`.
+            batch_size: as for `predict`.
+            **kwargs: as for `predict_classes`.
 
         Returns:
             float32 `(n, num_classes)`.

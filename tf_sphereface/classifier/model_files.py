@@ -61,23 +61,23 @@ class ModelFiles(keras.Model):
         if not optimizer.built:
             with self.distribute_strategy.scope():
                 optimizer.build(self.trainable_variables)
-        fits = stored is None or stored.fits(optimizer)
+        sharded = str(filepath).endswith(".json")  # its state is loaded, and not looked at here
+        fits = sharded or (stored is not None and stored.fits(optimizer))
         rate = _rate(optimizer)
         try:
             self.optimizer = optimizer if fits else None  # Keras would load a part of it
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
         finally:
             self.optimizer = optimizer
-        if stored is None:
-            sharded = str(filepath).endswith(".json")  # its state is loaded, and not looked at here
-            if not sharded and getattr(self.loss, "needs_step", False):
+        if fits:
+            self._say_what_goes_on(filepath, rate)
+        elif stored is None:
+            if getattr(self.loss, "needs_step", False):
                 warnings.warn(
                     f"{filepath} holds no state of an optimizer: lambda goes on at update "
                     f"{int(optimizer.iterations)} of this model",
                     stacklevel=2,
                 )
-        elif fits:
-            self._say_what_goes_on(filepath, rate)
         elif stored.updates:
             warnings.warn(
                 f"{filepath} was saved with another optimizer or other trainable weights: "
@@ -93,12 +93,13 @@ class ModelFiles(keras.Model):
 
     def load_own_variables(self, store: Any) -> None:
         """Load what `save_own_variables` saved; files of former versions hold no random states."""
-        random = [key for key in store.keys() if key.startswith(_RANDOM_STATE)]
+        values = {key: store[key] for key in list(store.keys())}
+        random = {key: values.pop(key) for key in list(values) if key.startswith(_RANDOM_STATE)}
         states = self._random_states()
         if len(random) == len(states):
             for number, state in enumerate(states):
-                state.assign(store[f"{_RANDOM_STATE}{number}"])
-        super().load_own_variables({key: store[key] for key in store.keys() if key not in random})
+                state.assign(random[f"{_RANDOM_STATE}{number}"])
+        super().load_own_variables(values)
 
     def export(
         self,

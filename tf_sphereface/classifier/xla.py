@@ -14,15 +14,35 @@ from tf_sphereface.utils.keras_private import all_layers
 from tf_sphereface.utils.messages import and_more
 
 # Layers that XLA compiles with any settings; a network of others is tried out.
-_KNOWN = frozenset(
-    getattr(keras.layers, name)
-    for name in (
-        "Add AlphaDropout AveragePooling2D BatchNormalization Concatenate Conv2D Dense "
-        "DepthwiseConv2D Dropout Flatten GaussianNoise GlobalAveragePooling2D GlobalMaxPooling2D "
-        "InputLayer LayerNormalization LeakyReLU MaxPooling2D Multiply Normalization PReLU ReLU "
-        "Rescaling Reshape SeparableConv2D SpatialDropout2D UnitNormalization ZeroPadding2D"
-    ).split()
-)
+_KNOWN = {
+    keras.layers.Add,
+    keras.layers.AlphaDropout,
+    keras.layers.AveragePooling2D,
+    keras.layers.BatchNormalization,
+    keras.layers.Concatenate,
+    keras.layers.Conv2D,
+    keras.layers.Dense,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GaussianNoise,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.InputLayer,
+    keras.layers.LayerNormalization,
+    keras.layers.LeakyReLU,
+    keras.layers.MaxPooling2D,
+    keras.layers.Multiply,
+    keras.layers.Normalization,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+    keras.layers.Rescaling,
+    keras.layers.Reshape,
+    keras.layers.SeparableConv2D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.UnitNormalization,
+    keras.layers.ZeroPadding2D,
+}
 _UNKNOWN_SIDE = 64  # pixels, to try out a network that takes images of any size
 _SHOWN = 5  # names in a message
 _LONGEST_REASON = 200  # characters of TensorFlow's own message
