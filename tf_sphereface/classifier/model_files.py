@@ -113,9 +113,9 @@ class ModelFiles(keras.Model):
 
         The file takes `image`, as the backbone takes it (normalised, unless the backbone does it),
         any number at once, and returns `embedding`, float32 `(n, embedding_dim)`, not of unit
-        length; the head is left out. A SavedModel has them in its signature `serving_default`, and
-        `tf.saved_model.load(path).serve(images)` returns the embeddings. The file is run and
-        compared with the model before it appears under its name, whole or not at all.
+        length; the head is left out. A SavedModel has them in its signature `serving_default`; its
+        function `serve(images)` returns the embeddings. The file is run and compared with the
+        model before it appears under its name, whole or not at all.
 
         For TensorFlow Lite, int8, uint8 pixels or metadata in the file: `export.export_tflite`
         and `export.export_onnx`.
@@ -137,7 +137,8 @@ class ModelFiles(keras.Model):
         >>> from tf_sphereface import FaceClassifier
         >>> backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
         >>> FaceClassifier(backbone, num_classes=3).export("served/1")
-        >>> tf.saved_model.load("served/1").serve(tf.zeros((2, 8))).shape
+        >>> served = tf.saved_model.load("served/1")
+        >>> served.serve(tf.zeros((2, 8))).shape
         TensorShape([2, 4])
         """
         serving.export(

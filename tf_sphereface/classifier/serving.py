@@ -116,8 +116,13 @@ def _write_saved_model(network: keras.Model, path: Path, verbose: bool) -> None:
 
 
 def _saved_model(path: Path) -> Any:
-    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
-    return lambda images: signature(**{INPUT_NAME: tf.constant(images)})[OUTPUT_NAME]
+    loaded = tf.saved_model.load(str(path))  # must stay: a function of it does not keep its weights
+
+    def embed(images: Any) -> Any:
+        signature = loaded.signatures["serving_default"]
+        return signature(**{INPUT_NAME: tf.constant(images)})[OUTPUT_NAME]
+
+    return embed
 
 
 def _onnx_session(path: Path) -> Any:

@@ -175,7 +175,7 @@ def _failure(layer: Any, inputs: Any, *, gradients: bool) -> str:
         return ""
     try:
         translate(stage="hlo")
-    except tf.errors.OpError as caught:
+    except (tf.errors.OpError, ValueError) as caught:
         return str(caught)
     return ""
 
