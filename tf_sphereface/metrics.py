@@ -11,6 +11,7 @@ from keras import ops
 
 from tf_sphereface.losses.head_output import BIAS_MARK, NORM_FLOOR, cosines_of, norms_of
 from tf_sphereface.utils.checks import check_choice, check_number
+from tf_sphereface.utils.keras_private import set_direction, wrapped_function
 
 __all__ = ["EqualErrorRate", "MeanTargetAngle", "TARAtFAR", "hits", "without_copies"]
 
@@ -49,7 +50,9 @@ def without_copies(metrics: Any) -> Any:
 
     def replace(metric: Any) -> Any:
         if metric in ("accuracy", "acc"):
-            return keras.metrics.MeanMetricWrapper(hits, name=metric)
+            metric = keras.metrics.MeanMetricWrapper(hits, name=metric)
+        if wrapped_function(metric) is hits:  # one from a file, too
+            set_direction(metric, "up")
         return metric
 
     return keras.tree.map_structure(replace, metrics)
@@ -83,6 +86,7 @@ class MeanTargetAngle(keras.metrics.Mean):
 
     def __init__(self, name: str = "mean_target_angle", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
+        set_direction(self, "down")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch."""
@@ -198,6 +202,7 @@ class TARAtFAR(_ScoreHistogram):
     ) -> None:
         super().__init__(inputs, name, dtype)
         self.far = check_number("far", far, 0.0, 1.0, open_low=True)
+        set_direction(self, "up")
 
     def result(self) -> Any:
         """Return the rate, float32."""
@@ -241,6 +246,7 @@ class EqualErrorRate(_ScoreHistogram):
         self, inputs: Inputs = "head", name: str = "equal_error_rate", dtype: Any = None
     ) -> None:
         super().__init__(inputs, name, dtype)
+        set_direction(self, "down")
 
     def result(self) -> Any:
         """Return the rate, float32."""

@@ -180,6 +180,89 @@ def test_networks_inside_a_network_and_other_models():
     assert cpu_layers.for_training(sequential) is sequential
 
 
+def twice(layer):
+    """Return a network that calls a layer on two maps."""
+    image = keras.Input(SHAPE)
+    first = keras.layers.Conv2D(SHAPE[-1], 3, padding="same")(image)
+    return keras.Model(image, keras.layers.Add()([layer(image), layer(first)]))
+
+
+def on_two_sizes(layer):
+    """Return a network that calls a layer on a map and on a larger one."""
+    image = keras.Input(SHAPE)
+    outputs = [layer(image), layer(keras.layers.ZeroPadding2D(1)(image))]
+    pooled = [keras.layers.GlobalMaxPooling2D()(output) for output in outputs]
+    return keras.Model(image, keras.layers.Concatenate()(pooled))
+
+
+def trained_and_fixed(layer):
+    """Return a network that calls a layer in training and, a second time, never in training."""
+    image = keras.Input(SHAPE)
+    return keras.Model(image, keras.layers.Add()([layer(image), layer(image, training=False)]))
+
+
+def deeply(layer):
+    """Return a network with the layer in networks inside it, one of them called twice."""
+    inner, image = network_of(layer), keras.Input(SHAPE)
+    middle = keras.Model(image, inner(keras.layers.PReLU(shared_axes=[1, 2])(inner(image))))
+    image = keras.Input(SHAPE)
+    return keras.Model(image, keras.layers.Add()([middle(image), inner(image), layer(image)]))
+
+
+USED_TWICE = {
+    "prelu": (LAYERS["prelu"], (twice, on_two_sizes, trained_and_fixed, deeply)),
+    "batchnorm": (LAYERS["batchnorm"], (twice, on_two_sizes, trained_and_fixed, deeply)),
+    "pointwise": (lambda: keras.layers.Conv2D(SHAPE[-1], 1), (twice, on_two_sizes, deeply)),
+    "whole_map": (LAYERS["whole_map"], (twice, on_two_sizes)),
+    "network": (lambda: network_of(LAYERS["batchnorm"]()), (twice, trained_and_fixed, deeply)),
+    "sequential": (
+        lambda: keras.Sequential([keras.Input(SHAPE), LAYERS["batchnorm"]()]),
+        (twice, trained_and_fixed, deeply),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [(name, use) for name, (_, uses) in USED_TWICE.items() for use in uses],
+)
+def test_layers_and_networks_that_are_used_twice(name, use):
+    network = use(USED_TWICE[name][0]())
+    fast = cpu_layers.for_training(network)
+    assert (fast is not network) or name == "sequential"
+    x, upstream = batch(), batch(network.output_shape[1:], seed=2)
+    stock, ours = results(network, x, upstream), results(fast, x, upstream)
+    for key, value in stock.items():  # rounding of sums over 240 terms
+        np.testing.assert_allclose(ours[key], value, rtol=2e-5, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("inner", ["network", "sequential", "distributed"])
+def test_a_classifier_of_networks_used_twice_trains_as_the_stock_layers_do(inner):
+    def backbone():
+        keras.utils.set_random_seed(2)
+        image, layers = keras.Input((8, 8, 3)), keras.layers
+        x = layers.PReLU(shared_axes=[1, 2])(layers.Conv2D(4, 1)(image))
+        part = keras.Model(image, layers.GlobalAveragePooling2D()(x))
+        if inner == "sequential":
+            part = keras.Sequential([part, layers.Dense(5)])
+        if inner == "distributed":
+            both = layers.Concatenate(axis=1)([layers.Reshape((1, 8, 8, 3))(image)] * 2)
+            vectors = layers.GlobalAveragePooling1D()(layers.TimeDistributed(part)(both))
+        else:
+            vectors = layers.Average()([part(image), part(layers.Rescaling(0.5)(image))])
+        return keras.Model(image, layers.Dense(6)(vectors))
+
+    x = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype("float32")
+    weights = []
+    for options in ({}, {"run_eagerly": True}):  # an eager step has the stock layers
+        model = FaceClassifier(backbone(), 3)
+        model.compile(keras.optimizers.SGD(0.1), loss=losses.CosFaceLoss(), **options)
+        model.fit(x, np.arange(6) % 3, batch_size=3, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for ours, stock in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, stock, atol=1e-5)  # float32
+
+
 def test_classifier_trains_with_them_and_keeps_stock_layers(tmp_path):
     backbone = SphereFaceNet(4, input_shape=(16, 16, 3), embedding_dim=8)
     model = FaceClassifier(backbone, 3)

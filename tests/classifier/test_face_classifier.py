@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_sphereface import FaceClassifier
+from tf_sphereface import FaceClassifier, metrics
 from tf_sphereface.layers import AngularDense
 from tf_sphereface.losses import ASoftmaxLoss
 
@@ -187,6 +187,66 @@ def test_auto_is_off_on_a_cpu_and_says_so(caplog):
     model = classifier(jit_compile="auto")
     assert model.uses_xla is bool(tf.config.list_physical_devices("GPU"))
     assert "XLA:" in caplog.text
+
+
+def watchers(monitor: str, folder: Path) -> list[keras.callbacks.Callback]:
+    """Return Keras' callbacks that have to know which way a metric gets better."""
+    return [
+        keras.callbacks.EarlyStopping(monitor, patience=3, restore_best_weights=True),
+        keras.callbacks.ModelCheckpoint(
+            folder / "best.keras", monitor, save_best_only=True, initial_value_threshold=None
+        ),
+        keras.callbacks.ReduceLROnPlateau(monitor, patience=1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "rises"),
+    [
+        ("accuracy", True),
+        ("val_accuracy", True),
+        ("val_top", True),
+        ("val_weighted_acc", True),
+        ("val_mean_target_angle", False),
+        ("val_equal_error_rate", False),
+        ("val_tar_at_far", True),
+        ("val_loss", False),
+    ],
+)
+def test_callbacks_know_which_way_a_metric_gets_better(monitor, rises, tmp_path):
+    model = FaceClassifier(backbone(), 4)
+    model.compile(
+        keras.optimizers.SGD(0.1),
+        loss=ASoftmaxLoss(margin=1),
+        metrics=[
+            "accuracy",
+            keras.metrics.SparseTopKCategoricalAccuracy(2, name="top"),
+            metrics.MeanTargetAngle(),
+            metrics.EqualErrorRate(),
+            metrics.TARAtFAR(0.5),
+        ],
+        weighted_metrics=["acc"],
+    )
+    callbacks = watchers(monitor, tmp_path)
+    fit(model, validation_data=data(), callbacks=callbacks)
+    for callback in callbacks:
+        assert bool(callback.monitor_op(2.0, 1.0)) is rises
+    loaded = keras.models.load_model(tmp_path / "best.keras")
+    callbacks = watchers(monitor, tmp_path)
+    fit(loaded, validation_data=data(), callbacks=callbacks)
+    assert [bool(callback.monitor_op(2.0, 1.0)) for callback in callbacks] == [rises] * 3
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_callbacks_watch_accuracy_under_a_strategy(jit_compile, tmp_path, two_replicas):
+    with two_replicas.scope():
+        model = classifier(jit_compile=jit_compile)
+    callbacks = watchers("val_accuracy", tmp_path)
+    history = fit(model, epochs=4, validation_data=data(), callbacks=callbacks)
+    assert callbacks[0].best == max(history["val_accuracy"])
+    best = keras.models.load_model(tmp_path / "best.keras")
+    result = best.evaluate(data(), verbose=0, return_dict=True)
+    assert result["accuracy"] == pytest.approx(max(history["val_accuracy"]))
 
 
 def test_compile_copies_the_loss():

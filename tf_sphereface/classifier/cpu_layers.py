@@ -42,26 +42,45 @@ def for_training(network: keras.Model) -> keras.Model:
     >>> for_training(network).weights[0] is network.weights[0]
     True
     """
+    return _faster(network, {})
+
+
+def _faster(network: keras.Model, substitutes: dict[int, Any]) -> keras.Model:
+    """Do so for one network; `substitutes` are those of the whole backbone, by the layer's id.
+
+    A layer or a network that is called several times has one substitute, called as often.
+    """
     if not is_functional(network):
         return network
     replaced = False
 
     def call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
         nonlocal replaced
-        given = {name: value for name, value in keywords.items() if value is not None}
+        substitute = layer
         # A mask, or a layer that the network itself keeps from training, is the layer's business.
-        substitute = layer if given else _substitute(layer)
+        if len(arguments) == 1 and all(value is None for value in keywords.values()):
+            substitute = _substitute(layer, arguments[0], substitutes)
         replaced |= substitute is not layer
         return layer(*arguments, **keywords) if substitute is layer else substitute(*arguments)
 
     fast = keras.models.clone_model(network, clone_function=lambda layer: layer, call_function=call)
-    return fast if replaced else network
+    if not replaced:
+        return network
+    fast.name = _name(network)
+    return fast
 
 
-def _substitute(layer: Any) -> Any:
-    """Return what stands in for a layer: often the layer itself."""
+def _name(layer: Any) -> str:
+    """Return a substitute's name: another call of the layer may keep the layer beside it."""
+    return f"{layer.name}_for_training"
+
+
+def _substitute(layer: Any, inputs: Any, substitutes: dict[int, Any]) -> Any:
+    """Return what stands in for a layer in a call on `inputs`: often the layer itself."""
     if is_functional(layer):
-        return for_training(layer)
+        if id(layer) not in substitutes:
+            substitutes[id(layer)] = _faster(layer, substitutes)
+        return substitutes[id(layer)]
     kind = STAND_INS.get(type(layer))
     if (
         kind is None
@@ -69,23 +88,25 @@ def _substitute(layer: Any) -> Any:
         or layer.variable_dtype != "float32"
         or layer.activity_regularizer is not None
         or getattr(layer, "quantization_mode", None) is not None
-        or not kind.fits(layer)
+        or not kind.fits(layer, tuple(inputs.shape))
     ):
         return layer
-    return kind(layer)
+    if id(layer) not in substitutes:
+        substitutes[id(layer)] = kind(layer)
+    return substitutes[id(layer)]
 
 
 class StandIn(keras.layers.Layer):
     """A layer that computes what `layer` does, from its weights, and has none of its own."""
 
     def __init__(self, layer: keras.layers.Layer) -> None:
-        super().__init__(name=layer.name, dtype=layer.dtype_policy)
+        super().__init__(name=_name(layer), dtype=layer.dtype_policy)
         self.layer = layer
         self.built = True
 
     @staticmethod
-    def fits(layer: keras.layers.Layer) -> bool:
-        """Whether the layer's settings are among those that the stand-in knows."""
+    def fits(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> bool:
+        """Whether the stand-in knows the layer's settings, for inputs of this shape."""
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -96,7 +117,7 @@ class PReLU(StandIn):
     """`max(0, x) + alpha min(0, x)` with a slope for each channel; at 0 the gradient is 0."""
 
     @staticmethod
-    def fits(layer: keras.layers.Layer) -> bool:
+    def fits(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> bool:
         rank = len(layer.alpha.shape)
         last_is_shared = {0, rank} & set(layer.shared_axes or ())  # Keras takes 0 for the last
         return layer.alpha.shape[:-1] == (1,) * (rank - 1) and not last_is_shared
@@ -142,7 +163,7 @@ class BatchNormalization(StandIn):
     """
 
     @staticmethod
-    def fits(layer: keras.layers.Layer) -> bool:
+    def fits(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> bool:
         last = layer.axis in (3, -1) and layer.input_spec.ndim == 4
         return last and not getattr(layer, "renorm", False)
 
@@ -173,7 +194,7 @@ class PointwiseConvolution(StandIn):
     """A 1x1 convolution of stride 1: each pixel's channels times one matrix."""
 
     @staticmethod
-    def fits(layer: keras.layers.Layer) -> bool:
+    def fits(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> bool:
         return (
             (layer.kernel_size, layer.strides, layer.groups) == ((1, 1), (1, 1), 1)
             and layer.data_format == "channels_last"
@@ -191,12 +212,12 @@ class WholeMapConvolution(StandIn):
     """A depthwise convolution whose kernel covers the map: one weighted sum per channel."""
 
     @staticmethod
-    def fits(layer: keras.layers.Layer) -> bool:
+    def fits(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> bool:
         return (
             layer.data_format == "channels_last"
             and (layer.padding, layer.depth_multiplier) == ("valid", 1)
             and tuple(layer.dilation_rate) == (1, 1)
-            and tuple(layer.input.shape[1:3]) == tuple(layer.kernel_size)
+            and shape[1:3] == tuple(layer.kernel_size)
         )
 
     def call(self, inputs: Any) -> Any:

@@ -11,7 +11,9 @@ from keras import ops
 
 from tf_sphereface import metrics
 from tf_sphereface.classifier import cpu_layers, gradient_updates, xla
+from tf_sphereface.classifier.class_predictions import ClassPredictions
 from tf_sphereface.classifier.heads import Head, loss_for_head, make_head
+from tf_sphereface.classifier.model_files import ModelFiles
 from tf_sphereface.classifier.replicas import (
     check_share,
     first_local,
@@ -35,13 +37,14 @@ logger = logging.getLogger("tf_sphereface")
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
-class FaceClassifier(keras.Model):
+class FaceClassifier(ModelFiles, ClassPredictions):
     """A network that is trained as a classifier and used as an embedder.
 
     `fit` trains backbone and head; `predict` and a call return embeddings. XLA runs inside each
     replica and the distribution outside of it, so `jit_compile=True` works with and without a
     `tf.distribute` strategy (stock Keras fails there). The logs of `fit` carry `lambda` and
-    `effective_margin` as the step used them.
+    `effective_margin` as the step used them. `predict_classes` and `predict_probabilities` name
+    classes; `export` writes a SavedModel or ONNX.
 
     Args:
         backbone: a Keras model from images to embeddings `(batch, embedding_dim)`.
@@ -136,8 +139,9 @@ class FaceClassifier(keras.Model):
                 logits (default `SparseCategoricalCrossentropy(from_logits=True)`). It is copied;
                 the copy's lambda follows this optimizer.
             jit_compile: True, False or `"auto"`: XLA on GPUs, none on a CPU, where it is 1.3 to 3
-                times slower for these networks. `xla_reason` says what was decided, and why; so
-                does the log `tf_sphereface`.
+                times slower for these networks. A backbone with a layer that XLA cannot compile,
+                as `RandomRotation`, trains without it; with True a warning says so. `xla_reason`
+                says what was decided, and why; so does the log `tf_sphereface`.
             **kwargs: `metrics`, `weighted_metrics`, `run_eagerly`, ... of Keras.
 
         Raises:
@@ -161,6 +165,7 @@ class FaceClassifier(keras.Model):
         if self.gradient == "caffe":
             released_gradient.check_loss(loss)
         super().compile(optimizer=optimizer, loss=loss, jit_compile=False, **kwargs)
+        self._say_what_restarts()
         gradient_updates.prepare(self.optimizer)
         if self.sample_rate < 1:
             self.optimizer.build(self.trainable_variables)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -100,6 +100,19 @@ def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
 def symbolic_build(model: keras.Model, batch: Any) -> None:
     """Build a model's metrics and optimizer from one batch (Keras 3.15, `_symbolic_build`)."""
     model._symbolic_build(data_batch=batch)
+
+
+def set_direction(metric: keras.metrics.Metric, direction: Literal["up", "down"]) -> None:
+    """Say which way a metric gets better, for callbacks with `mode="auto"`.
+
+    Keras 3.15, `_direction`, read by EarlyStopping, ModelCheckpoint and ReduceLROnPlateau.
+    """
+    metric._direction = direction
+
+
+def wrapped_function(metric: Any) -> Any:
+    """Return the function whose mean a metric takes, or None (Keras 3.15, `_fn`)."""
+    return getattr(metric, "_fn", None)
 
 
 # Optimizers --------------------------------------------------------------------------------------

@@ -1,0 +1,183 @@
+"""The files of a classifier: weights with the state of training, and what serves embeddings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import keras
+
+from tf_sphereface.classifier import serving
+from tf_sphereface.classifier.weight_files import stored_optimizer
+
+logger = logging.getLogger("tf_sphereface")
+_RANDOM_STATE = "random_state_"
+_ONNX_OPSET = 18  # the highest that tf2onnx writes
+
+
+class ModelFiles(keras.Model):
+    """The part of `FaceClassifier` that reads and writes files."""
+
+    _updates_in_file = 0  # of weights that were loaded before `compile`
+
+    def save(self, filepath: Any, *arguments: Any, **keywords: Any) -> None:
+        """Save the model as a `.keras` file: configuration, weights, optimizer, random states.
+
+        Raises:
+            ValueError: the path ends in `.h5` or `.hdf5`. Keras' former format finds no class by
+                its registered name, and loses the state of the optimizer.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "A FaceClassifier is saved as a .keras file: in a .h5 file momentum and the count "
+                "of updates, and so lambda, would be lost. Use model.save('model.keras'), or "
+                "model.save_weights('model.weights.h5') for the weights and the optimizer's state. "
+                f"Received: filepath={str(filepath)!r}"
+            )
+        super().save(filepath, *arguments, **keywords)
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Load weights, and the optimizer's state where the file has it and the model can take it.
+
+        Momentum, learning rate and the count of updates (and so lambda) go on as they were saved,
+        if the model is compiled with the same optimizer. What starts again is said by a warning.
+
+        Args:
+            filepath: a `.weights.h5`, `.weights.json` or `.keras` file.
+            skip_mismatch: leave out layers whose weights have another number or shape.
+            **kwargs: as in `keras.Model.load_weights`.
+
+        Raises:
+            ValueError: the file holds the weights of another architecture.
+        """
+        stored = stored_optimizer(filepath)
+        optimizer = self.optimizer if self.compiled else None
+        if optimizer is None:
+            super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+            self._updates_in_file = stored.updates if stored else 0
+            return
+        if not optimizer.built:
+            with self.distribute_strategy.scope():
+                optimizer.build(self.trainable_variables)
+        sharded = str(filepath).endswith(".json")  # its state is loaded, and not looked at here
+        fits = sharded or (stored is not None and stored.fits(optimizer))
+        rate = _rate(optimizer)
+        try:
+            self.optimizer = optimizer if fits else None  # Keras would load a part of it
+            super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        finally:
+            self.optimizer = optimizer
+        if fits:
+            self._say_what_goes_on(filepath, rate)
+        elif stored is None:
+            if getattr(self.loss, "needs_step", False):
+                warnings.warn(
+                    f"{filepath} holds no state of an optimizer: lambda goes on at update "
+                    f"{int(optimizer.iterations)} of this model",
+                    stacklevel=2,
+                )
+        elif stored.updates:
+            warnings.warn(
+                f"{filepath} was saved with another optimizer or other trainable weights: "
+                f"{_restart(stored.updates)}",
+                stacklevel=2,
+            )
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save the random states of all layers, which Keras leaves out, beside own weights."""
+        super().save_own_variables(store)
+        for number, state in enumerate(self._random_states()):
+            store[f"{_RANDOM_STATE}{number}"] = state
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load what `save_own_variables` saved; files of former versions hold no random states."""
+        values = {key: store[key] for key in list(store.keys())}
+        random = {key: values.pop(key) for key in list(values) if key.startswith(_RANDOM_STATE)}
+        states = self._random_states()
+        if len(random) == len(states):
+            for number, state in enumerate(states):
+                state.assign(random[f"{_RANDOM_STATE}{number}"])
+        super().load_own_variables(values)
+
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: serving.ServingFormat = "tf_saved_model",
+        verbose: bool = False,
+        *,
+        opset_version: int = _ONNX_OPSET,
+    ) -> None:
+        """Write a SavedModel or an ONNX file that embeds as `predict` does, for a server.
+
+        The file takes `image`, as the backbone takes it (normalised, unless the backbone does it),
+        any number at once, and returns `embedding`, float32 `(n, embedding_dim)`, not of unit
+        length; the head is left out. A SavedModel has them in its signature `serving_default`; its
+        function `serve(images)` returns the embeddings. The file is run and compared with the
+        model before it appears under its name, whole or not at all.
+
+        For TensorFlow Lite, int8, uint8 pixels or metadata in the file: `export.export_tflite`
+        and `export.export_onnx`.
+
+        Args:
+            filepath: a folder for a SavedModel, which replaces a SavedModel there; a file for ONNX.
+            format: `"tf_saved_model"` or `"onnx"` (float32; needs the `export` extra).
+            verbose: print what Keras says of the file.
+            opset_version: of ONNX.
+
+        Raises:
+            ValueError: another format; a folder that holds something else; a backbone with several
+                inputs; the file gives other embeddings than the model.
+            ImportError: ONNX without the `export` extra.
+
+        Example:
+
+        >>> import tensorflow as tf
+        >>> from tf_sphereface import FaceClassifier
+        >>> backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> FaceClassifier(backbone, num_classes=3).export("served/1")
+        >>> served = tf.saved_model.load("served/1")
+        >>> served.serve(tf.zeros((2, 8))).shape
+        TensorShape([2, 4])
+        """
+        serving.export(
+            self.backbone, filepath, format, verbose=bool(verbose), opset_version=opset_version
+        )
+
+    def _random_states(self) -> list[Any]:
+        weights = {id(variable) for variable in self.weights}
+        return [variable for variable in self.variables if id(variable) not in weights]
+
+    def _say_what_goes_on(self, filepath: Any, rate: float | None) -> None:
+        """Log how far the loaded optimizer is, and warn where its learning rate is another one."""
+        logger.info("%s: going on after %d updates", filepath, int(self.optimizer.iterations))
+        loaded = _rate(self.optimizer)
+        if rate is not None and loaded != rate:
+            warnings.warn(
+                f"the learning rate is {loaded:g}, as in {filepath}; before it was {rate:g}. "
+                f"For the other one: model.optimizer.learning_rate = {rate:g}",
+                stacklevel=3,
+            )
+
+    def _say_what_restarts(self) -> None:
+        """Warn where `compile` follows `load_weights`, so that training begins anew."""
+        if self._updates_in_file and getattr(self.loss, "needs_step", False):
+            warnings.warn(
+                f"The weights were loaded before compile: {_restart(self._updates_in_file)}. "
+                "To go on where they were saved, call compile first, then load_weights.",
+                stacklevel=3,
+            )
+        self._updates_in_file = 0
+
+
+def _rate(optimizer: Any) -> float | None:
+    """Return the learning rate where it is a variable, else None."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    variables = [v for v in inner.variables if v.name == "learning_rate"]
+    return float(variables[0]) if variables else None
+
+
+def _restart(updates: int) -> str:
+    after = f" (the file was saved after {updates:,} updates)" if updates else ""
+    return f"momentum and the count of updates, and with it lambda, start again{after}"
