@@ -135,7 +135,7 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         OSError: the file cannot be read.
     """
     landmarks: dict[str, np.ndarray] = {}
-    with open(path, encoding="utf-8") as lines:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:  # any file's name
         for number, line in enumerate(lines, start=1):
             if not line.strip() or line.startswith("#"):
                 continue

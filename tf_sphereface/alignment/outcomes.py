@@ -9,6 +9,7 @@ from typing import Any
 
 from tf_sphereface.alignment.detector import Face, Selection, choose
 from tf_sphereface.alignment.journal import Found
+from tf_sphereface.alignment.listing import PassedOver
 from tf_sphereface.utils.files import atomic_path, write_json
 
 UNREADABLE, NO_FACE, TOO_SMALL = "unreadable", "no face", "too small"
@@ -44,6 +45,7 @@ class AlignResult:
     Args:
         outcomes: of all images, in order.
         seconds: duration, without loading the detector.
+        passed_over: files in the folder that are neither images nor videos.
         videos_left_out: videos among the photographs, where no frames were asked for.
         landmarks: the file of detected points; None if they were given.
         report: the list of problems; None if the points were given.
@@ -53,6 +55,7 @@ class AlignResult:
 
     outcomes: list[Outcome]
     seconds: float
+    passed_over: PassedOver = field(default_factory=PassedOver)
     videos_left_out: int = 0
     landmarks: Path | None = None
     report: Path | None = None
@@ -139,7 +142,8 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 def _write_lines(path: Path, lines: list[str]) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text = "\n".join(lines) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # of names
 
 
 def _describe(outcome: Outcome) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from tf_sphereface.alignment.align import align, read_landmarks, template_size
 from tf_sphereface.alignment.detector import SELECTIONS, SMALLEST, FaceDetector, Selection
-from tf_sphereface.alignment.images import PHOTO_SUFFIXES, read_photo, write_face
+from tf_sphereface.alignment.images import read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal
+from tf_sphereface.alignment.listing import IMAGE_SUFFIXES, UNREAD_SUFFIXES, suffix_of
 from tf_sphereface.alignment.outcomes import (
     REFUSED,
     UNREADABLE,
@@ -33,6 +34,7 @@ from tf_sphereface.alignment.photo_aligner import (
 )
 from tf_sphereface.alignment.videos import VIDEO_SUFFIXES
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
+from tf_sphereface.utils.files import short_name
 from tf_sphereface.utils.messages import ProgressCallback
 from tf_sphereface.utils.optional import require
 
@@ -105,9 +107,11 @@ def align_photos(
     src, dst = Path(source), Path(target)
     only = src.name if src.is_file() else None
     folder = src.parent if only else src
-    prefix = f"{only}." if only else ""  # other files of `target` keep their lists
-    points_path = Path(landmarks_out or dst / f"{prefix}landmarks.tsv")
-    report_path = Path(report or dst / f"{prefix}report.tsv")
+    # of one image: other files of `target` keep their lists
+    lists = [
+        short_name(only, f".{kind}") if only else kind for kind in ("landmarks.tsv", "report.tsv")
+    ]
+    points_path, report_path = Path(landmarks_out or dst / lists[0]), Path(report or dst / lists[1])
     if report_path.suffix.lower() not in (".tsv", ".json"):
         raise error("report", "end in .tsv or .json", str(report))
     _check_folders(folder, dst)
@@ -138,6 +142,7 @@ def align_photos(
     return AlignResult(
         outcomes,
         seconds,
+        aligner.passed_over,
         aligner.videos_left_out,
         points_path,
         report_path,
@@ -235,8 +240,8 @@ def _check_folders(folder: Path, target: Path) -> None:
     """Refuse a target that is `folder` or no folder, and say early that a package is missing."""
     if target.resolve() == folder.resolve():
         raise ValueError("DST must be another folder than SRC: aligning would replace the images")
-    is_image = target.suffix.lower() in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES)
-    if target.is_file() or (is_image and not target.is_dir()):
+    named = suffix_of(target.name) in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES, *VIDEO_SUFFIXES)
+    if target.is_file() or (named and not target.is_dir()):
         raise ValueError(
             "DST must be a folder, where the faces get the names of their images. "
             f"Received: {target}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import io
 import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,19 +47,25 @@ class CheckFailed(Exception):
 
 
 def command(main: Callable[..., int]) -> Callable[..., int]:
-    """Turn the errors that a user can mend into one message and an exit code.
+    r"""Turn the errors that a user can mend into one message and an exit code.
 
     `CommandError`, `ValueError`, `OSError` and `ImportError` end with code 2, as does an error
     inside a TensorFlow graph (what was raised is shown, not the stacks around it), `CheckFailed`
     with 1, an interrupt with 130. Set `TF_SPHEREFACE_DEBUG=1` to see the traceback instead.
+    Warnings are shown as a line each. What the terminal cannot show of a name is written `\udce9`.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a file name may be no UTF-8
+                stream.reconfigure(errors="backslashreplace")
         if os.environ.get("TF_SPHEREFACE_DEBUG"):
             return main(argv)
         try:
-            return main(argv)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: warn(str(message))
+                return main(argv)
         except CheckFailed as error:
             _complain("check failed", error)
             return EXIT_CHECK_FAILED

@@ -84,11 +84,14 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
 
 
 def read_lines(path: Path, form: str) -> list[str]:
-    """Return the lines of a text file, or raise a ValueError that names it and its form."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file {form}: {error}") from error
+    """Return the lines of a text file, or raise a ValueError that names it and its form.
+
+    Bytes that are no UTF-8 are kept: they may be those of a file's name.
+    """
+    data = path.read_bytes()
+    if b"\0" in data:
+        raise ValueError(f"{path} is not a text file {form}: it holds zero bytes, as UTF-16 does")
+    return data.decode("utf-8-sig", "surrogateescape").splitlines()
 
 
 def _header(path: Path, lines: list[str]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.alignment.face_reader import FaceReader
-from tf_sphereface.alignment.images import IMAGE_SUFFIXES, find_images
+from tf_sphereface.alignment.listing import IMAGE_SUFFIXES, find_images
 
 MAX_CALIBRATION_FACES = 256
 PROBE_FACES = 48
