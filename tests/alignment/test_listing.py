@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tf_sphereface.alignment.listing import PassedOver, find_images, find_photos, images_in, walk
+from tf_sphereface.alignment.listing import find_images, find_photos, images_in, walk
+from tf_sphereface.alignment.passed_over import PassedOver
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(30)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface import data
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.data.pack.listing import write_listing
 
 NAMES = {"b": ["2.jpg", "10.jpg"], "a": ["x.png"], "ö": ["ü.jpg", "a b.bmp", "z.JPEG"]}

@@ -15,7 +15,8 @@ from tests.data.comparing import batches
 from tf_sphereface import data
 from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.alignment.images import read_photo
-from tf_sphereface.alignment.listing import IMAGE_SUFFIXES, find_images
+from tf_sphereface.alignment.listing import find_images
+from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES
 from tf_sphereface.data import synthetic
 from tf_sphereface.eval.folder import scan
 from tf_sphereface.export.calibration_faces import calibration_faces

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import os
-import re
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tf_sphereface.alignment.formats import begins_as_image
+from tf_sphereface.alignment.passed_over import (
+    BROKEN,
+    CLOSED,
+    COPY,
+    DEEP,
+    HIDDEN,
+    LINK,
+    LOOSE,
+    NO_SUFFIX,
+    SYSTEM,
+    PassedOver,
+)
+from tf_sphereface.alignment.suffixes import (
+    IMAGE_SUFFIXES,
+    LIST_SUFFIXES,
+    UNREAD_SUFFIXES,
+    suffix_of,
+    without_suffix,
+)
 from tf_sphereface.alignment.videos import VIDEO_SUFFIXES
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".jfi", ".pjpeg", ".pjp", ".mpo"),
-    *(".png", ".apng", ".webp", ".avif", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
-    *(".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".pgm", ".ppm", ".pbm", ".pnm"),
-)
-"""Suffixes of image files, for alignment, training, evaluation, packing and calibration alike."""
-
-_HEIC = (".heic", ".heif", ".heics", ".heifs", ".hif")
-_RAW = (
-    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef"),
-    *(".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2"),
-    *(".srf", ".srw", ".x3f"),
-)
-UNREAD_SUFFIXES = (*_HEIC, *_RAW, ".jxl", ".jxr", ".wdp", ".psd", ".psb", ".tga", ".xcf", ".pcx")
-"""Suffixes of images that are counted and named, because nothing here reads them."""
-
-_LISTS = (
-    *(".txt", ".tsv", ".csv", ".json", ".jsonl", ".xml", ".html", ".htm", ".md", ".log", ".yaml"),
-    *(".yml", ".ini", ".cfg", ".db", ".pts", ".xmp", ".aae", ".url", ".lnk", ".py", ".sh"),
-)
 _COPIES = (
     ".bak",
     ".old",
@@ -49,107 +46,21 @@ _SYSTEM = {
     *(".ds_store", ".thumbnails", ".thumbs", ".picasaoriginals", ".trash", ".trashes"),
     *(".spotlight-v100", ".fseventsd", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
 }
-LOOSE, DEEP, LINK, BROKEN, CLOSED = "loose", "deep", "link", "broken link", "closed"
-SYSTEM, HIDDEN, COPY, NO_SUFFIX = "system", "hidden", "copy", "no suffix"
-_LOST = (LOOSE, DEEP, BROKEN, CLOSED)
-_SORTS = {
-    LOOSE: "loose, beside the people's folders: an image must lie in the folder of its person",
-    DEEP: "a level too deep: an image must lie in its person's folder itself, not in one below",
-    LINK: "links to a folder that is listed already, or back up: each folder is taken once",
-    BROKEN: "links that lead nowhere",
-    CLOSED: "folders that may not be read",
-    SYSTEM: "thumbnails, trash and files of the operating system",
-    COPY: "unfinished downloads and old copies",
-}
 
 
-class PassedOver:
-    """What a listing has left out: how many files of each suffix, and of each other sort.
+def find_image(path: Path) -> Path:
+    """Return a file that is there under this name, or alone under another image's suffix.
 
-    Attributes:
-        counts: suffix, or `"loose"`, `"deep"`, `"link"`, `"broken link"`, `"closed"`, `"system"`,
-            `"hidden"`, `"copy"` or `"no suffix"` -> how many.
-
-    Example:
-
-    >>> passed_over = PassedOver()
-    >>> passed_over.add(".heic", "A/1.heic")
-    >>> passed_over.lost, passed_over.counts
-    (1, {'.heic': 1})
-    >>> print(passed_over.summary())
-    passed over:
-      1 .heic, such as A/1.heic: HEIC is not read here; convert it to JPEG or PNG first
+    Where there is none, or several, the path comes back as it is.
     """
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self._examples: dict[str, str] = {}
-
-    def add(self, sort: str, path: str) -> None:
-        """Count a file or folder; the first of a sort is its example."""
-        self.counts[sort] = self.counts.get(sort, 0) + 1
-        self._examples.setdefault(sort, path)
-
-    @property
-    def lost(self) -> int:
-        """How many images and videos are left out, or folders that may hold some."""
-        suffixes = (*UNREAD_SUFFIXES, *VIDEO_SUFFIXES, *_LOST)
-        return sum(count for sort, count in self.counts.items() if sort in suffixes)
-
-    def summary(self) -> str:
-        """Return a line for each sort, but lists and hidden files; empty where there is none."""
-        lines = [
-            f"{count:,} {self._describe(sort)}"
-            for sort, count in sorted(self.counts.items())
-            if sort != HIDDEN and sort not in _LISTS
-        ]
-        return "\n  ".join(["passed over:", *lines]) if lines else ""
-
-    def warn(self) -> None:
-        """Warn where images are left out: for callers that show no summary."""
-        if self.lost:
-            warnings.warn(self.summary(), stacklevel=3)
-
-    def refuse(self, folder: object) -> None:
-        """Raise ValueError where images are left out: for `strict` callers."""
-        if self.lost:
-            raise ValueError(f"{folder}: a strict run leaves no image out. {self.summary()}")
-
-    def _describe(self, sort: str) -> str:
-        example = f"such as {self._examples[sort]}"
-        if sort in _SORTS:
-            what, _, why = _SORTS[sort].partition(": ")
-            return f"{what}, {example}" + (f": {why}" if why else "")
-        why = advice(sort)
-        return f"{sort}, {example}" + (f": {why}" if why else "")
-
-
-def advice(suffix: str) -> str:
-    """Say what to do about files of a suffix that are no images here; empty where nothing is."""
-    if suffix in _HEIC:
-        return "HEIC is not read here; convert it to JPEG or PNG first"
-    if suffix in _RAW:
-        return "a camera's raw file is not read here; export it as JPEG or PNG first"
-    if suffix in UNREAD_SUFFIXES:
-        return f"{suffix} is not read here; convert it to JPEG or PNG first"
-    if suffix in VIDEO_SUFFIXES:
-        return "a video; tf_sphereface-align --every N takes its frames"
-    return ""
-
-
-def suffix_of(name: str) -> str:
-    """Return what follows a name's last dot, with the dot and in small letters.
-
-    Empty where that is no suffix, as in `Tom.0001`.
-
-    Example:
-
-    >>> suffix_of("a.b.JPG"), suffix_of("Tom.0001"), suffix_of("Tom")
-    ('.jpg', '', '')
-    """
-    suffix = os.path.splitext(name)[1].lower()
-    known = suffix in IMAGE_SUFFIXES or suffix in UNREAD_SUFFIXES or suffix in VIDEO_SUFFIXES
-    return suffix if known or re.fullmatch(r"\.[a-z][a-z0-9]{0,9}", suffix) else ""
+    if path.is_file():
+        return path
+    stem = without_suffix(path.name)
+    try:
+        alike = [e.name for e in images_in(path.parent) if without_suffix(e.name) == stem]
+    except OSError:
+        alike = []
+    return path.with_name(alike[0]) if len(alike) == 1 else path
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
@@ -366,7 +277,7 @@ def _sort_of(name: str, path: str) -> str:
         return "video"
     if suffix in _COPIES or name.endswith("~"):
         return COPY
-    if suffix in _LISTS:
+    if suffix in LIST_SUFFIXES:
         return suffix
     if suffix == ".thm":  # a camera's thumbnail, beside the image or video itself
         return SYSTEM

@@ -9,12 +9,12 @@ from typing import Any
 
 from tf_sphereface.alignment.detector import Face, Selection, choose
 from tf_sphereface.alignment.journal import Found
-from tf_sphereface.alignment.listing import PassedOver
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.utils.files import atomic_path, write_json
 
 UNREADABLE, NO_FACE, TOO_SMALL = "unreadable", "no face", "too small"
-SEVERAL, REFUSED = "several faces", "not written"
-FAILURES = (UNREADABLE, NO_FACE, TOO_SMALL, REFUSED)  # no crop came of it
+SEVERAL, REFUSED, IMPLAUSIBLE = "several faces", "not written", "points of no face"
+FAILURES = (UNREADABLE, NO_FACE, TOO_SMALL, REFUSED, IMPLAUSIBLE)  # no crop came of it
 
 
 @dataclass
@@ -24,7 +24,8 @@ class Outcome:
     Args:
         found: the image and its faces.
         taken: the faces that were cut out.
-        problem: "unreadable", "no face", "too small", "several faces", "not written" or None.
+        problem: "unreadable", "no face", "too small", "several faces", "not written", "points of no
+            face" (of given points) or None.
         detail: more about it, in words.
         written: number of crops written now.
         kept: number of crops that were there already.

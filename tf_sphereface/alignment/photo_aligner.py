@@ -16,19 +16,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.align import align
+from tf_sphereface.alignment.align import cut_out
 from tf_sphereface.alignment.detector import FaceDetector, Selection
 from tf_sphereface.alignment.images import read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal, Stat, rounded
-from tf_sphereface.alignment.listing import (
-    IMAGE_SUFFIXES,
-    UNREAD_SUFFIXES,
-    PassedOver,
-    find_photos,
-    is_image,
-    suffix_of,
-)
+from tf_sphereface.alignment.listing import find_photos, is_image
 from tf_sphereface.alignment.outcomes import REFUSED, UNREADABLE, Outcome, judge
+from tf_sphereface.alignment.passed_over import PassedOver
+from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, suffix_of
 from tf_sphereface.alignment.videos import VIDEO_SUFFIXES, count_frames, read_frames
 from tf_sphereface.utils.files import short_name
 from tf_sphereface.utils.messages import ProgressCallback
@@ -189,7 +184,7 @@ class Aligner:
         journal.claim(item.name, files)
         if image is not None:
             for target, face in zip(targets, outcome.taken, strict=True):
-                crop = align(image, face.points, self.settings.size, antialias=True)
+                crop = cut_out(image, face.points, self.settings.size)
                 write_face(target, crop, self.settings.quality)
         found.files = files
         journal.written(item.name, self.settings.output, files)

@@ -11,12 +11,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from tf_sphereface.alignment.align import align, read_landmarks, template_size
+from tf_sphereface.alignment.align import cut_out, template_size
 from tf_sphereface.alignment.detector import SELECTIONS, SMALLEST, FaceDetector, Selection
 from tf_sphereface.alignment.images import read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal
-from tf_sphereface.alignment.listing import IMAGE_SUFFIXES, UNREAD_SUFFIXES, suffix_of
+from tf_sphereface.alignment.landmarks import check_places, load_landmarks
 from tf_sphereface.alignment.outcomes import (
+    IMPLAUSIBLE,
     REFUSED,
     UNREADABLE,
     AlignResult,
@@ -32,6 +33,8 @@ from tf_sphereface.alignment.photo_aligner import (
     run_in_threads,
     single_threaded_operations,
 )
+from tf_sphereface.alignment.plausibility import check_face
+from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, suffix_of
 from tf_sphereface.alignment.videos import VIDEO_SUFFIXES
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
 from tf_sphereface.utils.files import short_name
@@ -174,8 +177,9 @@ def align_by_landmarks(
         The outcome of each image, in the order of `landmarks`.
 
     Raises:
-        ValueError: an argument is out of range; `landmarks` is empty or malformed, names a path
-            outside `source`, or two images for one face; `target` is no folder, or is `source`.
+        ValueError: an argument is out of range; `landmarks` is empty or malformed, most of its
+            points cannot be faces, it names a path outside `source`, or two images for one face;
+            `target` is no folder, or is `source`.
         ImportError: scikit-image is missing (the extra `align`).
         OSError: `target` cannot be written.
 
@@ -196,6 +200,7 @@ def align_by_landmarks(
     check_choice("format", format, get_args(FaceFormat))
     check_integer("quality", quality, 1, 100)
     points = _points(landmarks)
+    check_places(landmarks, points, src)
     targets = {name: output_path(dst, name, format) for name in points}
     owners(targets, dst)
     names = {name: Path(name).as_posix() for name in points}  # without `./`
@@ -211,7 +216,11 @@ def align_by_landmarks(
                 reason = journal.obstacle(inside, files, others)
                 if reason is not None:
                     return Outcome(found, problem=REFUSED, detail=reason)
-                face = align(read_photo(path), points[name], crop, antialias=True)
+                image = read_photo(path)
+                reason = check_face(points[name], image.shape)
+                if reason is not None:
+                    return Outcome(found, problem=IMPLAUSIBLE, detail=reason)
+                face = cut_out(image, points[name], crop)
                 journal.claim(inside, files)
                 write_face(targets[name], face, quality)
                 journal.written(inside, output, files)
@@ -253,7 +262,7 @@ def _points(
     landmarks: str | os.PathLike[str] | Mapping[str, np.ndarray],
 ) -> Mapping[str, np.ndarray]:
     """Return the points by path; ValueError if there are none, or a path leads outside SRC."""
-    points = landmarks if isinstance(landmarks, Mapping) else read_landmarks(landmarks)
+    points, _ = load_landmarks(landmarks)  # each odd face is reported as an outcome
     if not points:
         given = "landmarks" if isinstance(landmarks, Mapping) else os.fspath(landmarks)
         raise ValueError(f"{given} names no image")

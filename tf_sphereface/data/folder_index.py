@@ -12,7 +12,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.listing import IMAGE_SUFFIXES, PassedOver, people_in
+from tf_sphereface.alignment.listing import people_in
+from tf_sphereface.alignment.passed_over import PassedOver
+from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES
 from tf_sphereface.utils.messages import and_more
 
 

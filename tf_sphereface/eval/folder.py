@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.alignment.face_reader import Landmarks
-from tf_sphereface.alignment.listing import PassedOver, images_in, people_in
+from tf_sphereface.alignment.listing import images_in, people_in
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.protocol import ProtocolResult, evaluate_pairs, existing_folder

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.alignment.listing import find_image
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
@@ -81,6 +83,17 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         left.append(pair[0])
         right.append(pair[1])
     return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * per_class))
+
+
+def locate(pairs: Pairs, root: Path) -> Pairs:
+    """Return pairs under the names that their images have in `root`: other suffixes than `.jpg`."""
+    names: dict[str, str] = {}
+    for name in pairs.images()[0]:
+        path = find_image(root / name)
+        names[name] = (Path(name).parent / path.name).as_posix()
+    return dataclasses.replace(
+        pairs, left=[names[n] for n in pairs.left], right=[names[n] for n in pairs.right]
+    )
 
 
 def read_lines(path: Path, form: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.face_reader import Landmarks, Problems
-from tf_sphereface.alignment.listing import PassedOver
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.eval.folder import image_names
 from tf_sphereface.eval.frame_pairs import stream_videos, verify_frame_pairs
 from tf_sphereface.eval.measures.checks import check_protocol

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.listing import PassedOver
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.data.folder_index import identities_in
 from tf_sphereface.utils.files import atomic_path
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.listing import PassedOver
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.data.batches import permutation
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import FORMAT, MANIFEST, PARTIAL, VERSION, read_manifest
