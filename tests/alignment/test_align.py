@@ -95,9 +95,9 @@ def test_antialias_leaves_other_faces_alone() -> None:
 
 
 def test_outside_is_black() -> None:
-    crop = align(np.full((60, 60, 3), 200, np.uint8), TEMPLATES[112, 96])
-    assert (crop[:50, :50] == 200).all()
-    assert (crop[70:] == 0).all()
+    crop = align(np.full((75, 75, 3), 200, np.uint8), TEMPLATES[112, 96])
+    assert (crop[:65, :65] == 200).all()
+    assert (crop[85:] == 0).all()
 
 
 def test_equals_the_crops_behind_the_reference_embeddings(real_data) -> None:
@@ -149,10 +149,9 @@ def test_read_landmarks(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.jpg\t1\t2", "line 2: expected a path and 10 finite numbers"),
+        ("a.jpg\t1\t2", "line 2: expected a path and 10 numbers"),
         ("a.jpg 1 2 3 4 5 6 7 8 9 10", "separated by tabs"),
         ("a.jpg" + "\tx" * 10, "line 2: expected numbers"),
-        ("a.jpg" + "\tnan" * 10, "10 finite numbers"),
         ("first.jpg" + "\t1" * 10, "'first.jpg' is listed twice"),
     ],
 )

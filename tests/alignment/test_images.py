@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_sphereface.alignment.images import find_images, read_photo
+from tf_sphereface.alignment.images import read_photo
 
 RGB = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8), (80, 96))
 
@@ -73,11 +73,12 @@ def test_deep_gray(tmp_path):
     np.testing.assert_array_equal(read_photo(tmp_path / "deep.png")[..., 1], RGB[..., 2])
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_camera_orientation(tmp_path, orientation):
+def test_camera_orientation(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x112] = orientation
-    PLAIN.save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    PLAIN.copy().save(tmp_path / f"turned.{suffix}", quality=95, exif=exif)
     expected = {
         1: RGB,
         2: RGB[:, ::-1],
@@ -88,8 +89,8 @@ def test_camera_orientation(tmp_path, orientation):
         7: RGB.transpose(1, 0, 2)[::-1, ::-1],
         8: RGB.transpose(1, 0, 2)[::-1],
     }[orientation]
-    found = read_photo(tmp_path / "turned.jpg").astype(int)
-    assert np.abs(found - expected).mean() < 2.0  # JPEG's own error
+    found = read_photo(tmp_path / f"turned.{suffix}").astype(int)
+    assert np.abs(found - expected).mean() < 3.0  # the encoding's own error
 
 
 def enormous_png() -> bytes:
@@ -114,6 +115,7 @@ THUMBNAIL = b"\xff\xe1\x00\x08abcd\xff\xd9"  # a segment with an end marker insi
         ("moving.gif", encode(PLAIN, "GIF", save_all=True, append_images=FRAMES), "animation"),
         ("moving.png", encode(PLAIN, "PNG", save_all=True, append_images=FRAMES), "animation"),
         ("moving.webp", encode(PLAIN, "WEBP", save_all=True, append_images=FRAMES), "3 images"),
+        ("moving.avif", encode(PLAIN, "AVIF", save_all=True, append_images=FRAMES), "animation"),
         ("pages.tif", encode(PLAIN, "TIFF", save_all=True, append_images=FRAMES), "several pages"),
         ("enormous.png", enormous_png(), "too many pixels"),
         ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(40), "HEIC is not read"),
@@ -140,12 +142,3 @@ def test_gigantic_file_is_not_even_read(tmp_path):
         handle.truncate((1 << 30) + 1)  # a hole: it takes no room
     with pytest.raises(ValueError, match=r"disk\.png: too large"):
         read_photo(tmp_path / "disk.png")
-
-
-def test_find_images(tmp_path):
-    for name in ("b/2.JPG", "b/1.png", "a.webp", ".hidden.jpg", ".git/x.png", "out/1.jpg", "n.txt"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    assert find_images(tmp_path, skip=[tmp_path / "out"]) == ["a.webp", "b/1.png", "b/2.JPG"]
-    assert find_images(tmp_path, (".txt",)) == ["n.txt"]

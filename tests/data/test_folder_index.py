@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface import data
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.data.pack.listing import write_listing
 
 NAMES = {"b": ["2.jpg", "10.jpg"], "a": ["x.png"], "ö": ["ü.jpg", "a b.bmp", "z.JPEG"]}
@@ -58,7 +59,7 @@ def test_select_twice(folder: Path) -> None:
 
 def test_a_list_on_disk_is_the_list_in_memory(folder: Path, tmp_path_factory) -> None:
     target = tmp_path_factory.mktemp("list") / "listing.txt"
-    listing = write_listing(folder, target)
+    listing = write_listing(folder, target, PassedOver())
     index = data.scan_folder(folder)
     paths, labels, names = index.paths, index.labels, index.names
     places = np.array([5, 0, 2, 3, 1, 4])
@@ -67,16 +68,16 @@ def test_a_list_on_disk_is_the_list_in_memory(folder: Path, tmp_path_factory) ->
     assert listing.names == names
     assert listing.size == sum(path.stat().st_size for path in paths)
     before = listing.fingerprint
-    assert write_listing(folder, target).fingerprint == before
+    assert write_listing(folder, target, PassedOver()).fingerprint == before
     paths[0].write_bytes(b"longer")
-    assert write_listing(folder, target).fingerprint != before
+    assert write_listing(folder, target, PassedOver()).fingerprint != before
 
 
 def test_a_line_break_in_a_name_is_named(folder: Path, tmp_path_factory) -> None:
     (folder / "b" / "1\n.jpg").write_bytes(b"")
     target = tmp_path_factory.mktemp("list") / "listing.txt"
     with pytest.raises(ValueError, match="b has a line break"):
-        write_listing(folder, target)
+        write_listing(folder, target, PassedOver())
     assert not list(target.parent.iterdir())
 
 
@@ -137,6 +138,6 @@ def test_memory_of_a_list_on_disk_grows_with_people_alone(tmp_path: Path) -> Non
     """A name and a count a person, at 100 images each; nothing an image."""
     root = tmp_path / "faces"
     root.mkdir()
-    work = lambda: write_listing(root, tmp_path / "listing.txt")  # noqa: E731
+    work = lambda: write_listing(root, tmp_path / "listing.txt", PassedOver())  # noqa: E731
     small, large = (peak(people, 100, root, work) for people in (500, 1500))
     assert (large - small) / 100_000 < 3

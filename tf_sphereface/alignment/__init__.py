@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from tf_sphereface.alignment.align import TEMPLATES, align, read_landmarks
 from tf_sphereface.alignment.detector import Face, FaceDetector, choose
-from tf_sphereface.alignment.images import (
-    IMAGE_SUFFIXES,
-    decode_image,
-    find_images,
-    read_image,
-    write_face,
-)
+from tf_sphereface.alignment.images import decode_image, read_image, write_face
+from tf_sphereface.alignment.listing import find_images
 from tf_sphereface.alignment.outcomes import AlignResult, Outcome
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.alignment.photo_folder import align_by_landmarks, align_photos
+from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -21,6 +18,7 @@ __all__ = [
     "Face",
     "FaceDetector",
     "Outcome",
+    "PassedOver",
     "align",
     "align_by_landmarks",
     "align_photos",

@@ -8,26 +8,9 @@ import cv2
 import numpy as np
 
 from tf_sphereface.alignment.images import check_rgb
+from tf_sphereface.alignment.plausibility import check_face, count_hint
+from tf_sphereface.alignment.template import ORDER, TEMPLATES
 from tf_sphereface.utils.optional import require
-
-_POINTS = np.array(
-    [
-        (30.2946, 51.6963),
-        (65.5318, 51.5014),
-        (48.0252, 71.7366),
-        (33.5493, 92.3655),
-        (62.7299, 92.2041),
-    ]
-)
-TEMPLATES: dict[tuple[int, int], np.ndarray] = {
-    (112, 96): _POINTS,
-    (112, 112): _POINTS + np.array([8.0, 0.0]),
-}
-"""By (height, width) of the crop: x, y in pixels of the left eye, right eye, nose, left and right
-mouth corner, left and right as seen in the image. The authors' numbers, used unchanged although
-MATLAB counts pixels from 1: the Python ports of the method do so too, and weights expect it."""
-for _template in TEMPLATES.values():
-    _template.flags.writeable = False
 
 
 def align(
@@ -53,8 +36,9 @@ def align(
             smaller faces, such as those of LFW, are the same either way, to the bit.
 
     Raises:
-        ValueError: not a uint8 RGB image, points of another shape, not finite or all in one place,
-            or a size without a template.
+        ValueError: not a uint8 RGB image, points of another shape, not finite, or that cannot be
+            those of a face in the image (see `plausibility.check_face`), or a size without a
+            template.
         ImportError: scikit-image is missing (the extra `align`).
 
     Example:
@@ -67,6 +51,20 @@ def align(
     Source: the template is that of the authors' released code.
     """
     image = check_rgb(image)
+    similarity(points, size)  # its errors come first
+    reason = check_face(points, image.shape)
+    if reason is not None:
+        raise ValueError(
+            f"Argument `points` must be those of a face: {reason}. {ORDER}. "
+            f"Received: {np.asarray(points).tolist()}"
+        )
+    return cut_out(image, points, size, antialias=antialias)
+
+
+def cut_out(
+    image: np.ndarray, points: np.ndarray, size: tuple[int, int], *, antialias: bool = True
+) -> np.ndarray:
+    """Return what `align` does, whatever the points: for those that were detected or checked."""
     matrix = similarity(points, size)
     if antialias:
         image, matrix = _reduce(image, matrix)
@@ -125,6 +123,8 @@ def template_size(size: tuple[int, int]) -> tuple[int, int]:
 def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the points of a landmark file, `{path as written: float64 (5, 2)}`, in its order.
 
+    Whether they can be faces is not asked here, but where they are used.
+
     Args:
         path: a text file of lines `NAME/NAME_0001.jpg<TAB>x1<TAB>y1 ... x5<TAB>y5`, the points in
             the order of `align`. Empty lines and lines that begin with `#` are skipped.
@@ -135,7 +135,7 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         OSError: the file cannot be read.
     """
     landmarks: dict[str, np.ndarray] = {}
-    with open(path, encoding="utf-8") as lines:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:  # any file's name
         for number, line in enumerate(lines, start=1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -145,10 +145,10 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 points = np.array([float(field) for field in fields])
             except ValueError as error:
                 raise ValueError(f"{where}: expected numbers after the path ({error})") from error
-            if points.size != 10 or not np.isfinite(points).all():
+            if points.size != 10:
                 raise ValueError(
-                    f"{where}: expected a path and 10 finite numbers, separated by tabs. "
-                    f"Received: {len(fields)} fields after {name!r}"
+                    f"{where}: expected a path and 10 numbers, separated by tabs. "
+                    f"Received: {len(fields)} fields after {name!r}" + count_hint(len(fields))
                 )
             if name in landmarks:
                 raise ValueError(f"{where}: {name!r} is listed twice")

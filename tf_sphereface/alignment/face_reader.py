@@ -14,11 +14,23 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tf_sphereface.alignment.align import TEMPLATES, align, read_landmarks
+from tf_sphereface.alignment.align import cut_out
 from tf_sphereface.alignment.images import read_image
+from tf_sphereface.alignment.landmarks import (
+    Landmarks,
+    check_places,
+    load_landmarks,
+    warn_of_odd,
+)
+from tf_sphereface.alignment.listing import find_image
+from tf_sphereface.alignment.plausibility import is_outside
+from tf_sphereface.alignment.suffixes import without_suffix
+from tf_sphereface.alignment.template import TEMPLATES
+from tf_sphereface.utils.messages import and_more
 
-Landmarks = str | os.PathLike[str] | Mapping[str, np.ndarray]
 CHUNK = 256  # faces in memory at a time
+SHOWN, SEPARATOR = 10, "\n  "  # files that an error lists
+MISSING = "missing"
 
 
 class FaceReader:
@@ -27,13 +39,15 @@ class FaceReader:
     With landmarks (a landmark file, or name -> (5, 2) points in pixels) the image is aligned.
     Without, it must be aligned already, at the network's size or at its template's. A network whose
     input is a whole fraction of a template (56x48 of 112x96) gets the template's crop averaged
-    down. Landmarks for any other input size are a ValueError.
+    down. Landmarks for any other input size are a ValueError, as are those of which most cannot be
+    faces; single ones are a warning. A file is also found under another image's suffix.
     """
 
     def __init__(self, input_size: tuple[int, int], landmarks: Landmarks | None = None) -> None:
         self.input_size = input_size
         self.template_size = _template_size(input_size)
         self.landmarks: Mapping[str, np.ndarray] | None = None
+        self._given: Landmarks | None = None  # until they are compared with the images
         if landmarks is None:
             return
         if self.template_size is None:
@@ -42,7 +56,10 @@ class FaceReader:
                 f"landmarks need a network whose input is {known}, or a whole fraction of it. "
                 f"Received: an input of {input_size[0]}x{input_size[1]}"
             )
-        self.landmarks = landmarks if isinstance(landmarks, Mapping) else read_landmarks(landmarks)
+        self._given = landmarks
+        self.landmarks, odd = load_landmarks(landmarks)
+        warn_of_odd(landmarks, self.landmarks, odd)
+        self._names = {without_suffix(name): name for name in self.landmarks}
 
     def __call__(self, path: Path, name: str) -> np.ndarray:
         """Return the face in `path`, whose landmarks are listed under `name`.
@@ -50,15 +67,18 @@ class FaceReader:
         A file that is missing, cannot be read, has no landmarks or another size is a ValueError;
         its message is the reason alone, as in `fit` and `key`.
         """
+        path = find_image(path)
         if not path.is_file():
-            raise ValueError(_missing(path))
+            raise ValueError(MISSING)
         try:
             image = read_image(path)
         except (OSError, ValueError) as error:
             raise ValueError("cannot be decoded as an image") from error
         points = self._points(name)
         if points is not None and self.template_size is not None:
-            image = align(image, points, size=self.template_size, antialias=True)
+            if is_outside(points, image.shape):
+                raise ValueError("its points lie outside the image")
+            image = cut_out(image, points, self.template_size)
         return self.fit(image)
 
     def fit(self, image: np.ndarray) -> np.ndarray:
@@ -79,9 +99,9 @@ class FaceReader:
         It covers the file's bytes and how they are aligned.
         """
         try:
-            data = path.read_bytes()
+            data = find_image(path).read_bytes()
         except OSError as error:
-            raise ValueError(_missing(path)) from error
+            raise ValueError(MISSING) from error
         points = self._points(name)
         crop = None if points is None else (self.template_size, "antialias")
         how = f"{self.input_size} {crop}".encode()
@@ -99,6 +119,7 @@ class FaceReader:
 
         Files that cannot be used are noted in `problems`; None if it holds any, now or before.
         """
+        self._check_places(root)
         read = [face for _, face in self.each(pool, self, root, names, problems)]
         if problems:
             return None
@@ -108,6 +129,7 @@ class FaceReader:
         self, pool: ThreadPoolExecutor, root: Path, names: Sequence[str], problems: Problems
     ) -> list[tuple[str, str]]:
         """Return the names that have a file, and its key; the others are noted in `problems`."""
+        self._check_places(root)
         return self.each(pool, self.key, root, names, problems)
 
     @staticmethod
@@ -137,19 +159,41 @@ class FaceReader:
     def _points(self, name: str) -> np.ndarray | None:
         if self.landmarks is None:
             return None
-        if name not in self.landmarks:
+        listed = name if name in self.landmarks else self._names.get(without_suffix(name))
+        if listed is None:
             raise ValueError("not in the landmark file")
-        return self.landmarks[name]
+        return np.asarray(self.landmarks[listed], np.float64)
+
+    def _check_places(self, root: Path) -> None:
+        """Compare the landmarks with the images' sizes, once."""
+        if self._given is not None and self.landmarks is not None:
+            check_places(self._given, self.landmarks, root)
+            self._given = None
 
     @property
     def hint(self) -> str:
         """What to do about images of the wrong size."""
         if self.landmarks is not None:
             return ""
+        if self.template_size is None:
+            return f"Images must be aligned faces. {self.how_to_align}"
         return (
             "Images must be aligned faces. Align them here with --landmarks FILE (in Python: "
-            "landmarks=...), or beforehand with: tf_sphereface-align SRC DST --landmarks FILE"
+            f"landmarks=...), or beforehand: {self.how_to_align} --landmarks FILE"
         )
+
+    @property
+    def how_to_align(self) -> str:
+        """The command that makes faces for the network, or why there is none."""
+        if self.template_size is None:
+            known = " and ".join(f"{height}x{width}" for height, width in sorted(TEMPLATES))
+            height, width = self.input_size
+            return (
+                f"There is no template for {height}x{width} here (only {known} and whole fractions "
+                "of them): cut the faces out as those were that the network was trained on"
+            )
+        height, width = self.template_size
+        return f"tf_sphereface-align SRC DST --size {height}x{width}"
 
 
 class Problems:
@@ -167,15 +211,30 @@ class Problems:
         self._reasons[name] = reason
 
     def raise_if_any(self, total: int, where: object, hint: str = "") -> None:
-        """Raise a ValueError that lists the bad files of `total`; `hint` is for wrong sizes."""
+        """Raise a ValueError that lists the first bad files of `total`, and the likely cause.
+
+        `where` is the folder of the files; `hint` is for wrong sizes.
+        """
         if not self._reasons:
             return
-        lines = [f"  {name}: {reason}" for name, reason in sorted(self._reasons.items())]
+        names = sorted(self._reasons)
+        lines = [self._line(name, where) for name in names[:SHOWN]]
+        lines += names[SHOWN:]  # only counted
         sizes = any("pixels" in reason for reason in self._reasons.values())
+        missing = [name for name in names if self._reasons[name] == MISSING]
+        cause = _likely_cause(where, missing) if isinstance(where, Path) and missing else ""
         raise ValueError(
             f"{len(self._reasons):,} of {total:,} {self._kind} in {where} cannot be used, and a "
-            "protocol skips none:\n" + "\n".join(lines) + (f"\n{hint}" if hint and sizes else "")
+            f"protocol skips none:\n  {and_more(lines, SHOWN, separator=SEPARATOR)}"
+            + (f"\n{hint}" if hint and sizes else "")
+            + (f"\n{cause}" if cause else "")
         )
+
+    def _line(self, name: str, where: object) -> str:
+        reason = self._reasons[name]
+        if reason == MISSING and isinstance(where, Path):
+            reason = _missing(where / name)
+        return f"{name}: {reason}"
 
 
 def iterate_faces(
@@ -211,6 +270,31 @@ def _missing(path: Path) -> str:
     if not alike:
         return "missing"
     return f"missing; misnamed? There is {folder.name}/{min(alike).name}"
+
+
+def _likely_cause(root: Path, names: Sequence[str]) -> str:
+    """Say why files that should be in `root` are missing there; empty where nothing tells."""
+    some = names[:: max(1, len(names) // 20)]
+
+    def holds(folder: Path) -> bool:
+        return any(find_image(folder / name).is_file() for name in some)
+
+    try:
+        below = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+    except OSError:
+        below = []
+    for name in below[:100]:
+        if holds(root / name):
+            return (
+                f"Likely cause: the images lie one level deeper, in {root / name}: give that folder"
+            )
+    if holds(root.parent):
+        return f"Likely cause: the images lie one level higher: give {root.parent}"
+    if any(find_image(root / Path(name).name).is_file() for name in some):
+        return "Likely cause: the images lie beside each other, not in a folder for each person"
+    if any("misnamed" in _missing(root / name) for name in some):
+        return "Likely cause: the files are named otherwise, such as _1 for _0001"
+    return ""
 
 
 def _template_size(input_size: tuple[int, int]) -> tuple[int, int] | None:

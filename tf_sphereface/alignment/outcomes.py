@@ -9,11 +9,12 @@ from typing import Any
 
 from tf_sphereface.alignment.detector import Face, Selection, choose
 from tf_sphereface.alignment.journal import Found
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.utils.files import atomic_path, write_json
 
 UNREADABLE, NO_FACE, TOO_SMALL = "unreadable", "no face", "too small"
-SEVERAL, REFUSED = "several faces", "not written"
-FAILURES = (UNREADABLE, NO_FACE, TOO_SMALL, REFUSED)  # no crop came of it
+SEVERAL, REFUSED, IMPLAUSIBLE = "several faces", "not written", "points of no face"
+FAILURES = (UNREADABLE, NO_FACE, TOO_SMALL, REFUSED, IMPLAUSIBLE)  # no crop came of it
 
 
 @dataclass
@@ -23,7 +24,8 @@ class Outcome:
     Args:
         found: the image and its faces.
         taken: the faces that were cut out.
-        problem: "unreadable", "no face", "too small", "several faces", "not written" or None.
+        problem: "unreadable", "no face", "too small", "several faces", "not written", "points of no
+            face" (of given points) or None.
         detail: more about it, in words.
         written: number of crops written now.
         kept: number of crops that were there already.
@@ -44,6 +46,7 @@ class AlignResult:
     Args:
         outcomes: of all images, in order.
         seconds: duration, without loading the detector.
+        passed_over: files in the folder that are neither images nor videos.
         videos_left_out: videos among the photographs, where no frames were asked for.
         landmarks: the file of detected points; None if they were given.
         report: the list of problems; None if the points were given.
@@ -53,6 +56,7 @@ class AlignResult:
 
     outcomes: list[Outcome]
     seconds: float
+    passed_over: PassedOver = field(default_factory=PassedOver)
     videos_left_out: int = 0
     landmarks: Path | None = None
     report: Path | None = None
@@ -139,7 +143,8 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 def _write_lines(path: Path, lines: list[str]) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text = "\n".join(lines) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # of names
 
 
 def _describe(outcome: Outcome) -> dict[str, Any]:

@@ -16,12 +16,16 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.align import align
+from tf_sphereface.alignment.align import cut_out
 from tf_sphereface.alignment.detector import FaceDetector, Selection
-from tf_sphereface.alignment.images import PHOTO_SUFFIXES, find_images, read_photo, write_face
+from tf_sphereface.alignment.images import read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal, Stat, rounded
+from tf_sphereface.alignment.listing import find_photos, is_image
 from tf_sphereface.alignment.outcomes import REFUSED, UNREADABLE, Outcome, judge
+from tf_sphereface.alignment.passed_over import PassedOver
+from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, suffix_of
 from tf_sphereface.alignment.videos import VIDEO_SUFFIXES, count_frames, read_frames
+from tf_sphereface.utils.files import short_name
 from tf_sphereface.utils.messages import ProgressCallback
 
 Work = TypeVar("Work")
@@ -88,6 +92,7 @@ class Aligner:
         self.settings = settings
         self.detector = detector
         self.videos_left_out = 0
+        self.passed_over = PassedOver()
         self._claims: dict[Path, str] = {}  # the image that each crop is from
         self._names: frozenset[str] = frozenset()  # of the photographs
 
@@ -98,13 +103,15 @@ class Aligner:
         two would be written to one file, or DST holds the faces of another folder.
         """
         settings = self.settings
-        photos, videos = self._find(PHOTO_SUFFIXES), self._find(VIDEO_SUFFIXES)
+        photos, videos = self._find()
         if settings.every is None:
             self.videos_left_out, videos = len(videos), []
         if not photos and not videos:
             hint = "; --every N takes frames of its videos" if self.videos_left_out else ""
             what = "is no photograph" if settings.only else "holds no photographs"
-            raise ValueError(f"{settings.src / (settings.only or '')} {what}{hint}")
+            told = self.passed_over.summary()
+            more = f"{hint}; {told}" if told else hint
+            raise ValueError(f"{settings.src / (settings.only or '')} {what}{more}")
         self._names = frozenset(photos)
         items = [self._item(name) for name in photos]
         self._claims = owners({item.name: item.target for item in items}, settings.dst)
@@ -127,23 +134,25 @@ class Aligner:
             journal.remove_obsolete(outcome.found.name for outcome in outcomes)
         return sorted(outcomes, key=lambda outcome: _natural(outcome.found.name))
 
-    def _find(self, suffixes: tuple[str, ...]) -> list[str]:
-        """Return the names of what SRC holds, or of the one file that is asked for."""
-        only = self.settings.only
-        if only is not None:
-            return [only] if only.lower().endswith(suffixes) else []
-        return find_images(self.settings.src, suffixes, skip=[self.settings.dst])
+    def _find(self) -> tuple[list[str], list[str]]:
+        """Return the photographs and the videos in SRC, or the one file that is asked for."""
+        src, only = self.settings.src, self.settings.only
+        if only is None:
+            return find_photos(src, self.passed_over, skip=[self.settings.dst])
+        suffix = suffix_of(only)
+        photo = suffix in UNREAD_SUFFIXES or is_image(src / only)
+        return [only] if photo else [], [only] if suffix in VIDEO_SUFFIXES else []
 
     def _frames(
         self, name: str, journal: Journal, done: Callable[[Outcome], None]
     ) -> Iterator[Item]:
         """Yield the frames of a video that need work; the outcomes of the others go to `done`."""
         video, format = self._item(name), self.settings.format
-        stem = video.target.with_suffix("")
+        stem = video.target.stem
         suffix = ".jpg" if format == "keep" else f".{format}"
 
         def frame_item(number: int, frame: NDArray[np.uint8] | None = None) -> Item:
-            target = stem.with_name(f"{stem.name}_{number:06d}{suffix}")
+            target = video.target.with_name(short_name(stem, f"_{number:06d}{suffix}"))
             return Item(f"{name}#{number}", video.path, video.stat, target, frame, of_video=True)
 
         def wanted(number: int) -> bool:
@@ -175,7 +184,7 @@ class Aligner:
         journal.claim(item.name, files)
         if image is not None:
             for target, face in zip(targets, outcome.taken, strict=True):
-                crop = align(image, face.points, self.settings.size, antialias=True)
+                crop = cut_out(image, face.points, self.settings.size)
                 write_face(target, crop, self.settings.quality)
         found.files = files
         journal.written(item.name, self.settings.output, files)
@@ -219,7 +228,9 @@ class Aligner:
         if self.settings.select == "all":
             stem, suffix = item.target.stem, item.target.suffix
             numbers = range(1, len(targets) + 1)
-            targets = [item.target.with_name(f"{stem}_{number}{suffix}") for number in numbers]
+            targets = [
+                item.target.with_name(short_name(stem, f"_{number}{suffix}")) for number in numbers
+            ]
         return outcome, targets, [t.relative_to(self.settings.dst).as_posix() for t in targets]
 
     def _item(self, name: str) -> Item:
@@ -273,10 +284,14 @@ def run_in_threads(
 def output_path(dst: Path, name: str, kind: str) -> Path:
     """Return where the face of an image goes; `kind` is that of `--format`."""
     path = dst / name
+    suffix = suffix_of(name)
     if kind == "keep":
-        keeps = path.suffix.lower() in (".jpg", ".jpeg", ".png")
-        return path if keeps else path.with_suffix(".png")
-    return path.with_suffix(f".{kind}")
+        if suffix in (".jpg", ".jpeg", ".png"):
+            return path
+        kind = "png"
+    known = suffix in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES, *VIDEO_SUFFIXES)
+    stem = path.name[: -len(suffix)] if known else path.name  # `Tom.0001` has none
+    return path.with_name(short_name(stem, f".{kind}"))
 
 
 def _natural(name: str) -> tuple[str | int, ...]:

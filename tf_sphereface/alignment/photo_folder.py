@@ -11,11 +11,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from tf_sphereface.alignment.align import align, read_landmarks, template_size
+from tf_sphereface.alignment.align import cut_out, template_size
 from tf_sphereface.alignment.detector import SELECTIONS, SMALLEST, FaceDetector, Selection
-from tf_sphereface.alignment.images import PHOTO_SUFFIXES, read_photo, write_face
+from tf_sphereface.alignment.images import read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal
+from tf_sphereface.alignment.landmarks import check_places, load_landmarks
 from tf_sphereface.alignment.outcomes import (
+    IMPLAUSIBLE,
     REFUSED,
     UNREADABLE,
     AlignResult,
@@ -31,8 +33,11 @@ from tf_sphereface.alignment.photo_aligner import (
     run_in_threads,
     single_threaded_operations,
 )
+from tf_sphereface.alignment.plausibility import check_face
+from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, suffix_of
 from tf_sphereface.alignment.videos import VIDEO_SUFFIXES
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
+from tf_sphereface.utils.files import short_name
 from tf_sphereface.utils.messages import ProgressCallback
 from tf_sphereface.utils.optional import require
 
@@ -105,9 +110,11 @@ def align_photos(
     src, dst = Path(source), Path(target)
     only = src.name if src.is_file() else None
     folder = src.parent if only else src
-    prefix = f"{only}." if only else ""  # other files of `target` keep their lists
-    points_path = Path(landmarks_out or dst / f"{prefix}landmarks.tsv")
-    report_path = Path(report or dst / f"{prefix}report.tsv")
+    # of one image: other files of `target` keep their lists
+    lists = [
+        short_name(only, f".{kind}") if only else kind for kind in ("landmarks.tsv", "report.tsv")
+    ]
+    points_path, report_path = Path(landmarks_out or dst / lists[0]), Path(report or dst / lists[1])
     if report_path.suffix.lower() not in (".tsv", ".json"):
         raise error("report", "end in .tsv or .json", str(report))
     _check_folders(folder, dst)
@@ -138,6 +145,7 @@ def align_photos(
     return AlignResult(
         outcomes,
         seconds,
+        aligner.passed_over,
         aligner.videos_left_out,
         points_path,
         report_path,
@@ -169,8 +177,9 @@ def align_by_landmarks(
         The outcome of each image, in the order of `landmarks`.
 
     Raises:
-        ValueError: an argument is out of range; `landmarks` is empty or malformed, names a path
-            outside `source`, or two images for one face; `target` is no folder, or is `source`.
+        ValueError: an argument is out of range; `landmarks` is empty or malformed, most of its
+            points cannot be faces, it names a path outside `source`, or two images for one face;
+            `target` is no folder, or is `source`.
         ImportError: scikit-image is missing (the extra `align`).
         OSError: `target` cannot be written.
 
@@ -191,6 +200,7 @@ def align_by_landmarks(
     check_choice("format", format, get_args(FaceFormat))
     check_integer("quality", quality, 1, 100)
     points = _points(landmarks)
+    check_places(landmarks, points, src)
     targets = {name: output_path(dst, name, format) for name in points}
     owners(targets, dst)
     names = {name: Path(name).as_posix() for name in points}  # without `./`
@@ -206,7 +216,11 @@ def align_by_landmarks(
                 reason = journal.obstacle(inside, files, others)
                 if reason is not None:
                     return Outcome(found, problem=REFUSED, detail=reason)
-                face = align(read_photo(path), points[name], crop, antialias=True)
+                image = read_photo(path)
+                reason = check_face(points[name], image.shape)
+                if reason is not None:
+                    return Outcome(found, problem=IMPLAUSIBLE, detail=reason)
+                face = cut_out(image, points[name], crop)
                 journal.claim(inside, files)
                 write_face(targets[name], face, quality)
                 journal.written(inside, output, files)
@@ -235,8 +249,8 @@ def _check_folders(folder: Path, target: Path) -> None:
     """Refuse a target that is `folder` or no folder, and say early that a package is missing."""
     if target.resolve() == folder.resolve():
         raise ValueError("DST must be another folder than SRC: aligning would replace the images")
-    is_image = target.suffix.lower() in (*PHOTO_SUFFIXES, *VIDEO_SUFFIXES)
-    if target.is_file() or (is_image and not target.is_dir()):
+    named = suffix_of(target.name) in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES, *VIDEO_SUFFIXES)
+    if target.is_file() or (named and not target.is_dir()):
         raise ValueError(
             "DST must be a folder, where the faces get the names of their images. "
             f"Received: {target}"
@@ -248,7 +262,7 @@ def _points(
     landmarks: str | os.PathLike[str] | Mapping[str, np.ndarray],
 ) -> Mapping[str, np.ndarray]:
     """Return the points by path; ValueError if there are none, or a path leads outside SRC."""
-    points = landmarks if isinstance(landmarks, Mapping) else read_landmarks(landmarks)
+    points, _ = load_landmarks(landmarks)  # each odd face is reported as an outcome
     if not points:
         given = "landmarks" if isinstance(landmarks, Mapping) else os.fspath(landmarks)
         raise ValueError(f"{given} names no image")

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.align import align
+from tf_sphereface.alignment.align import cut_out
 from tf_sphereface.alignment.detector import Face, FaceDetector, Selection, choose
 from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.alignment.images import read_photo
@@ -66,7 +66,7 @@ class PhotoReader:
         size = self._reader.template_size
         if self._alignment == "never" or size is None:
             raise ValueError(
-                f"{path}: {why}. Both images must be aligned faces: see tf_sphereface-align"
+                f"{path}: {why}. Both images must be aligned faces. {self._reader.how_to_align}"
             )
         detector = self._get_detector(path, why)
         faces = detector(image)
@@ -76,7 +76,7 @@ class PhotoReader:
                 f"{path}: no face was found in it ({image.shape[0]}x{image.shape[1]} pixels; faces "
                 f"from {detector.min_face:g} pixels on are looked for)"
             )
-        crop = self._reader.fit(align(image, chosen[0].points, size, antialias=True))
+        crop = self._reader.fit(cut_out(image, chosen[0].points, size))
         return PhotoFace(path, image, crop, chosen[0], len(faces))
 
     def _get_detector(self, path: Path, why: str) -> FaceDetector:
@@ -88,7 +88,6 @@ class PhotoReader:
             except ImportError as error:
                 raise ImportError(
                     f"{path}: {why}, so the face in it must be found first, and that needs the "
-                    f"extra align: {error}. Or align both images elsewhere, and give the faces "
-                    "(see tf_sphereface-align --help)"
+                    f"extra align: {error}. Or align both images elsewhere, and give the faces"
                 ) from error
         return self._detector

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import io
 import math
 import os
 import re
@@ -66,17 +67,20 @@ class CheckFailed(Exception):
 
 
 def command(main: Callable[..., int]) -> Callable[..., int]:
-    """Turn every error into one message and an exit code, and our warnings into lines.
+    r"""Turn every error into one message and an exit code, and our warnings into lines.
 
     `CommandError`, `ValueError`, `OSError` and `ImportError` end with code 2, as does an error
     inside a TensorFlow graph (what was raised is shown, not the stacks around it), `CheckFailed`
     with 1, an interrupt with 130. Any other error is a defect: its traceback is shown, and the code
     is 70, so that it is never taken for an answer. With `TF_SPHEREFACE_DEBUG=1` every error shows
-    its traceback; the codes stay.
+    its traceback; the codes stay. What the terminal cannot show of a name is written `\udce9`.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a file name may be no UTF-8
+                stream.reconfigure(errors="backslashreplace")
         try:
             with _warnings_as_lines():
                 return main(argv)

@@ -147,6 +147,8 @@ def read_face_set(
     """
     if isinstance(source, str | os.PathLike):
         source = open_pack(source, errors="skip") if is_pack(source) else scan_folder(source)
+        if isinstance(source, FolderIndex):
+            source.passed_over.warn()
     names = image_names(source)
     reader = FaceReader(size, landmarks) if size is not None else None
     load = functools.partial(_load, source, names, reader)

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from tf_sphereface.data.batches import make_dataset
 from tf_sphereface.data.decoding import read_all
-from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.folder_index import (
+    FolderIndex,
+    SkipReport,
+    note_passed_over,
+    scan_folder,
+)
 from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, ClassWeights, Size
 from tf_sphereface.data.people import doubts, too_few
 from tf_sphereface.data.sources import NumberedImages, Source, open_source
@@ -39,9 +44,11 @@ def check_folder(
     Args:
         source: a folder of identity folders, or its index.
         image_size: (height, width) that every image must have.
-        strict: raise at the first damaged file rather than skip it.
+        strict: raise at the first damaged file rather than skip it, and where images are passed
+            over (of a format that nothing here reads, or not in a person's folder).
         resize: accept images of other sizes.
-        report: where skipped files are noted.
+        report: where skipped files are noted; without it, images that are passed over are a
+            warning.
         progress: called with (done, total) now and then.
         workers: decoding threads; the machine's cores by default.
 
@@ -53,6 +60,7 @@ def check_folder(
             name the file), or no good file.
     """
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
+    note_passed_over(index, strict, report)
     return read_all(
         index,
         check_image_size("image_size", image_size),
@@ -83,6 +91,7 @@ def load_folder(
         Images, uint8 RGB (n, height, width, 3); labels, int32 (n,); the index of the good files.
     """
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
+    note_passed_over(index, strict, report)
     size = check_image_size("image_size", image_size)
     images = np.empty((len(index), *size, 3), np.uint8)
     index = read_all(
@@ -161,7 +170,8 @@ def face_dataset(
         cache: `"memory"` decodes once and keeps uint8 (32 kB per face at 112x96); `"none"` decodes
             at every use; a path keeps the decoded faces in that file, made on first use and again
             when files or sizes have changed. A packed folder is always read from its shards.
-        strict: raise at a damaged file, naming it, rather than skip it. A packed folder is then not
+        strict: raise at a damaged file, naming it, rather than skip it, and where images are passed
+            over. A packed folder is then not
             read through before the first batch: a damaged record raises when it is read.
         repeat: continue without end, one epoch after the other.
         start_step: index of the first batch, over all epochs. Without `repeat` the first pass is

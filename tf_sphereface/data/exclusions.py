@@ -52,7 +52,7 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
 
     Raises:
         ValueError: the file is empty (comments alone are a list of nothing, as an audit that
-            found nothing writes it), no UTF-8 text, or names a path outside the data folder.
+            found nothing writes it), UTF-16 text, or names a path outside the data folder.
         OSError: the file cannot be read.
 
     Example:
@@ -64,10 +64,10 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
     """
     identities: set[str] = set()
     images: set[str] = set()
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="strict").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: a list of exclusions must be UTF-8 text ({error})") from None
+    data = Path(path).read_bytes()
+    if b"\0" in data or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{path}: a list of exclusions must be UTF-8 text, and this is UTF-16")
+    lines = data.decode("utf-8-sig", "surrogateescape").splitlines()  # names may be no UTF-8
     for number, line in enumerate(lines, start=1):
         name = line.split("\t")[0].rstrip().removeprefix("./")
         if not name or name.startswith("#"):
@@ -93,7 +93,8 @@ def write_exclusions(
     lines = [f"# {line}" for line in header.splitlines()]
     lines += [f"{name}\t{reason}" for name, reason in entries]
     with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text = "\n".join(lines) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 @overload

@@ -25,7 +25,7 @@ from tf_sphereface.data.pack.reading import Pack, open_pack
 from tf_sphereface.data.people import check_path, doubts, too_few
 from tf_sphereface.data.sources import open_source
 from tf_sphereface.utils.checks import check_choice, check_image_size
-from tf_sphereface.utils.messages import ProgressCallback
+from tf_sphereface.utils.messages import ProgressCallback, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +198,8 @@ class FaceSource:
     def describe(self) -> str:
         """Say what the faces are, in a line."""
         less = "" if self.exclude is None else f", without {self.exclude} of an exclusion list"
-        return f"{Path(self._title).name}: {len(self)} faces of {self.num_classes} people{less}"
+        name = printable(Path(self._title).name)
+        return f"{name}: {len(self)} faces of {self.num_classes} people{less}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides which faces a run sees, ready for JSON; nothing is read for it."""
@@ -303,6 +304,9 @@ class FaceSource:
             pack = self._without_excluded(pack, say)
             return _Faces(pack, pack.labels, len(pack.names), pack).checked(self._title)
         index = self._without_excluded(scan_folder(source), say)
+        self.report.passed_over = index.passed_over
+        if self.strict:
+            index.passed_over.refuse(index.root)
         _Faces(None, index.labels, len(index.names), index).checked(self._title)
         pixels: Any = None
         options |= {"image_size": self.image_size, "strict": self.strict, "resize": self.resize}

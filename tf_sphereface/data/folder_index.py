@@ -12,7 +12,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.images import IMAGE_SUFFIXES, images_in
+from tf_sphereface.alignment.listing import people_in
+from tf_sphereface.alignment.passed_over import PassedOver
+from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES
 from tf_sphereface.utils.messages import and_more
 
 
@@ -28,6 +30,7 @@ class FolderIndex:
         names: the identities' folder names, sorted.
         checked: whether every file is known to decode, at `image_size`.
         image_size: (height, width) that the files were checked for; None before.
+        passed_over: what the listing has left out.
     """
 
     root: Path
@@ -36,6 +39,7 @@ class FolderIndex:
     names: list[str]
     checked: bool = False
     image_size: tuple[int, int] | None = None
+    passed_over: PassedOver = dataclasses.field(default_factory=PassedOver)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,7 +54,8 @@ class SkipReport:
     """Files that were left out, and why.
 
     Attributes:
-        reasons: path -> one line.
+        reasons: path -> one line, of the files that could not be decoded.
+        passed_over: files that the listing took for no images of a person.
 
     Example:
 
@@ -63,10 +68,14 @@ class SkipReport:
 
     def __init__(self) -> None:
         self.reasons: dict[Path, str] = {}
+        self.passed_over = PassedOver()
+
+    def __bool__(self) -> bool:
+        return bool(self.reasons or self.passed_over.summary())
 
     @property
     def count(self) -> int:
-        """Number of files left out."""
+        """Number of files that could not be decoded."""
         return len(self.reasons)
 
     def add(self, path: Path, reason: str) -> None:
@@ -74,20 +83,25 @@ class SkipReport:
         self.reasons[path] = reason
 
     def summary(self, limit: int = 20) -> str:
-        """Return the count and the files, at most `limit` of them, one a line."""
-        if not self.reasons:
+        """Return the count and the files, at most `limit` of them, one a line; then other sorts."""
+        if not self:
             return "no file was skipped"
-        count = f"{self.count:,} file{'s were' if self.count > 1 else ' was'} skipped:"
-        lines = [f"{path}: {reason}" for path, reason in self.reasons.items()]
-        return f"{count}\n  " + and_more(lines, limit, separator="\n  ")
+        texts = []
+        if self.reasons:
+            count = f"{self.count:,} file{'s were' if self.count > 1 else ' was'} skipped:"
+            lines = [f"{path}: {reason}" for path, reason in self.reasons.items()]
+            texts = [f"{count}\n  " + and_more(lines, limit, separator="\n  ")]
+        return "\n".join([*texts, *filter(None, [self.passed_over.summary()])])
 
 
 def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) -> FolderIndex:
     """List a folder `root/IDENTITY/image` without opening an image.
 
-    Hidden names, other suffixes than those of `read_image`, files in `root` itself, and folders
-    without images are passed over. Labels depend on the sorted folder names alone. The list
-    takes the bytes of a file's name and twelve more for each image, so millions are no trouble.
+    What is an image is told as for `alignment.find_images`. Images in `root` itself and in folders
+    below a person's are passed over, and counted in the index's `passed_over`, as are those that
+    nothing here reads; folders without images are no people. Labels depend on the sorted folder
+    names alone. The list takes the bytes of a file's name and twelve more for each image, so
+    millions are no trouble.
 
     Args:
         root: the folder.
@@ -113,7 +127,8 @@ def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) ->
     lengths: list[NDArray[np.uint32]] = []
     names: list[str] = []
     counts: list[int] = []
-    for folder, entries in identities_in(root, exclude):
+    passed_over = PassedOver()
+    for folder, entries in identities_in(root, exclude, passed_over=passed_over):
         images = [os.fsencode(entry.name) for entry in entries]
         files += b"".join(images)
         lengths.append(np.fromiter(map(len, images), np.uint32, len(images)))
@@ -121,7 +136,21 @@ def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) ->
         counts.append(len(images))
     ends = np.cumsum(np.concatenate(lengths), dtype=np.uint64)
     labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-    return FolderIndex(root, PathList(root, names, labels, files, ends), labels, names)
+    paths = PathList(root, names, labels, files, ends)
+    return FolderIndex(root, paths, labels, names, passed_over=passed_over)
+
+
+def note_passed_over(index: FolderIndex, strict: bool, report: SkipReport | None) -> None:
+    """Note in `report` what the listing left out; without one, images among it are a warning.
+
+    With `strict` they are a ValueError.
+    """
+    if strict:
+        index.passed_over.refuse(index.root)
+    if report is not None:
+        report.passed_over = index.passed_over
+    else:
+        index.passed_over.warn()
 
 
 def select(paths: Sequence[Path], good: NDArray[np.bool_]) -> Sequence[Path]:
@@ -132,7 +161,7 @@ def select(paths: Sequence[Path], good: NDArray[np.bool_]) -> Sequence[Path]:
 
 
 def identities_in(
-    root: Path, exclude: Iterable[str] = ()
+    root: Path, exclude: Iterable[str] = (), *, passed_over: PassedOver
 ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
     """Yield each folder in `root` that is neither hidden nor excluded, by name, with its images.
 
@@ -141,25 +170,21 @@ def identities_in(
     if not root.is_dir():
         raise FileNotFoundError(f"root must be a folder of identity folders. Received: {root}")
     excluded = {exclude} if isinstance(exclude, str) else set(exclude)
-    with os.scandir(root) as entries:
-        folders = sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
-    unknown = sorted(excluded.difference(folders))
+    unknown = sorted(name for name in excluded if not (root / name).is_dir())
     if unknown:
         raise ValueError(
             f"exclude must name identity folders of {root}. Received: {', '.join(unknown[:20])}"
         )
-    folders = [folder for folder in folders if folder not in excluded]
-    count = 0
-    for folder in folders:
-        images = images_in(root / folder)
-        count += len(images)
-        if images:
-            yield folder, images
-    if not count:
+    empty = True
+    for folder, images in people_in(root, passed_over, excluded):
+        empty = False
+        yield folder, images
+    if empty:
+        told = passed_over.summary()
         raise ValueError(
             "root must hold one folder per identity, with images "
             f"({', '.join(IMAGE_SUFFIXES)}) in it. "
-            f"Received: {root}, with {len(folders)} folders and no such image"
+            f"Received: {root}, without such an image" + (f"; {told}" if told else "")
         )
 
 

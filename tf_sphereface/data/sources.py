@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.arrays import check_arrays
 from tf_sphereface.data.decoding import fit, path_size, read_all, read_face
-from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.folder_index import (
+    FolderIndex,
+    SkipReport,
+    note_passed_over,
+    scan_folder,
+)
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
@@ -70,6 +75,8 @@ def open_source(
         )
         return _packed(pack, size, resize)
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
+    if not index.checked:  # else it was said then
+        note_passed_over(index, strict, report)
     read = functools.partial(
         read_all, index, size, allow_resize=resize, strict=strict, progress=progress
     )

@@ -54,7 +54,7 @@ def write_card(path: str | os.PathLike[str]) -> Path:
     """
     text = to_markdown(card_of(path))
     with atomic_path(card_path(path)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return card_path(path)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.alignment.face_reader import Landmarks
-from tf_sphereface.alignment.images import images_in
+from tf_sphereface.alignment.listing import images_in, people_in
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.protocol import ProtocolResult, evaluate_pairs, existing_folder
@@ -122,19 +123,21 @@ def _too_few(root: str | os.PathLike[str], identities: dict[str, list[str]], fol
 def scan(root: Path) -> dict[str, list[str]]:
     """Return identity -> sorted relative paths of the images in a folder of identity folders.
 
-    Hidden files and folders are passed over, as in training.
+    Hidden files and folders are passed over, as in training. Images that are passed over, because
+    nothing here reads them or they lie elsewhere, are a warning.
     """
-    found = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        files = [] if folder.name.startswith(".") else image_names(folder)
-        if files:
-            found[folder.name] = [f"{folder.name}/{file}" for file in files]
-    return found
+    passed_over = PassedOver()
+    identities = {
+        name: [f"{name}/{entry.name}" for entry in images]
+        for name, images in people_in(root, passed_over)
+    }
+    passed_over.warn()
+    return identities
 
 
-def image_names(folder: Path) -> list[str]:
+def image_names(folder: Path, passed_over: PassedOver | None = None) -> list[str]:
     """Return the sorted names of the images in a folder; hidden ones are passed over."""
-    return [entry.name for entry in images_in(folder)]
+    return [entry.name for entry in images_in(folder, passed_over)]
 
 
 def _num_genuine(fold: list[list[str]]) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from tf_sphereface.alignment.face_reader import Landmarks
 from tf_sphereface.eval.measures.checks import check_classes
 from tf_sphereface.eval.measures.thresholds import SEARCHES, Search
-from tf_sphereface.eval.pairs import Pairs, read_pairs
+from tf_sphereface.eval.pairs import Pairs, locate, read_pairs
 from tf_sphereface.eval.protocol import (
     ProtocolResult,
     alignment_note,
@@ -57,7 +57,8 @@ def evaluate(
     Args:
         embedder: what `load_embedder` takes: a file, a Keras model, or an `Embedder`. Or a `.npz`
             file of embeddings (`StoredEmbeddings`), named as in the pairs: `NAME/NAME_0001.jpg`.
-        images: the folder that holds `NAME/NAME_0001.jpg`; None with stored embeddings.
+        images: the folder that holds `NAME/NAME_0001.jpg`, or the same name with another image's
+            suffix; None with stored embeddings.
         pairs: LFW's `pairs.txt`, or what `read_pairs` returned.
         landmarks: a landmark file, or relative path -> (5, 2) points, by which the images are
             aligned; None when they are aligned already.
@@ -75,7 +76,7 @@ def evaluate(
 
     Raises:
         FileNotFoundError: a file or the folder does not exist.
-        ValueError: images cannot be used (all are listed), the pairs file is malformed, or the
+        ValueError: images cannot be used (the first are listed), the pairs file is malformed, or
             category is unknown.
     """
     root = None if images is None else existing_folder("images", images)
@@ -89,6 +90,7 @@ def evaluate(
         )
     options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
     model = open_embedder(embedder, options)
+    listed = listed if root is None else locate(listed, root)
     result = evaluate_pairs("lfw", model, root, listed, options, "of the list", search=search)
     return dataclasses.replace(result, protocol=result.protocol + category_note)
 
@@ -121,6 +123,8 @@ def evaluate_view1(
     options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
     model = open_embedder(embedder, options)
     train, test = (p if isinstance(p, Pairs) else read_pairs(p) for p in (train_pairs, test_pairs))
+    if root is not None:
+        train, test = locate(train, root), locate(test, root)
     for argument, part in (("train_pairs", train), ("test_pairs", test)):
         check_classes(part.is_same, argument)
     check_choice("search", search, tuple(SEARCHES))

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.alignment.listing import find_image
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
@@ -83,12 +85,26 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * per_class))
 
 
+def locate(pairs: Pairs, root: Path) -> Pairs:
+    """Return pairs under the names that their images have in `root`: other suffixes than `.jpg`."""
+    names: dict[str, str] = {}
+    for name in pairs.images()[0]:
+        path = find_image(root / name)
+        names[name] = (Path(name).parent / path.name).as_posix()
+    return dataclasses.replace(
+        pairs, left=[names[n] for n in pairs.left], right=[names[n] for n in pairs.right]
+    )
+
+
 def read_lines(path: Path, form: str) -> list[str]:
-    """Return the lines of a text file, or raise a ValueError that names it and its form."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file {form}: {error}") from error
+    """Return the lines of a text file, or raise a ValueError that names it and its form.
+
+    Bytes that are no UTF-8 are kept: they may be those of a file's name.
+    """
+    data = path.read_bytes()
+    if b"\0" in data:
+        raise ValueError(f"{path} is not a text file {form}: it holds zero bytes, as UTF-16 does")
+    return data.decode("utf-8-sig", "surrogateescape").splitlines()
 
 
 def _header(path: Path, lines: list[str]) -> tuple[int, int]:

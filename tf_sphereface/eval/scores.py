@@ -72,7 +72,8 @@ def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
     for score, *rest in zip(*columns, strict=True):
         lines.append("\t".join([repr(score), *map(str, rest)]))
     with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text = "\n".join(lines) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs]:

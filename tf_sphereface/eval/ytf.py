@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.face_reader import Landmarks, Problems
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.eval.folder import image_names
 from tf_sphereface.eval.frame_pairs import stream_videos, verify_frame_pairs
 from tf_sphereface.eval.measures.checks import check_protocol
@@ -180,16 +181,17 @@ def _frames_of(
 
 def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
     """Return video -> relative paths of its frames in time order; every video must have some."""
-    problems = Problems("videos")
+    problems, passed_over = Problems("videos"), PassedOver()
     files = {}
     for video in videos:
         folder = root / video
-        images = image_names(folder) if folder.is_dir() else []
+        images = image_names(folder, passed_over) if folder.is_dir() else []
         if images:
             files[video] = [f"{video}/{name}" for name in sorted(images, key=_natural)]
         else:
             problems.add(video, "missing" if not folder.is_dir() else "no frames in it")
     problems.raise_if_any(len(videos), root)
+    passed_over.warn()
     return files
 
 

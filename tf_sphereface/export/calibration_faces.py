@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.alignment.face_reader import FaceReader
-from tf_sphereface.alignment.images import IMAGE_SUFFIXES, find_images
+from tf_sphereface.alignment.listing import find_images
+from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES
 
 MAX_CALIBRATION_FACES = 256
 PROBE_FACES = 48
@@ -65,8 +66,8 @@ def _from_folder(root: Path, input_size: tuple[int, int], limit: int, seed: int)
             faces.append(reader(path, path.name))
         except ValueError as error:
             raise ValueError(
-                f"calibration must hold aligned faces (tf_sphereface-align makes them). "
-                f"Received: {path}: {error}"
+                f"calibration must hold aligned faces. Received: {path}: {error}. "
+                f"{reader.how_to_align}"
             ) from error
     return np.stack(faces)
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+MOST_BYTES = 255  # of a file's name, on every common file system
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -22,7 +24,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    # A name may have 255 bytes already, the most there are.
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
     temporary = folder / target.name
     try:
         yield temporary
@@ -41,7 +44,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
     temporary, old = folder / target.name, folder / "old"
     try:
         yield temporary
@@ -55,10 +58,30 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+def short_name(stem: str, ending: str) -> str:
+    """Return a file name; where it would pass 255 bytes, a hash replaces the end of its stem.
+
+    Example:
+
+    >>> short_name("clip", "_000025.jpg")
+    'clip_000025.jpg'
+    >>> len(short_name("x" * 250, "_000025.jpg"))
+    255
+    """
+    room = MOST_BYTES - len(os.fsencode(ending))
+    if len(os.fsencode(stem)) <= room:
+        return stem + ending
+    mark = "~" + hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    while len(os.fsencode(stem + mark)) > room:
+        stem = stem[:-1]
+    return stem + mark + ending
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+    r"""Write `value` as indented JSON, atomically.
+
+    Bytes of file names that are no UTF-8 are written as `\udce9`, which `json` reads back.
+    """
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
 

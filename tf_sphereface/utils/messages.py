@@ -39,3 +39,14 @@ def and_more(items: Sequence[str], shown: int, *, separator: str = ", ", where: 
         return text
     joint = separator if "\n" in separator else " "
     return f"{text}{joint}and {hidden:,} more" + (f" ({where})" if where else "")
+
+
+def printable(text: str) -> str:
+    r"""Return a text that can be encoded: bytes of a file's name that are no UTF-8 become `\udce9`.
+
+    Example:
+
+    >>> print(printable(b"caf\xe9".decode(errors="surrogateescape")))
+    caf\udce9
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -18,6 +18,7 @@ from tf_sphereface.commands.console import (
     existing_file,
     image_size,
     make_parser,
+    note,
     output_file,
     progress_bar,
     write_json_option,
@@ -182,6 +183,8 @@ def _detect(args: argparse.Namespace) -> int:
             f"{result.videos_left_out:,} videos were left out; --every N takes their frames",
             highlight=False,
         )
+    if result.passed_over.summary():
+        note(result.passed_over.summary(), console)
     write_json_option(
         args.json,
         {
@@ -194,6 +197,7 @@ def _detect(args: argparse.Namespace) -> int:
             "written": result.written,
             "already_there": result.kept,
             "problems": problems,
+            "passed_over": result.passed_over.counts,
             "failed": {o.found.name: f"{o.problem} {o.detail}".strip() for o in result.failed},
             "seconds": round(result.seconds, 3),
             "images_per_second": round(rate, 2),

@@ -63,7 +63,7 @@ def write(out: Path, report: dict[str, Any], entries: Sequence[tuple[str, str]])
     for name, columns in _COLUMNS.items():
         with (
             atomic_path(out / f"{name}.tsv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as handle,
+            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as handle,
         ):
             writer = csv.writer(handle, delimiter="\t", lineterminator="\n")
             writer.writerow(columns)

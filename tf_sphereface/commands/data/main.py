@@ -73,7 +73,11 @@ def build_parser() -> argparse.ArgumentParser:
     pack.add_argument("--resize", type=image_size, metavar="HxW", help="encode other sizes again")
     pack.add_argument("--encoding", choices=("jpg", "png"), default="jpg", help="of resized images")
     pack.add_argument("--seed", type=int, default=0, metavar="S", help="of the order on disk")
-    pack.add_argument("--strict", action="store_true", help="stop at a damaged file")
+    pack.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at a damaged file, or where images are passed over",
+    )
     pack.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="threads")
     check = add("check", "compare a pack with its checksums, and list what is damaged", run_check)
     info = add("info", "say what is in a pack", run_info)
@@ -115,7 +119,11 @@ def run_pack(args: argparse.Namespace) -> int:
         f"damaged files left out: {len(result.skipped):,}"
         + _listed(result.skipped, "info OUT --json FILE")
     )
-    write_json_option(args.json, {**dataclasses.asdict(result), "path": str(args.out)})
+    if result.passed_over.summary():
+        _print(result.passed_over.summary())
+    counts = result.passed_over.counts
+    values = {**dataclasses.asdict(result), "path": str(args.out), "passed_over": counts}
+    write_json_option(args.json, values)
     return EXIT_OK
 
 

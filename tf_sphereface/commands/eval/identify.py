@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from tf_sphereface.alignment.images import find_images
+from tf_sphereface.alignment.listing import find_images
 from tf_sphereface.commands.console import (
     CommandError,
     console,

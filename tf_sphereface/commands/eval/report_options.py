@@ -11,6 +11,7 @@ import numpy as np
 from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.commands.console import note, output_file, write_json_option
 from tf_sphereface.eval import bins
+from tf_sphereface.eval.folder import image_names
 from tf_sphereface.eval.report.contents import contents
 from tf_sphereface.eval.report.page import Picture, write_page
 from tf_sphereface.utils.optional import require
@@ -62,7 +63,7 @@ def _images(args: argparse.Namespace, result: Any) -> tuple[Path | None, Picture
 
     def picture(name: str) -> np.ndarray:
         if (root / name).is_dir():  # a video: its middle frame
-            frames = sorted(path.name for path in (root / name).iterdir())
+            frames = image_names(root / name)
             name = f"{name}/{frames[len(frames) // 2]}"
         return aligned(root / name, name)
 

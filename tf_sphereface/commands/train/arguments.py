@@ -193,7 +193,7 @@ def _add_recipe(add: Callable[..., Any]) -> None:
 
 def _add_faces(add: Callable[..., Any]) -> None:
     people, each, cache = (DEFAULTS[name] for name in ("identities", "images", "cache"))
-    add("--strict", action="store_true", help="stop at a damaged file")
+    add("--strict", action="store_true", help="stop where an image is damaged or passed over")
     add("--resize", action="store_true", help="resize faces of another size")
     add("--cache", choices=("memory", "none"), help=f"none: decode every epoch (default: {cache})")
     add(

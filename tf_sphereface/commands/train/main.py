@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
     """Show what a run would do. Files are counted, not opened; nothing is written."""
     faces, people = options.source.count(say=say_excluded(options), doubt=warn)
+    if options.source.report:
+        note(options.source.report.summary())
     steps = building.steps_of(options.recipe, faces)
     with strategy.scope():
         jit = JIT[options.line.jit]
@@ -116,7 +118,7 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
         note("no checkpoint yet: the run starts afresh")
     with progress_bar("reading faces") as show:
         source.load(progress=show, say=say_excluded(options))
-    if source.report.count:
+    if source.report:
         note(source.report.summary())
     jit = JIT[line.jit]
     run = training.Run(recipe, source, folder, state=state, strategy=strategy, jit=jit, warn=warn)

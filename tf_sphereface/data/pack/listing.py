@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.data.folder_index import identities_in
 from tf_sphereface.utils.files import atomic_path
 
@@ -43,7 +44,7 @@ class Listing:
         return int(np.searchsorted(self.ends, position, side="right"))
 
 
-def write_listing(root: Path, target: Path) -> Listing:
+def write_listing(root: Path, target: Path, passed_over: PassedOver) -> Listing:
     """List `root`, in sorted order, into `target` and `target` + ".ends"."""
     names: list[str] = []
     counts: list[int] = []
@@ -56,7 +57,7 @@ def write_listing(root: Path, target: Path) -> Listing:
         lines_path.open("wb") as lines,
         offsets_path.open("wb") as offsets,
     ):
-        for folder, images in identities_in(root):
+        for folder, images in identities_in(root, passed_over=passed_over):
             sizes = np.array([entry.stat().st_size for entry in images], "<u8")
             paths = [os.fsencode(f"{folder}/{entry.name}") for entry in images]
             text = b"".join(path + b"\n" for path in paths)

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.data.batches import permutation
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import FORMAT, MANIFEST, PARTIAL, VERSION, read_manifest
@@ -45,6 +46,7 @@ class PackResult:
         kept_shards: how many of them were there already, and whole.
         bytes: size of all shards.
         skipped: path -> why, of the files that could not be decoded.
+        passed_over: what was taken for no image of a person.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class PackResult:
     kept_shards: int
     bytes: int
     skipped: dict[str, str]
+    passed_over: PassedOver
 
 
 def pack_folder(
@@ -85,7 +88,9 @@ def pack_folder(
         encoding: of those: `"jpg"` (quality 95, colours at full resolution) or `"png"` (exact, and
             three times the size).
         seed: of the order in the shards. It has no influence on the batches.
-        strict: raise at the first file that cannot be decoded, rather than leave it out.
+        strict: raise at the first file that cannot be decoded, rather than leave it out, and where
+            images are passed over (of a format that nothing here reads, or not in a person's
+            folder).
         progress: called with (done, total) files.
         workers: decoding threads; the machine's cores by default.
 
@@ -116,7 +121,10 @@ def pack_folder(
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"target must lie outside of source, {root}. Received: {out}")
     manifest = _begin(out)
-    listing = write_listing(root, out / PARTIAL / "listing.txt")
+    passed_over = PassedOver()
+    listing = write_listing(root, out / PARTIAL / "listing.txt", passed_over)
+    if strict:
+        passed_over.refuse(root)
     files = ShardFiles.all(out, _shard_count(shards, shard_size, listing))
     plan = {
         "source": listing.fingerprint,
@@ -147,6 +155,7 @@ def pack_folder(
         kept_shards=kept,
         bytes=sum(shard["bytes"] for shard in manifest["shards"]),
         skipped={entry["file"]: entry["reason"] for entry in manifest["skipped"]},
+        passed_over=passed_over,
     )
 
 

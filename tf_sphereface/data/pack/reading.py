@@ -204,7 +204,7 @@ def _how_far(path: Path, facts: dict[str, Any]) -> str:
     """Say how far TensorFlow itself can read a shard whose checksum differs."""
     count = 0
     try:
-        for _ in tf.data.TFRecordDataset(str(path)):
+        for _ in tf.data.TFRecordDataset(os.fsencode(path)):
             count += 1
     except tf.errors.DataLossError:
         return f"its checksum differs; TFRecord cannot be read past record {count}"

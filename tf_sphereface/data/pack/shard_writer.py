@@ -118,7 +118,7 @@ def write_shard(
     sizes: set[tuple[int, int]] = set()
     records = end = 0
     try:
-        with atomic_path(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
+        with atomic_path(path) as temporary, tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
             for begin in range(0, len(positions), _CHUNK):
                 piece = positions[begin : begin + _CHUNK]
                 names = list(listing.files(piece))

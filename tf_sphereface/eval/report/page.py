@@ -72,7 +72,7 @@ def write_page(
         }
     )
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _title(contents: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ def images_sha256(root: Path, names: Iterable[str]) -> str:
     with ThreadPoolExecutor(max_workers=4) as pool:
         hashes = pool.map(lambda name: sha256_file(root / name), files)
         for name, file_hash in zip(files, hashes, strict=True):
-            digest.update(f"{file_hash}  {name}\n".encode())
+            digest.update(f"{file_hash}  {name}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -41,7 +41,8 @@ def pairs_sha256(pairs: Pairs) -> str:
     for fold, left, right, same in zip(
         pairs.folds.tolist(), pairs.left, pairs.right, pairs.is_same.tolist(), strict=True
     ):
-        digest.update(f"{fold}\t{left}\t{right}\t{int(same)}\n".encode())
+        line = f"{fold}\t{left}\t{right}\t{int(same)}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
