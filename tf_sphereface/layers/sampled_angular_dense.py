@@ -23,7 +23,8 @@ class SampledAngularDense(keras.layers.Layer):
     """`AngularDense` that trains on a sample of its class centres, new in each step.
 
     A step needs the centres of the classes in its batch; of the others a random sample serves. The
-    cross-entropy is then over the sampled classes alone. All else is as in `AngularDense`: the
+    cross-entropy is then over the sampled classes alone, and so is what `label_smoothing` spreads. All
+    else is as in `AngularDense`: the
     embedding's gradient, the update of the centres that were drawn, the optimizer. Centres and
     their optimizer state that were not drawn stay as they are, decay included.
 

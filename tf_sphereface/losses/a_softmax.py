@@ -15,7 +15,15 @@ from tf_sphereface.schedules import LambdaAnnealing
 from tf_sphereface.utils.checks import error
 
 
-def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any, *, xla: bool = False) -> Any:
+def a_softmax(
+    labels: Any,
+    outputs: Any,
+    margin: int,
+    lambda_: Any,
+    *,
+    label_smoothing: float = 0.0,
+    xla: bool = False,
+) -> Any:
     """Compute A-Softmax for each example.
 
     Args:
@@ -23,6 +31,7 @@ def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any, *, xla: bool
         outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
         margin: 1, 2, 3 or 4.
         lambda_: weight of the plain cosine in the target logit, >= 0.
+        label_smoothing: in [0, 1), as in `MarginLoss`.
         xla: whether XLA compiles the caller; the value is the same, the memory differs.
 
     Returns:
@@ -40,7 +49,9 @@ def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any, *, xla: bool
     def target_cosine(cosine: Any) -> Any:
         return angular.a_softmax_logit(cosine, 1.0, margin, lambda_)
 
-    return margin_cross_entropy(labels, outputs, target_cosine, scale=None, xla=xla)
+    return margin_cross_entropy(
+        labels, outputs, target_cosine, scale=None, xla=xla, label_smoothing=label_smoothing
+    )
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -59,7 +70,7 @@ class ASoftmaxLoss(MarginLoss):
             an int (lambda is held there) or a callable. A plain tensor is refused: it would be a
             constant. `FaceClassifier.compile` binds its own optimizer.
 
-    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
+    `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 
     Raises:
         ValueError: no step when lambda is needed.
@@ -86,8 +97,10 @@ class ASoftmaxLoss(MarginLoss):
         step: Any = None,
         reduction: str = "sum_over_batch_size",
         name: str = "a_softmax",
+        *,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(name=name, reduction=reduction)
+        super().__init__(reduction, name, label_smoothing=label_smoothing)
         self.margin = angular.check_margin(margin)
         self.annealing = _check_annealing(annealing)
         self.step = check_step(step)
@@ -113,8 +126,9 @@ class ASoftmaxLoss(MarginLoss):
 
     def describe(self) -> str:
         """Return margin and lambda in words, with the margin that is felt at the end."""
+        smoothing = self.smoothing_in_words()
         if self.margin == 1:
-            return "A-Softmax with margin 1: the modified softmax, no margin"
+            return f"A-Softmax with margin 1: the modified softmax, no margin{smoothing}"
         if isinstance(self.annealing, LambdaAnnealing):
             last = self.annealing.minimum
             fall = f"falls from {self.annealing.base:g} to {last:g}"
@@ -124,17 +138,25 @@ class ASoftmaxLoss(MarginLoss):
         felt = float(angular.effective_margin(self.margin, last))
         return (
             f"A-Softmax with margin {self.margin} (times the angle); lambda {fall}, where the "
-            f"margin that is felt is {felt:.2f}"
+            f"margin that is felt is {felt:.2f}{smoothing}"
         )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return a_softmax(labels, outputs, self.margin, self.current_lambda(), xla=self.xla)
+        return a_softmax(
+            labels,
+            outputs,
+            self.margin,
+            self.current_lambda(),
+            label_smoothing=self.label_smoothing,
+            xla=self.xla,
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; `step` as the int it stands at."""
         return {
             **super().get_config(),
             "margin": self.margin,
+            "label_smoothing": self.label_smoothing,
             "annealing": keras.saving.serialize_keras_object(self.annealing),
             "step": None if self.step is None else int(read_step(self.step)),
         }

@@ -8,6 +8,7 @@ import keras
 
 from tf_sphereface.losses import head_output
 from tf_sphereface.losses.cross_entropy import check_labels
+from tf_sphereface.utils.checks import check_number
 
 
 class MarginLoss(keras.losses.Loss):
@@ -19,6 +20,12 @@ class MarginLoss(keras.losses.Loss):
     Args:
         reduction: as in `keras.losses.Loss`.
         name: as in `keras.losses.Loss`.
+        label_smoothing: e, in [0, 1). Default 0. With C classes the label's share of the target
+            distribution is `1 - e + e / C`, that of each other class `e / C`; the last column of
+            the head is no class and gets none. The target's logit keeps its margin: the loss is
+            `loss(e=0) + e (z_y - mean_j z_j)`. With a sampled head (`sample_rate` below 1) C is
+            the number of classes in the step's sample, among them all of the batch; evaluation is
+            over all classes. `SphereFace2Loss` says what it does with it.
 
     Call arguments: `y_true`, integer labels `(batch,)` or `(batch, 1)` in `[0, num_classes)`;
     `y_pred`, the output of `AngularDense`. Everything is computed in float32.
@@ -38,13 +45,28 @@ class MarginLoss(keras.losses.Loss):
     xla: bool = False
     """Whether XLA compiles the training step; `FaceClassifier.compile` says so to its copy."""
 
-    def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None) -> None:
+    def __init__(
+        self,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0.0, 1.0)
 
     @property
     def needs_step(self) -> bool:
         """Whether the value depends on the number of updates."""
         return False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor's own arguments by name."""
+        return {name: getattr(self, name) for name in self.options}
+
+    def smoothing_in_words(self) -> str:
+        """Return the end of `describe`: nothing where labels are not smoothed."""
+        return f", label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
 
     def describe(self) -> str:
         """Return in words which margin and scale are really used."""
@@ -70,7 +92,7 @@ class MarginLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
+        return {**super().get_config(), **self.arguments()}
 
 
 def wrong_head(loss: Any) -> str:
