@@ -73,7 +73,8 @@ class ASoftmaxLoss(MarginLoss):
     `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 
     Raises:
-        ValueError: no step when lambda is needed.
+        ValueError: no step when lambda is needed; in the training of a stock model, `step` is
+            another optimizer than the model's, with which lambda would stand still.
         TypeError: `step` is a plain tensor or something that cannot be read.
 
     A loaded loss is held at the lambda with which it was saved, so that `evaluate` repeats the
@@ -90,6 +91,8 @@ class ASoftmaxLoss(MarginLoss):
     0.0489
     """
 
+    options = ("margin", "label_smoothing")
+
     def __init__(
         self,
         margin: int = 4,
@@ -103,7 +106,23 @@ class ASoftmaxLoss(MarginLoss):
         super().__init__(reduction, name, label_smoothing=label_smoothing)
         self.margin = angular.check_margin(margin)
         self.annealing = _check_annealing(annealing)
-        self.step = check_step(step)
+        self.step = step
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; `step` is checked as the constructor's."""
+        if name == "step":
+            value = check_step(value)
+            if self._used:
+                raise AttributeError(
+                    "`step` is fixed once a loss was used: a training step that is compiled would "
+                    "go on with the old one. After compile, tf_sphereface.losses.bind_step(model) "
+                    f"lets lambda follow the model's optimizer. Received: step={value!r}"
+                )
+        super().__setattr__(name, value)
+
+    def follow(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Let lambda follow an optimizer; the model's functions have to be traced anew."""
+        self.__dict__["step"] = check_step(optimizer)
 
     @property
     def needs_step(self) -> bool:
@@ -142,21 +161,13 @@ class ASoftmaxLoss(MarginLoss):
         )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return a_softmax(
-            labels,
-            outputs,
-            self.margin,
-            self.current_lambda(),
-            label_smoothing=self.label_smoothing,
-            xla=self.xla,
-        )
+        lambda_ = self.current_lambda()
+        return a_softmax(labels, outputs, lambda_=lambda_, **self.arguments(), xla=self.xla)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; `step` as the int it stands at."""
         return {
             **super().get_config(),
-            "margin": self.margin,
-            "label_smoothing": self.label_smoothing,
             "annealing": keras.saving.serialize_keras_object(self.annealing),
             "step": None if self.step is None else int(read_step(self.step)),
         }

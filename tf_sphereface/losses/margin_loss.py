@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import keras
+from keras import ops
 
 from tf_sphereface.losses import head_output
 from tf_sphereface.losses.cross_entropy import check_labels
@@ -15,7 +17,8 @@ class MarginLoss(keras.losses.Loss):
     """Base of the losses on the output of `layers.AngularDense`.
 
     A subclass keeps each argument of its `__init__` as an attribute, names them in `options`, and
-    computes the loss of each example in `per_example` by a pure function.
+    computes the loss of each example in `per_example` by a pure function. The arguments are fixed
+    from the first use on: a compiled training step holds their values, and would not see others.
 
     Args:
         reduction: as in `keras.losses.Loss`.
@@ -31,9 +34,11 @@ class MarginLoss(keras.losses.Loss):
     `y_pred`, the output of `AngularDense`. Everything is computed in float32.
 
     Raises:
+        AttributeError: an argument is set after the first use.
         ValueError: an argument is out of range; one-hot labels; the head has a shared bias and the
-            loss does not know it, or the reverse; outside XLA, a label out of range
-            (`InvalidArgumentError` in a graph). Inside XLA the last two give NaN.
+            loss does not know it, or the reverse; outside XLA, a label out of range, or an output
+            that is no angular head's, such as that of a `Dense` (`InvalidArgumentError` in a
+            graph). Inside XLA the last three give NaN.
     """
 
     options: tuple[str, ...] = ()
@@ -44,6 +49,9 @@ class MarginLoss(keras.losses.Loss):
 
     xla: bool = False
     """Whether XLA compiles the training step; `FaceClassifier.compile` says so to its copy."""
+
+    _used: bool = False
+    """Whether the loss was called, or a model took a copy; then its arguments are fixed."""
 
     def __init__(
         self,
@@ -59,6 +67,21 @@ class MarginLoss(keras.losses.Loss):
     def needs_step(self) -> bool:
         """Whether the value depends on the number of updates."""
         return False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; refuse an argument that a compiled training step would not see."""
+        if self._used and name in ("reduction", "label_smoothing", "annealing", *self.options):
+            raise AttributeError(
+                f"`{name}` is fixed once a loss was used: a training step that is compiled would "
+                "go on with the old value. Compile with a new loss, and with the model's own "
+                "optimizer, which keeps its state: model.compile(model.optimizer, "
+                f"loss={type(self).__name__}(..., {name}={value!r})). Received: {name}={value!r}"
+            )
+        super().__setattr__(name, value)
+
+    def fix(self) -> None:
+        """Refuse from now on that an argument is set."""
+        self._used = True
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's own arguments by name."""
@@ -78,16 +101,19 @@ class MarginLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each example, `(batch,)`."""
+        self.fix()
+        head_output.check_last_column(y_pred)
         biased = head_output.has_shared_bias(y_pred)
         if biased is not None and biased is not self.needs_shared_bias:
             raise ValueError(wrong_head(self))
         extra = 2 if self.needs_shared_bias else 1
-        return self.per_example(check_labels(y_true, y_pred.shape[-1] - extra), y_pred)
+        losses = self.per_example(check_labels(y_true, y_pred.shape[-1] - extra), y_pred)
+        return ops.where(y_pred[:, -1] > 0, math.nan, losses)  # XLA has dropped the check
 
     def __copy__(self) -> Self:
         """Copy the attributes as they are: Keras would go through a serialised form."""
         duplicate = object.__new__(type(self))
-        duplicate.__dict__.update(self.__dict__)
+        duplicate.__dict__.update(self.__dict__, _used=False)
         return duplicate
 
     def get_config(self) -> dict[str, Any]:
