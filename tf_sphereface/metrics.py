@@ -10,10 +10,17 @@ import tensorflow as tf
 from keras import ops
 
 from tf_sphereface.losses.head_output import BIAS_MARK, NORM_FLOOR, cosines_of, norms_of
-from tf_sphereface.utils.checks import check_choice, check_number
+from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
 from tf_sphereface.utils.keras_private import set_direction, wrapped_function
 
-__all__ = ["EqualErrorRate", "MeanTargetAngle", "TARAtFAR", "hits", "without_copies"]
+__all__ = [
+    "ClassMetric",
+    "EqualErrorRate",
+    "MeanTargetAngle",
+    "TARAtFAR",
+    "hits",
+    "without_copies",
+]
 
 Inputs = Literal["head", "pairs"]
 BINS = 20_000  # of cosine, 1e-4 each: the step of the SphereFace authors' own search
@@ -99,6 +106,104 @@ class MeanTargetAngle(keras.metrics.Mean):
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class ClassMetric(keras.metrics.Metric):
+    """A metric of Keras on the classes of a head: F1, AUC, precision, recall, cross-entropy.
+
+    A head returns logits, and an angular one columns after them that are no classes; labels are
+    integers. The metric inside gets the classes' columns alone: as logits where it has
+    `from_logits=True`, else as their softmax; and one-hot labels, or integers where its name begins
+    with "Sparse". Counts and result are its own.
+
+    Args:
+        metric: a metric of Keras, or a name of one.
+        num_classes: number of classes of the head.
+        scale: factor of the cosines in the logits, as in the loss (`CosFaceLoss(scale=64)`). None
+            (default) takes the head's logits as they are, `||x|| cos(theta)`, which are those of
+            `ASoftmaxLoss` without its margin. The order of the classes of one example, and so F1
+            without a threshold, is the same with any scale.
+        name: name in the logs; default: that of `metric`.
+        dtype: as in `keras.metrics.Metric`.
+
+    Input: labels, integers `(batch,)` or `(batch, 1)`; the output of any head of all classes. A
+    sampled head's training steps see a part of them and are refused: evaluate with it.
+
+    Raises:
+        ValueError: `metric` is none, or one of class indices (`MeanIoU`); the output has another
+            number of classes.
+
+    Example:
+
+    >>> metric = ClassMetric(keras.metrics.F1Score(average="macro"), num_classes=2)
+    >>> outputs = ops.array([[1.0, -0.5, -2.0], [0.0, 2.0, -2.0]])  # 2 classes, then -||x||
+    >>> float(metric([0, 1], outputs))
+    1.0
+    """
+
+    def __init__(
+        self,
+        metric: Any,
+        num_classes: int,
+        scale: float | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        inner = keras.metrics.get(metric) if isinstance(metric, str) else metric
+        inner = inner() if isinstance(inner, type) else inner
+        if not isinstance(inner, keras.metrics.Metric) or isinstance(inner, keras.metrics.IoU):
+            raise error("metric", "be a metric of Keras that takes scores of classes", metric)
+        super().__init__(name=name or inner.name, dtype=dtype)
+        self.metric = inner
+        self.num_classes = check_integer("num_classes", num_classes, 1)
+        self.scale = scale
+        if scale is not None:
+            self.scale = check_number("scale", scale, 0.0, open_low=True)
+        self.sparse = type(inner).__name__.startswith("Sparse")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch."""
+        outputs, labels = ops.cast(y_pred, "float32"), _labels(y_true)
+        if not 0 <= outputs.shape[-1] - self.num_classes <= 2:
+            raise ValueError(
+                f"ClassMetric {self.name!r} is for {self.num_classes} classes, and the output has "
+                f"{outputs.shape[-1]} columns. (A sampled head trains on a part of the classes; "
+                "compile with this metric to evaluate.)"
+            )
+        scores = outputs[:, : self.num_classes]
+        if self.scale is not None:
+            scores = self.scale * cosines_of(outputs, self.num_classes)
+        if not getattr(self.metric, "from_logits", False):
+            scores = ops.softmax(scores)
+        if not self.sparse:
+            labels = ops.one_hot(labels, self.num_classes)
+        self.metric.update_state(labels, scores, sample_weight=sample_weight)
+
+    def result(self) -> Any:
+        """Return what the metric inside does."""
+        return self.metric.result()
+
+    def reset_state(self) -> None:
+        """Begin anew."""
+        self.metric.reset_state()
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "metric": keras.saving.serialize_keras_object(self.metric),
+            "num_classes": self.num_classes,
+            "scale": self.scale,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ClassMetric:
+        """Return the metric that `get_config` described."""
+        config = dict(config)
+        if isinstance(config["metric"], dict):
+            config["metric"] = keras.saving.deserialize_keras_object(config["metric"])
+        return cls(**config)
 
 
 class _ScoreHistogram(keras.metrics.Metric):

@@ -52,7 +52,7 @@ class LambdaAnnealing:
                 raise ValueError(
                     f"Argument `{name}` must not be negative. Received: {name}={value!r}"
                 )
-        self.base = float(base)
+        self.base = float(base)  # each of them once: see __setattr__
         self.gamma = float(gamma)
         self.power = float(power)
         self.minimum = float(minimum)
@@ -98,6 +98,16 @@ class LambdaAnnealing:
         gamma = ((base / minimum) ** (1.0 / power) - 1.0) / (reach * total)
         # A hair above, so that rounding cannot leave lambda above the minimum at that very update.
         return cls(base, gamma * (1.0 + 1e-12), power, minimum)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute once: a compiled training step would not see another value."""
+        if name in self.__dict__:
+            raise AttributeError(
+                "A LambdaAnnealing is fixed: a training step that is compiled would go on with "
+                "the old curve. Compile the model with a new loss that has a new LambdaAnnealing("
+                f"{name}=...). Received: {name}={value!r}"
+            )
+        super().__setattr__(name, value)
 
     def __call__(self, it: Any) -> Any:
         """Return lambda for update `it` (from 1): a float for a number, else a float32 tensor."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tf_sphereface import angular
-from tf_sphereface.losses.update_count import read_step, scheduled_losses
+from tf_sphereface.losses.update_count import other_optimizer, read_step, scheduled_losses
 
 
 class AngularLogs(keras.callbacks.Callback):
@@ -16,10 +18,12 @@ class AngularLogs(keras.callbacks.Callback):
     Each batch's and epoch's logs get `lambda`, the value that the last update used, and
     `effective_margin` (see `angular.effective_margin`). Validation logs are left alone. Put it
     before callbacks that write logs, such as `CSVLogger`. `FaceClassifier` logs both by itself;
-    there this callback does nothing.
+    there this callback does nothing. Where lambda has stood still for two epochs, or the whole run,
+    while the model was updated, it warns.
 
     Raises:
-        ValueError: at the start of training, the model has no loss that follows a schedule.
+        ValueError: at the start of training, the model has no loss that follows a schedule, or its
+            loss counts the updates of another optimizer.
 
     Example:
 
@@ -33,6 +37,7 @@ class AngularLogs(keras.callbacks.Callback):
         self._loss: Any = None
         self._lambda: float | None = None
         self._updates = 0
+        self._watch: LambdaWatch | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the loss."""
@@ -46,7 +51,11 @@ class AngularLogs(keras.callbacks.Callback):
                 "tf_sphereface.losses.ASoftmaxLoss(margin=4, step=optimizer). "
                 f"Received: model.loss={getattr(self.model, 'loss', None)!r}"
             )
+        text = other_optimizer(self.model)
+        if text is not None:
+            raise ValueError(text)
         self._loss = scheduled[0]
+        self._watch = LambdaWatch(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Remember the lambda that this batch will use."""
@@ -66,6 +75,19 @@ class AngularLogs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the last update's lambda to the epoch's logs."""
         self._add(logs)
+        self._look(at_end=False)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Look whether lambda has moved."""
+        self._look(at_end=True)
+
+    def _look(self, at_end: bool) -> None:
+        if self._watch is None or isinstance(self._loss.step, int):  # a number holds it on purpose
+            return
+        text = self._watch.stood_still(at_end)
+        if text is not None:
+            warnings.warn(text, stacklevel=2)
+            self._watch = None
 
     def _add(self, logs: dict[str, Any] | None) -> None:
         if logs is not None and self._loss is not None and self._lambda is not None:
@@ -73,3 +95,39 @@ class AngularLogs(keras.callbacks.Callback):
             logs["effective_margin"] = float(
                 angular.effective_margin(self._loss.margin, self._lambda)
             )
+
+
+class LambdaWatch:
+    """Whether the lambda of a model's losses moves while the model is updated.
+
+    What `losses.update_count.other_optimizer` cannot know: a callable or a variable of somebody's
+    own. Only applied updates of the model's optimizer count, so neither gradient accumulation nor
+    steps that overflowed raise an alarm; nor does a lambda at its minimum, which stays there.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._losses = scheduled_losses(model)
+        self._updates = self._applied()
+        self._counts = [int(read_step(loss.step)) for loss in self._losses]
+        self._epochs = 0
+
+    def stood_still(self, at_end: bool) -> str | None:
+        """Judge after an epoch or at the end; a count of epochs moves once an epoch."""
+        self._epochs += not at_end
+        updates = self._applied() - self._updates
+        if updates < 1 or not (at_end or self._epochs >= 2):
+            return None
+        for loss, count in zip(self._losses, self._counts, strict=True):
+            now = float(loss.current_lambda())
+            if int(read_step(loss.step)) == count and now > loss.annealing.minimum:
+                return (
+                    f"lambda stood still at {now:.4g} through {updates} updates of the model's "
+                    f"optimizer: the `step` of the loss {loss.name!r} does not move with them. "
+                    "tf_sphereface.losses.bind_step(model) lets it follow. "
+                    f"Received: step={loss.step!r}"
+                )
+        return None
+
+    def _applied(self) -> int:
+        return int(tf.convert_to_tensor(self._model.optimizer.iterations))

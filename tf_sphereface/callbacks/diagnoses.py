@@ -234,8 +234,11 @@ def val_loss(callbacks: Sequence[Any]) -> str | None:
 def class_count(model: keras.Model) -> int | None:
     """Return the number of classes that a step of a `FaceClassifier` or stock model tells apart."""
     sampled = getattr(getattr(model, "head_layer", None), "sample_size", None)
-    if isinstance(sampled, int):
-        return sampled
+    return sampled if isinstance(sampled, int) else label_count(model)
+
+
+def label_count(model: keras.Model) -> int | None:
+    """Return the number of classes that labels may name."""
     for layer in (model, *reversed(getattr(model, "layers", []))):
         count = getattr(layer, "num_classes", None)
         if isinstance(count, int):

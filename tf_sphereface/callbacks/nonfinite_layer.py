@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.layers import InputLayer
+from numpy.typing import NDArray
+
+from tf_sphereface.utils.messages import and_more
 
 BatchOf = Callable[[int], tuple[Any, Any]]
+ORDINARY = 1000.0  # outputs below it do not overflow the loss
+OUT_OF_RANGE = 20.0  # normalised images lie in [-1, 1] or, by mean and deviation, in about [-5, 5]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +25,13 @@ class Cause:
     """The place of the first value that was not finite, in words.
 
     `layer` is the layer's name, None where it is no layer; `rows` are the batch's examples that are
-    concerned, where they are not all of it.
+    concerned, where they are not all of it. `advice` is what to do, None for the learning rate.
     """
 
     text: str
     layer: str | None = None
     rows: tuple[int, ...] = ()
+    advice: str | None = None
 
 
 def take_snapshot(model: keras.Model) -> list[Any]:
@@ -45,16 +52,32 @@ def lost_centres(model: keras.Model) -> int:
     return int(np.sum(~np.asarray(finite).all(axis=1)))
 
 
+def first_bad_batch(steps: range, batch_of: BatchOf | None, classes: int | None) -> int:
+    """Return the first of some steps whose batch is at fault; the last where none is known."""
+    for step in steps[:-1] if batch_of is not None else ():
+        if batch_fault(*batch_of(step), classes) is not None:
+            return step
+    return steps[-1]
+
+
 def find_cause(
-    model: keras.Model, snapshot: list[Any], step: int, batch_of: BatchOf | None
+    model: keras.Model,
+    snapshot: list[Any],
+    step: int,
+    batch_of: BatchOf | None,
+    classes: int | None = None,
 ) -> Cause:
-    """Find the first layer with a non-finite weight or output, in the state before the step.
+    """Find what was not finite first, in the state before the step: batch, weights, layers.
 
     The model gets the weights of the snapshot, unless that is empty; what a sampled head has
-    stored stays as it is. `step` counts from 0; without `batch_of` only weights are looked at.
+    stored stays as it is. `step` counts from 0; without `batch_of` weights are looked at, and
+    images of ordinary values tried. Labels are to be below `classes`.
     """
     for variable, value in zip(_noted(model), snapshot, strict=bool(snapshot)):
         variable.assign(value)
+    images, labels = (None, None) if batch_of is None else batch_of(step)
+    if batch_of is not None and (fault := batch_fault(images, labels, classes)) is not None:
+        return fault
     network = getattr(model, "backbone", model)
     layers = [x for x in getattr(network, "layers", []) if not isinstance(x, InputLayer)]
     head = getattr(model, "head_layer", None)
@@ -63,10 +86,78 @@ def find_cause(
         if any(_bad(weight.value) for weight in layer.weights if id(weight) not in stores):
             return Cause(f"layer {layer.name!r} had a non-finite weight already", layer.name)
     if batch_of is None:
-        return Cause("all weights were finite before it (without batch_of no batch can be tried)")
-    images, labels = batch_of(step)
+        return _without_batch(network, layers)
+    names, outputs = _outputs(network, layers, head, images)
+    told, advice = _out_of_range(images, layers)
+    for name, output in zip(names, outputs, strict=False):
+        if _bad(output):
+            text = f"layer {name!r} is the first whose output on that batch is not finite{told}"
+            return Cause(text, name, _rows(output), advice)
+    largest = max((float(tf.reduce_max(tf.abs(tf.cast(o, "float32")))) for o in outputs), default=0)
+    return Cause(
+        "every layer's output on that batch is finite, the loss itself is not "
+        f"(largest output {largest:.3g}; labels {int(np.min(labels))} to {int(np.max(labels))})"
+        f"{told}",
+        advice=advice,
+    )
+
+
+def batch_fault(images: Any, labels: Any, classes: int | None) -> Cause | None:
+    """Say which images of a batch are not finite, or which labels are no class; else None."""
     if _bad(images):
-        return Cause("the batch's images hold a non-finite value", None, _rows(images))
+        bad = np.flatnonzero(~_finite_rows(images))
+        count = len(np.asarray(images))
+        numbers = and_more([str(row) for row in bad], 5)
+        return Cause(
+            f"the batch's images hold a non-finite value (NaN or infinity): {len(bad)} of {count} "
+            f"images, number {numbers} of the batch, from 0",
+            None,
+            _rows(images),
+            "Mend these images or leave them out",
+        )
+    flat = np.asarray(labels).reshape(-1)
+    wrong = flat[~np.isfinite(flat) | (flat < 0) | (classes is not None and flat >= classes)]
+    if not len(wrong):
+        return None
+    if _is_one_hot(labels, classes):
+        return None
+    span = "not negative" if classes is None else f"in [0, {classes})"
+    return Cause(
+        f"{len(wrong)} of {len(flat)} labels of the batch are no class: they must be {span}, and "
+        f"one is {wrong[0]:g}",
+        advice="Mend the labels",
+    )
+
+
+def _is_one_hot(labels: Any, classes: int | None) -> bool:
+    shape = np.shape(labels)
+    return len(shape) == 2 and shape[-1] == classes
+
+
+def _without_batch(network: Any, layers: list[Any]) -> Cause:
+    """Judge by images of ordinary values whether the weights can be to blame."""
+    shape = getattr(network, "input_shape", None)
+    known = isinstance(shape, tuple) and None not in shape[1:]
+    text = "all weights were finite before it (without batch_of no batch can be tried)"
+    largest = math.inf
+    if known and layers:
+        images = np.random.default_rng(0).uniform(-1, 1, (4, *shape[1:])).astype("float32")
+        values = [tf.cast(v, "float32") for v in _outputs(network, layers, None, images)[1]]
+        largest = max((float(tf.reduce_max(tf.abs(v))) for v in values), default=math.inf)
+    if not largest < ORDINARY:  # NaN too
+        return Cause(f"{text}; were the images finite and normalised?")
+    return Cause(
+        f"{text}, and on images of ordinary values, -1 to 1, the network's largest output is "
+        f"{largest:.3g}: the step's own images (NaN, infinity, or not normalised) or labels (no "
+        "class) are the likely cause",
+        advice="Look at them, or pass batch_of, which names them",
+    )
+
+
+def _outputs(
+    network: Any, layers: list[Any], head: Any, images: Any
+) -> tuple[list[str], list[Any]]:
+    """Return the names and outputs of the layers on some images, then the head's."""
     names = [layer.name for layer in layers]
     outputs = []
     if layers and getattr(network, "inputs", None):
@@ -78,14 +169,19 @@ def find_cause(
             compute = getattr(head, "sampled", head)
             outputs.append(compute(keras.ops.cast(outputs[-1], "float32")))
         names.append(head.name)
-    for name, output in zip(names, outputs, strict=False):
-        if _bad(output):
-            text = f"layer {name!r} is the first whose output on that batch is not finite"
-            return Cause(text, name, _rows(output))
-    largest = max((float(tf.reduce_max(tf.abs(tf.cast(o, "float32")))) for o in outputs), default=0)
-    return Cause(
-        "every layer's output on that batch is finite, the loss itself is not "
-        f"(largest output {largest:.3g}; labels {int(np.min(labels))} to {int(np.max(labels))})"
+    return names, outputs
+
+
+def _out_of_range(images: Any, layers: list[Any]) -> tuple[str, str | None]:
+    """Return the range of images that no layer normalises, in words, and what to do about it."""
+    values = np.asarray(images)
+    low, high = (float(v) for v in (values.min(), values.max()))
+    scaling = (keras.layers.Rescaling, keras.layers.Normalization)
+    if max(-low, high) <= OUT_OF_RANGE or any(isinstance(layer, scaling) for layer in layers[:2]):
+        return "", None
+    return (
+        f"; the images' values run from {low:.4g} to {high:.4g}",
+        "Normalise the images, (x - 127.5) / 128; if they are meant so, lower the learning rate",
     )
 
 
@@ -115,6 +211,11 @@ def _bad(value: Any) -> bool:
 
 def _rows(value: Any) -> tuple[int, ...]:
     """Return the examples that are not finite, or nothing where all are."""
+    finite = _finite_rows(value)
+    return () if not finite.any() else tuple(int(row) for row in np.flatnonzero(~finite))
+
+
+def _finite_rows(value: Any) -> NDArray[np.bool_]:
     array = np.asarray(tf.cast(tf.convert_to_tensor(value), tf.float32))
-    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
-    return () if len(bad) == len(array) else tuple(int(row) for row in bad)
+    finite: NDArray[np.bool_] = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+    return finite

@@ -13,10 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.callbacks import diagnoses
-from tf_sphereface.callbacks.nonfinite_layer import BatchOf, find_cause, lost_centres, take_snapshot
+from tf_sphereface.callbacks.angular_logs import LambdaWatch
+from tf_sphereface.callbacks.nonfinite_layer import (
+    BatchOf,
+    find_cause,
+    first_bad_batch,
+    lost_centres,
+    take_snapshot,
+)
 from tf_sphereface.data.options import BatchOptions
 from tf_sphereface.data.passes import begun_since, last_begun
-from tf_sphereface.losses.update_count import scheduled_losses
+from tf_sphereface.losses.update_count import other_optimizer, scheduled_losses
 from tf_sphereface.utils.messages import and_more
 
 logger = logging.getLogger("tf_sphereface")
@@ -51,15 +58,18 @@ class TrainingDoctor(keras.callbacks.Callback):
     - `underflow`: the loss is 87.3 = -ln(1.2e-38) or 16.1 = -ln(1e-7): the probabilities are 0;
     - `collapsed`: the probe's median norm is below 0.1, so the logits move the loss by 0.2 at most;
     - `exploded`: it is above 1000, so a tenth of cosine is a factor of e^100;
-    - `lambda`: the schedule cannot reach its minimum in this run, or the run ended with a margin
-      that is not felt (less than 5 % of the way from 1 to m);
+    - `lambda`: the loss counts the updates of another optimizer than the model's, or lambda stands
+      still while the model is updated; the schedule cannot reach its minimum in this run, or the
+      run ended with a margin that is not felt (less than 5 % of the way from 1 to m);
     - `labels`: a class has no image, one holds half of all, or 100 times the median class; there is
       one class alone, or one image of each;
     - `batches`: the `face_dataset` that is trained on is not shuffled; `evaluated batches`: that of
       `validation_data`, `evaluate` or `predict` is augmented, leaves images out, or is shuffled;
     - `precision`: the network computes in a type for which this machine has no instructions;
     - `val_loss`: one of `callbacks` watches it, though it changes with lambda;
-    - `diverged`: the loss is NaN or infinite. Step, files and layer are named, and `fit` stops.
+    - `diverged`: the loss is NaN or infinite, and `fit` stops. The images and labels are looked at
+      first, then weights and layers; step, files and layer are named. Without `batch_of` it is
+      tried whether the network is finite on images of ordinary values.
 
     It works in plain `fit`, with `FaceClassifier` and with stock models, and checks what its
     arguments allow it to. It costs one copy of the weights in memory, and passes the probe through
@@ -120,6 +130,8 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._means: list[float] = []
         self._snapshot: list[Any] = []
         self._passes: int | None = None  # the last one that began before the first batch
+        self._watch: LambdaWatch | None = None
+        self._began = first_step
 
     @property
     def diverged(self) -> Finding | None:
@@ -136,7 +148,12 @@ class TrainingDoctor(keras.callbacks.Callback):
             self._note("labels", diagnoses.labels(self._label_counts, self._class_names))
         self._note("precision", diagnoses.precision(self.model))
         self._note("val_loss", diagnoses.val_loss(self._callbacks))
-        for loss in scheduled_losses(self.model):
+        scheduled = scheduled_losses(self.model)
+        self._note("lambda", other_optimizer(self.model))
+        self._watch = None
+        if scheduled and all(loss.step is not None for loss in scheduled):
+            self._watch = LambdaWatch(self.model)
+        for loss in scheduled:
             self._note("lambda", diagnoses.unreachable(loss, self._updates()))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -149,6 +166,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         if self._epoch_start is None:
             self._epoch_start = self._step - batch
             self._mean = (0, 0.0) if batch == 0 else None
+        self._began = self._epoch_start + batch
         self._snapshot = take_snapshot(self.model)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -174,6 +192,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         if self.diverged is None:
             self._note("underflow", diagnoses.underflow(float((logs or {}).get("loss", 0.0))))
             self._look_at_norms()
+            self._look_at_lambda(at_end=False)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Note which passes over datasets have begun."""
@@ -201,8 +220,13 @@ class TrainingDoctor(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Look at the margin that the run ended with."""
         self._snapshot = []
+        self._look_at_lambda(at_end=True)
         for loss in scheduled_losses(self.model):
             self._note("lambda", diagnoses.not_felt(loss, self._step))
+
+    def _look_at_lambda(self, at_end: bool) -> None:
+        if self._watch is not None:
+            self._note("lambda", self._watch.stood_still(at_end))
 
     def _note(self, kind: str, text: str | None, **details: Any) -> None:
         if text is not None and all(found.kind != kind for found in self.findings):
@@ -241,18 +265,18 @@ class TrainingDoctor(keras.callbacks.Callback):
     def _stop(self, mean: float) -> None:
         if self.diverged is not None:
             return
-        failed = self._step - 1
-        cause = find_cause(self.model, self._snapshot, failed, self._batch_of)
+        classes = diagnoses.label_count(self.model)
+        steps = range(min(self._began, self._step - 1), self._step)  # several in one execution
+        failed = first_bad_batch(steps, self._batch_of, classes)
+        cause = find_cause(self.model, self._snapshot, failed, self._batch_of, classes)
         files = [] if self._files_of is None else [str(name) for name in self._files_of(failed)]
         suspects = [files[row] for row in cause.rows] if files else []
-        text = f"the loss became {mean} at step {self._step}: {cause.text}."
+        text = f"the loss became {mean} at step {failed + 1}: {cause.text}."
         if files:
             which = "The images concerned" if suspects else "The batch's images"
             text += f" {which}: {and_more(suspects or files, 4)}."
-        text += (
-            f" Lower the learning rate{diagnoses.or_else(self._advice())}; the model holds the "
-            "weights from before that step"
-        )
+        advice = cause.advice or f"Lower the learning rate{diagnoses.or_else(self._advice())}"
+        text += f" {advice}; the model holds the weights from before that step"
         lost = lost_centres(self.model)
         text += f", but {lost} class centres that it drew are lost." if lost else "."
         self._note("diverged", text, layer=cause.layer, files=files, suspects=suspects)

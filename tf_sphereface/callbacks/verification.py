@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.backbones.extraction import as_backbone, in_float32
 from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, save_embedder
 from tf_sphereface.embedder.model_card import with_measured, write_card
 from tf_sphereface.utils.checks import check_integer, error
+from tf_sphereface.utils.keras_private import optimizers_in
 from tf_sphereface.utils.messages import SphereFaceWarning
 
 logger = logging.getLogger("tf_sphereface")
 FIGURES = ("accuracy", "std_error", "auc", "eer", "genuine_angle", "impostor_angle")
 _TAR = "tar_at_far_"
+SOME = 64  # numbers of a weight by which it is told from its average
 
 
 class Verification(keras.callbacks.Callback):
@@ -33,6 +37,10 @@ class Verification(keras.callbacks.Callback):
     by it: `val_loss` changes with lambda at the same weights. Put it before callbacks that write
     logs (`CSVLogger`, `TensorBoard`). It costs one pass over the faces (two with `flip`), draws no
     random number and changes no weight. Use people who are not trained on.
+
+    Where the optimizer averages the weights (`use_ema=True`), the averages are verified and kept,
+    as they are what `fit` leaves in the model. It does not matter whether `SwapEMAWeights` is
+    there, before or after this callback.
 
     Args:
         images: uint8 RGB aligned faces, (n, height, width, 3).
@@ -110,6 +118,7 @@ class Verification(keras.callbacks.Callback):
         self._protocol: Callable[[Embedder], Any] | None = None
         self._said = False  # what is guessed
         self._passed_over: int | None = None  # the latest epoch, if it was not its turn
+        self._trained: list[Any] = []  # a few weights as the last step left them
 
     @classmethod
     def from_files(
@@ -165,6 +174,11 @@ class Verification(keras.callbacks.Callback):
         callback._protocol = protocol
         return callback
 
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note by a few weights what the step left in the model, where the optimizer averages."""
+        if averages_weights(self.model.optimizer):
+            self._trained = _some_weights(self.model)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Verify when it is time, add the figures to the logs, and keep the best."""
         self._passed_over = None
@@ -190,7 +204,28 @@ class Verification(keras.callbacks.Callback):
                 history[name][-1] = value
 
     def _verify_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
-        """Verify the network as it is, add the figures to the logs, and keep the best."""
+        """Verify the network, add the figures to the logs, and keep the best."""
+        with self._averaged():
+            self._verify_weights(epoch, logs)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the optimizer's averages into the model, unless somebody has done it already."""
+        now = _some_weights(self.model) if self._trained else []
+        if not now or not all(map(np.array_equal, now, self._trained)):
+            yield
+            return
+        variables = self.model.trainable_variables
+        raw = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        try:
+            self.model.optimizer.finalize_variable_values(variables)
+            yield
+        finally:
+            for variable, value in zip(variables, raw, strict=True):
+                variable.assign(value)
+
+    def _verify_weights(self, epoch: int, logs: dict[str, Any] | None) -> None:
+        """Verify the weights that are in the model."""
         network = self._embedder(self.model)
         result = self._verify(self._embedder_of(network)).headline
         self._log(logs, result)
@@ -240,6 +275,19 @@ class Verification(keras.callbacks.Callback):
             write_card(path)
         except OSError as error:
             logger.warning("%s could not be written: %s", path, error)
+
+
+def _some_weights(model: keras.Model) -> list[NDArray[Any]]:
+    """Return copies of the first numbers of a few weights: the first, middle and last ones."""
+    variables = model.trainable_variables
+    chosen = {0, len(variables) // 2, len(variables) - 1} if variables else set()
+    flat = [tf.reshape(tf.convert_to_tensor(variables[i].value), [-1]) for i in sorted(chosen)]
+    return [np.array(values[:SOME]) for values in flat]
+
+
+def averages_weights(optimizer: Any) -> bool:
+    """Tell whether an optimizer, or one that it wraps, keeps averages of the weights."""
+    return any(o.use_ema for o in optimizers_in(optimizer) if hasattr(o, "use_ema"))
 
 
 def _far_of(figure: str) -> float | None:

@@ -26,6 +26,7 @@ from tf_sphereface.classifier.replicas import (
     smallest_share,
 )
 from tf_sphereface.layers import released_gradient
+from tf_sphereface.layers.compile_checks import refuse_metrics
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
 from tf_sphereface.losses.cross_entropy import check_labels
 from tf_sphereface.losses.margin_loss import MarginLoss
@@ -145,7 +146,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             **kwargs: `metrics`, `weighted_metrics`, `run_eagerly`, ... of Keras.
 
         Raises:
-            ValueError: the loss does not belong to the head, or not to `gradient`;
+            ValueError: the loss does not belong to the head, or not to `gradient`; a metric cannot
+                read the head's output (the error says how it can);
                 `steps_per_execution` above 1 under a strategy with several replicas, which crashes
                 in Keras; `jit_compile=True` with synchronised batch normalisation over several
                 replicas.
@@ -161,6 +163,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         loss = loss_for_head(self.head, loss)
         for name in ("metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:
+                refuse_metrics(kwargs[name], self.head)
                 kwargs[name] = metrics.without_copies(kwargs[name])
         if self.gradient == "caffe":
             released_gradient.check_loss(loss)

@@ -10,6 +10,7 @@ import keras
 from tf_sphereface import losses
 from tf_sphereface.layers import released_gradient
 from tf_sphereface.layers.angular_dense import AngularDense
+from tf_sphereface.layers.compile_checks import is_stock_loss
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
 from tf_sphereface.losses.margin_loss import wrong_head
 from tf_sphereface.utils.checks import check_choice
@@ -52,11 +53,14 @@ def loss_for_head(head: Head, loss: Any) -> Any:
                 'A loss on unit class centres needs head="angular" (SphereFace2Loss: '
                 f'head="sphereface2"); this model has head="softmax". Received: loss={loss!r}'
             )
-        if getattr(loss, "from_logits", True) is False or isinstance(loss, str):
+        entropy = keras.losses.SparseCategoricalCrossentropy
+        fits = isinstance(loss, entropy) and loss.from_logits
+        if isinstance(loss, dict | list | tuple) or (is_stock_loss(loss) and not fits):
             raise ValueError(
-                "The softmax head returns logits. Pass "
-                "keras.losses.SparseCategoricalCrossentropy(from_logits=True), or no loss. "
-                f"Received: loss={loss!r}"
+                "The softmax head returns logits, one column for each class, and its labels are "
+                "integers. Of the losses of Keras that is one for "
+                "keras.losses.SparseCategoricalCrossentropy(from_logits=True), the default; or "
+                f"pass a function of your own. Received: loss={loss!r}"
             )
         return loss
     if loss is None:
@@ -68,4 +72,5 @@ def loss_for_head(head: Head, loss: Any) -> Any:
         )
     if loss.needs_shared_bias is not (head == "sphereface2"):
         raise ValueError(wrong_head(loss))
+    loss.fix()  # to set an argument of it would do nothing: the model has its own
     return copy.copy(loss)

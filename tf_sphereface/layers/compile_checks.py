@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from tf_sphereface.losses.margin_loss import MarginLoss, wrong_head
+from tf_sphereface.losses.update_count import other_optimizer
 from tf_sphereface.utils import keras_private
 
 if TYPE_CHECKING:
     from tf_sphereface.layers.angular_dense import AngularDense
+
+ON_LOGITS = (
+    keras.metrics.SparseCategoricalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+)
 
 
 def refuse_misuse(layer: AngularDense) -> None:
@@ -30,6 +37,13 @@ def refuse_misuse(layer: AngularDense) -> None:
         biased = layer.shared_bias is not None
         if isinstance(loss, MarginLoss) and loss.needs_shared_bias is not biased:
             raise ValueError(wrong_head(loss))
+    for given in keras_private.compiled_metrics(model):
+        one = len(getattr(model, "outputs", None) or [None]) == 1
+        refuse_metrics(given if one else given_for(model, layer, given))
+    if keras_private.is_trained(layer) and model.train_function is not None:  # in `fit`
+        text = other_optimizer(model)
+        if text is not None:
+            raise ValueError(text)
     strategy = tf.distribute.get_strategy()
     if model.jit_compile and strategy.num_replicas_in_sync > 1:
         raise ValueError(
@@ -47,15 +61,75 @@ def losses_at(model: keras.Model, layer: keras.layers.Layer) -> list[Any]:
         return []
     if not isinstance(loss, dict | list | tuple):
         return [loss]
+    return given_for(model, layer, loss)
+
+
+def given_for(model: keras.Model, layer: keras.layers.Layer, given: Any) -> list[Any]:
+    """Return what a list or dict with an entry for each output has for a layer's output."""
     outputs = dict(enumerate(getattr(model, "outputs", [])))
-    if isinstance(loss, dict):
+    if isinstance(given, dict):
         named = keras_private.named_outputs(model)
         flat = zip(getattr(model, "output_names", []), outputs.values(), strict=False)
         outputs = named if isinstance(named, dict) else dict(flat)
     else:
-        loss = dict(enumerate(loss))
+        given = dict(enumerate(given))
     ours = [key for key, output in outputs.items() if keras_private.maker_of(output) is layer]
-    return [loss[key] for key in ours if key in loss]
+    return [given[key] for key in ours if key in given]
+
+
+def refuse_metrics(metrics: Any, head: str = "angular") -> None:
+    """Raise ValueError where a metric of Keras would misread the output of a head.
+
+    Args:
+        metrics: a metric as `compile` takes it, or any structure of them.
+        head: as in `FaceClassifier`; the softmax head has no further column.
+    """
+    for metric in keras.tree.flatten(metrics):
+        if metric is None or _reads_head(metric, head):
+            continue
+        name = metric if isinstance(metric, str) else getattr(metric, "name", None)
+        if head == "softmax":
+            what = "logits, one column for each class"
+        else:
+            what = "logits, and after the classes' columns a last one, -||x||, that is no class"
+        raise ValueError(
+            f"The metric {name or getattr(metric, '__name__', metric)!r} cannot read what the head "
+            f"returns: {what}; and the labels are integers. Wrap it: tf_sphereface.metrics."
+            "ClassMetric(metric, num_classes) hands it the classes alone, and probabilities and "
+            'one-hot labels where it wants them. "accuracy", keras.metrics.'
+            "SparseTopKCategoricalAccuracy and those of tf_sphereface.metrics go as they are. "
+            f"Received: metric={metric!r}"
+        )
+
+
+def _reads_head(metric: Any, head: str) -> bool:
+    """Tell whether a metric is right on a head's output, or somebody's own, who will know."""
+    if isinstance(metric, str):
+        if metric.lower() in ("accuracy", "acc"):
+            return True
+        try:
+            metric = keras.metrics.get(metric)
+        except ValueError:  # Keras will say so
+            return True
+    if inspect.isclass(metric):  # Keras makes one, without arguments
+        metric = metric() if issubclass(metric, keras.metrics.Metric) else metric
+    if isinstance(metric, ON_LOGITS) and metric.from_logits and head == "softmax":
+        return True
+    if isinstance(metric, keras.losses.Loss):
+        return not is_stock_loss(metric)
+    if isinstance(metric, keras.metrics.Metric):
+        if not _is_of_keras(type(metric).update_state):
+            return True
+        metric = keras_private.metric_function(metric)
+    # The last column is the smallest entry of its row: no rank of a class depends on it.
+    ranks = ("sparse_categorical_accuracy", "sparse_top_k_categorical_accuracy")
+    if metric is None:
+        return False
+    return not _is_of_keras(metric) or getattr(metric, "__name__", None) in ranks
+
+
+def _is_of_keras(function: Any) -> bool:
+    return str(getattr(function, "__module__", "")).startswith(("keras.", "tensorflow."))
 
 
 def is_stock_loss(loss: Any) -> bool:

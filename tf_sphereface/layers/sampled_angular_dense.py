@@ -23,9 +23,10 @@ class SampledAngularDense(keras.layers.Layer):
     """`AngularDense` that trains on a sample of its class centres, new in each step.
 
     A step needs the centres of the classes in its batch; of the others a random sample serves. The
-    cross-entropy is then over the sampled classes alone. All else is as in `AngularDense`: the
-    embedding's gradient, the update of the centres that were drawn, the optimizer. Centres and
-    their optimizer state that were not drawn stay as they are, decay included.
+    cross-entropy is then over the sampled classes alone, and so is what `label_smoothing` spreads.
+    All else is as in `AngularDense`: the embedding's gradient, the update of the centres that were
+    drawn, the optimizer. Centres and their optimizer state that were not drawn stay as they are,
+    decay included.
 
     Called as a layer it computes all classes (evaluation). `FaceClassifier(..., sample_rate=0.1)`
     makes it and runs `choose`, `load`, `sampled` and `store` around each update; the sample has one

@@ -15,7 +15,15 @@ from tf_sphereface.schedules import LambdaAnnealing
 from tf_sphereface.utils.checks import error
 
 
-def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any, *, xla: bool = False) -> Any:
+def a_softmax(
+    labels: Any,
+    outputs: Any,
+    margin: int,
+    lambda_: Any,
+    *,
+    label_smoothing: float = 0.0,
+    xla: bool = False,
+) -> Any:
     """Compute A-Softmax for each example.
 
     Args:
@@ -23,6 +31,7 @@ def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any, *, xla: bool
         outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
         margin: 1, 2, 3 or 4.
         lambda_: weight of the plain cosine in the target logit, >= 0.
+        label_smoothing: in [0, 1), as in `MarginLoss`.
         xla: whether XLA compiles the caller; the value is the same, the memory differs.
 
     Returns:
@@ -40,7 +49,9 @@ def a_softmax(labels: Any, outputs: Any, margin: int, lambda_: Any, *, xla: bool
     def target_cosine(cosine: Any) -> Any:
         return angular.a_softmax_logit(cosine, 1.0, margin, lambda_)
 
-    return margin_cross_entropy(labels, outputs, target_cosine, scale=None, xla=xla)
+    return margin_cross_entropy(
+        labels, outputs, target_cosine, scale=None, xla=xla, label_smoothing=label_smoothing
+    )
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -59,10 +70,11 @@ class ASoftmaxLoss(MarginLoss):
             an int (lambda is held there) or a callable. A plain tensor is refused: it would be a
             constant. `FaceClassifier.compile` binds its own optimizer.
 
-    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
+    `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 
     Raises:
-        ValueError: no step when lambda is needed.
+        ValueError: no step when lambda is needed; in the training of a stock model, `step` is
+            another optimizer than the model's, with which lambda would stand still.
         TypeError: `step` is a plain tensor or something that cannot be read.
 
     A loaded loss is held at the lambda with which it was saved, so that `evaluate` repeats the
@@ -79,6 +91,8 @@ class ASoftmaxLoss(MarginLoss):
     0.0489
     """
 
+    options = ("margin", "label_smoothing")
+
     def __init__(
         self,
         margin: int = 4,
@@ -86,11 +100,29 @@ class ASoftmaxLoss(MarginLoss):
         step: Any = None,
         reduction: str = "sum_over_batch_size",
         name: str = "a_softmax",
+        *,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(name=name, reduction=reduction)
+        super().__init__(reduction, name, label_smoothing=label_smoothing)
         self.margin = angular.check_margin(margin)
         self.annealing = _check_annealing(annealing)
-        self.step = check_step(step)
+        self.step = step
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; `step` is checked as the constructor's."""
+        if name == "step":
+            value = check_step(value)
+            if self._used:
+                raise AttributeError(
+                    "`step` is fixed once a loss was used: a training step that is compiled would "
+                    "go on with the old one. After compile, tf_sphereface.losses.bind_step(model) "
+                    f"lets lambda follow the model's optimizer. Received: step={value!r}"
+                )
+        super().__setattr__(name, value)
+
+    def follow(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Let lambda follow an optimizer; the model's functions have to be traced anew."""
+        self.__dict__["step"] = check_step(optimizer)
 
     @property
     def needs_step(self) -> bool:
@@ -113,8 +145,9 @@ class ASoftmaxLoss(MarginLoss):
 
     def describe(self) -> str:
         """Return margin and lambda in words, with the margin that is felt at the end."""
+        smoothing = self.smoothing_in_words()
         if self.margin == 1:
-            return "A-Softmax with margin 1: the modified softmax, no margin"
+            return f"A-Softmax with margin 1: the modified softmax, no margin{smoothing}"
         if isinstance(self.annealing, LambdaAnnealing):
             last = self.annealing.minimum
             fall = f"falls from {self.annealing.base:g} to {last:g}"
@@ -124,17 +157,17 @@ class ASoftmaxLoss(MarginLoss):
         felt = float(angular.effective_margin(self.margin, last))
         return (
             f"A-Softmax with margin {self.margin} (times the angle); lambda {fall}, where the "
-            f"margin that is felt is {felt:.2f}"
+            f"margin that is felt is {felt:.2f}{smoothing}"
         )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return a_softmax(labels, outputs, self.margin, self.current_lambda(), xla=self.xla)
+        lambda_ = self.current_lambda()
+        return a_softmax(labels, outputs, lambda_=lambda_, **self.arguments(), xla=self.xla)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; `step` as the int it stands at."""
         return {
             **super().get_config(),
-            "margin": self.margin,
             "annealing": keras.saving.serialize_keras_object(self.annealing),
             "step": None if self.step is None else int(read_step(self.step)),
         }

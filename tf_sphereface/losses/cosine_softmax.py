@@ -13,13 +13,16 @@ from tf_sphereface.losses.margin_loss import MarginLoss
 from tf_sphereface.utils.checks import check_number
 
 
-def normface(labels: Any, outputs: Any, scale: float, *, xla: bool = False) -> Any:
+def normface(
+    labels: Any, outputs: Any, scale: float, *, label_smoothing: float = 0.0, xla: bool = False
+) -> Any:
     """Compute the softmax cross-entropy of `scale * cos(theta_j)` for each example.
 
     Args:
         labels: integer class of each example, `(batch,)`, in `[0, num_classes)`.
         outputs: what `AngularDense` returns, `(batch, num_classes + 1)`.
         scale: above 0.
+        label_smoothing: in [0, 1), as in `MarginLoss`.
         xla: whether XLA compiles the caller; the value is the same, the memory differs.
 
     Returns:
@@ -31,10 +34,25 @@ def normface(labels: Any, outputs: Any, scale: float, *, xla: bool = False) -> A
     >>> round(float(normface([0], outputs, scale=3.0)[0]), 4)
     0.0486
     """
-    return margin_cross_entropy(labels, outputs, lambda cosine: cosine, scale=scale, xla=xla)
+    return margin_cross_entropy(
+        labels,
+        outputs,
+        lambda cosine: cosine,
+        scale=scale,
+        xla=xla,
+        label_smoothing=label_smoothing,
+    )
 
 
-def cosface(labels: Any, outputs: Any, scale: float, margin: float, *, xla: bool = False) -> Any:
+def cosface(
+    labels: Any,
+    outputs: Any,
+    scale: float,
+    margin: float,
+    *,
+    label_smoothing: float = 0.0,
+    xla: bool = False,
+) -> Any:
     """Compute CosFace for each example: the target's logit is `scale * (cos(theta) - margin)`.
 
     Arguments and result are those of `normface`, and `margin`, at least 0.
@@ -46,11 +64,24 @@ def cosface(labels: Any, outputs: Any, scale: float, margin: float, *, xla: bool
     0.6931
     """
     return margin_cross_entropy(
-        labels, outputs, lambda cosine: cosine - margin, scale=scale, xla=xla
+        labels,
+        outputs,
+        lambda cosine: cosine - margin,
+        scale=scale,
+        xla=xla,
+        label_smoothing=label_smoothing,
     )
 
 
-def arcface(labels: Any, outputs: Any, scale: float, margin: float, *, xla: bool = False) -> Any:
+def arcface(
+    labels: Any,
+    outputs: Any,
+    scale: float,
+    margin: float,
+    *,
+    label_smoothing: float = 0.0,
+    xla: bool = False,
+) -> Any:
     """Compute ArcFace for each example: the target's logit is `scale * cos(theta + margin)`.
 
     Arguments and result are those of `normface`, and `margin`, radians in [0, pi). What happens
@@ -66,7 +97,9 @@ def arcface(labels: Any, outputs: Any, scale: float, margin: float, *, xla: bool
     def target_cosine(cosine: Any) -> Any:
         return angular.cos_shifted_angle(cosine, margin)
 
-    return margin_cross_entropy(labels, outputs, target_cosine, scale=scale, xla=xla)
+    return margin_cross_entropy(
+        labels, outputs, target_cosine, scale=scale, xla=xla, label_smoothing=label_smoothing
+    )
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -77,7 +110,7 @@ class NormFaceLoss(MarginLoss):
         scale: above 0. Default 64, so that a comparison with `CosFaceLoss` and `ArcFaceLoss` shows
             the margin alone.
 
-    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
+    `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 
     Source: Wang, Xiang, Cheng, Yuille, "NormFace", ACM MM 2017, arXiv:1704.06369; there the scale
     is learnt, here it is fixed.
@@ -89,23 +122,25 @@ class NormFaceLoss(MarginLoss):
     0.0486
     """
 
-    options = ("scale",)
+    options = ("scale", "label_smoothing")
 
     def __init__(
         self,
         scale: float = 64.0,
         reduction: str = "sum_over_batch_size",
         name: str = "normface",
+        *,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, label_smoothing=label_smoothing)
         self.scale = check_number("scale", scale, 0.0, open_low=True)
 
     def describe(self) -> str:
         """Return margin and scale in words."""
-        return f"NormFace: no margin, scale {self.scale:g}"
+        return f"NormFace: no margin, scale {self.scale:g}{self.smoothing_in_words()}"
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return normface(labels, outputs, self.scale, xla=self.xla)
+        return normface(labels, outputs, **self.arguments(), xla=self.xla)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -116,7 +151,7 @@ class CosFaceLoss(MarginLoss):
         scale: above 0. Default 64.
         margin: at least 0. Default 0.35.
 
-    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
+    `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 
     Source: Wang et al., "CosFace", CVPR 2018, arXiv:1801.09414, eq. 4.
 
@@ -127,7 +162,7 @@ class CosFaceLoss(MarginLoss):
     0.6931
     """
 
-    options = ("scale", "margin")
+    options = ("scale", "margin", "label_smoothing")
 
     def __init__(
         self,
@@ -135,17 +170,22 @@ class CosFaceLoss(MarginLoss):
         margin: float = 0.35,
         reduction: str = "sum_over_batch_size",
         name: str = "cosface",
+        *,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, label_smoothing=label_smoothing)
         self.scale = check_number("scale", scale, 0.0, open_low=True)
         self.margin = check_number("margin", margin, 0.0)
 
     def describe(self) -> str:
         """Return margin and scale in words."""
-        return f"CosFace with margin {self.margin:g} (taken off the cosine), scale {self.scale:g}"
+        return (
+            f"CosFace with margin {self.margin:g} (taken off the cosine), scale {self.scale:g}"
+            f"{self.smoothing_in_words()}"
+        )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return cosface(labels, outputs, self.scale, self.margin, xla=self.xla)
+        return cosface(labels, outputs, **self.arguments(), xla=self.xla)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -159,7 +199,7 @@ class ArcFaceLoss(MarginLoss):
         scale: above 0. Default 64.
         margin: radians, in [0, pi). Default 0.5.
 
-    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
+    `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 
     Source: Deng, Guo, Xue, Zafeiriou, "ArcFace", CVPR 2019, arXiv:1801.07698, eq. 3.
 
@@ -170,7 +210,7 @@ class ArcFaceLoss(MarginLoss):
     0.1704
     """
 
-    options = ("scale", "margin")
+    options = ("scale", "margin", "label_smoothing")
 
     def __init__(
         self,
@@ -178,8 +218,10 @@ class ArcFaceLoss(MarginLoss):
         margin: float = 0.5,
         reduction: str = "sum_over_batch_size",
         name: str = "arcface",
+        *,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, label_smoothing=label_smoothing)
         self.scale = check_number("scale", scale, 0.0, open_low=True)
         self.margin = check_number("margin", margin, 0.0, math.pi)
 
@@ -188,7 +230,7 @@ class ArcFaceLoss(MarginLoss):
         margin = (
             f"{self.margin:g} rad ({math.degrees(self.margin):.1f} degrees, added to the angle)"
         )
-        return f"ArcFace with margin {margin}, scale {self.scale:g}"
+        return f"ArcFace with margin {margin}, scale {self.scale:g}{self.smoothing_in_words()}"
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return arcface(labels, outputs, self.scale, self.margin, xla=self.xla)
+        return arcface(labels, outputs, **self.arguments(), xla=self.xla)

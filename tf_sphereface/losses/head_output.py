@@ -74,6 +74,27 @@ def shared_bias_of(outputs: Any) -> Any:
     return ops.where(known, positive - 1.0 / positive, np.nan)
 
 
+def check_last_column(outputs: Any) -> None:
+    """Raise where the last column, -||x||, is positive: this is no output of an angular head.
+
+    A `ValueError` in eager mode, an `InvalidArgumentError` in a graph; XLA drops the check. NaN, of
+    a run that diverged, is let pass.
+    """
+    if isinstance(outputs, keras.KerasTensor):
+        return
+    positive = tf.reduce_any(outputs[:, -1] > 0)
+    message = (
+        "A loss of tf_sphereface.losses needs the output of tf_sphereface.layers.AngularDense, "
+        "whose last column is -||x||. Received: an output whose last column is positive, as of "
+        "Dense or softmax. Put AngularDense(num_classes) in place of the last layer, or use a "
+        "stock cross-entropy with it."
+    )
+    if not tf.executing_eagerly():
+        tf.debugging.Assert(tf.logical_not(positive), [message])
+    elif bool(positive):
+        raise ValueError(message)
+
+
 def has_shared_bias(outputs: Any) -> bool | None:
     """Tell from the values whether a head has a bias; None where none is known or finite."""
     if isinstance(outputs, keras.KerasTensor) or not tf.executing_eagerly():

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import keras
+from keras import ops
 
 from tf_sphereface.losses import head_output
 from tf_sphereface.losses.cross_entropy import check_labels
+from tf_sphereface.utils.checks import check_number
 
 
 class MarginLoss(keras.losses.Loss):
     """Base of the losses on the output of `layers.AngularDense`.
 
     A subclass keeps each argument of its `__init__` as an attribute, names them in `options`, and
-    computes the loss of each example in `per_example` by a pure function.
+    computes the loss of each example in `per_example` by a pure function. The arguments are fixed
+    from the first use on: a compiled training step holds their values, and would not see others.
 
     Args:
         reduction: as in `keras.losses.Loss`.
         name: as in `keras.losses.Loss`.
+        label_smoothing: e, in [0, 1). Default 0. With C classes the label's share of the target
+            distribution is `1 - e + e / C`, that of each other class `e / C`; the last column of
+            the head is no class and gets none. The target's logit keeps its margin: the loss is
+            `loss(e=0) + e (z_y - mean_j z_j)`. With a sampled head (`sample_rate` below 1) C is
+            the number of classes in the step's sample, among them all of the batch; evaluation is
+            over all classes. `SphereFace2Loss` says what it does with it.
 
     Call arguments: `y_true`, integer labels `(batch,)` or `(batch, 1)` in `[0, num_classes)`;
     `y_pred`, the output of `AngularDense`. Everything is computed in float32.
 
     Raises:
+        AttributeError: an argument is set after the first use.
         ValueError: an argument is out of range; one-hot labels; the head has a shared bias and the
-            loss does not know it, or the reverse; outside XLA, a label out of range
-            (`InvalidArgumentError` in a graph). Inside XLA the last two give NaN.
+            loss does not know it, or the reverse; outside XLA, a label out of range, or an output
+            that is no angular head's, such as that of a `Dense` (`InvalidArgumentError` in a
+            graph). Inside XLA the last three give NaN.
     """
 
     options: tuple[str, ...] = ()
@@ -38,13 +50,46 @@ class MarginLoss(keras.losses.Loss):
     xla: bool = False
     """Whether XLA compiles the training step; `FaceClassifier.compile` says so to its copy."""
 
-    def __init__(self, reduction: str = "sum_over_batch_size", name: str | None = None) -> None:
+    _used: bool = False
+    """Whether the loss was called, or a model took a copy; then its arguments are fixed."""
+
+    def __init__(
+        self,
+        reduction: str = "sum_over_batch_size",
+        name: str | None = None,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0.0, 1.0)
 
     @property
     def needs_step(self) -> bool:
         """Whether the value depends on the number of updates."""
         return False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; refuse an argument that a compiled training step would not see."""
+        if self._used and name in ("reduction", "label_smoothing", "annealing", *self.options):
+            raise AttributeError(
+                f"`{name}` is fixed once a loss was used: a training step that is compiled would "
+                "go on with the old value. Compile with a new loss, and with the model's own "
+                "optimizer, which keeps its state: model.compile(model.optimizer, "
+                f"loss={type(self).__name__}(..., {name}={value!r})). Received: {name}={value!r}"
+            )
+        super().__setattr__(name, value)
+
+    def fix(self) -> None:
+        """Refuse from now on that an argument is set."""
+        self._used = True
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor's own arguments by name."""
+        return {name: getattr(self, name) for name in self.options}
+
+    def smoothing_in_words(self) -> str:
+        """Return the end of `describe`: nothing where labels are not smoothed."""
+        return f", label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
 
     def describe(self) -> str:
         """Return in words which margin and scale are really used."""
@@ -56,21 +101,24 @@ class MarginLoss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the loss of each example, `(batch,)`."""
+        self.fix()
+        head_output.check_last_column(y_pred)
         biased = head_output.has_shared_bias(y_pred)
         if biased is not None and biased is not self.needs_shared_bias:
             raise ValueError(wrong_head(self))
         extra = 2 if self.needs_shared_bias else 1
-        return self.per_example(check_labels(y_true, y_pred.shape[-1] - extra), y_pred)
+        losses = self.per_example(check_labels(y_true, y_pred.shape[-1] - extra), y_pred)
+        return ops.where(y_pred[:, -1] > 0, math.nan, losses)  # XLA has dropped the check
 
     def __copy__(self) -> Self:
         """Copy the attributes as they are: Keras would go through a serialised form."""
         duplicate = object.__new__(type(self))
-        duplicate.__dict__.update(self.__dict__)
+        duplicate.__dict__.update(self.__dict__, _used=False)
         return duplicate
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {**super().get_config(), **{name: getattr(self, name) for name in self.options}}
+        return {**super().get_config(), **self.arguments()}
 
 
 def wrong_head(loss: Any) -> str:

@@ -29,6 +29,7 @@ def sphereface2(
     power: float,
     weight: float,
     detach: bool = True,
+    label_smoothing: float = 0.0,
 ) -> Any:
     """Compute SphereFace2 (the C variant) for each example.
 
@@ -36,6 +37,9 @@ def sphereface2(
 
         alpha / scale        log(1 + exp(-scale (g(cos_y) - margin) - b))
         + (1 - alpha) / scale sum_{j != y} log(1 + exp(scale (g(cos_j) + margin) + b))
+
+    With smoothed labels each of the C decisions has both terms, for class j with the weights
+    `share_j` and `1 - share_j`: `share_y = 1 - e + e / C`, else `e / C`.
 
     Args:
         labels: integer class of each example, `(batch,)`, in `[0, num_classes)`.
@@ -47,6 +51,7 @@ def sphereface2(
         power: t, at least 1.
         weight: of the whole loss, above 0.
         detach: take the gradient through the cosines alone, as the authors' code does.
+        label_smoothing: e, in [0, 1).
 
     Returns:
         `(batch,)`; NaN where a label is out of range, or where the head has no bias.
@@ -65,11 +70,18 @@ def sphereface2(
         base = ops.maximum((cosine + 1.0) / 2.0, 0.0)  # rounding may leave a cosine below -1
         return detached(2.0 * ops.power(base, power) - 1.0, cosine, detach)
 
-    own = similarity(target_entries(cosines, labels)) - margin
-    others = similarity(cosines) + margin
-    positive = ops.softplus(-scale * own - bias)
-    negative = ops.softplus(scale * others + bias[:, None])
-    negative = ops.where(target_mask(labels, num_classes), 0.0, negative)
+    is_target = target_mask(labels, num_classes)
+    similarities = similarity(cosines)
+    negative = ops.softplus(scale * (similarities + margin) + bias[:, None])
+    if label_smoothing:
+        share = label_smoothing / num_classes
+        shares = ops.where(is_target, 1.0 - label_smoothing + share, share)
+        positive = ops.softplus(-scale * (similarities - margin) - bias[:, None])
+        positive, negative = ops.sum(shares * positive, axis=-1), (1.0 - shares) * negative
+    else:
+        own = similarity(target_entries(cosines, labels)) - margin
+        positive = ops.softplus(-scale * own - bias)
+        negative = ops.where(is_target, 0.0, negative)
     total = alpha * positive + (1.0 - alpha) * ops.sum(negative, axis=-1)
     return ops.where(labels_in_range(labels, num_classes), weight / scale * total, math.nan)
 
@@ -126,6 +138,9 @@ class SphereFace2Loss(MarginLoss):
         power: t, at least 1: spreads the similarities of the negatives. Default 3.
         weight: of the whole loss, above 0. Default 50.
         detach: take the gradient through the cosines alone, as the authors' code does (default).
+        label_smoothing: e, in [0, 1). Default 0. There is no softmax over which to spread it; the
+            label of each binary decision is smoothed: `1 - e + e / C` in place of 1 for the
+            example's class, `e / C` in place of 0 for each other one. The paper has none.
 
     `reduction`, `name`, call arguments and errors: see `MarginLoss`; `y_pred` has
     `num_classes + 2` columns.
@@ -141,7 +156,7 @@ class SphereFace2Loss(MarginLoss):
     True
     """
 
-    options = ("scale", "margin", "alpha", "power", "weight", "detach")
+    options = ("scale", "margin", "alpha", "power", "weight", "detach", "label_smoothing")
     needs_shared_bias = True
 
     def __init__(
@@ -155,8 +170,9 @@ class SphereFace2Loss(MarginLoss):
         *,
         reduction: str = "sum_over_batch_size",
         name: str = "sphereface2",
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, label_smoothing=label_smoothing)
         self.scale = check_number("scale", scale, 0.0, open_low=True)
         self.margin = check_number("margin", margin, 0.0)
         self.alpha = check_number("alpha", alpha, 0.0, 1.0, open_low=True)
@@ -173,10 +189,8 @@ class SphereFace2Loss(MarginLoss):
         return (
             f"SphereFace2 with margin {self.margin:g} (on the adjusted cosine, both sides), "
             f"scale {self.scale:g}, alpha {self.alpha:g}, power {self.power:g}, "
-            f"weight {self.weight:g}"
+            f"weight {self.weight:g}{self.smoothing_in_words()}"
         )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return sphereface2(
-            labels, outputs, **{option: getattr(self, option) for option in self.options}
-        )
+        return sphereface2(labels, outputs, **self.arguments())

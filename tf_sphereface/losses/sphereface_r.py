@@ -28,6 +28,7 @@ def sphereface_r(
     margin: float,
     detach: bool = True,
     *,
+    label_smoothing: float = 0.0,
     xla: bool = False,
 ) -> Any:
     """Compute SphereFace-R for each example.
@@ -43,6 +44,7 @@ def sphereface_r(
         margin: a real number, at least 1.
         detach: characteristic gradient detachment: the value has the margin, its derivative with
             respect to the cosine is that of the cosine itself.
+        label_smoothing: in [0, 1), as in `MarginLoss`.
         xla: whether XLA compiles the caller; the value is the same, the memory differs.
 
     Returns:
@@ -58,13 +60,15 @@ def sphereface_r(
         cosines = head_output.cosines_of(outputs, outputs.shape[-1] - 1)
         target = target_entries(cosines, labels)
         cosines = detached(angular.cos_scaled_angle(cosines, 1.0 / margin), cosines, detach)
-        return target_cross_entropy(scale * cosines, labels, scale * target)
+        return target_cross_entropy(scale * cosines, labels, scale * target, label_smoothing)
     move = angular.psi_real if version == "v0" else angular.cos_scaled_angle
 
     def target_cosine(cosine: Any) -> Any:
         return detached(move(cosine, margin), cosine, detach)
 
-    return margin_cross_entropy(labels, outputs, target_cosine, scale=scale, xla=xla)
+    return margin_cross_entropy(
+        labels, outputs, target_cosine, scale=scale, xla=xla, label_smoothing=label_smoothing
+    )
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -79,7 +83,7 @@ class SphereFaceRLoss(MarginLoss):
         detach: characteristic gradient detachment (default): the margin is in the value of the
             logit and not in its derivative, which makes training stable without annealing.
 
-    `reduction`, `name`, call arguments and errors: see `MarginLoss`.
+    `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 
     Source: Liu, Wen, Raj, Singh, Weller, "SphereFace Revived", TPAMI 2022, arXiv:2109.05565.
 
@@ -90,7 +94,7 @@ class SphereFaceRLoss(MarginLoss):
     0.6931
     """
 
-    options = ("version", "margin", "scale", "detach")
+    options = ("version", "margin", "scale", "detach", "label_smoothing")
 
     def __init__(
         self,
@@ -100,8 +104,10 @@ class SphereFaceRLoss(MarginLoss):
         detach: bool = True,
         reduction: str = "sum_over_batch_size",
         name: str = "sphereface_r",
+        *,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction, name)
+        super().__init__(reduction, name, label_smoothing=label_smoothing)
         self.version = check_choice("version", version, get_args(Version))
         self.margin = angular.check_real_margin(margin)
         self.scale = check_number("scale", scale, 0.0, open_low=True)
@@ -117,10 +123,8 @@ class SphereFaceRLoss(MarginLoss):
         gradient = "" if self.detach else ", in the gradient too"
         return (
             f"SphereFace-R {self.version} with margin {self.margin:g} ({what}){gradient}, "
-            f"scale {self.scale:g}, no annealing"
+            f"scale {self.scale:g}, no annealing{self.smoothing_in_words()}"
         )
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return sphereface_r(
-            labels, outputs, self.version, self.scale, self.margin, self.detach, xla=self.xla
-        )
+        return sphereface_r(labels, outputs, **self.arguments(), xla=self.xla)

@@ -8,13 +8,31 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_sphereface.utils import keras_private
+
+
+class OptimizerCount:
+    """The number of updates that an optimizer has applied, read at each call.
+
+    A loss holds this and not the optimizer: Keras looks for optimizers in the attributes of a
+    loss, and would save it twice. It does not look in here.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def __call__(self) -> Any:
+        return tf.convert_to_tensor(self.optimizer.iterations)
+
 
 def bind_step(model: keras.Model) -> keras.Model:
     """Let the lambda of a model's losses follow the model's own optimizer.
 
-    For a stock Keras model that was loaded from a file: its loss is held at the lambda of the
-    moment of saving. The optimizer's count of updates was saved too, so training goes on exactly
-    there. The same model is returned.
+    For a stock Keras model that was loaded from a file, or compiled anew with another optimizer: a
+    loaded loss is held at the lambda of the moment of saving, an old one follows the old optimizer.
+    lambda goes on from the optimizer's own count of updates. That of a loaded optimizer was saved,
+    so training goes on exactly there; a new optimizer begins at 0, and lambda at its base.
+    The same model is returned.
 
     Raises:
         ValueError: the model is not compiled, or has no loss that follows a schedule.
@@ -35,7 +53,7 @@ def bind_step(model: keras.Model) -> keras.Model:
             f"Received: model.loss={getattr(model, 'loss', None)!r}"
         )
     for loss in scheduled:
-        loss.step = check_step(model.optimizer)
+        loss.follow(model.optimizer)
     model.train_function = None
     model.test_function = None
     return model
@@ -50,14 +68,44 @@ def scheduled_losses(model: keras.Model) -> list[Any]:
     ]
 
 
+def other_optimizer(model: keras.Model) -> str | None:
+    """Say that a loss counts the updates of another optimizer than the model's; else None.
+
+    With a wrapper, such as `LossScaleOptimizer`, the optimizer inside is the model's too. Nothing
+    is known of a callable or of a variable that belongs to no optimizer.
+    """
+    own = getattr(model, "optimizer", None)
+    if own is None:
+        return None
+    optimizers = keras_private.optimizers_in(own)
+    counts = [keras_private.micro_steps(optimizer) for optimizer in optimizers]
+    for loss in scheduled_losses(model):
+        step = loss.step
+        if isinstance(step, OptimizerCount):
+            theirs = keras_private.optimizers_in(step.optimizer)
+            foreign = not any(a is b for a in theirs for b in optimizers)
+            name = step.optimizer.name
+        else:
+            foreign = keras_private.counts_updates(step) and all(step is not c for c in counts)
+            name = str(getattr(step, "path", "")).split("/")[0]
+        if foreign:
+            return (
+                f"The loss {loss.name!r} counts the updates of another optimizer ({name}) than the "
+                f"one that trains this model ({own.name}), so lambda would stand still. Call "
+                "tf_sphereface.losses.bind_step(model) after compile: lambda then follows the "
+                "model's optimizer, from its own count of updates on. Or give each compile a new "
+                "loss, ASoftmaxLoss(..., step=optimizer). To hold lambda on purpose, pass a number."
+            )
+    return None
+
+
 def check_step(step: Any) -> Any:
     """Return what `read_step` takes for the argument `step` of a loss, or raise TypeError.
 
-    An optimizer becomes a function that reads its count: Keras looks for optimizers in the
-    attributes of a loss, and would save it twice.
+    An optimizer becomes an `OptimizerCount`.
     """
     if isinstance(step, keras.optimizers.Optimizer):
-        return lambda: tf.convert_to_tensor(step.iterations)
+        return OptimizerCount(step)
     if isinstance(step, int | np.integer) and not isinstance(step, bool):
         return int(step)
     if step is None or isinstance(step, keras.Variable | tf.Variable):

@@ -82,6 +82,26 @@ def called_model(layer: keras.layers.Layer) -> Any:
     return getattr(layer._get_call_context(), "entry_layer", None)
 
 
+def is_trained(layer: keras.layers.Layer) -> bool:
+    """Tell whether the call that is running is one in training (Keras 3.15, the same context)."""
+    return bool(getattr(layer._get_call_context(), "training", False))
+
+
+def compiled_metrics(model: keras.Model) -> list[Any]:
+    """Return what `compile` was given as metrics and as weighted metrics.
+
+    Keras 3.15, `_compile_metrics` with `_user_metrics` and `_user_weighted_metrics`.
+    """
+    compiled = getattr(model, "_compile_metrics", None)
+    names = ("_user_metrics", "_user_weighted_metrics")
+    return [given for name in names if (given := getattr(compiled, name, None))]
+
+
+def metric_function(metric: Any) -> Any:
+    """Return the function that a metric takes the mean of, or None (Keras 3.15, `_fn`)."""
+    return getattr(metric, "_fn", None)
+
+
 @contextlib.contextmanager
 def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
     """Let a layer that is built take more weights (Keras 3.15, `_tracker`)."""
@@ -124,6 +144,24 @@ def micro_steps(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     Keras 3.15, `_iterations`; the public `iterations` is a tensor under gradient accumulation.
     """
     return getattr(optimizer, "inner_optimizer", optimizer)._iterations
+
+
+def counts_updates(variable: Any) -> bool:
+    """Tell whether a variable is an optimizer's count of calls (Keras 3.15, its path)."""
+    return isinstance(variable, keras.Variable) and variable.path.endswith("/iteration")
+
+
+def optimizers_in(optimizer: keras.optimizers.Optimizer) -> list[Any]:
+    """Return an optimizer and those that it wraps.
+
+    Public `inner_optimizer` of a `LossScaleOptimizer`; of a `MultiOptimizer` (Keras 3.15)
+    `optimizers`.
+    """
+    found = [optimizer]
+    inner = getattr(optimizer, "inner_optimizer", None)
+    for other in [*([] if inner is None else [inner]), *getattr(optimizer, "optimizers", ())]:
+        found.extend(optimizers_in(other))
+    return found
 
 
 def accumulators(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> list[Any]:
