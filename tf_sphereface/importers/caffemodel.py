@@ -84,6 +84,7 @@ def read_caffemodel(path: str | os.PathLike[str]) -> dict[str, CaffeLayer]:
         if not layers:
             raise WireError("it holds no layer with weights")
     except _OldFormatError:
+        refuse_other_formats(path, ".caffemodel")
         raise ValueError(
             f"{path}: written in Caffe's format of 2014 (`layers`), which knows no PReLU and so "
             "cannot hold these networks; Caffe's upgrade_net_proto_binary OLD NEW converts others"

@@ -52,7 +52,7 @@ def describe_format(path: Path) -> str | None:
     if zipfile.is_zipfile(path):
         return _zip(path)
     by_suffix = _SUFFIXES.get(path.suffix.lower())
-    return _by_magic(head) or _tar(path, head) or _onnx(head) or by_suffix or _text(head)
+    return _by_magic(head) or _tar(path, head) or by_suffix or _onnx(head) or _text(head)
 
 
 def is_safetensors(path: Path) -> bool:
