@@ -142,6 +142,7 @@ def test_the_channel_order_is_recorded():
         "sphere20a": "bgr",
         "sphereface20-caffe": "bgr",
         "sphereface64-caffe": "bgr",
+        **{f"iresnet{depth}": "rgb" for depth in (18, 34, 50, 100, 200)},
     }
     assert any("MATLAB" in note for note in ARCHITECTURES["sphereface64-caffe"].notes)
 

@@ -32,9 +32,9 @@ They may lie anywhere in the file, with any prefix.
 Architectures:
 {_LISTED}
 
-All take (x - 127.5) / 128 and faces aligned to the 112x96 or 112x112 template: the weights tell
-which. The order of channels goes into the file, so that every command here takes RGB images. The
-head (the class centres of the training set) is left out.
+Where nothing else is said they take (x - 127.5) / 128. Faces are aligned to the 112x96 or 112x112
+template: the weights tell which. Channel order and scale go into the file, so that every command
+here takes RGB images. The head (the class centres of the training set) is left out.
 
 The licence of the weights stays that of their author; the file records it as unknown unless you
 state it.
@@ -43,6 +43,7 @@ exit code: 0 written, 2 bad input
 """
 EXAMPLES = """\
   tf_sphereface-import mobilefacenet.ckpt --out model.keras
+  tf_sphereface-import backbone.pth --out iresnet50.keras
   tf_sphereface-import sphere20a.pth --arch sphere20a --out sphere20a.keras
   tf_sphereface-import sphereface.caffemodel --arch sphereface20-caffe --out sphereface20.keras
   tf_sphereface-eval lfw model.keras --images lfw/ --pairs pairs.txt --landmarks landmarks.tsv"""
@@ -156,6 +157,7 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
         input_size=(height, width),
         embedding_dim=imported.model.output_shape[1],
         channel_order=args.channel_order or kind.channel_order,
+        pixel_scale=kind.pixel_scale,
         template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
         flip=kind.flip,
         architecture=kind.network,

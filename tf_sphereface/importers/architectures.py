@@ -11,6 +11,7 @@ import keras
 
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.file_formats import is_torch_or_safetensors, refuse_other_formats
+from tf_sphereface.importers.iresnet import LAYOUTS as IRESNETS
 from tf_sphereface.importers.mobilefacenet import LAYOUT as MOBILEFACENET
 from tf_sphereface.importers.sphereface import SPHERE20A, load_sphereface_caffe
 from tf_sphereface.importers.state_dictionaries import (
@@ -45,6 +46,7 @@ class Architecture:
     channel_order: str
     flip: str  # what its authors' own evaluation did with the mirror image
     summary: str  # a line for the help
+    pixel_scale: float = 128.0  # what the pixel less 127.5 is divided by
     notes: tuple[str, ...] = ()  # what a user of such weights should know
 
 
@@ -93,6 +95,23 @@ ARCHITECTURES: dict[str, Architecture] = {
             flip="concat",
             summary="the authors' 64-layer .caffemodel; BGR",
             notes=("Channels are BGR, as Caffe has them.", MATLAB_NOTE),
+        ),
+        *(
+            Architecture(
+                f"iresnet{depth}",
+                f"IResNet-{depth}",
+                _TORCH,
+                layout,
+                channel_order="rgb",
+                flip="sum",
+                summary=f"insightface's IResNet-{depth} (arcface_torch); RGB, / 127.5",
+                pixel_scale=127.5,
+                notes=(
+                    "Channels are RGB and pixels (x - 127.5) / 127.5, as arcface_torch trains. "
+                    "Weights of this layout from elsewhere may want BGR: --channel-order bgr.",
+                ),
+            )
+            for depth, layout in IRESNETS.items()
         ),
     )
 }

@@ -131,7 +131,7 @@ class TorchCheckpoint:
     def _open_legacy(self) -> Any:
         """Read magic number, protocol, system, object and storage keys; find the raw storages."""
 
-        def refuse(_: Any) -> _Storage:
+        def refuse(*_: Any) -> _Storage:
             raise _FileError("a storage before the tensors")
 
         def plain() -> Any:
