@@ -121,7 +121,7 @@ def _shape_of(
 LAYOUT = Layout(
     "MobileFaceNet",
     frozenset(name for name, _, _ in _tensors()),
-    re.compile(r"(conv\d*|dw_conv\d*|blocks|linear\d*)\."),
+    re.compile(r"(conv\d|dw_conv\d|blocks\.|linear\d)"),
     _build,
     frozenset({"linear7.conv.weight"}),
 )

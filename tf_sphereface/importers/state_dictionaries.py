@@ -24,6 +24,7 @@ Entries = dict[str, dict[str, Any]]
 """Where in a file -> name -> what has the `shape` of a tensor and can be read."""
 
 _SHOWN = 10
+_DEEPEST = 30  # levels of a file that are looked into
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
 _TRAINING = re.compile(r"optimi[sz]er|scheduler|scaler|^optim(_state)?$", re.IGNORECASE)
 _COUNTER = "num_batches_tracked"
@@ -328,7 +329,8 @@ def _entries(content: Any) -> Entries:
             queue.extend(
                 (f"{entry}.{name}" if entry else name, item)
                 for name, item in items
-                if isinstance(item, dict | list | tuple | Placeholder)
+                if entry.count(".") < _DEEPEST
+                and isinstance(item, dict | list | tuple | Placeholder)
                 and not isinstance(item, Tensor)
                 and not _TRAINING.search(name)
             )
@@ -358,7 +360,8 @@ def _module_tensors(module: Placeholder) -> Iterator[tuple[str, Tensor]]:
     while stack:
         prefix, value = stack.pop()
         state = value.state if isinstance(value, Placeholder) else None
-        if not isinstance(state, dict) or "_modules" not in state or id(value) in seen:
+        known = id(value) in seen or prefix.count(".") > _DEEPEST
+        if not isinstance(state, dict) or "_modules" not in state or known:
             continue
         seen.add(id(value))
         for kind in ("_parameters", "_buffers"):
