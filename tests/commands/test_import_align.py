@@ -215,9 +215,12 @@ def test_help_teaches(command, capsys) -> None:
 def test_import_writes_an_embedder(real_data, tmp_path, capsys) -> None:
     folder = real_data / "mobilefacenet"
     checkpoint, out = folder / "mobilefacenet_casia_068.ckpt", tmp_path / "model.keras"
-    options = ["--arch", "mobilefacenet", "--out", str(out), "--json", str(tmp_path / "x.json")]
+    options = ["--out", str(out), "--json", str(tmp_path / "x.json")]
     assert import_.main([str(checkpoint), *options]) == 0
-    assert "112x96 RGB to 128 numbers, 1.00 M parameters" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "112x96 RGB to 128 numbers, 1.00 M parameters" in said
+    assert "recognised: mobilefacenet, a PyTorch checkpoint" in said
+    assert "read: the tensors under " in said
     metadata = read_metadata(out)
     assert metadata is not None
     assert (metadata.input_size, metadata.embedding_dim) == ((112, 96), 128)
@@ -245,7 +248,10 @@ def test_import_of_something_else(tmp_path, capsys) -> None:
     (tmp_path / "page.ckpt").write_text("<html>not found</html>")
     options = ["--arch", "mobilefacenet", "--out", str(tmp_path / "model.keras")]
     assert import_.main([str(tmp_path / "page.ckpt"), *options]) == 2
-    assert "page.ckpt: not a PyTorch checkpoint" in " ".join(capsys.readouterr().err.split())
+    assert "page.ckpt: not a PyTorch checkpoint but a web page" in capsys.readouterr().err
+    for wrong, message in ((tmp_path, "but a folder: "), (tmp_path / "no.pth", "no such file: ")):
+        assert import_.main([str(wrong), *options]) == 2
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "model.keras").exists()
     assert import_.main([str(tmp_path / "page.ckpt"), *options[:-1], "model.h5"]) == 2
     assert "--out must end in .keras" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def fake_torch(monkeypatch):
         thing = type(name, (), {"__module__": module.__name__, "__qualname__": name})
         setattr(module, name, thing)
 
-    for kind in {*STORAGES.values(), "BFloat16Storage", "ComplexFloatStorage"}:
+    for kind in {*STORAGES.values(), "BFloat16Storage", "FancyStorage"}:
         define(torch, kind)
     define(utils, "_rebuild_tensor_v2")
     torch._utils = utils

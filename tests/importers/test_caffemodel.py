@@ -93,10 +93,10 @@ def test_the_older_shape_of_a_blob(tmp_path, released):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "the file is empty"),
-        (b'name: "SpherefaceNet-20"\nlayer {', "not a .caffemodel, or a damaged one: wire type 6"),
+        (b"", "not a .caffemodel but an empty file: download it again"),
+        (b'name: "SpherefaceNet-20"\nlayer {', "the weights are in the .caffemodel file"),
         (b"PK\x03\x04" + bytes(40), "not a .caffemodel"),
-        (b"<html>not found</html>", "not a .caffemodel"),
+        (b"<html>not found</html>", "not a .caffemodel but a web page"),
         (b"\xff" * 20, "a number longer than 64 bits"),
         (b"\xa2\x06\xff\xff\xff\xff\x7f", "needs 34,359,738,367 bytes and 0 are left"),
         (b"\xa2\x06\x02\x3a\x7f", "field 7 needs 127 bytes and 0 are left"),

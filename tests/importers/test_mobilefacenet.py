@@ -44,6 +44,17 @@ def test_round_trip(tmp_path, write_legacy, tensor, state) -> None:
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
 
 
+def test_weights_of_half_precision_and_a_head(tmp_path, write_zip, tensor, state) -> None:
+    model, tensors = state
+    kept = {name: tensor.of(array.astype("float16")) for name, array in tensors.items()}
+    path = write_zip(tmp_path / "x.ckpt", {**kept, "linear.weight": tensor.of(np.zeros((9, 8)))})
+    loaded = load_mobilefacenet(path)
+    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
+        assert theirs.dtype == "float32"
+        # float16 has 11 bits; the smallest weights are subnormal in it
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=5e-4, atol=1e-7)
+
+
 def test_every_weight_is_set_once(state) -> None:
     model, _ = state
     names, variables = zip(*_pairs(model), strict=True)

@@ -142,6 +142,7 @@ def test_the_channel_order_is_recorded():
         "sphere20a": "bgr",
         "sphereface20-caffe": "bgr",
         "sphereface64-caffe": "bgr",
+        **{f"iresnet{depth}": "rgb" for depth in (18, 34, 50, 100, 200)},
     }
     assert any("MATLAB" in note for note in ARCHITECTURES["sphereface64-caffe"].notes)
 
@@ -191,7 +192,7 @@ def test_arguments_are_checked(tmp_path, released):
         load_sphereface_caffe(path, input_size=(32, 16))
     with pytest.raises(ValueError, match=r"`depth` must be one of 20, 64\. Received: depth=36"):
         load_sphereface_caffe(path, 36)
-    with pytest.raises(ValueError, match="`arch` must be one of 'mobilefacenet"):
+    with pytest.raises(ValueError, match="`arch` must be one of 'auto', 'mobilefacenet"):
         import_checkpoint(path, "resnet")
     with pytest.raises(ValueError, match="key is for PyTorch"):
         import_checkpoint(path, "sphereface20-caffe", key="net")

@@ -13,13 +13,12 @@ from tf_sphereface.commands.console import (
     add_json_option,
     command,
     console,
-    existing_file,
     image_size,
     make_parser,
     write_json_option,
 )
 from tf_sphereface.embedder import EmbedderMetadata, model_card, save_embedder
-from tf_sphereface.importers import ARCHITECTURES, Imported, import_checkpoint
+from tf_sphereface.importers import ARCHITECTURES, AUTO, Imported, import_checkpoint
 from tf_sphereface.utils.files import sha256_file
 
 _LISTED = "\n".join(f"  {kind.name:19} {kind.summary}" for kind in ARCHITECTURES.values())
@@ -27,14 +26,15 @@ _LISTED = "\n".join(f"  {kind.name:19} {kind.summary}" for kind in ARCHITECTURES
 DESCRIPTION = f"""\
 Read the weights of a checkpoint made elsewhere and write an embedder (.keras) that every other
 command takes, and a model card beside it. The framework that made the checkpoint is not needed, and
-nothing in the file is run: one that holds more than tensors and plain values is refused.
+nothing in the file is run. The architecture is recognised by the names and shapes of the tensors.
+They may lie anywhere in the file, with any prefix.
 
 Architectures:
 {_LISTED}
 
-All take (x - 127.5) / 128 and faces aligned to the 112x96 or 112x112 template: the weights tell
-which. The order of channels goes into the file, so that every command here takes RGB images. The
-head (the class centres of the training set) is left out.
+Where nothing else is said they take (x - 127.5) / 128. Faces are aligned to the 112x96 or 112x112
+template: the weights tell which. Channel order and scale go into the file, so that every command
+here takes RGB images. The head (the class centres of the training set) is left out.
 
 The licence of the weights stays that of their author; the file records it as unknown unless you
 state it.
@@ -42,7 +42,8 @@ state it.
 exit code: 0 written, 2 bad input
 """
 EXAMPLES = """\
-  tf_sphereface-import mobilefacenet.ckpt --arch mobilefacenet --out model.keras
+  tf_sphereface-import mobilefacenet.ckpt --out model.keras
+  tf_sphereface-import backbone.pth --out iresnet50.keras
   tf_sphereface-import sphere20a.pth --arch sphere20a --out sphere20a.keras
   tf_sphereface-import sphereface.caffemodel --arch sphereface20-caffe --out sphereface20.keras
   tf_sphereface-eval lfw model.keras --images lfw/ --pairs pairs.txt --landmarks landmarks.tsv"""
@@ -53,18 +54,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("import", DESCRIPTION, EXAMPLES)
     parser.add_argument(
         "checkpoint",
-        type=existing_file,
+        type=Path,
         metavar="CHECKPOINT",
-        help="a .pt, .pth, .ckpt or .caffemodel file",
+        help="a .pt, .pth, .ckpt, .safetensors or .caffemodel file",
     )
     parser.add_argument(
-        "--arch", required=True, choices=list(ARCHITECTURES), help="what the weights are of"
+        "--arch",
+        default=AUTO,
+        choices=[AUTO, *ARCHITECTURES],
+        help="what the weights are of; auto recognises it",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="where to write, ending in .keras"
     )
     parser.add_argument(
-        "--key", help="the checkpoint's entry that holds the weights; only needed among several"
+        "--key", help="the entry or prefix of the weights; only needed where several fit"
     )
     parser.add_argument(
         "--input-size",
@@ -91,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.out.suffix != ".keras":
         raise CommandError(f"--out must end in .keras. Received: {args.out}")
     checkpoint = args.checkpoint
+    if not checkpoint.exists():
+        raise CommandError(f"no such file: {checkpoint}")
     imported = import_checkpoint(checkpoint, args.arch, key=args.key, input_size=args.input_size)
     metadata = describe(args, imported)
     save_embedder(imported.model, args.out, metadata)
@@ -101,6 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{args.out}: {metadata.architecture}, {height}x{width} {metadata.channel_order.upper()} "
         f"to {metadata.embedding_dim} numbers, {model_card.network_size(network)}"
     ]
+    if args.arch == AUTO:
+        lines.append(f"recognised: {imported.architecture.name}, {imported.architecture.source}")
+    if imported.read_as:
+        lines.append(f"read: {imported.read_as}")
     lines += [f"left out: {text}" for text in imported.left_out]
     lines += [f"note: {text}" for text in metadata.extra.get(model_card.NOTES, ())]
     lines.append(f"card: {card}; licence of the weights: {metadata.extra[model_card.LICENSE]}")
@@ -116,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "channel_order": metadata.channel_order,
             "embedding_dim": metadata.embedding_dim,
             **network,
+            "arch": imported.architecture.name,
+            "read_as": imported.read_as,
             "left_out": imported.left_out,
             "source_hash": metadata.source_hash,
         },
@@ -145,6 +157,7 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
         input_size=(height, width),
         embedding_dim=imported.model.output_shape[1],
         channel_order=args.channel_order or kind.channel_order,
+        pixel_scale=kind.pixel_scale,
         template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
         flip=kind.flip,
         architecture=kind.network,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from tf_sphereface.importers.architectures import (
     ARCHITECTURES,
+    AUTO,
     Architecture,
     Imported,
     import_checkpoint,
 )
 from tf_sphereface.importers.caffemodel import CaffeLayer, read_caffemodel
 from tf_sphereface.importers.mobilefacenet import load_mobilefacenet
-from tf_sphereface.importers.sphereface import Loaded, load_sphere20a, load_sphereface_caffe
-from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
+from tf_sphereface.importers.sphereface import load_sphere20a, load_sphereface_caffe
+from tf_sphereface.importers.state_dictionaries import Loaded, read_torch_checkpoint
 
 __all__ = [
     "ARCHITECTURES",
+    "AUTO",
     "Architecture",
     "CaffeLayer",
     "Imported",

@@ -5,21 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
 from tf_sphereface.backbones.remembered_metadata import remember
 from tf_sphereface.importers.caffemodel import read_caffemodel
-from tf_sphereface.importers.mobilefacenet import load_mobilefacenet
-from tf_sphereface.importers.sphereface import Loaded, load_sphere20a, load_sphereface_caffe
-from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
+from tf_sphereface.importers.file_formats import is_torch_or_safetensors, refuse_other_formats
+from tf_sphereface.importers.iresnet import LAYOUTS as IRESNETS
+from tf_sphereface.importers.mobilefacenet import LAYOUT as MOBILEFACENET
+from tf_sphereface.importers.sphereface import SPHERE20A, load_sphereface_caffe
+from tf_sphereface.importers.state_dictionaries import (
+    Fit,
+    Layout,
+    TensorFile,
+    best_fits,
+    load_only_fit,
+    open_tensors,
+)
 from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.utils.messages import and_more
 
-Load = Callable[..., Loaded]
-
-_TORCH, _CAFFE = "a PyTorch checkpoint", "a .caffemodel"
+AUTO = "auto"
+_TORCH, _CAFFE = "a PyTorch checkpoint or safetensors", "a .caffemodel"
 
 MATLAB_NOTE = (
     "The authors cut their faces in MATLAB, which counts pixels from 1. The same template numbers "
@@ -35,26 +44,12 @@ class Architecture:
     name: str  # what `--arch` takes
     network: str  # its name in the metadata
     source: str  # the kind of file
-    load: Load  # (path, key=, input_size=) to the model and what was left out
+    layout: Layout | int  # the tensors' names, or the depth of a Caffe network
     channel_order: str
     flip: str  # what its authors' own evaluation did with the mirror image
     summary: str  # a line for the help
+    pixel_scale: float = 128.0  # what the pixel less 127.5 is divided by
     notes: tuple[str, ...] = ()  # what a user of such weights should know
-
-
-def _mobilefacenet(path: Path, *, key: str | None, input_size: Sequence[int] | None) -> Loaded:
-    if input_size is not None:
-        raise ValueError("input_size is for SphereFace networks; these weights tell their own size")
-    return Loaded(load_mobilefacenet(path, key=key), [])
-
-
-def _caffe(depth: int) -> Load:
-    def load(path: Path, *, key: str | None, input_size: Sequence[int] | None) -> Loaded:
-        if key is not None:
-            raise ValueError("key is for PyTorch checkpoints; a .caffemodel has one set of weights")
-        return load_sphereface_caffe(path, depth, input_size=input_size)
-
-    return load
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -64,7 +59,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "mobilefacenet",
             "MobileFaceNet",
             _TORCH,
-            _mobilefacenet,
+            MOBILEFACENET,
             channel_order="rgb",
             flip="none",
             summary="the public PyTorch MobileFaceNet; RGB",
@@ -73,7 +68,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "sphere20a",
             "SphereFaceNet-20",
             _TORCH,
-            load_sphere20a,
+            SPHERE20A,
             channel_order="bgr",
             flip="none",
             summary="the public PyTorch sphere20a (zip or legacy); BGR",
@@ -87,7 +82,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "sphereface20-caffe",
             "SphereFaceNet-20",
             _CAFFE,
-            _caffe(20),
+            20,
             channel_order="bgr",
             flip="concat",
             summary="the authors' 20-layer .caffemodel; BGR",
@@ -97,11 +92,28 @@ ARCHITECTURES: dict[str, Architecture] = {
             "sphereface64-caffe",
             "SphereFaceNet-64",
             _CAFFE,
-            _caffe(64),
+            64,
             channel_order="bgr",
             flip="concat",
             summary="the authors' 64-layer .caffemodel; BGR",
             notes=("Channels are BGR, as Caffe has them.", MATLAB_NOTE),
+        ),
+        *(
+            Architecture(
+                f"iresnet{depth}",
+                f"IResNet-{depth}",
+                _TORCH,
+                layout,
+                channel_order="rgb",
+                flip="sum",
+                summary=f"insightface's IResNet-{depth} (arcface_torch); RGB, / 127.5",
+                pixel_scale=127.5,
+                notes=(
+                    "Channels are RGB and pixels (x - 127.5) / 127.5, as arcface_torch trains. "
+                    "Weights of this layout from elsewhere may want BGR: --channel-order bgr.",
+                ),
+            )
+            for depth, layout in IRESNETS.items()
         ),
     )
 }
@@ -114,26 +126,33 @@ class Imported:
     model: keras.Model
     architecture: Architecture
     left_out: list[str]  # what of the file is not in the model, in words
+    read_as: str = ""  # which tensors of the file were taken, in words, where there was a choice
 
 
 def import_checkpoint(
     path: str | os.PathLike[str],
-    arch: str,
+    arch: str = AUTO,
     *,
     key: str | None = None,
     input_size: Sequence[int] | None = None,
 ) -> Imported:
     """Read a checkpoint of a known kind.
 
+    The weights may lie anywhere in the file and their names may have any prefix; what is beside
+    them, such as a head, is left out and listed.
+
     Args:
         path: the file.
-        arch: one of `ARCHITECTURES`.
-        key: the entry of a PyTorch checkpoint that holds the weights; by default the only one.
+        arch: one of `ARCHITECTURES`, or `"auto"`: the one whose tensors the file has, by name and
+            shape.
+        key: the entry or the prefix of the weights in a PyTorch checkpoint; only needed where two
+            networks in it fit.
         input_size: (height, width), where the weights do not tell it.
 
     Raises:
-        ValueError: an unknown `arch`, or the file does not hold such a network; the message lists
-            every tensor that does not fit, and names the `arch` that would.
+        ValueError: an unknown `arch`, the file is of another format (the message says which), or
+            it does not hold such a network: the message lists the tensors that do not fit, and
+            names the `arch` that would.
         OSError: the file cannot be read.
 
     Example:
@@ -142,42 +161,120 @@ def import_checkpoint(
     >>> imported.model.output_shape                                   # doctest: +SKIP
     (None, 512)
     """
-    architecture = ARCHITECTURES[check_choice("arch", arch, tuple(ARCHITECTURES))]
+    path = Path(path)
+    check_choice("arch", arch, (AUTO, *ARCHITECTURES))
+    if arch == AUTO:
+        refuse_other_formats(path, "file of weights that can be imported")
+        arch = recognise(path, key)
+    architecture = ARCHITECTURES[arch]
     try:
-        model, left_out = architecture.load(Path(path), key=key, input_size=input_size)
+        imported = _imported(path, architecture, key, input_size)
     except ValueError as error:
-        better = guess_architecture(path)
+        better = _nearest(path)
         if better in (None, arch):
             raise
         raise ValueError(f"{error}. The file looks like --arch {better}") from error
-    known = {name: getattr(architecture, name) for name in ("channel_order", "flip")}
+    known = {name: getattr(architecture, name) for name in ("channel_order", "flip", "pixel_scale")}
     known |= {"architecture": architecture.network, "template": None, "assumed": ["template"]}
-    remember(model, json.dumps(known))
-    return Imported(model, architecture, left_out)
+    remember(imported.model, json.dumps(known))
+    return imported
 
 
-def guess_architecture(path: str | os.PathLike[str]) -> str | None:
-    """Return the `arch` that a file looks like, by the names in it; None where it is unclear."""
-    for read, signatures in _SIGNATURES:
+def recognise(path: str | os.PathLike[str], key: str | None = None) -> str:
+    """Return the `arch` whose tensors a file has: every one of them, and no unknown one.
+
+    Raises:
+        ValueError: none fits (the message says what is nearest), or several do.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    if not is_torch_or_safetensors(path):
         try:
-            names = set(read(path))
-        except (OSError, ValueError):
-            continue
-        return next((arch for arch, signature in signatures.items() if signature <= names), None)
-    return None
+            depth = _caffe_depth(path)
+        except ValueError as error:
+            raise ValueError(f"{error}. Nor is it a PyTorch checkpoint or safetensors") from error
+        if depth is None:
+            layers = and_more(list(read_caffemodel(path)), 10)
+            raise ValueError(f"{path}: a .caffemodel of another network; its layers: {layers}")
+        return f"sphereface{depth}-caffe"
+    file = open_tensors(path)
+    fits = {arch: best_fits(file, layout, key) for arch, layout in _layouts().items()}
+    whole = [arch for arch, found in fits.items() if found[0].whole]
+    if len(whole) == 1:
+        return whole[0]
+    if whole:
+        raise ValueError(f"{path}: it holds several networks; choose one: --arch {whole}")
+    raise ValueError(f"{path}: {_nothing_fits(file, fits)}")
 
 
-_SIGNATURES: tuple[tuple[Callable[..., Iterable[str]], dict[str, set[str]]], ...] = (
-    (
-        read_caffemodel,
-        {"sphereface64-caffe": {"conv3_33"}, "sphereface20-caffe": {"conv3_9"}},
-    ),
-    (
-        read_torch_checkpoint,
-        {
-            "mobilefacenet": {"linear7.conv.weight"},
-            "sphere20a": {"conv3_9.weight", "conv4_3.weight"},
-        },
-    ),
-)
-"""Names that only one architecture has, by reader; the first that fits counts."""
+def _imported(
+    path: Path, architecture: Architecture, key: str | None, input_size: Sequence[int] | None
+) -> Imported:
+    """Load a file as one architecture."""
+    if isinstance(architecture.layout, int):
+        if key is not None:
+            raise ValueError("key is for PyTorch checkpoints; a .caffemodel has one set of weights")
+        loaded = load_sphereface_caffe(path, architecture.layout, input_size=input_size)
+        return Imported(loaded.model, architecture, loaded.left_out)
+    file = open_tensors(path)
+    fits = best_fits(file, architecture.layout, key)
+    loaded, fit = load_only_fit(file, architecture.layout, fits, input_size)
+    return Imported(loaded.model, architecture, loaded.left_out, fit.read_as())
+
+
+def _layouts() -> dict[str, Layout]:
+    """Return the layouts of tensors by `arch`."""
+    return {
+        name: architecture.layout
+        for name, architecture in ARCHITECTURES.items()
+        if isinstance(architecture.layout, Layout)
+    }
+
+
+def _nearest(path: Path) -> str | None:
+    """Return the `arch` that a file looks like, by the names in it; None where it is unclear."""
+    try:
+        if not is_torch_or_safetensors(path):
+            depth = _caffe_depth(path)
+            return None if depth is None else f"sphereface{depth}-caffe"
+        file = open_tensors(path)
+        return _nearest_fit({arch: best_fits(file, each) for arch, each in _layouts().items()})
+    except (OSError, ValueError):
+        return None
+
+
+def _nearest_fit(fits: dict[str, list[Fit]]) -> str | None:
+    """Return the `arch` of which a file has the tensors that no other has, and the most."""
+    marked = {
+        arch: len(found[0].missing) + len(found[0].unknown)
+        for arch, found in fits.items()
+        if not _layouts()[arch].marks.intersection(found[0].missing)
+    }
+    return min(marked, key=lambda arch: marked[arch]) if marked else None
+
+
+def _nothing_fits(file: TensorFile, fits: dict[str, list[Fit]]) -> str:
+    """Say what a file holds that fits no network, and which is nearest."""
+    names = [name for tensors in file.entries.values() for name in tensors]
+    if not names:
+        return f"a {file.kind} without named tensors"
+    nearest = _nearest_fit(fits)
+    if nearest is None:
+        return (
+            f"the tensors of this {file.kind} fit no network that is known here. There are "
+            f"{len(names)}: {and_more([name[:80] for name in names], 10)}"
+        )
+    fit = fits[nearest][0]
+    lists = {"missing": fit.missing, "unknown": fit.unknown}
+    text = "; ".join(f"{kind}: {and_more(names, 10)}" for kind, names in lists.items() if names)
+    return f"it fits no network that is known here. The nearest is {nearest}, but {text}"
+
+
+def _caffe_depth(path: Path) -> int | None:
+    """Return the depth of the authors' network whose layers a .caffemodel has."""
+    layers = read_caffemodel(path)
+    return next((depth for depth, layer in _CAFFE_MARKS.items() if layer in layers), None)
+
+
+_CAFFE_MARKS = {64: "conv3_33", 20: "conv3_9"}
+"""A layer by which each is known; the first that is there counts."""

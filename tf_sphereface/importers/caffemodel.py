@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tf_sphereface.importers.file_formats import refuse_other_formats
 from tf_sphereface.importers.protobuf import (
     BYTES,
     FIXED32,
@@ -65,11 +66,10 @@ def read_caffemodel(path: str | os.PathLike[str]) -> dict[str, CaffeLayer]:
     Source: the field numbers are those of Caffe's `caffe.proto`.
     """
     path = Path(path)
-    size = path.stat().st_size
+    if path.is_dir() or path.stat().st_size == 0:
+        refuse_other_formats(path, ".caffemodel")
     layers: dict[str, CaffeLayer] = {}
     try:
-        if size == 0:
-            raise WireError("the file is empty")
         data = np.memmap(path, np.uint8, "r").data
         for field in read_fields(data):
             if field.number == _NET_LAYERS_V1 and field.wire == BYTES:
@@ -84,11 +84,13 @@ def read_caffemodel(path: str | os.PathLike[str]) -> dict[str, CaffeLayer]:
         if not layers:
             raise WireError("it holds no layer with weights")
     except _OldFormatError:
+        refuse_other_formats(path, ".caffemodel")
         raise ValueError(
             f"{path}: written in Caffe's format of 2014 (`layers`), which knows no PReLU and so "
             "cannot hold these networks; Caffe's upgrade_net_proto_binary OLD NEW converts others"
         ) from None
     except WireError as error:
+        refuse_other_formats(path, ".caffemodel")
         raise ValueError(f"{path}: not a .caffemodel, or a damaged one: {error}") from error
     return layers
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from tf_sphereface.backbones.mobilefacenet import BOTTLENECKS, MobileFaceNet
 from tf_sphereface.importers.assign_weights import assign_tensors
-from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
+from tf_sphereface.importers.state_dictionaries import Layout, load_layout
+from tf_sphereface.utils.checks import error
 
 
 def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) -> keras.Model:
     """Build a `MobileFaceNet` with the weights of a PyTorch checkpoint.
 
     The tensors must have the names of the public PyTorch implementations (`conv1.conv.weight`,
-    `blocks.0.conv.0.weight`, ... `linear1.bn.weight`). Each is used once.
+    `blocks.0.conv.0.weight`, ... `linear1.bn.weight`), with any prefix and anywhere in the file.
+    Each is used once; a head is left out.
 
     Args:
         path: the checkpoint; see `read_torch_checkpoint`.
-        key: the entry that holds the state dictionary; by default the only one.
+        key: the entry or prefix of the weights; only needed where two sets of them fit.
 
     Returns:
         The model, for images of the size that the last depthwise kernel tells (7x6: 112x96), with
@@ -29,7 +32,7 @@ def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) 
 
     Raises:
         ValueError: the file is no checkpoint, or tensors are missing, unknown or of another shape;
-            the message lists them all.
+            the message lists them.
         OSError: the file cannot be read.
 
     Example:
@@ -38,14 +41,16 @@ def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) 
     >>> model.output_shape                                  # doctest: +SKIP
     (None, 128)
     """
-    tensors = read_torch_checkpoint(path, key=key)
+    return load_layout(path, LAYOUT, key=key).model
+
+
+def _build(tensors: Mapping[str, np.ndarray], input_size: Sequence[int] | None) -> keras.Model:
+    if input_size is not None:
+        raise error("input_size", "be None: these weights tell their own", tuple(input_size))
     height, width = _shape_of(tensors, "linear7.conv.weight", (512, 1, 7, 6))[2:]
     embedding_dim = _shape_of(tensors, "linear1.conv.weight", (128, 512, 1, 1))[0]
     model = MobileFaceNet((16 * height, 16 * width, 3), embedding_dim)
-    try:
-        assign_mobilefacenet(model, tensors)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from error
+    assign_mobilefacenet(model, tensors)
     return model
 
 
@@ -60,15 +65,20 @@ def assign_mobilefacenet(model: keras.Model, tensors: Mapping[str, np.ndarray]) 
 
 def _pairs(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
     """Yield each PyTorch name with our variable."""
+    for name, layer, attribute in _tensors():
+        yield name, getattr(model.get_layer(layer), attribute)
+
+
+def _tensors() -> Iterator[tuple[str, str, str]]:
+    """Yield each PyTorch name with our layer and its variable's name."""
     for convolution, normalisation, slopes, ours in _layers():
-        yield f"{convolution}.weight", model.get_layer(f"{ours}_conv").kernel
-        layer = model.get_layer(f"{ours}_bn")
-        yield f"{normalisation}.weight", layer.gamma
-        yield f"{normalisation}.bias", layer.beta
-        yield f"{normalisation}.running_mean", layer.moving_mean
-        yield f"{normalisation}.running_var", layer.moving_variance
+        yield f"{convolution}.weight", f"{ours}_conv", "kernel"
+        yield f"{normalisation}.weight", f"{ours}_bn", "gamma"
+        yield f"{normalisation}.bias", f"{ours}_bn", "beta"
+        yield f"{normalisation}.running_mean", f"{ours}_bn", "moving_mean"
+        yield f"{normalisation}.running_var", f"{ours}_bn", "moving_variance"
         if slopes:
-            yield f"{slopes}.weight", model.get_layer(f"{ours}_prelu").alpha
+            yield f"{slopes}.weight", f"{ours}_prelu", "alpha"
 
 
 def _layers() -> Iterator[tuple[str, str, str | None, str]]:
@@ -106,3 +116,12 @@ def _shape_of(
     """Return a tensor's shape; `default`, when it is absent, lets the full report follow."""
     shape = tensors[name].shape if name in tensors else default
     return shape if len(shape) == len(default) else default
+
+
+LAYOUT = Layout(
+    "MobileFaceNet",
+    frozenset(name for name, _, _ in _tensors()),
+    re.compile(r"(conv\d|dw_conv\d|blocks\.|linear\d)"),
+    _build,
+    frozenset({"linear7.conv.weight"}),
+)

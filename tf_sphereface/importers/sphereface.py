@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -14,21 +14,19 @@ import numpy as np
 from tf_sphereface.backbones.sphereface import CHANNELS, UNITS, SphereFaceNet
 from tf_sphereface.importers.assign_weights import assign_tensors
 from tf_sphereface.importers.caffemodel import read_caffemodel
-from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
+from tf_sphereface.importers.state_dictionaries import (
+    Layout,
+    Loaded,
+    describe_extra,
+    load_layout,
+)
 from tf_sphereface.utils.checks import check_choice
 
 RELEASED_64 = (3, 7, 16, 3)
 """Residual units of the authors' 64-layer file; their table has eight in the second stage."""
 
-_HEAD = "fc6"
+_BODY = re.compile(r"(conv|relu)\d|fc5\b")
 _SIZES = {7 * 6: (112, 96), 7 * 7: (112, 112)}
-
-
-class Loaded(NamedTuple):
-    """A network with weights from a file, up to its embedding."""
-
-    model: keras.Model
-    left_out: list[str]  # what of the file is not in it, in words: the head, zero biases
 
 
 def load_sphere20a(
@@ -39,18 +37,19 @@ def load_sphere20a(
 ) -> Loaded:
     """Build a 20-layer `SphereFaceNet` with the weights of the public PyTorch `sphere20a`.
 
-    The tensors are `conv{1..4}_{i}.weight/bias`, `relu{1..4}_{i}.weight`, `fc5.weight/bias` and, if
-    the head is there, `fc6.weight`, which is left out. The network wants its channels as BGR: the
-    implementation that the weights come from reads images with OpenCV and leaves them so.
+    The tensors are `conv{1..4}_{i}.weight/bias`, `relu{1..4}_{i}.weight` and `fc5.weight/bias`,
+    with any prefix and anywhere in the file; a head such as `fc6.weight` is left out. The network
+    wants its channels as BGR: the implementation that the weights come from reads images with
+    OpenCV and leaves them so.
 
     Args:
         path: the checkpoint, zip or legacy; see `read_torch_checkpoint`.
-        key: the entry that holds the state dictionary; by default the only one.
+        key: the entry or prefix of the weights; only needed where two sets of them fit.
         input_size: (height, width); by default what `fc5` tells, 112x96 or 112x112.
 
     Raises:
         ValueError: the file is no checkpoint, or tensors are missing, unknown, of another shape or
-            not finite; the message lists them all.
+            not finite; the message lists them.
         OSError: the file cannot be read.
 
     Example:
@@ -59,9 +58,33 @@ def load_sphere20a(
     >>> left_out                                             # doctest: +SKIP
     ['fc6.weight (512, 10574): the head, class centres of the training set']
     """
-    tensors = read_torch_checkpoint(path, key=key)
+    return load_layout(path, SPHERE20A, key=key, input_size=input_size)
+
+
+def _build_sphere20a(
+    tensors: Mapping[str, np.ndarray], input_size: Sequence[int] | None
+) -> keras.Model:
     network = functools.partial(SphereFaceNet, 20, unit_bias=True)
-    return _load(path, tensors, network, input_size=input_size, name="sphere20a (PyTorch)")
+    return _build(tensors, network, input_size=input_size, name=SPHERE20A.network)
+
+
+SPHERE20A = Layout(
+    "sphere20a (PyTorch)",
+    frozenset(
+        f"{name}.{kind}"
+        for stage, count in enumerate(UNITS[20], start=1)
+        for index in range(1, 2 * count + 2)
+        for name, kind in (
+            (f"conv{stage}_{index}", "weight"),
+            (f"conv{stage}_{index}", "bias"),
+            (f"relu{stage}_{index}", "weight"),
+        )
+    )
+    | {"fc5.weight", "fc5.bias"},
+    _BODY,
+    _build_sphere20a,
+    frozenset({"conv3_9.weight", "conv4_3.weight"}),
+)
 
 
 def load_sphereface_caffe(
@@ -81,7 +104,7 @@ def load_sphereface_caffe(
 
     Raises:
         ValueError: another depth, the file is no caffemodel, or tensors are missing, unknown, of
-            another shape or not finite; the message lists them all.
+            another shape or not finite; the message lists them.
         OSError: the file cannot be read.
 
     Example:
@@ -96,17 +119,17 @@ def load_sphereface_caffe(
     biases = [name for name in _unit_biases(units) if name in tensors]
     used = any(np.any(tensors[name]) for name in biases)
     network = functools.partial(SphereFaceNet, depth, units=units, unit_bias=used)
-    loaded = _load(
-        path,
-        tensors,
-        network,
-        ignored=() if used else _unit_biases(units),
-        input_size=input_size,
-        name=f"SphereFaceNet-{depth} (Caffe)",
-    )
+    head = {key: array.shape for key, array in tensors.items() if not _BODY.match(key)}
+    ignored = [*head, *(() if used else _unit_biases(units))]
+    name = f"SphereFaceNet-{depth} (Caffe)"
+    try:
+        model = _build(tensors, network, ignored=ignored, input_size=input_size, name=name)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from error
+    left_out = [describe_extra(key, shape, model.output_shape[1]) for key, shape in head.items()]
     if biases and not used:
-        loaded.left_out.append(f"{len(biases)} biases of residual units: all zero")
-    return loaded
+        left_out.append(f"{len(biases)} biases of residual units: all zero")
+    return Loaded(model, left_out)
 
 
 def _named(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -119,25 +142,19 @@ def _named(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _load(
-    path: str | os.PathLike[str],
+def _build(
     tensors: Mapping[str, np.ndarray],
     network: Callable[..., keras.Model],
     *,
     ignored: Sequence[str] = (),
     input_size: Sequence[int] | None,
     name: str,
-) -> Loaded:
+) -> keras.Model:
     """Build the network in the size that fits the tensors, and set its weights."""
-    head = {key: array for key, array in tensors.items() if key.split(".")[0] == _HEAD}
-    try:
-        (height, width), embedding_dim = _sizes(tensors, input_size)
-        model = network(input_shape=(height, width, 3), embedding_dim=embedding_dim)
-        assign_tensors(_pairs(model), tensors, _to_keras, network=name, ignored=[*head, *ignored])
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from error
-    text = "the head, class centres of the training set"
-    return Loaded(model, [f"{key} {array.shape}: {text}" for key, array in head.items()])
+    (height, width), embedding_dim = _sizes(tensors, input_size)
+    model = network(input_shape=(height, width, 3), embedding_dim=embedding_dim)
+    assign_tensors(_pairs(model), tensors, _to_keras, network=name, ignored=ignored)
+    return model
 
 
 def _sizes(

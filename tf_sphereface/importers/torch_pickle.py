@@ -1,24 +1,32 @@
 """Read the tensors of a PyTorch checkpoint, safely and without PyTorch.
 
 A checkpoint is a pickle, and a pickle is a program: unpickling a file from a stranger can run any
-command. Here it may only build tensors, dictionaries and plain values; whatever else it names is
-refused before it is imported.
+command. Here it may only build tensors, dictionaries and plain values; for whatever else it names
+stands a placeholder, and nothing is imported or called.
 """
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import io
 import os
+import re
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from tf_sphereface.utils.safe_pickle import RefusedError, RestrictedUnpickler, stand_in
+from tf_sphereface.importers.file_formats import FormatError, refuse_other_formats
+from tf_sphereface.utils.safe_pickle import (
+    Placeholder,
+    Placeholders,
+    RefusedError,
+    RestrictedUnpickler,
+    stand_in,
+)
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -34,58 +42,151 @@ _STORAGES: dict[str, str] = {
     "CharStorage": "i1",
     "ByteStorage": "u1",
     "BoolStorage": "?",
+    "ComplexFloatStorage": "c8",
+    "ComplexDoubleStorage": "c16",
+    # of quantized tensors, and of types that have no storage class: only skipped
+    "QInt8Storage": "i1",
+    "QUInt8Storage": "u1",
+    "QInt32Storage": "i4",
+    "UntypedStorage": "u1",
 }
 
+_LARGEST_PICKLE = 1 << 28  # bytes: a pickle holds no weights, only what describes them
 
-def read_torch_checkpoint(
-    path: str | os.PathLike[str], *, key: str | None = None
-) -> dict[str, np.ndarray]:
-    """Read the state dictionary in a PyTorch checkpoint (`.pt`, `.pth`, `.ckpt`).
 
-    Both formats of `torch.save` are read: the legacy pickle stream and the zip archive. The prefix
-    `module.` of `DataParallel` is removed when every name has it.
+class TorchCheckpoint:
+    """A file of `torch.save`: its tree of values now, its numbers when they are asked for.
+
+    Tensors in it are `Tensor`s, dictionaries are dictionaries, and what is of a class that is not
+    known here is a `Placeholder`.
 
     Args:
-        path: the checkpoint.
-        key: the entry that holds the state dictionary, such as `"net_state_dict"`. Default: the
-            whole file if it is one, else the only entry that is one.
-
-    Returns:
-        `{name: array}` in the order of the file. bfloat16 becomes float32, other types stay.
+        path: the file, of the zip format or the legacy one.
 
     Raises:
-        ValueError: not a checkpoint, truncated, inconsistent, it names something other than
-            tensors and plain values, or it holds no or several state dictionaries; the message
-            names the file.
+        ValueError: not such a file, truncated, inconsistent, or one that would run a command; the
+            message names the file and says what it is, as far as that is known.
         OSError: the file cannot be read.
-
-    Example:
-
-    >>> tensors = read_torch_checkpoint("mobilefacenet.ckpt")     # doctest: +SKIP
-    >>> tensors["conv1.conv.weight"].shape                        # doctest: +SKIP
-    (64, 3, 3, 3)
-
-    Source: the formats are those of `torch/serialization.py`.
     """
-    path = Path(path)
-    try:
-        if zipfile.is_zipfile(path):
-            content = _read_zip(path)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._byteorder: Literal["<", ">"] = "<"
+        self._prefix: str | None = None  # of the members of a zip archive
+        with _errors_of(self.path):
+            refuse_other_formats(self.path, "PyTorch checkpoint")
+            if zipfile.is_zipfile(self.path):
+                self.content = self._open_zip()
+            else:
+                self.content = self._open_legacy()
+
+    def arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """Read tensors of this file into arrays. bfloat16 becomes float32, other types stay."""
+        storages = {id(tensor.storage): tensor.storage for tensor in tensors.values()}
+        with _errors_of(self.path), self._storage_reader() as read:
+            numbers = {key: storage.numbers(read(storage)) for key, storage in storages.items()}
+            return {
+                name: tensor.view(numbers[id(tensor.storage)]) for name, tensor in tensors.items()
+            }
+
+    @contextlib.contextmanager
+    def _storage_reader(self) -> Iterator[Callable[[_Storage], np.ndarray]]:
+        """Yield what reads a storage's numbers as they are stored."""
+
+        def array(storage: _Storage, data: bytes) -> np.ndarray:
+            return np.frombuffer(data, np.dtype(_STORAGES[storage.kind]).newbyteorder(order))
+
+        order = self._byteorder
+        if self._prefix is None:
+            with self.path.open("rb") as stream:
+
+                def read(storage: _Storage) -> np.ndarray:
+                    stream.seek(storage.begin)
+                    return array(storage, stream.read(storage.nbytes))
+
+                yield read
         else:
-            with path.open("rb") as stream:
-                content = _read_legacy(stream, path.stat().st_size)
-        tensors = _state_dictionary(content, key)
+            with zipfile.ZipFile(self.path) as archive:
+                prefix = self._prefix
+                yield lambda storage: array(storage, archive.read(f"{prefix}data/{storage.name}"))
+
+    def _open_zip(self) -> Any:
+        """Read `NAME/data.pkl` of an archive, and look at the storages `NAME/data/KEY`."""
+        with zipfile.ZipFile(self.path) as archive:
+            sizes = {member.filename: member.file_size for member in archive.infolist()}
+            (found,) = (name for name in sizes if name.split("/")[-1] == "data.pkl")
+            self._prefix = prefix = found.removesuffix("data.pkl")
+            if f"{prefix}byteorder" in sizes:
+                self._byteorder = ">" if archive.read(f"{prefix}byteorder") == b"big" else "<"
+            storages = _Storages()
+            if sizes[found] > _LARGEST_PICKLE:
+                raise _FileError(f"its {found} would be {sizes[found]:,} bytes")
+            stream = io.BytesIO(archive.read(found))
+        content = _Unpickler(stream, storages.request).load()
+        for name, storage in storages.items():
+            if sizes.get(f"{prefix}data/{name}") != storage.nbytes:
+                raise _FileError(f"storage {name} is missing or has the wrong length")
+        return content
+
+    def _open_legacy(self) -> Any:
+        """Read magic number, protocol, system, object and storage keys; find the raw storages."""
+
+        def refuse(*_: Any) -> _Storage:
+            raise _FileError("a storage before the tensors")
+
+        def plain() -> Any:
+            return _Unpickler(stream, refuse).load()
+
+        file_size = self.path.stat().st_size
+        with self.path.open("rb") as stream:
+            magic = plain()
+            if magic != LEGACY_MAGIC:
+                paddle = isinstance(magic, dict) and "StructuredToParameterName@@" in magic
+                raise _FileError(
+                    f"not a PyTorch checkpoint: the magic number is missing. It is a pickle of "
+                    f"{'PaddlePaddle' if paddle else 'Python alone'}; load it there, then save "
+                    "its tensors as a dictionary by torch.save"
+                )
+            protocol = plain()
+            if protocol != LEGACY_PROTOCOL:
+                raise _FileError(f"unknown format version {protocol!r}, expected {LEGACY_PROTOCOL}")
+            self._byteorder = "<" if plain().get("little_endian", True) else ">"
+            storages = _Storages()
+            content = _Unpickler(stream, storages.request).load()
+            keys = plain()
+            if sorted(keys) != sorted(storages):
+                raise _FileError("the list of storages does not match the tensors")
+            for name in keys:
+                storage = storages[name]
+                (count,) = struct.unpack(self._byteorder + "q", stream.read(8))
+                storage.begin = stream.tell()
+                if count != storage.count or storage.nbytes > file_size - storage.begin:
+                    raise _FileError(
+                        f"storage {name} is truncated or has the wrong length: half a download?"
+                    )
+                stream.seek(storage.nbytes, os.SEEK_CUR)
+        return content
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Name the file in every error of its content."""
+    try:
+        yield
     except RefusedError as error:
         raise ValueError(f"{path}: {error}") from error
-    except OSError:
+    except (OSError, FormatError):
         raise
     except Exception as error:  # a broken pickle fails in as many ways as there are opcodes
+        ends = isinstance(error, EOFError | struct.error) or _ENDS.search(str(error))
+        advice = ". The file ends too early: download it again" if ends else ""
         raise ValueError(
-            f"{path}: not a PyTorch checkpoint, or a damaged one ({type(error).__name__}: {error})"
+            f"{path}: not a PyTorch checkpoint, or a damaged one "
+            f"({type(error).__name__}: {str(error)[:200]}){advice}"
         ) from error
-    if tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): array for name, array in tensors.items()}
-    return tensors
+
+
+_ENDS = re.compile("truncated|exhausted|remain|not enough data")
 
 
 class _FileError(RefusedError):
@@ -93,40 +194,41 @@ class _FileError(RefusedError):
 
 
 class _Storage:
-    """A flat run of numbers, which a legacy file delivers only after the pickle."""
+    """A flat run of numbers in the file."""
 
-    __slots__ = ("array", "count", "kind")
+    __slots__ = ("begin", "count", "kind", "name")
 
-    def __init__(self, kind: str, count: int) -> None:
-        self.kind, self.count = kind, count
-        self.array: np.ndarray | None = None
+    def __init__(self, kind: str, name: str, count: int) -> None:
+        self.kind, self.name, self.count = kind, name, count
+        self.begin = 0  # where a legacy file has it
 
-    def fill(self, data: bytes, byteorder: Literal["<", ">"]) -> None:
-        """Take the raw bytes, little (`"<"`) or big endian."""
-        array = np.frombuffer(data, np.dtype(_STORAGES[self.kind]).newbyteorder(byteorder))
+    def numbers(self, stored: np.ndarray) -> np.ndarray:
+        """Return stored numbers in this machine's byte order, bfloat16 as float32."""
         if self.kind == "BFloat16Storage":  # the upper half of a float32
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        self.array = array.astype(array.dtype.newbyteorder("="))
+            stored = (stored.astype(np.uint32) << 16).view(np.float32)
+        return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
     @property
     def nbytes(self) -> int:
         return self.count * np.dtype(_STORAGES[self.kind]).itemsize
 
 
-class _Tensor(NamedTuple):
-    """A strided view of a storage, made into an array when the storage is there."""
+class Tensor(NamedTuple):
+    """A strided view of a storage; the numbers come when they are asked for."""
 
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def array(self) -> np.ndarray:
+    def __setstate__(self, _: Any) -> None:
+        """Ignore what PyTorch before 0.4 says of a parameter after it."""
+
+    def view(self, values: np.ndarray) -> np.ndarray:
         """Return a contiguous copy; refuse a view that leaves its storage or repeats elements."""
-        values = self.storage.array
         size = int(np.prod(self.shape, dtype=object)) if self.shape else 1
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        if values is None or size > values.size or (size and last >= values.size):
+        if size > values.size or (size and last >= values.size):
             raise _FileError(f"a tensor of shape {self.shape} does not fit its storage")
         if size == 0:
             return np.zeros(self.shape, values.dtype)
@@ -135,9 +237,26 @@ class _Tensor(NamedTuple):
         return view.copy()
 
 
+class _Dictionary(dict[Any, Any]):
+    """Stands for `collections.OrderedDict` and `defaultdict`; a pickle cannot set attributes."""
+
+    __slots__ = ()
+
+    def __init__(self, items: Any = ()) -> None:
+        pairs = items if isinstance(items, list | tuple) else ()
+        super().__init__((key, value) for key, value in pairs if isinstance(key, str | int))
+
+    def __setstate__(self, _: Any) -> None:
+        """Ignore attributes, such as a state dictionary's `_metadata`."""
+
+
 @stand_in
-def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> Any:
     """Stands for `torch._utils._rebuild_tensor_v2`, and its name before PyTorch 0.4."""
+    if isinstance(storage, Placeholder) or any(others[2:]):  # such as a negative bit
+        return Placeholder(storage)
+    if isinstance(storage, _StorageView):
+        storage, offset = storage.storage, storage.offset + offset
     numbers = (offset, *shape, *strides)
     if (
         not isinstance(storage, _Storage)
@@ -145,13 +264,32 @@ def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _T
         or not all(type(number) is int and number >= 0 for number in numbers)
     ):
         raise _FileError("a tensor is described wrongly")
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+    return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 @stand_in
-def _parameter(data: Any, *_: Any) -> Any:
-    """Stands for `torch._utils._rebuild_parameter`: gives the tensor that it wraps."""
+def _first(data: Any = None, *_: Any) -> Any:
+    """Stands for `torch._utils._rebuild_parameter` and the like: gives the tensor it wraps."""
     return data
+
+
+@stand_in
+def _rebuild_from_type(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    """Stands for `torch._tensor._rebuild_from_type_v2`: tensors that have attributes."""
+    known = function is _rebuild or function is _first
+    return function(*arguments) if known else Placeholder(function, arguments)
+
+
+@stand_in
+def _make_defaultdict(*_: Any) -> _Dictionary:
+    return _Dictionary()
+
+
+class _StorageView(NamedTuple):
+    """A part of a storage, as PyTorch before 0.4 saved some."""
+
+    storage: _Storage
+    offset: int
 
 
 class _Kind(str):
@@ -161,120 +299,55 @@ class _Kind(str):
 
 
 class _Unpickler(RestrictedUnpickler):
-    """Unpickles tensors, dictionaries and plain values, and refuses everything else."""
+    """Unpickles tensors, dictionaries and plain values; all else becomes placeholders."""
 
     only = "tensors and plain values"
     allowed: ClassVar[Mapping[tuple[str, str], Any]] = {
-        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("collections", "OrderedDict"): _Dictionary,
+        ("collections", "defaultdict"): _make_defaultdict,
         ("torch._utils", "_rebuild_tensor"): _rebuild,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-        ("torch._utils", "_rebuild_parameter"): _parameter,
+        ("torch._utils", "_rebuild_parameter"): _first,
+        ("torch._utils", "_rebuild_parameter_with_state"): _first,
+        ("torch.nn.parameter", "Parameter"): _first,
+        ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+        ("torch._tensor", "_rebuild_from_type"): _rebuild_from_type,
+        ("torch.tensor", "_rebuild_from_type"): _rebuild_from_type,
         **{("torch", kind): _Kind(kind) for kind in _STORAGES},
+        **{("torch.storage", kind): _Kind(kind) for kind in _STORAGES},
     }
 
-    def __init__(self, stream: BinaryIO, load: Callable[[tuple[Any, ...]], _Storage]) -> None:
-        super().__init__(stream, encoding="utf-8")
+    def __init__(self, stream: BinaryIO, load: Callable[[str, str, int], _Storage]) -> None:
+        super().__init__(stream, encoding="utf-8", errors="surrogateescape")
         self._load = load
+        self._placeholders = Placeholders()
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def foreign(self, module: str, name: str) -> Any:
+        """Return a placeholder, so that a harmless value does not stand in the way."""
+        return self._placeholders.of(module, name)
+
+    def persistent_load(self, pid: Any) -> Any:
         match pid:
             case ("storage", _Kind() as kind, str() as name, _, int() as count, *view) if (
-                count >= 0 and view in ([], [None])
+                count >= 0 and len(view) <= 1
             ):
-                return self._load((str(kind), name, count))
-        raise _FileError(f"unknown kind of storage: {pid!r}")
+                storage = self._load(str(kind), name, count)
+                match view:
+                    case [(_, int() as offset, int())]:
+                        return _StorageView(storage, offset)
+                    case [] | [None]:
+                        return storage
+            case ("module", kind, *_):  # a whole network in the legacy format
+                return kind
+        kind = pid[1] if isinstance(pid, tuple) and len(pid) > 1 else pid
+        raise _FileError(f"unknown kind of storage: {str(getattr(kind, 'origin', kind))[:200]}")
 
 
 class _Storages(dict[str, _Storage]):
     """The storages that a pickle asks for, by key; several tensors may share one."""
 
-    def request(self, description: tuple[str, str, int]) -> _Storage:
-        kind, name, count = description
-        storage = self.setdefault(name, _Storage(kind, count))
+    def request(self, kind: str, name: str, count: int) -> _Storage:
+        storage = self.setdefault(name, _Storage(kind, name, count))
         if (storage.kind, storage.count) != (kind, count):
             raise _FileError(f"storage {name} is described in two ways")
         return storage
-
-
-def _read_legacy(stream: BinaryIO, file_size: int) -> Any:
-    """Read magic number, protocol, system, object and storage keys, then the raw storages."""
-
-    def refuse(_: Any) -> _Storage:
-        raise _FileError("a storage before the tensors")
-
-    def plain() -> Any:
-        return _Unpickler(stream, refuse).load()
-
-    if plain() != LEGACY_MAGIC:
-        raise _FileError("not a PyTorch checkpoint: the magic number is missing")
-    protocol = plain()
-    if protocol != LEGACY_PROTOCOL:
-        raise _FileError(f"unknown format version {protocol!r}, expected {LEGACY_PROTOCOL}")
-    byteorder: Literal["<", ">"] = "<" if plain().get("little_endian", True) else ">"
-    storages = _Storages()
-    content = _Unpickler(stream, storages.request).load()
-    keys = plain()
-    if sorted(keys) != sorted(storages):
-        raise _FileError("the list of storages does not match the tensors")
-    for name in keys:
-        storage = storages[name]
-        (count,) = struct.unpack(byteorder + "q", stream.read(8))
-        if count != storage.count or storage.nbytes > file_size - stream.tell():
-            raise _FileError(f"storage {name} is truncated or has the wrong length")
-        storage.fill(stream.read(storage.nbytes), byteorder)
-    return content
-
-
-def _read_zip(path: Path) -> Any:
-    """Read `NAME/data.pkl` and the storages `NAME/data/KEY` of an archive."""
-    with zipfile.ZipFile(path) as archive:
-        found = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        if len(found) != 1:
-            raise _FileError("a zip archive, but not a PyTorch checkpoint: no data.pkl")
-        prefix = found[0].removesuffix("data.pkl")
-        if f"{prefix}constants.pkl" in archive.namelist():
-            raise _FileError("a TorchScript program; save its state_dict() instead")
-        byteorder: Literal["<", ">"] = "<"
-        if f"{prefix}byteorder" in archive.namelist():
-            byteorder = ">" if archive.read(f"{prefix}byteorder") == b"big" else "<"
-        storages = _Storages()
-        stream = io.BytesIO(archive.read(found[0]))
-        content = _Unpickler(stream, storages.request).load()
-        for name, storage in storages.items():
-            member = f"{prefix}data/{name}"
-            if archive.getinfo(member).file_size != storage.nbytes:
-                raise _FileError(f"storage {name} has the wrong length")
-            storage.fill(archive.read(member), byteorder)
-    return content
-
-
-def _state_dictionary(content: Any, key: str | None) -> dict[str, np.ndarray]:
-    """Choose the state dictionary in a checkpoint and make arrays of its tensors."""
-    if not isinstance(content, Mapping):
-        raise _FileError(f"expected a dictionary of tensors. Received: {type(content).__name__}")
-    candidates = {
-        str(name): value
-        for name, value in content.items()
-        if isinstance(value, Mapping) and _is_state(value)
-    }
-    if key is not None:
-        if key not in candidates:
-            known = ", ".join(map(repr, candidates)) or "none"
-            raise _FileError(f"no state dictionary under {key!r}; there is {known}")
-        chosen = candidates[key]
-    elif _is_state(content):
-        chosen = content
-    elif len(candidates) == 1:
-        (chosen,) = candidates.values()
-    else:
-        known = ", ".join(map(repr, candidates or content)) or "nothing"
-        count = "several state dictionaries" if candidates else "no state dictionary"
-        raise _FileError(f"{count}; choose one with `key`. It holds {known}")
-    return {name: value.array() for name, value in chosen.items()}
-
-
-def _is_state(value: Mapping[Any, Any]) -> bool:
-    """Tell whether a mapping is of names to tensors."""
-    return bool(value) and all(
-        isinstance(name, str) and isinstance(tensor, _Tensor) for name, tensor in value.items()
-    )

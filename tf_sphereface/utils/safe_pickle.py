@@ -1,8 +1,9 @@
-"""Unpickling of files from strangers: what they may name is listed, all else is refused.
+"""Unpickling of files from strangers: nothing that they name is imported or called.
 
-A pickle is a program: unpickling it can run any command. Here the program is read through first,
-and of the names that it may call each stands for a function of ours. `loads` reads lists, bytes,
-numbers and flat NumPy arrays.
+A pickle is a program: unpickling it can run any command. Here the program is read through first.
+Each name that it calls stands for a function of ours, or, where a reader wants it so, for a
+`Placeholder`, which takes whatever is done to it and does nothing. `loads` reads lists, bytes,
+numbers and flat NumPy arrays, and refuses all else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import math
 import pickle
 import pickletools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, ClassVar
 
@@ -19,6 +21,84 @@ import numpy as np
 
 class RefusedError(Exception):
     """What a pickle asks for, and does not get."""
+
+
+class Placeholder:
+    """Stands for a value of a class that is not imported; whatever a pickle does to it is harmless.
+
+    Attributes:
+        origin: the class' or function's name, such as `"argparse.Namespace"`.
+        arguments: what it was called with.
+        contents: what was set by key, as in a subclass of `dict`.
+        state: what its attributes would have become.
+    """
+
+    __slots__ = ("arguments", "contents", "state")
+    origin: ClassVar[str] = ""
+
+    arguments: tuple[Any, ...]
+    contents: dict[Any, Any] | None
+    state: Any
+
+    def __new__(cls, *arguments: Any, **_: Any) -> Placeholder:
+        self = object.__new__(cls)
+        self.arguments, self.contents, self.state = arguments, None, None
+        return self
+
+    def __call__(self, *arguments: Any, **_: Any) -> Placeholder:
+        return Placeholder(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if self.contents is None:
+            self.contents = {}
+        self.contents[key] = value
+
+    def append(self, _: Any) -> None:
+        """Take an item of a list."""
+
+    extend = add = append
+
+
+_HARMFUL = re.compile(
+    r"(os|posix|nt)\.(system|popen|startfile|exec\w*|(posix_)?spawn\w*|remove|unlink|rmdir)"
+    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open)"
+    r"|(subprocess|runpy|pty|ctypes|importlib|webbrowser)\b.*"
+)
+"""What no stored value has a use for: a file that names it is an attack, and its reader is told."""
+
+_GIVE_A_CLASS = (
+    *("getattr", "_make_skeleton_class", "_make_skeleton_enum", "_builtin_type"),
+    *("_create_type", "_load_type"),
+)
+"""Functions that return a class: a nested one, and those of cloudpickle and dill."""
+
+_MOST_CLASSES = 2_000  # a class takes a kilobyte: past this many names they share one
+
+
+class Placeholders:
+    """Hands out a class of `Placeholder` for each foreign name of one pickle."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Any] = {}
+
+    def of(self, module: str, name: str) -> Any:
+        """Return what stands for a name; a RefusedError where it can only do harm."""
+        origin = f"{module}.{name}"
+        if _HARMFUL.fullmatch(origin):
+            raise RefusedError(
+                f"refused: it names {origin}, which weights have no use for: loaded by other "
+                "programs, this file may run a command. Nothing of it was run; do not use it"
+            )
+        if origin not in self.by_name and len(self.by_name) >= _MOST_CLASSES:
+            return Placeholder
+        if origin not in self.by_name:
+            kind = type("Placeholder", (Placeholder,), {"__slots__": (), "origin": origin})
+            gives = name.rpartition(".")[2] in _GIVE_A_CLASS
+            self.by_name[origin] = stand_in(lambda *_, **__: kind) if gives else kind
+        return self.by_name[origin]
 
 
 class RestrictedUnpickler(pickle.Unpickler):
@@ -34,21 +114,23 @@ class RestrictedUnpickler(pickle.Unpickler):
     only: ClassVar[str]
     needed: ClassVar[frozenset[str] | None] = None
 
-    def __init__(self, stream: BinaryIO, *, encoding: str) -> None:
+    def __init__(self, stream: BinaryIO, *, encoding: str, errors: str = "strict") -> None:
         begin = stream.tell()
         for name in _instructions(stream):
             if self.needed is not None and name not in self.needed:
                 raise RefusedError(f"refused: {self.only} do not need its instruction {name}")
         stream.seek(begin)
-        super().__init__(stream, encoding=encoding)
+        super().__init__(stream, encoding=encoding, errors=errors)
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name."""
         if (module, name) not in self.allowed:
-            raise RefusedError(
-                f"refused: it names {module}.{name}, and only {self.only} are allowed"
-            )
+            return self.foreign(module, name)
         return self.allowed[module, name]
+
+    def foreign(self, module: str, name: str) -> Any:
+        """Refuse a name that is not in `allowed`; a subclass may return a placeholder."""
+        raise RefusedError(f"refused: it names {module}.{name}, and only {self.only} are allowed")
 
     def persistent_load(self, pid: Any) -> Any:
         """Refuse what lies outside the pickle."""
@@ -59,12 +141,87 @@ def _instructions(stream: BinaryIO) -> Iterator[str]:
     """Yield the name of each instruction of a pickle, without running any.
 
     The C unpickler takes memory for as many values as the highest number says, so that ten bytes
-    could ask for 34 GB: a number past the count of instructions is an error.
+    could ask for 34 GB: a number past the count of instructions is an error. So are keys that
+    would take for ever to hash.
     """
+    stack = _Stack()
     for count, (instruction, argument, _) in enumerate(pickletools.genops(stream), start=1):
         if instruction.name in ("PUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= count:
             raise ValueError(f"it keeps its value number {argument}, and has {count} at most")
+        try:
+            stack.step(instruction, argument)
+        except (IndexError, KeyError) as error:
+            text = f"{instruction.name}, instruction {count}, finds no value"
+            raise ValueError(text) from error
         yield instruction.name
+
+
+_MOST_HASHED, _DEEPEST_KEY = 10_000_000, 100
+_Size = tuple[int, int]
+_ONE: _Size = (1, 0)
+
+
+class _Stack:
+    """The sizes of the values on a pickle's stack: (values that a hash visits, depth of tuples).
+
+    A hundred tuples, each of the one before it twice, are 2**100 values to hash, and a million
+    nested ones overflow C's stack: both would be met where a key is set.
+    """
+
+    def __init__(self) -> None:
+        self.values: list[_Size | None] = []  # None is a mark
+        self.memo: dict[int, _Size] = {}
+        self.hashed = 0
+
+    def step(self, instruction: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Follow one instruction."""
+        name = instruction.name
+        if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            number = len(self.memo) if name == "MEMOIZE" else int(argument)
+            self.memo[number] = self.values[-1] or _ONE
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            self.values.append(self.memo[int(argument)])
+        elif name == "MARK":
+            self.values.append(None)
+        elif name == "DUP":
+            self.values.append(self.values[-1])
+        elif name == "POP":
+            self.values.pop()
+        else:
+            items = self._taken(instruction.stack_before)
+            self._hash(name, items)
+            made = [_ONE] * len(instruction.stack_after)
+            if name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+                depth = max((depth for _, depth in items), default=0)
+                count = 1 + sum(count for count, _ in items)
+                made = [(min(count, _MOST_HASHED + 1), 1 + depth)]
+            self.values.extend(made)
+
+    def _taken(self, before: list[pickletools.StackObject]) -> list[_Size]:
+        """Take an instruction's values from the stack; return those that it puts into another."""
+        fixed = len(before)
+        items: list[_Size] = []
+        if pickletools.markobject in before:
+            fixed = before.index(pickletools.markobject)
+            while (value := self.values.pop()) is not None:
+                items.append(value)
+            items.reverse()
+        taken = [self.values.pop() or _ONE for _ in range(fixed)][::-1]
+        return items if fixed < len(before) else taken
+
+    def _hash(self, name: str, items: list[_Size]) -> None:
+        """Count the values that an instruction hashes."""
+        keys: list[_Size] = []
+        if name == "SETITEM":
+            keys = items[1:2]
+        elif name in ("SETITEMS", "DICT"):
+            keys = items[::2]
+        elif name in ("ADDITEMS", "FROZENSET"):
+            keys = items
+        self.hashed += sum(count for count, _ in keys)
+        deepest = max((depth for _, depth in keys), default=0)
+        if self.hashed > _MOST_HASHED or deepest > _DEEPEST_KEY:
+            raise ValueError("a key of tuples within tuples, too large to be one")
 
 
 def stand_in(function: Callable[..., Any]) -> Any:
