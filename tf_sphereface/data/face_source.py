@@ -21,6 +21,7 @@ from tf_sphereface.data.exclusions import Exclusions, leave_out
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
 from tf_sphereface.data.sources import Size
 from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.messages import ProgressCallback
@@ -42,7 +43,7 @@ class _Faces:
     pixels: Any
     labels: NDArray[np.int32]
     num_classes: int
-    index: FolderIndex | Pack | None = None
+    index: FolderIndex | Pack | RecordFile | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -53,8 +54,9 @@ class FaceSource:
     call that needs them; damaged files are left out then, and noted in `report`.
 
     Args:
-        source: a folder of identity folders, a packed folder (see `open_pack`), arrays
-            `(images, labels)` as `face_dataset` takes them, or `SyntheticFaces`.
+        source: a folder of identity folders, a packed folder (see `open_pack`), a RecordIO file
+            (see `open_rec`), arrays `(images, labels)` as `face_dataset` takes them, or
+            `SyntheticFaces`.
         image_size: (height, width) in pixels.
         batch_size: of a step, over all replicas.
         augment: `"none"`, `"mirror"` or `"strong"`, as in `face_dataset`.
@@ -168,8 +170,10 @@ class FaceSource:
         return {"data": self._title, "faces": faces}
 
     def names_of(self, positions: NDArray[np.int64]) -> list[str]:
-        """Name faces: their files, or the records of a packed folder."""
+        """Name faces: their files, or their records."""
         index = self._faces.index
+        if isinstance(index, RecordFile):
+            return index.describe(positions)
         if isinstance(index, Pack):
             rows = positions if index.rows is None else index.rows[positions]
             named = dict(zip(np.sort(rows).tolist(), index.describe(np.sort(rows)), strict=True))
@@ -248,6 +252,12 @@ class FaceSource:
             pack = open_pack(source, errors="skip" if skip else "raise", **options)
             pack = self._without_excluded(pack, say)
             return _Faces(pack, pack.labels, len(pack.names), pack)
+        if is_rec(source):
+            size = None if self.resize else self.image_size
+            errors: Any = "report" if not read else "raise" if self.strict else "skip"
+            records = open_rec(source, errors=errors, image_size=size, **options)
+            records = self._without_excluded(records, say)
+            return _Faces(records, records.labels, records.num_classes, records)
         index = self._without_excluded(scan_folder(source), say)
         pixels: Any = None
         options |= {"image_size": self.image_size, "strict": self.strict, "resize": self.resize}

@@ -21,11 +21,12 @@ from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
 from tf_sphereface.utils.exit_guard import guarded
 from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import ProgressCallback
 
-Source = FolderIndex | Pack | str | os.PathLike[str] | tuple[np.ndarray, np.ndarray]
+Source = FolderIndex | Pack | RecordFile | str | os.PathLike[str] | tuple[np.ndarray, np.ndarray]
 Fetch = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -61,6 +62,15 @@ def open_source(
             source, errors="raise" if strict else "skip", report=report, progress=progress
         )
         return _packed(pack, size, resize)
+    if isinstance(source, RecordFile) or (not isinstance(source, FolderIndex) and is_rec(source)):
+        records = open_rec(
+            source,
+            errors="raise" if strict else "skip",
+            image_size=None if resize else size,
+            report=report,
+            progress=progress,
+        )
+        return _recorded(records, size, resize)
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
     read = functools.partial(
         read_all, index, size, allow_resize=resize, strict=strict, progress=progress
@@ -100,6 +110,28 @@ def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
     return NumberedImages(
         len(pack), _fetch(read, size), lambda p: tf.searchsorted(ends, p, side="right")
     )
+
+
+def _recorded(records: RecordFile, size: Size, resize: bool) -> NumberedImages:
+    """Return the images of a RecordIO file; labels are looked up there, not kept a second time."""
+    if not resize:
+        records.check_size(size)
+
+    def labels(positions: tf.Tensor) -> tf.Tensor:
+        found = tf.numpy_function(
+            lambda places: guarded(
+                lambda: records.labels_at(places),
+                at_the_end=lambda: np.zeros(len(places), np.int32),
+            ),
+            [positions],
+            tf.int32,
+        )
+        return tf.ensure_shape(found, positions.shape)
+
+    def read(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        return records.faces(positions, size, resize)
+
+    return NumberedImages(len(records), _fetch(read, size), labels)
 
 
 def _images(fetch: Fetch, labels: NDArray[np.int32]) -> NumberedImages:
