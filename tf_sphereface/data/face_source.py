@@ -246,18 +246,15 @@ class FaceSource:
         if isinstance(source, tuple):
             labels = np.asarray(source[1])
             return _Faces(source, labels, int(labels.max(initial=-1)) + 1)
+        if is_rec(source):
+            records = self._without_excluded(self._records(source, read, progress), say)
+            return _Faces(records, records.labels, records.num_classes, records)
         options: dict[str, Any] = {"report": self.report, "progress": progress}
         if is_pack(source):
             skip = read and not self.strict
             pack = open_pack(source, errors="skip" if skip else "raise", **options)
             pack = self._without_excluded(pack, say)
             return _Faces(pack, pack.labels, len(pack.names), pack)
-        if is_rec(source):
-            size = None if self.resize else self.image_size
-            errors: Any = "report" if not read else "raise" if self.strict else "skip"
-            records = open_rec(source, errors=errors, image_size=size, **options)
-            records = self._without_excluded(records, say)
-            return _Faces(records, records.labels, records.num_classes, records)
         index = self._without_excluded(scan_folder(source), say)
         pixels: Any = None
         options |= {"image_size": self.image_size, "strict": self.strict, "resize": self.resize}
@@ -267,6 +264,17 @@ class FaceSource:
         elif read:
             index = pixels = check_folder(index, **options)
         return _Faces(pixels, index.labels, len(index.names), index)
+
+    def _records(self, source: Any, read: bool, progress: ProgressCallback | None) -> RecordFile:
+        """Open a RecordIO file; without `read` no image is decoded and damage is no error."""
+        errors: Literal["raise", "report", "skip"] = "raise" if self.strict else "skip"
+        return open_rec(
+            source,
+            errors=errors if read else "report",
+            image_size=None if self.resize else self.image_size,
+            report=self.report,
+            progress=progress,
+        )
 
     def _without_excluded(self, index: Any, say: Callable[[str], None] | None) -> Any:
         if self.exclude is None:

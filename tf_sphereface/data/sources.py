@@ -57,11 +57,6 @@ def open_source(
     if isinstance(source, tuple):
         images, labels = _check_arrays(source, size)
         return _images(_gather(images), labels)
-    if isinstance(source, Pack) or (not isinstance(source, FolderIndex) and is_pack(source)):
-        pack = open_pack(
-            source, errors="raise" if strict else "skip", report=report, progress=progress
-        )
-        return _packed(pack, size, resize)
     if isinstance(source, RecordFile) or (not isinstance(source, FolderIndex) and is_rec(source)):
         records = open_rec(
             source,
@@ -71,6 +66,11 @@ def open_source(
             progress=progress,
         )
         return _recorded(records, size, resize)
+    if isinstance(source, Pack) or (not isinstance(source, FolderIndex) and is_pack(source)):
+        pack = open_pack(
+            source, errors="raise" if strict else "skip", report=report, progress=progress
+        )
+        return _packed(pack, size, resize)
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
     read = functools.partial(
         read_all, index, size, allow_resize=resize, strict=strict, progress=progress

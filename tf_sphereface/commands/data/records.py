@@ -70,7 +70,7 @@ def describe(path: Path) -> tuple[str, dict[str, Any]]:
     report = data.SkipReport()
     with progress_bar("reading headers") as show:
         records = data.open_rec(path, errors="report", report=report, progress=show)
-    counts = np.bincount(records.labels, minlength=records.num_classes)
+    counts = records.counts()
     scan, size = records.scan, records.image_size
     index = index_path(records.path)
     notes = notes_of(records)

@@ -14,7 +14,6 @@ import numpy as np
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.folder_index import SkipReport
 from tf_sphereface.data.recordio.reading import RecordFile, open_rec
-from tf_sphereface.data.recordio.scan_cache import file_key
 from tf_sphereface.utils.files import write_json
 from tf_sphereface.utils.messages import ProgressCallback, and_more
 
@@ -113,7 +112,7 @@ def extract_rec(
 def _begin(out: Path, records: RecordFile) -> None:
     """Make the folder, or refuse one that holds something else."""
     out.mkdir(parents=True, exist_ok=True)
-    key = {"source": records.path.name, **file_key(records.path)}
+    key = {"source": records.path.name, "fingerprint": records.fingerprint}
     marker = out / _BEGUN
     names = sorted(entry.name for entry in out.iterdir())
     if not names:

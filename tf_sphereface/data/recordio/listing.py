@@ -49,13 +49,12 @@ def list_records(records: RecordFile, target: Path) -> Listing:
             digest.update(text + sizes.tobytes())
             written += len(text)
             total += int(sizes.sum())
-    counts = np.bincount(records.labels, minlength=records.num_classes)
     return Listing(
         records.path,
         target,
         np.memmap(ends_path, "<u8", "r"),
         records.names,
-        np.cumsum(counts, dtype=np.int64),
+        np.cumsum(records.counts(), dtype=np.int64),
         total,
         digest.hexdigest(),
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from tf_sphereface.data.recordio.framing import MAGIC, payload
 from tf_sphereface.data.recordio.image_header import image_of
 from tf_sphereface.data.recordio.index_file import compare_index, index_path
 from tf_sphereface.data.recordio.scan import Damage, Scan, scan_file
-from tf_sphereface.data.recordio.scan_cache import keep_scan, load_scan
+from tf_sphereface.data.recordio.scan_cache import file_key, keep_scan, load_scan
 from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.files import RandomAccessFile
 from tf_sphereface.utils.messages import ProgressCallback, and_more
@@ -70,6 +72,12 @@ class RecordFile:
     def labels(self) -> NDArray[np.int32]:
         """int32 (n,), the identity of each image, index into `names`."""
         return self.labels_at(slice(None))
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change when the file does."""
+        key = json.dumps(file_key(self.path)).encode()
+        return hashlib.sha256(key).hexdigest()[:32]
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -179,6 +187,10 @@ class RecordFile:
             self, rows=rows, kept=np.unique(self.scan.images["label"][rows]).astype(np.int32)
         )
 
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many images each person has, (num_classes,)."""
+        return np.bincount(self.labels, minlength=self.num_classes)
+
     @functools.cached_property
     def _file(self) -> RandomAccessFile:
         return RandomAccessFile(self.path)
@@ -195,7 +207,7 @@ class RecordFile:
 
 
 def is_rec(path: Any) -> bool:
-    """Tell whether a path is a RecordIO file, or a folder with `train.rec` or with .rec files alone.
+    """Tell whether a path is a RecordIO file, or a folder with `train.rec` or only .rec files.
 
     A file whose name ends in .rec is taken for one, whatever it holds.
 
@@ -243,11 +255,16 @@ def _files_in(folder: Path) -> list[Path]:
     usual = folder / "train.rec"
     if usual.is_file():
         return [usual]
+    files = []
     with os.scandir(folder) as entries:
-        names = [(e.name, e.is_dir()) for e in entries if e.name[0] != "."]
-    if any(is_dir for _, is_dir in names):
-        return []
-    return sorted(folder / name for name, _ in names if name.lower().endswith(".rec"))
+        for entry in entries:
+            if entry.name[0] == ".":
+                continue
+            if entry.is_dir():
+                return []
+            if entry.name.lower().endswith(".rec"):
+                files.append(folder / entry.name)
+    return sorted(files)
 
 
 def open_rec(

@@ -26,7 +26,8 @@ def load_scan(path: Path) -> Scan | None:
     """Return the scan that was kept of a file, None where there is none or the file has changed."""
     key = file_key(path)
     for place in _places(path):
-        with contextlib.suppress(*_UNUSABLE), np.load(place, allow_pickle=False) as stored:
+        with contextlib.suppress(*_UNUSABLE), place.open("rb") as handle:
+            stored = np.load(handle, allow_pickle=False)
             facts = json.loads(stored["facts"].tobytes())
             if facts["key"] == key:
                 return from_arrays({name: stored[name] for name in stored.files}, facts)
