@@ -136,6 +136,9 @@ def run_pack(args: argparse.Namespace) -> int:
         f"damaged files left out: {len(result.skipped):,}"
         + listed(result.skipped, "info OUT --json FILE")
     )
+    lost = records.damage_left_out(args.source)
+    if lost:
+        say(f"what is wrong with {args.source}:" + listed(lost, "check --json FILE"))
     write_json_option(args.json, {**dataclasses.asdict(result), "path": str(args.out)})
     return EXIT_OK
 

@@ -70,6 +70,8 @@ def describe(path: Path) -> tuple[str, dict[str, Any]]:
     report = data.SkipReport()
     with progress_bar("reading headers") as show:
         records = data.open_rec(path, errors="report", report=report, progress=show)
+    if records.scan.sizes is not None:  # known since all images were decoded
+        records = data.open_rec(path, errors="skip")
     counts = records.counts()
     scan, size = records.scan, records.image_size
     index = index_path(records.path)
@@ -104,6 +106,15 @@ def describe(path: Path) -> tuple[str, dict[str, Any]]:
         f"damaged: {report.count:,}" + listed(_texts(report.reasons))
     )
     return "\n".join([text, *notes]), info
+
+
+def damage_left_out(path: Path) -> dict[str, str]:
+    """Return the records of a .rec file that are cut off or lost, and why; none of a folder."""
+    if not data.is_rec(path):
+        return {}
+    report = data.SkipReport()
+    data.open_rec(path, errors="report", report=report)
+    return _texts(report.reasons)
 
 
 def least_median_most(counts: np.ndarray) -> dict[str, float]:
