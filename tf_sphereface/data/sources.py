@@ -57,7 +57,9 @@ def open_source(
     if isinstance(source, tuple):
         images, labels = _check_arrays(source, size)
         return _images(_gather(images), labels)
-    if isinstance(source, RecordFile) or (not isinstance(source, FolderIndex) and is_rec(source)):
+    if isinstance(source, RecordFile) or (
+        not isinstance(source, FolderIndex | Pack) and is_rec(source)
+    ):
         records = open_rec(
             source,
             errors="raise" if strict else "skip",

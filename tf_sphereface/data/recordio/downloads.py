@@ -19,16 +19,16 @@ def what_it_is(beginning: bytes) -> str | None:
     Example:
 
     >>> what_it_is(b"<!DOCTYPE html><html><title>Quota exceeded</title>")
-    'a web page, not the file: the download failed. Load it again'
+    'a web page, not the file: the download failed. Download it again'
     """
     if not beginning:
-        return "empty: the download failed. Load it again"
+        return "empty: the download failed. Download it again"
     for start, what in _BEGINNINGS:
         if beginning.startswith(start):
             return what
     text = beginning.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_PAGES):
-        return "a web page, not the file: the download failed. Load it again"
+        return "a web page, not the file: the download failed. Download it again"
     if beginning[257:262] == b"ustar":
         return "a tar archive: unpack it first"
     return None

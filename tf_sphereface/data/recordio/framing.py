@@ -103,7 +103,8 @@ def payload(record: bytes) -> bytes:
     part, length = _frame(record)
     if part == WHOLE and FRAME + length == len(record):
         return record[FRAME:]
-    parts, place = [], 0
+    parts: list[bytes] = []
+    place = 0
     while place < len(record):
         part, length = _frame(record[place : place + FRAME])
         expected = (FIRST,) if not parts else (MIDDLE, LAST)

@@ -177,21 +177,19 @@ def _slack(count: int) -> float:
     return max(1.0, float(np.spacing(np.float32(count))))
 
 
-def to_arrays(scan: Scan) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return a scan as arrays and as what JSON holds, for `from_arrays`."""
-    arrays = {"images": scan.images, "people": scan.people, "others": scan.others}
-    facts = {
+def facts_of(scan: Scan) -> dict[str, Any]:
+    """Return what JSON holds of a scan, beside its arrays, for `from_arrays`."""
+    return {
         "size": scan.size,
         "damage": [dataclasses.astuple(entry) for entry in scan.damage],
         "header": scan.header,
         "sizes": scan.sizes,
         "broken": list(scan.broken.items()),
     }
-    return arrays, facts
 
 
 def from_arrays(arrays: dict[str, NDArray[Any]], facts: dict[str, Any]) -> Scan:
-    """Return the scan that `to_arrays` took apart; KeyError, TypeError, ValueError: it is none."""
+    """Return a scan from its parts; KeyError, TypeError, ValueError: they are none of one."""
     if arrays["images"].dtype != IMAGES or arrays["others"].dtype != OTHERS:
         raise ValueError("the arrays are of another version")
     header = facts["header"]

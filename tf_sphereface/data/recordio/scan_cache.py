@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_sphereface.data.recordio.scan import Scan, from_arrays, to_arrays
+from tf_sphereface.data.recordio.scan import Scan, facts_of, from_arrays
 from tf_sphereface.utils.files import atomic_path
 
 _VERSION = 1
@@ -36,11 +36,16 @@ def load_scan(path: Path) -> Scan | None:
 
 def keep_scan(path: Path, scan: Scan) -> Path | None:
     """Keep a scan for the next start; return where, None where nothing may be written."""
-    arrays, facts = to_arrays(scan)
-    text = json.dumps({"key": file_key(path), **facts}).encode()
+    text = json.dumps({"key": file_key(path), **facts_of(scan)}).encode()
     for place in _places(path):
         with contextlib.suppress(OSError), atomic_path(place) as temporary:
-            np.savez(temporary, facts=np.frombuffer(text, np.uint8), **arrays)
+            np.savez(
+                temporary,
+                facts=np.frombuffer(text, np.uint8),
+                images=scan.images,
+                people=scan.people,
+                others=scan.others,
+            )
             return place
     return None
 
