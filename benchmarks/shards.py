@@ -1,9 +1,10 @@
-"""Images per second from a packed folder and from the folder itself; the cost of ten million.
+"""Images per second from a folder, a pack and a .rec file of it; the cost of millions.
 
 Rates are per second of CPU time, of all threads together: what one core does, busy machine or not.
 
-python benchmarks/shards.py                 both sizes, folder and pack in turns, median of 5
+python benchmarks/shards.py                 both sizes, all three in turns, median of 5
 python benchmarks/shards.py --millions 10   an index of ten million rows over a few records
+python benchmarks/shards.py --records 5     the scan of a .rec file of five million small images
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ import tensorflow as tf
 from tf_sphereface import data
 from tf_sphereface.data import synthetic
 from tf_sphereface.data.pack.listing import write_listing
+from tf_sphereface.data.recordio.framing import frames
+from tf_sphereface.data.recordio.image_header import image_header
 
 BATCH, BATCHES, ROUNDS = 128, 60, 5
 
@@ -45,28 +48,32 @@ def speed(dataset: tf.data.Dataset) -> float:
 
 
 def compare(folder: Path, size: tuple[int, int]) -> None:
-    """Measure one size: the folder and its pack take turns, so that a busy machine hits both."""
+    """Measure one size: folder, pack and .rec take turns, so that a busy machine hits them all."""
     faces = synthetic.write_folder(folder / "faces", 100, 30, size=size)
     start = time.process_time()
     packed = data.pack_folder(faces, folder / "packed", shards=4)
     print(f"{size[0]}x{size[1]}: packed {packed.images / (time.process_time() - start):,.0f}/s")
     index, pack = data.check_folder(faces, image_size=size), data.open_pack(packed.path)
+    records = data.open_rec(data.write_rec(faces, folder / "rec").path)
     settings = {"image_size": size, "batch_size": BATCH, "repeat": True}
-    rates: dict[str, list[float]] = {"folder": [], "pack": []}
+    rates: dict[str, list[float]] = {"folder": [], "pack": [], "rec": []}
     for _ in range(ROUNDS):
         rates["folder"].append(speed(data.face_dataset(index, cache="none", **settings)))
         rates["pack"].append(speed(data.face_dataset(pack, **settings)))
-    ratios = [b / a for a, b in zip(rates["folder"], rates["pack"], strict=True)]
+        rates["rec"].append(speed(data.face_dataset(records, **settings)))
     for name, values in rates.items():
         print(f"  {name:8s} {statistics.median(values):8,.0f} images/s")
-    print(f"  pack / folder: {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+    for one, other in (("pack", "folder"), ("rec", "pack")):
+        ratios = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
+        spread = f"({min(ratios):.2f}-{max(ratios):.2f})"
+        print(f"  {one} / {other}: {statistics.median(ratios):.2f} {spread}")
     order = np.random.default_rng(0).permutation(len(pack)).astype(np.int64)
-    start = time.process_time()
-    for begin in range(0, len(order), BATCH):
-        pack.read(order[begin : begin + BATCH])
-    print(
-        f"  reading and checking alone: {len(order) / (time.process_time() - start):,.0f} images/s"
-    )
+    for name, source in (("pack, with checksums", pack), ("rec", records)):
+        start = time.process_time()
+        for begin in range(0, len(order), BATCH):
+            source.read(order[begin : begin + BATCH])
+        rate = len(order) / (time.process_time() - start)
+        print(f"  reading alone, {name}: {rate:,.0f} images/s")
 
 
 def many(folder: Path, count: int) -> None:
@@ -98,6 +105,37 @@ def many(folder: Path, count: int) -> None:
         )
     rate = statistics.median(speed(data.face_dataset(path, **settings)) for _ in range(ROUNDS))
     print(f"  {rate:,.0f} images/s")
+
+
+def scanned(folder: Path, count: int) -> None:
+    """Write a .rec file of `count` records that repeat a few images; scan it, and open it again."""
+    size, block = (56, 48), 1000
+    images, _ = synthetic.training_set(8, 1, size=size)
+    encoded = [bytes(tf.io.encode_jpeg(image, quality=60).numpy()) for image in images]
+    path = folder / "train.rec"
+    with path.open("wb") as handle:
+        for begin in range(0, count, block):
+            records = (
+                frames(image_header(number // 50, number) + encoded[number % 8])
+                for number in range(begin, min(begin + block, count))
+            )
+            handle.write(b"".join(records))
+    print(f"{count:,} records, {path.stat().st_size / 1e9:.1f} GB")
+    settings = {"image_size": size, "batch_size": BATCH, "repeat": True, "strict": True}
+    next(iter(data.face_dataset(synthetic.training_set(3, 50, size=size), image_size=size)))
+    for name in ("scanned", "opened again"):
+        before, start, cpu = memory(), time.perf_counter(), time.process_time()
+        records = data.open_rec(path)
+        print(
+            f"  {name}: {seconds(start):.1f} s ({time.process_time() - cpu:.1f} s of CPU time), "
+            f"peak memory {before:,.0f} -> {memory():,.0f} MB"
+        )
+    before, start = memory(), time.perf_counter()
+    next(iter(data.face_dataset(records, start_step=count // BATCH // 2, **settings)))
+    print(
+        f"  first batch, in the middle of an epoch: {seconds(start):.1f} s, peak memory "
+        f"{before:,.0f} -> {memory():,.0f} MB"
+    )
 
 
 class Entry:
@@ -169,10 +207,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--millions", type=float, default=0.0)
     parser.add_argument("--list", type=float, default=0.0)
+    parser.add_argument("--records", type=float, default=0.0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.millions:
             many(Path(folder), int(arguments.millions * 1e6))
+            return
+        if arguments.records:
+            scanned(Path(folder), int(arguments.records * 1e6))
             return
         if arguments.list:
             listing(Path(folder), int(arguments.list * 1e6))

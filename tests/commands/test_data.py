@@ -56,7 +56,9 @@ def test_pack_check_info(faces, tmp_path, capsys):
     text, _ = words(capsys)
     assert "800 faces of 20 people, from 40 to 40 each" in text
     assert "56x48; 4 shards" in text
-    assert json.loads(report.read_text())["image_size"] == [56, 48]
+    found = json.loads(report.read_text())
+    assert found["image_size"] == [56, 48]
+    assert (found["kind"], found["people"], found["faces"]) == ("pack", 20, 800)
 
     assert main(["check", out, "--json", str(report)]) == 0
     assert "800 records, every checksum holds" in words(capsys)[0]
@@ -112,7 +114,17 @@ def test_errors_are_one_message(faces, tmp_path, capsys):
     assert "is not packed to the end" in words(capsys)[1]
     assert main(["pack", str(faces), out, "--seed", "1"]) == 2
     assert "seed was 0, now 1" in words(capsys)[1]
-    assert main(["info", str(faces)]) == 2
+    assert main(["info", str(faces), "--json", str(tmp_path / "info.json")]) == 0
+    found = json.loads((tmp_path / "info.json").read_text())
+    assert (found["kind"], found["people"], found["faces"]) == ("folder", 20, 801)
+    text = tmp_path / "notes.txt"
+    text.write_text("no faces")
+    for command in ("info", "check", "pack"):
+        assert main([command, str(text), *([out] if command == "pack" else [])]) == 2
+        assert str(text) in words(capsys)[1]
+    (tmp_path / "empty").mkdir()
+    assert main(["info", str(tmp_path / "empty")]) == 2
+    assert main(["check", str(faces)]) == 2
     assert "must be a packed folder" in words(capsys)[1]
     with pytest.raises(SystemExit) as stopped:
         main(["pack", str(faces), out, "--resize", "big"])
@@ -120,7 +132,7 @@ def test_errors_are_one_message(faces, tmp_path, capsys):
     assert "HEIGHTxWIDTH" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["pack"], ["check"], ["info"]])
+@pytest.mark.parametrize("arguments", [[], ["pack"], ["check"], ["info"], ["extract"], ["to-rec"]])
 def test_help_teaches(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*arguments, "--help"])

@@ -16,10 +16,15 @@ from tf_sphereface.data.options import steps_per_epoch
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.packing import PackResult, pack_folder
 from tf_sphereface.data.pack.reading import Pack, PackCheck, check_pack, open_pack
+from tf_sphereface.data.recordio.checking import RecCheck, check_rec
+from tf_sphereface.data.recordio.extracting import ExtractResult, extract_rec
+from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
+from tf_sphereface.data.recordio.writing import RecResult, write_rec
 
 __all__ = [
     "TEMPLATES",
     "Exclusions",
+    "ExtractResult",
     "FaceSet",
     "FaceSource",
     "FolderIndex",
@@ -28,6 +33,9 @@ __all__ = [
     "Pack",
     "PackCheck",
     "PackResult",
+    "RecCheck",
+    "RecResult",
+    "RecordFile",
     "SkipReport",
     "SyntheticFaces",
     "align",
@@ -35,13 +43,17 @@ __all__ = [
     "batch_positions",
     "check_folder",
     "check_pack",
+    "check_rec",
+    "extract_rec",
     "face_dataset",
     "find_overlap",
     "is_pack",
+    "is_rec",
     "leave_out",
     "load_folder",
     "normalize",
     "open_pack",
+    "open_rec",
     "pack_folder",
     "read_exclusions",
     "read_face_set",
@@ -51,4 +63,5 @@ __all__ = [
     "steps_per_epoch",
     "synthetic",
     "write_exclusions",
+    "write_rec",
 ]

@@ -20,6 +20,7 @@ from tf_sphereface.data.folder_index import FolderIndex, scan_folder
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
 from tf_sphereface.utils.messages import ProgressCallback
 
 _CHUNK = 256
@@ -116,7 +117,7 @@ class Overlap:
 
 
 def read_face_set(
-    source: FolderIndex | Pack | str | os.PathLike[str],
+    source: FolderIndex | Pack | RecordFile | str | os.PathLike[str],
     *,
     embed: Embed | None = None,
     size: Size | None = None,
@@ -126,7 +127,7 @@ def read_face_set(
     """Read, align, hash and embed every image of a set; those that cannot be read are listed.
 
     Args:
-        source: a folder of identity folders, or a packed folder.
+        source: a folder of identity folders, a packed folder, or a RecordIO file.
         embed: from uint8 RGB (n, height, width, 3) to embeddings (n, d) of any length, such as an
             embedder; None for hashes alone.
         size: (height, width) that `embed` takes; None leaves the images as they are.
@@ -146,7 +147,7 @@ def read_face_set(
     (6, (6, 32))
     """
     if isinstance(source, str | os.PathLike):
-        source = open_pack(source, errors="skip") if is_pack(source) else scan_folder(source)
+        source = _open(source)
         if isinstance(source, FolderIndex):
             source.passed_over.warn()
     names = image_names(source)
@@ -184,12 +185,22 @@ def read_face_set(
     )
 
 
+def _open(source: str | os.PathLike[str]) -> FolderIndex | Pack | RecordFile:
+    """Open a set; images that cannot be decoded are found when they are read."""
+    if is_pack(source):
+        return open_pack(source, errors="skip")
+    return open_rec(source, errors="report") if is_rec(source) else scan_folder(source)
+
+
 def _load(
-    source: FolderIndex | Pack, names: Sequence[str], reader: FaceReader | None, position: int
+    source: FolderIndex | Pack | RecordFile,
+    names: Sequence[str],
+    reader: FaceReader | None,
+    position: int,
 ) -> np.ndarray | str:
     """Return the image at a position, or why there is none."""
     try:
-        if isinstance(source, Pack):
+        if isinstance(source, Pack | RecordFile):
             content = source.read(np.array([position]))[0]
             image = decode_image(content, names[position])
             return image if reader is None else reader.fit(image)

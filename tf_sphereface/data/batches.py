@@ -14,6 +14,7 @@ from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, Size
 from tf_sphereface.data.pack.reading import Pack
 from tf_sphereface.data.passes import begun_passes
 from tf_sphereface.data.people import weights_of
+from tf_sphereface.data.recordio.reading import RecordFile
 from tf_sphereface.data.sources import NumberedImages, open_source
 
 _ORDER, _AUGMENT = 1, 2  # keep the random streams of order and augmentation apart
@@ -163,7 +164,7 @@ def _first_positions(count: int, options: BatchOptions) -> NDArray[np.int64]:
 
 
 def batch_at(
-    source: FolderIndex | Pack | tuple[np.ndarray, np.ndarray],
+    source: FolderIndex | Pack | RecordFile | tuple[np.ndarray, np.ndarray],
     step: int,
     *,
     image_size: Size = (112, 96),
@@ -176,7 +177,8 @@ def batch_at(
     """Make batch `step` of a shuffled `face_dataset` alone, to look at it or to run it again.
 
     Steps count from 0, over all epochs. The source is an index of good files (as `check_folder`
-    returns), a packed folder, or arrays; the other arguments are those of `face_dataset`.
+    returns), a packed folder or a RecordIO file that is open, or arrays; the other arguments are
+    those of `face_dataset`.
 
     Returns:
         float32 (batch, height, width, 3) and int32 (batch,), as the dataset's.

@@ -151,7 +151,8 @@ def face_dataset(
 
     Args:
         source: a folder of identity folders, an index of one, a packed folder or one that
-            `open_pack` has opened, or arrays `(images, labels)`: uint8 RGB (n, height, width, 3)
+            `open_pack` has opened, an MXNet RecordIO file (or a folder with `train.rec`, or what
+            `open_rec` has opened), or arrays `(images, labels)`: uint8 RGB (n, height, width, 3)
             and integers (n,).
         image_size: (height, width) in pixels.
         batch_size: of a step, over all workers and replicas.
@@ -169,7 +170,8 @@ def face_dataset(
             label -> weight for each.
         cache: `"memory"` decodes once and keeps uint8 (32 kB per face at 112x96); `"none"` decodes
             at every use; a path keeps the decoded faces in that file, made on first use and again
-            when files or sizes have changed. A packed folder is always read from its shards.
+            when files or sizes have changed. Packed folders and RecordIO files are always
+            streamed.
         strict: raise at a damaged file, naming it, rather than skip it, and where images are passed
             over. A packed folder is then not
             read through before the first batch: a damaged record raises when it is read.

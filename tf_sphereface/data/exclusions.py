@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_sphereface.data.folder_index import FolderIndex, select
 from tf_sphereface.data.pack.reading import Pack
+from tf_sphereface.data.recordio.reading import RecordFile
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.messages import and_more
 
@@ -23,7 +24,8 @@ class Exclusions:
 
     Attributes:
         identities: folder names.
-        images: paths inside the data folder, `IDENTITY/FILE`.
+        images: paths inside the data folder, `IDENTITY/FILE`; of a RecordIO file
+            `LABEL/RECORD`, as `RecordFile.image_names` has them.
     """
 
     identities: frozenset[str]
@@ -105,8 +107,14 @@ def leave_out(source: FolderIndex, exclusions: Exclusions) -> FolderIndex: ...
 def leave_out(source: Pack, exclusions: Exclusions) -> Pack: ...
 
 
-def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex | Pack:
-    """Return a folder's index, or a packed folder, without the excluded people and pictures.
+@overload
+def leave_out(source: RecordFile, exclusions: Exclusions) -> RecordFile: ...
+
+
+def leave_out(
+    source: FolderIndex | Pack | RecordFile, exclusions: Exclusions
+) -> FolderIndex | Pack | RecordFile:
+    """Return a folder's index, a pack or a RecordIO file without the excluded people and pictures.
 
     Labels are numbered again: a person who is excluded, or all of whose pictures are, is no class.
 
@@ -135,6 +143,8 @@ def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex
         )
     if out.all():
         raise ValueError(f"the exclusions leave nothing of {source.root}")
+    if isinstance(source, RecordFile):
+        return source.without(out)
     kept = np.unique(labels[~out])
     people = [source.names[label] for label in kept]
     if not isinstance(source, FolderIndex):
@@ -146,8 +156,10 @@ def leave_out(source: FolderIndex | Pack, exclusions: Exclusions) -> FolderIndex
     return dataclasses.replace(source, paths=select(source.paths, ~out), labels=new, names=people)
 
 
-def image_names(source: FolderIndex | Pack) -> list[str]:
-    """Return `IDENTITY/FILE` of every image, in the order of the labels."""
+def image_names(source: FolderIndex | Pack | RecordFile) -> list[str]:
+    """Return `IDENTITY/FILE` of every image, in the order of the source."""
+    if isinstance(source, RecordFile):
+        return source.image_names()
     if isinstance(source, Pack):
         files = list(source.files())
         return files if source.rows is None else [files[row] for row in source.rows]

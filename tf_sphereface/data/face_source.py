@@ -23,6 +23,7 @@ from tf_sphereface.data.options import BatchOptions, Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
 from tf_sphereface.data.people import check_path, doubts, too_few
+from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
 from tf_sphereface.data.sources import open_source
 from tf_sphereface.utils.checks import check_choice, check_image_size
 from tf_sphereface.utils.messages import ProgressCallback, printable
@@ -44,7 +45,7 @@ class _Faces:
     pixels: Any
     labels: NDArray[np.int32]
     num_classes: int
-    index: FolderIndex | Pack | None = None
+    index: FolderIndex | Pack | RecordFile | None = None
 
     def counts(self) -> NDArray[np.int64]:
         """Return how many faces each person has, (num_classes,)."""
@@ -71,8 +72,9 @@ class FaceSource:
     people, or one image of each, are refused: nothing can be learnt from them.
 
     Args:
-        source: a folder of identity folders, a packed folder (see `open_pack`), arrays
-            `(images, labels)` as `face_dataset` takes them, or `SyntheticFaces`.
+        source: a folder of identity folders, a packed folder (see `open_pack`), a RecordIO file
+            (see `open_rec`), arrays `(images, labels)` as `face_dataset` takes them, or
+            `SyntheticFaces`.
         image_size: (height, width) in pixels.
         batch_size: of a step, over all replicas.
         augment: `"none"`, `"mirror"` or `"strong"`, as in `face_dataset`.
@@ -210,8 +212,10 @@ class FaceSource:
         return {"data": self._title, "faces": faces}
 
     def names_of(self, positions: NDArray[np.int64]) -> list[str]:
-        """Name faces: their files, or the records of a packed folder."""
+        """Name faces: their files, or their records."""
         index = self._faces.index
+        if isinstance(index, RecordFile):
+            return index.describe(positions)
         if isinstance(index, Pack):
             rows = positions if index.rows is None else index.rows[positions]
             named = dict(zip(np.sort(rows).tolist(), index.describe(np.sort(rows)), strict=True))
@@ -296,6 +300,10 @@ class FaceSource:
             images, labels = check_arrays(source, check_image_size("image_size", self.image_size))
             people = int(labels.max(initial=-1)) + 1
             return _Faces((images, labels), labels, people).checked("the data")
+        if is_rec(source):
+            records = self._without_excluded(self._records(source, read, progress), say)
+            faces = _Faces(records, records.labels, records.num_classes, records)
+            return faces.checked(self._title)
         check_path(source)
         options: dict[str, Any] = {"report": self.report, "progress": progress}
         if is_pack(source):
@@ -316,6 +324,17 @@ class FaceSource:
         elif read:
             index = pixels = check_folder(index, **options)
         return _Faces(pixels, index.labels, len(index.names), index).checked(self._title)
+
+    def _records(self, source: Any, read: bool, progress: ProgressCallback | None) -> RecordFile:
+        """Open a RecordIO file; without `read` no image is decoded and damage is no error."""
+        errors: Literal["raise", "report", "skip"] = "raise" if self.strict else "skip"
+        return open_rec(
+            source,
+            errors=errors if read else "report",
+            image_size=None if self.resize else self.image_size,
+            report=self.report,
+            progress=progress,
+        )
 
     def _without_excluded(self, index: Any, say: Callable[[str], None] | None) -> Any:
         if self.exclude is None:

@@ -28,11 +28,12 @@ from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
 from tf_sphereface.data.people import check_path
+from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
 from tf_sphereface.utils.exit_guard import guarded
 from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import ProgressCallback
 
-Source = FolderIndex | Pack | str | os.PathLike[str] | tuple[np.ndarray, np.ndarray]
+Source = FolderIndex | Pack | RecordFile | str | os.PathLike[str] | tuple[np.ndarray, np.ndarray]
 Fetch = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -67,6 +68,17 @@ def open_source(
     if isinstance(source, tuple | list):
         images, labels = check_arrays(source, size)
         return _images(_gather(images), labels)
+    if isinstance(source, RecordFile) or (
+        not isinstance(source, FolderIndex | Pack) and is_rec(source)
+    ):
+        records = open_rec(
+            source,
+            errors="raise" if strict else "skip",
+            image_size=None if resize else size,
+            report=report,
+            progress=progress,
+        )
+        return _recorded(records, size, resize)
     if not isinstance(source, Pack | FolderIndex):
         check_path(source)
     if isinstance(source, Pack) or (not isinstance(source, FolderIndex) and is_pack(source)):
@@ -120,6 +132,35 @@ def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
         counts,
         pack.names,
         str(pack.root),
+    )
+
+
+def _recorded(records: RecordFile, size: Size, resize: bool) -> NumberedImages:
+    """Return the images of a RecordIO file; labels are looked up there, not kept a second time."""
+    if not resize:
+        records.check_size(size)
+
+    def labels(positions: tf.Tensor) -> tf.Tensor:
+        found = tf.numpy_function(
+            lambda places: guarded(
+                lambda: records.labels_at(places),
+                at_the_end=lambda: np.zeros(len(places), np.int32),
+            ),
+            [positions],
+            tf.int32,
+        )
+        return tf.ensure_shape(found, positions.shape)
+
+    def read(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        return records.faces(positions, size, resize)
+
+    return NumberedImages(
+        len(records),
+        _fetch(read, size),
+        labels,
+        records.counts(),
+        records.names,
+        str(records.path),
     )
 
 

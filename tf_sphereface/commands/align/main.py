@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tf_sphereface.commands.align.record_photos import photos_of
 from tf_sphereface.commands.console import (
     EXIT_OK,
     CheckFailed,
@@ -34,7 +35,7 @@ brings eyes, nose and mouth corners closest to the template, bilinear, black out
 gets the folders and names of SRC, so that lists such as LFW's pairs.txt stay valid. It also gets
 landmarks.tsv, the points that were found, and report.tsv, every image without a face, with several,
 too small or unreadable (of one image: IMAGE.landmarks.tsv and IMAGE.report.tsv). A stopped run goes
-on where it was.
+on where it was. The photographs of an MXNet RecordIO file (.rec) are called LABEL/RECORD.jpg.
 
 Detection needs the package mtcnn: pip install "tf_sphereface[align]". With --landmarks FILE nothing
 is detected. That file has one line per image: its path inside SRC, then x and y of the left eye,
@@ -58,7 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = make_parser("align", DESCRIPTION, EXAMPLES)
     parser.add_argument(
-        "src", type=_source, metavar="SRC", help="a folder of images, or one image or video"
+        "src",
+        type=_source,
+        metavar="SRC",
+        help="a folder of images, one image or video, or a .rec file",
     )
     parser.add_argument("dst", type=Path, metavar="DST", help="where to write the faces")
     parser.add_argument(
@@ -123,13 +127,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _check_numbers(args)
     if args.landmarks is None:
-        return _detect(args)
+        with photos_of(args.src, args.dst) as source:
+            return _detect(args, source)
     given = [f"--{name.replace('_', '-')}" for name in DETECTION if getattr(args, name) is not None]
     if given:
         raise CommandError(f"{', '.join(given)}: only without --landmarks, when faces are detected")
-    if args.src.is_file():
-        raise CommandError(f"with --landmarks SRC must be a folder. Received: {args.src}")
-    return _by_landmarks(args)
+    with photos_of(args.src, args.dst) as source:
+        if source.is_file():
+            raise CommandError(f"with --landmarks SRC must be a folder. Received: {args.src}")
+        return _by_landmarks(args, source)
 
 
 def _source(text: str) -> Path:
@@ -160,13 +166,13 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {"size": image_size(args.size), **{name: getattr(args, name) for name in names}}
 
 
-def _detect(args: argparse.Namespace) -> int:
+def _detect(args: argparse.Namespace, source: Path) -> int:
     """Find the faces, write them, and say what was found."""
     from tf_sphereface.alignment import align_photos
 
     asked = {name: getattr(args, name) for name in DETECTION if getattr(args, name) is not None}
     with progress_bar("aligning") as show:
-        result = align_photos(args.src, args.dst, **_options(args), **asked, progress=show)
+        result = align_photos(source, args.dst, **_options(args), **asked, progress=show)
     images, problems = len(result.outcomes), result.counts()
     where = str(result.report) if result.report_written else "--json FILE"
     rate = images / max(result.seconds, 1e-9)
@@ -212,13 +218,13 @@ def _detect(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _by_landmarks(args: argparse.Namespace) -> int:
+def _by_landmarks(args: argparse.Namespace, source: Path) -> int:
     """Write the faces whose points are given."""
     from tf_sphereface.alignment import align_by_landmarks
 
     with progress_bar("aligning") as show:
         result = align_by_landmarks(
-            args.src, args.dst, args.landmarks, **_options(args), progress=show
+            source, args.dst, args.landmarks, **_options(args), progress=show
         )
     failures = {outcome.found.name: outcome.detail for outcome in result.failed}
     _say_written(args, result)

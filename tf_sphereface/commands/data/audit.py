@@ -7,7 +7,10 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tf_sphereface import data
+from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.commands.console import (
     EXIT_OK,
     CheckFailed,
@@ -24,7 +27,9 @@ from tf_sphereface.utils.files import sha256_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("train", type=Path, metavar="TRAIN", help="a folder per person, or a pack")
+    parser.add_argument(
+        "train", type=Path, metavar="TRAIN", help="a folder per person, a pack or a .rec"
+    )
     parser.add_argument("test", type=Path, metavar="TEST", help="a folder per person, as LFW's")
     parser.add_argument("--model", type=Path, metavar="M", help="an embedder, to compare faces by")
     for side in ("test", "train"):
@@ -56,11 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Audit, print and write."""
     for name in ("train", "test"):
-        if not getattr(args, name).is_dir():
-            raise CommandError(f"no such folder: {getattr(args, name)}")
-        if getattr(args, f"{name}_landmarks") is not None and data.is_pack(getattr(args, name)):
+        source = getattr(args, name)
+        packed = data.is_pack(source) or data.is_rec(source)
+        if not source.is_dir() and not (packed and source.is_file()):
+            raise CommandError(f"no such folder or RecordIO file: {source}")
+        if getattr(args, f"{name}_landmarks") is not None and packed:
             raise CommandError(
-                f"--{name}-landmarks is for a folder of images: {getattr(args, name)} is packed, "
+                f"--{name}-landmarks is for a folder of images: {source} is packed, "
                 "and what is packed is aligned already"
             )
     if not args.expected > 0:
@@ -136,6 +143,9 @@ def _crop_size(args: argparse.Namespace, embedder: Any) -> tuple[int, int] | Non
         return None
     if data.is_pack(args.train):
         size = data.open_pack(args.train).image_size or (112, 96)
+    elif data.is_rec(args.train):
+        first = data.open_rec(args.train, errors="report").read(np.arange(1))[0]
+        size = decode_image(first).shape[:2]
     else:
         first = data.read_image(data.scan_folder(args.train).paths[0])
         size = (int(first.shape[0]), int(first.shape[1]))

@@ -110,7 +110,7 @@ def check_options(arguments: argparse.Namespace) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options to a parser."""
     add = parser.add_argument
-    add("--data", required=True, metavar="DIR|synthetic", help="training faces")
+    add("--data", required=True, metavar="DIR|FILE.rec|synthetic", help="training faces")
     add("--out", required=True, type=Path, metavar="RUN", help="the run folder")
     add("--preset", default="small", choices=sorted(recipes.PRESETS), help="the recipe")
     add("--resume", action="store_true", help="go on where this run stopped")

@@ -42,9 +42,9 @@ EXAMPLES = """\
   tf_sphereface-train --data faces/ --preset paper --strategy mirrored --out runs/paper
 
 The data is a folder with one folder of aligned JPEG or PNG faces for each person, all at the
-input size. The run folder holds config.json, environment.json, log.csv, summary.json, checkpoints/
-(what --resume needs), embedder.keras (what eval, export and verify need) and, with a verification
-set, best.keras."""
+input size, or such a folder packed, or an MXNet RecordIO file (train.rec). The run folder holds
+config.json, environment.json, log.csv, summary.json, checkpoints/ (what --resume needs),
+embedder.keras (what eval, export and verify need) and, with a verification set, best.keras."""
 
 DESCRIPTION = """\
 Train a face embedder with A-Softmax (SphereFace) or one of its successors or, as a baseline, plain

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.data.batches import permutation
+from tf_sphereface.data.decoding import read_bytes
 from tf_sphereface.data.options import Size
 from tf_sphereface.data.pack.format import FORMAT, MANIFEST, PARTIAL, VERSION, read_manifest
 from tf_sphereface.data.pack.listing import Listing, write_listing
@@ -27,6 +28,8 @@ from tf_sphereface.data.pack.shard_writer import (
     write_index,
     write_shard,
 )
+from tf_sphereface.data.recordio.listing import list_records
+from tf_sphereface.data.recordio.reading import is_rec, open_rec
 from tf_sphereface.utils import checks
 from tf_sphereface.utils.files import sha256_file, write_json
 from tf_sphereface.utils.messages import ProgressCallback, and_more
@@ -72,7 +75,7 @@ def pack_folder(
     progress: ProgressCallback | None = None,
     workers: int | None = None,
 ) -> PackResult:
-    """Pack a folder of identity folders into TFRecord shards.
+    """Pack a folder of identity folders, or an MXNet RecordIO file, into TFRecord shards.
 
     Images go in as the bytes of their files, in one random order over the whole folder. Every file
     is decoded once, so that a pack holds none that cannot be. The result depends on the folder's
@@ -81,6 +84,8 @@ def pack_folder(
 
     Args:
         source: the folder; its file names and sizes must not change until the pack is complete.
+            Or a RecordIO file (.rec), or a folder with `train.rec`; its images are packed by
+            person, under the names `LABEL/RECORD`.
         target: an empty or missing folder, or one that the same call has begun.
         shards: number of files; by default as many as `shard_size` asks for.
         shard_size: bytes of images in a shard, in units of 10^6, from one byte to 4,000.
@@ -88,9 +93,9 @@ def pack_folder(
         encoding: of those: `"jpg"` (quality 95, colours at full resolution) or `"png"` (exact, and
             three times the size).
         seed: of the order in the shards. It has no influence on the batches.
-        strict: raise at the first file that cannot be decoded, rather than leave it out, and where
+        strict: raise at the first file that cannot be decoded, rather than leave it out, where
             images are passed over (of a format that nothing here reads, or not in a person's
-            folder).
+            folder), and at records of a RecordIO file that are cut off or lost.
         progress: called with (done, total) files.
         workers: decoding threads; the machine's cores by default.
 
@@ -116,13 +121,23 @@ def pack_folder(
     if not 1e-6 <= shard_size <= 4000.0:
         raise checks.error("shard_size", "be from 0.000001, which is a byte, to 4,000", shard_size)
     size = None if resize is None else checks.check_image_size("resize", resize)
-    if not root.is_dir():
+    records = None
+    if is_rec(root):
+        records = open_rec(root, errors="raise" if strict else "report", progress=progress)
+    elif not root.is_dir():
         raise FileNotFoundError(f"source must be a folder of identity folders. Received: {root}")
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"target must lie outside of source, {root}. Received: {out}")
     manifest = _begin(out)
+    place = out / PARTIAL / "listing.txt"
     passed_over = PassedOver()
-    listing = write_listing(root, out / PARTIAL / "listing.txt", passed_over)
+    if records is None:
+        listing, read = (
+            write_listing(root, place, passed_over),
+            lambda file: read_bytes(root / file),
+        )
+    else:
+        listing, read = list_records(records, place), records.read_named
     if strict:
         passed_over.refuse(root)
     files = ShardFiles.all(out, _shard_count(shards, shard_size, listing))
@@ -140,7 +155,7 @@ def pack_folder(
         (out / MANIFEST).unlink()
         manifest = None
     order = permutation(len(listing), seed, tf.constant(0), _PACK).numpy().astype(np.uint32)
-    encoder = Encoder(root, size, encoding, strict)
+    encoder = Encoder(root, read, size, encoding, strict)
     facts, kept = _write_shards(
         files, listing, order, encoder, manifest=manifest, progress=progress, workers=workers
     )

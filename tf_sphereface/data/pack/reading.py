@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.folder_index import SkipReport
 from tf_sphereface.data.pack.format import CLASSES, FILES, INDEX, INDEX_FILE, read_manifest
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.utils.files import RandomAccessFile, sha256_file
 from tf_sphereface.utils.messages import ProgressCallback
 
 _BUFFER = 1 << 20
@@ -235,8 +234,8 @@ class Pack:
     ends: NDArray[np.int64]
     table: NDArray[np.void]
     rows: NDArray[np.uint32] | None = None
-    _open: Callable[[Path], _File] = dataclasses.field(
-        default_factory=lambda: functools.lru_cache(_OPEN_SHARDS)(_File), repr=False
+    _open: Callable[[Path], RandomAccessFile] = dataclasses.field(
+        default_factory=lambda: functools.lru_cache(_OPEN_SHARDS)(RandomAccessFile), repr=False
     )
 
     def __len__(self) -> int:
@@ -317,33 +316,6 @@ class Pack:
                 )
             images[place] = contents
         return images
-
-
-class _File:
-    """A file that is read at given places, by any number of threads, and closed when forgotten."""
-
-    _descriptor = -1
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._lock = threading.Lock()
-
-    def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-
-    def announce(self, offset: int, length: int) -> None:
-        """Let the system fetch this part while others are asked for."""
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return that part of the file, less what lies beyond its end."""
-        if hasattr(os, "pread"):
-            return os.pread(self._descriptor, length, offset)
-        with self._lock:
-            os.lseek(self._descriptor, offset, os.SEEK_SET)
-            return os.read(self._descriptor, length)
 
 
 def why_damaged(contents: bytes, length: int) -> str:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import decode_image
-from tf_sphereface.data.decoding import read_bytes, resize
+from tf_sphereface.data.decoding import resize
 from tf_sphereface.data.pack.format import CLASSES, FILES, INDEX, INDEX_FILE, PARTIAL
 from tf_sphereface.data.pack.listing import Listing
 from tf_sphereface.utils.files import atomic_path, sha256_file, write_json
@@ -53,9 +53,13 @@ class ShardFiles:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Read and check image files; those of another size than `size`, if any, are encoded again."""
+    """Read and check images; those of another size than `size`, if any, are encoded again.
+
+    `read` returns the bytes of a name in the listing; ValueError, the reason alone: it cannot.
+    """
 
     root: Path
+    read: Callable[[str], bytes]
     size: tuple[int, int] | None
     encoding: Encoding
     strict: bool
@@ -66,7 +70,7 @@ class Encoder:
 
     def _load(self, file: str) -> tuple[bytes, tuple[int, int]] | str:
         try:
-            contents = read_bytes(self.root / file)
+            contents = self.read(file)
             image = decode_image(contents)
         except ValueError as error:
             if self.strict:
