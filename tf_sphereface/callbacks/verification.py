@@ -17,6 +17,7 @@ from tf_sphereface.backbones.extraction import as_backbone, in_float32
 from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, save_embedder
 from tf_sphereface.embedder.model_card import with_measured, write_card
 from tf_sphereface.utils.checks import check_integer, error
+from tf_sphereface.utils.layer_checks import require_stock_layers
 
 logger = logging.getLogger("tf_sphereface")
 FIGURES = ("accuracy", "std_error", "auc", "eer", "genuine_angle", "impostor_angle")
@@ -158,6 +159,11 @@ class Verification(keras.callbacks.Callback):
         callback = cls(np.zeros((0, 1, 1, 3), np.uint8), [], [], [], [], **options)
         callback._protocol = protocol
         return callback
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Refuse a network that `best` could not hold: before the first epoch, not after it."""
+        if self.best is not None:
+            require_stock_layers("model", self._embedder(self.model))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Verify when it is time, add the figures to the logs, and keep the best."""
