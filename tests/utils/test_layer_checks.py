@@ -111,7 +111,7 @@ def test_it_is_refused_before_the_first_epoch_and_before_a_file(tmp_path, kind, 
 
 def test_the_best_embedder_is_refused_before_the_first_epoch(tmp_path):
     """Which plain Keras must open, so that a registered class does not help."""
-    pairs = sf.data.synthetic.verification_set(2, pairs_per_fold=2, folds=2, size=SIZE)
+    pairs = sf.data.synthetic.verification_set(4, pairs_per_fold=2, folds=2, size=SIZE)
     faces = (pairs.images, pairs.left, pairs.right, pairs.is_same, pairs.folds)
     epochs = []
     count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: epochs.append(epoch))

@@ -91,7 +91,8 @@ def _without_head(model: keras.Model, saved_loss: str = "") -> Any:
         )
     if isinstance(last, FaceClassifier):
         return last.backbone(input_of(output))
-    if isinstance(last, keras.Model) and len(keras.tree.flatten(last.outputs or [])) == 1:
+    outputs = keras.tree.flatten(getattr(last, "outputs", None) or [])  # a subclassed one has none
+    if isinstance(last, keras.Model) and len(outputs) == 1:
         inner = _without_head(last)
         if inner is not keras.tree.flatten(last.outputs)[0]:
             return keras.Model(last.inputs, inner, name=last.name)(input_of(output))
