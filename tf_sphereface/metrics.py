@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tf_sphereface.losses.head_output import BIAS_MARK, NORM_FLOOR, cosines_of, norms_of
+from tf_sphereface.losses.head_output import BIAS_MARK, NORM_FLOOR, cosines_of, norms_of, or_nan
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
 from tf_sphereface.utils.keras_private import set_direction, wrapped_function
 
@@ -101,7 +101,7 @@ class MeanTargetAngle(keras.metrics.Mean):
         norms = norms_of(outputs)
         target = tf.gather(outputs, labels, batch_dims=1, axis=1)
         cosines = ops.clip(target / ops.maximum(norms, NORM_FLOOR), -1.0, 1.0)
-        angles = ops.arccos(ops.where(norms > 0, cosines, np.nan)) * (180.0 / np.pi)
+        angles = or_nan(ops.arccos(cosines) * (180.0 / np.pi), norms > 0)
         super().update_state(angles, sample_weight=sample_weight)
 
     def get_config(self) -> dict[str, Any]:
@@ -256,8 +256,7 @@ class _ScoreHistogram(keras.metrics.Metric):
         totals = tf.reduce_sum(counts, axis=1)
         accepted = tf.pad(_sums_from_each_on(counts), [[0, 0], [0, 1]])
         bad = self.not_finite.value > 0
-        rates = accepted / (totals[:, None] * tf.where(bad, tf.constant(np.nan, "float64"), 1.0))
-        return totals[0], rates
+        return totals[0], or_nan(accepted / totals[:, None], ~bad)
 
     def get_config(self) -> dict[str, Any]:
         return {"inputs": self.inputs, "name": self.name, "dtype": self.dtype}
@@ -316,7 +315,7 @@ class TARAtFAR(_ScoreHistogram):
         at = tf.reduce_sum(tf.cast(~(rates[0] <= self.far * (1 + 1e-9)), "int32"))
         rate = rates[1, tf.minimum(at, BINS)]
         known = impostors * self.far >= IMPOSTORS_PER_FALSE_ACCEPT * (1 - 1e-9)
-        return tf.cast(tf.where(known, rate, np.nan), "float32")
+        return tf.cast(or_nan(rate, known), "float32")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "far": self.far}

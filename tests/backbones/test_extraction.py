@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 
 import keras
+import numpy as np
 import pytest
 
 import tf_sphereface as sf
 from tests.embedder.small import SIZE, make_network
-from tf_sphereface.embedder import load_embedder
+from tf_sphereface.backbones.extraction import in_float32
+from tf_sphereface.embedder import load_embedder, save_embedder
 from tf_sphereface.embedder.embedder import as_backbone
+from tf_sphereface.export import export_onnx, export_tflite
 
 
 @pytest.mark.parametrize("head", ["angular", "softmax"])
@@ -105,7 +108,6 @@ def test_models_of_another_shape_are_refused():
         (keras.Model(image, [flat, flat]), "1 inputs and 2 outputs"),
         (keras.Model(vector, layers.Dense(3)(vector)), r"input shape \(None, 4\)"),
         (keras.Model(image, layers.Conv2D(4, 3)(image)), r"output shape \(None, 14, 10, 4\)"),
-        (keras.Sequential([layers.Flatten()]), "0 inputs"),
     ]
     for model, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -114,3 +116,59 @@ def test_models_of_another_shape_are_refused():
         ValueError, match=r"`model` must be a keras.Model. Received: model='model.keras'"
     ):
         as_backbone("model.keras")
+
+
+def with_operations(policy):
+    """A network of sums, products and functions of keras.ops between its layers."""
+    keras.utils.set_random_seed(3)
+    layers, ops = keras.layers, keras.ops
+    keras.config.set_dtype_policy(policy)
+    image = keras.Input((*SIZE, 3))
+    x = layers.Conv2D(6, 3, 2, padding="same")(image)
+    shared = layers.Conv2D(6, 3, padding="same")
+    x = shared(x) + 0.5 * shared(x) - x / 3.0
+    x = ops.relu(x * ops.sigmoid(x)) ** 1.0
+    inner = keras.Input(x.shape[1:])
+    y = layers.TimeDistributed(layers.Dense(6))(inner)
+    x = keras.Model(inner, ops.maximum(inner, -y), name="inner")(x)
+    x = ops.concatenate([x, ops.cast(ops.flip(x, axis=2), x.dtype)], axis=-1)
+    x = keras.Sequential([keras.Input(x.shape[1:]), layers.Conv2D(8, 1), layers.PReLU()])(x)
+    pooled = ops.concatenate([ops.mean(x, axis=(1, 2)), ops.max(x, axis=[1, 2])], axis=1)
+    pooled = ops.reshape(pooled, (-1, 4, 4))[:, :, ::1] + ops.ones((4, 4), dtype=x.dtype)
+    vector = layers.Dense(8)(ops.reshape(pooled, (-1, 16)))
+    vector = vector / ops.norm(vector, axis=-1, keepdims=True) + ops.stack([vector, vector])[0]
+    keras.config.set_dtype_policy("float32")
+    return keras.Model(image, vector)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_operations_between_layers_are_computed_in_float32_too(tmp_path, faces, policy):
+    network, plain = with_operations(policy), with_operations("float32")
+    network.set_weights(plain.get_weights())
+    expected = load_embedder(plain)(faces)
+    copy = in_float32(network)
+    assert {tensor.dtype for tensor in copy.outputs} == {"float32"}
+    assert load_embedder(copy)(faces) == pytest.approx(expected, abs=1e-5)
+    half = load_embedder(network)(faces)
+    assert np.abs(half - expected).max() > 1e-5  # so the tolerances tell them apart
+    save_embedder(network, tmp_path / "x.keras")
+    assert load_embedder(tmp_path / "x.keras")(faces) == pytest.approx(expected, abs=1e-5)
+    if policy == "mixed_bfloat16":
+        export_onnx(network, tmp_path / "x.onnx")
+        assert load_embedder(tmp_path / "x.onnx")(faces) == pytest.approx(expected, abs=1e-4)
+    else:
+        export_tflite(network, tmp_path / "x.tflite")
+        assert load_embedder(tmp_path / "x.tflite")(faces) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_network_with_operations_is_verified_while_it_trains(tmp_path):
+    network = with_operations("mixed_bfloat16")
+    model = sf.FaceClassifier(network, 4)
+    model.compile("sgd", loss=sf.losses.CosFaceLoss())
+    pairs = sf.data.synthetic.verification_set(4, pairs_per_fold=2, folds=2, size=SIZE)
+    faces = (pairs.images, pairs.left, pairs.right, pairs.is_same, pairs.folds)
+    best = sf.callbacks.Verification(*faces, best=tmp_path / "best.keras")
+    images, labels = np.random.default_rng(0).random((8, *SIZE, 3), "float32"), np.arange(8) % 4
+    history = model.fit(images, labels, epochs=2, verbose=0, callbacks=[best]).history
+    assert len(history["verification_accuracy"]) == 2
+    assert load_embedder(tmp_path / "best.keras").embedding_dim == 8

@@ -23,22 +23,33 @@ def make_network(policy="float32", size=SIZE, name=KNOWN):
     return keras.Model(image, layers.Dense(10, dtype=policy)(x), name="network")
 
 
-def write_onnx(path, batch="n", channels_first=False, dtype=TensorProto.FLOAT, dim=10):
-    """A file whose embedding is a random projection of the pixels, in this layout and type."""
+def write_onnx(
+    path, batch="n", channels_first=False, dtype=TensorProto.FLOAT, dim=10, sides=None, told=True
+):
+    """A file whose embedding is a random projection of the pixels, in this layout and type.
+
+    `sides` are those of the output behind the batch, `told` whether the file declares them.
+    """
+    sides = sides or (dim,)
     count = SIZE[0] * SIZE[1] * 3
     weights = np.random.default_rng(1).normal(0, 0.1, (count, dim)).astype(np.float32)
     shape = [batch, 3, *SIZE] if channels_first else [batch, *SIZE, 3]
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["float"], ["flat"], axis=1),
-        helper.make_node("MatMul", ["flat", "weights"], ["embedding"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["vector"]),
+        helper.make_node("Reshape", ["vector", "sides"], ["embedding"]),
     ]
+    declared = [batch, *(side if told else None for side in sides)]
     graph = helper.make_graph(
         nodes,
         "projection",
         [helper.make_tensor_value_info("image", dtype, shape)],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [batch, dim])],
-        [numpy_helper.from_array(weights, "weights")],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, declared)],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([0, *sides], np.int64), "sides"),  # 0: as it comes
+        ],
     )
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 from onnx import TensorProto
 
 import tf_sphereface as sf
@@ -90,12 +92,49 @@ def test_onnx_that_takes_pixels(tmp_path, faces):
     assert result == pytest.approx(faces.reshape(11, -1).astype(np.float32) @ weights, rel=1e-4)
 
 
-def test_an_onnx_output_of_unknown_length_is_measured(tmp_path):
-    write_onnx(tmp_path / "x.onnx", dim=10)
+@pytest.mark.parametrize("sides", [(10,), (10, 1, 1), (1, 1, 10), (10, 1), (1, 10)])
+@pytest.mark.parametrize("batch", ["n", 1, 4])
+@pytest.mark.parametrize("told", [True, False])
+def test_an_output_with_sides_of_one_is_a_vector(tmp_path, faces, sides, batch, told):
+    weights = write_onnx(tmp_path / "x.onnx", batch, sides=sides, told=told)
+    embedder = load_embedder(tmp_path / "x.onnx", threads=1)
+    assert embedder.embedding_dim == embedder.metadata.embedding_dim == 10
+    values = (faces.astype(np.float32) - 127.5) / 128
+    assert embedder(faces) == pytest.approx(values.reshape(11, -1) @ weights, abs=1e-4)
+
+
+@pytest.mark.parametrize("sides", [(2, 5), (2, 5, 1), (5, 1, 2), (1, 2, 5), (2, 1, 5)])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_map_of_features_is_no_embedding(tmp_path, sides, told):
+    write_onnx(tmp_path / "x.onnx", sides=sides, told=told)
+    shape = ", ".join(map(str, sides))
+    with pytest.raises(ValueError, match=rf"x.onnx: its output must.*\(n, {shape}\), a map"):
+        load_embedder(tmp_path / "x.onnx", threads=1)
+
+
+def test_an_output_of_another_batch_is_refused(tmp_path, faces):
+    """One vector for all faces would be repeated, or taken for the first face's."""
+    write_onnx(tmp_path / "x.onnx")
     model = onnx.load(tmp_path / "x.onnx")
-    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "d"
+    mean = onnx.helper.make_node("ReduceMean", ["embedding"], ["mean"], axes=[0], keepdims=1)
+    model.graph.node.append(mean)
+    model.graph.output[0].name = "mean"
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, tmp_path / "x.onnx")
-    assert load_embedder(tmp_path / "x.onnx", threads=1, **FED).embedding_dim == 10
+    with pytest.raises(ValueError, match=r"one embedding per face.*\(1, 10\) for 11 faces"):
+        load_embedder(tmp_path / "x.onnx", threads=1)(faces)
+
+
+def test_tflite_with_a_pooled_map(tmp_path, faces):
+    image = keras.Input((*SIZE, 3))
+    pooled = keras.layers.GlobalAveragePooling2D(keepdims=True)(keras.layers.Conv2D(6, 3)(image))
+    model = keras.Model(image, pooled)
+    content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    (tmp_path / "x.tflite").write_bytes(content)
+    embedder = load_embedder(tmp_path / "x.tflite", threads=1)
+    expected = model((faces.astype(np.float32) - 127.5) / 128).numpy().reshape(11, 6)
+    assert embedder.embedding_dim == 6
+    assert embedder(faces) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_metadata_says_how_pixels_are_fed(tmp_path, network, tflite, faces):

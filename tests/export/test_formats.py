@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from tests.embedder.small import KNOWN
 from tf_sphereface import FaceClassifier
@@ -57,7 +58,17 @@ def check_kind(net, file_format, kind, folder, faces, other_faces):
     tolerance = 0.1 if kind == "dynamic" else 2e-3
     scale = np.abs(expected).max()
     np.testing.assert_allclose(one / scale, many[:3] / scale, atol=tolerance)
+    if file_format == "tflite":
+        assert_codes_for_every_reader(path)
     return report
+
+
+def assert_codes_for_every_reader(path):
+    """The old one-byte field holds each operator's code, or 127 for what does not fit into it."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    codes = [(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    assert codes
+    assert codes == [(code, min(code, 127)) for code, _ in codes]
 
 
 @pytest.mark.parametrize(("file_format", "kind"), KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_sphereface import FaceClassifier, losses
+from tf_sphereface import FaceClassifier, losses, metrics
 from tf_sphereface.layers import AngularDense
 
 LOSSES = {
@@ -100,3 +101,56 @@ def test_mirrored_strategy_equals_one_device(name, jit_compile, two_replicas):
         model.fit(data(), epochs=2, verbose=0, shuffle=False)
     for a, b in zip(single.get_weights(), mirrored.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=5e-6)  # float32 sums
+
+
+@pytest.fixture
+def checked_numerics() -> Iterator[None]:
+    tf.debugging.enable_check_numerics()
+    yield
+    tf.debugging.disable_check_numerics()
+
+
+HEALTHY = {
+    **{name: (LOSSES[name], {}) for name in LOSSES if name != "sphereface2"},
+    **{f"{v} exact": (losses.SphereFaceRLoss(v, detach=False), {}) for v in ("v0", "v1", "v2")},
+    "sphereface2": (LOSSES["sphereface2"], {"head": "sphereface2"}),
+    "a_softmax": (losses.ASoftmaxLoss(4), {}),
+    "caffe": (losses.ASoftmaxLoss(4), {"gradient": "caffe"}),
+    "sampled": (losses.CosFaceLoss(), {"sample_rate": 0.75}),
+    "softmax": (None, {"head": "softmax"}),
+}
+
+
+def fit_healthy(name: str, eagerly: bool) -> None:
+    loss, options = HEALTHY[name]
+    image = keras.Input((6, 6, 3))
+    x = keras.layers.PReLU(shared_axes=[1, 2])(
+        keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+    )
+    network = keras.Model(image, keras.layers.Dense(6)(keras.layers.Flatten()(x)))
+    model = FaceClassifier(network, num_classes=8, **options)
+    extra = [] if name == "softmax" else [metrics.MeanTargetAngle(), metrics.EqualErrorRate()]
+    model.compile("sgd", loss=loss, metrics=["accuracy", *extra], run_eagerly=eagerly)
+    images = np.random.default_rng(0).normal(size=(12, 6, 6, 3)).astype("float32")
+    model.fit(images, np.arange(12) % 5, batch_size=6, verbose=0)
+
+
+@pytest.mark.usefixtures("checked_numerics")
+@pytest.mark.parametrize("name", list(HEALTHY))
+def test_no_number_on_the_way_is_infinite_or_nan(name):
+    fit_healthy(name, eagerly=True)
+
+
+@pytest.mark.usefixtures("checked_numerics")
+@pytest.mark.parametrize("name", ["a_softmax", "sphereface2", "sampled"])
+def test_numbers_are_checked_in_graphs_too(name):
+    """Where PReLU runs without XLA, which cannot compile the checks."""
+    fit_healthy(name, eagerly=False)
+
+
+def test_a_wrong_label_still_gives_nan():
+    outputs = AngularDense(4)(keras.random.normal((3, 5)))
+    for name, loss in LOSSES.items():
+        if name != "sphereface2":
+            values = loss.per_example(tf.constant([1, 4, -1]), outputs).numpy()
+            assert np.isfinite(values).tolist() == [True, False, False]

@@ -18,6 +18,8 @@ sys.argv[0] = {program!r}
 import tf_sphereface
 import tensorflow as tf  # noqa: E402
 print(float(tf.function(lambda x: x + 1.0, jit_compile=True)(1.0)))
+import os
+print(os.environ.get("TF_CPP_MIN_LOG_LEVEL"))
 """
 
 
@@ -33,14 +35,18 @@ def _start(program: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_a_command_starts_in_silence() -> None:
-    run = _start("/usr/bin/tf_sphereface-train")
-    assert run.stdout == "2.0\n"
+@pytest.mark.parametrize("level", [None, "1", "2", "3"])
+def test_a_command_starts_in_silence(level) -> None:
+    """With any level that the user has set, too, which is kept."""
+    given = {} if level is None else {startup.VARIABLE: level}
+    run = _start("/usr/bin/tf_sphereface-train", **given)
+    assert run.stdout.splitlines()[0] == "2.0"
+    assert run.stdout.splitlines()[1] in ((level,) if level else ("1", "2"))
     assert run.stderr == ""
 
 
 def test_a_program_and_a_curious_user_see_what_tensorflow_says() -> None:
-    """Nothing is changed for `import tf_sphereface`, nor where the variable is set."""
+    """Nothing is changed for `import tf_sphereface`, nor where the user wants to see everything."""
     assert "oneDNN custom operations are on" in _start("train.py").stderr  # conftest turns it on
     asked = _start("tf_sphereface-train", **{startup.VARIABLE: "0"})
     assert "oneDNN custom operations are on" in asked.stderr
@@ -88,3 +94,51 @@ def test_lines_survive_a_failed_import(capfd) -> None:
     except ImportError:
         pass
     assert capfd.readouterr().err == "libcudart.so is broken\n"
+
+
+def _run(*line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {k: v for k, v in os.environ.items() if k not in (startup.BACKEND, "KERAS_HOME")}
+    return subprocess.run(
+        [sys.executable, *line],
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_another_backend_is_refused_in_one_line(tmp_path) -> None:
+    """By the environment or by Keras' own file; before Keras looks for what is not installed."""
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    for given, told in (
+        ({startup.BACKEND: "jax"}, "KERAS_BACKEND=jax"),
+        ({"KERAS_HOME": str(tmp_path)}, f"backend 'torch' in {tmp_path}/keras.json"),
+    ):
+        python = _run("-c", "import tf_sphereface", **given)
+        last = python.stderr.strip().splitlines()[-1]
+        assert python.returncode == 1
+        assert last.startswith("ImportError: tf_sphereface needs Keras' TensorFlow backend")
+        assert last.endswith(told)
+        as_command = "import sys; sys.argv[0] = 'tf_sphereface-train'; import tf_sphereface"
+        for line in (["-c", as_command], ["-m", "tf_sphereface.commands.export.main"]):
+            command = _run(*line, **given)
+            assert command.returncode == 2
+            assert command.stderr.splitlines() == [
+                "error: tf_sphereface needs Keras' TensorFlow backend: set the environment "
+                f"variable KERAS_BACKEND=tensorflow. Received: {told}"
+            ]
+
+
+def test_the_backend_that_keras_runs_on_counts(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv(startup.BACKEND, "jax")  # set too late: Keras is imported
+    assert startup.another_backend() is None
+    monkeypatch.delitem(sys.modules, "keras")
+    assert startup.another_backend() == "KERAS_BACKEND=jax"
+    for value in ("tensorflow", ""):
+        monkeypatch.setenv(startup.BACKEND, value)
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        assert startup.another_backend() is None  # no file
+    for content, expected in (("[]", None), ("{", None), ('{"floatx": "float32"}', None)):
+        (tmp_path / "keras.json").write_text(content)
+        assert startup.another_backend() is expected

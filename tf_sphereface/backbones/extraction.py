@@ -15,6 +15,7 @@ from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.utils.checks import error
 from tf_sphereface.utils.keras_private import all_layers, input_of, maker_of
+from tf_sphereface.utils.layer_checks import require_graph, require_remakable
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +46,12 @@ def as_backbone(model: keras.Model | LoadedModel) -> keras.Model:
         raise error("model", "be a keras.Model", model)
     if isinstance(model, FaceClassifier):
         model = model.backbone
+    require_graph("model", model)
     outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
     inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
     if len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(
-            "model must have one image input and one output (a functional model that is built). "
+            "model must have one image input and one output. "
             f"Received: {model.name!r} with {len(inputs)} inputs and {len(outputs)} outputs"
         )
     if len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
@@ -100,7 +102,8 @@ def _without_head(model: keras.Model, saved_loss: str = "") -> Any:
         )
     if isinstance(last, FaceClassifier):
         return last.backbone(input_of(output))
-    if isinstance(last, keras.Model) and len(keras.tree.flatten(last.outputs or [])) == 1:
+    outputs = keras.tree.flatten(getattr(last, "outputs", None) or [])  # a subclassed one has none
+    if isinstance(last, keras.Model) and len(outputs) == 1:
         inner = _without_head(last)
         if inner is not keras.tree.flatten(last.outputs)[0]:
             return keras.Model(last.inputs, inner, name=last.name)(input_of(output))
@@ -116,17 +119,38 @@ def in_float32(model: keras.Model) -> keras.Model:
     policies = {getattr(layer.dtype_policy, "name", "") for layer in all_layers(model)}
     if policies <= {"float32"}:
         return model
+    require_remakable("model", model)
 
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def copy(layer: Any) -> Any:
         if isinstance(layer, keras.Model):
-            return in_float32(layer)
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+            require_graph("model", layer)
+            return keras.models.clone_model(layer, clone_function=copy)
+        config = _full_precision(layer.get_config())
+        if isinstance(layer, keras.layers.Layer):  # not an operation, such as `a + b`
+            config["dtype"] = "float32"
+        return type(layer).from_config(config)
 
     clone = keras.models.clone_model(model, clone_function=copy)
     clone.set_weights(model.get_weights())
     if len(keras.tree.flatten(model.inputs or [])) == 1:
         carry(model, clone)
     return clone
+
+
+def _full_precision(config: Any) -> Any:
+    """Return a configuration with float32 for policies and 16-bit floats, also in layers inside."""
+    if isinstance(config, list | tuple):
+        return type(config)(_full_precision(each) for each in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: "float32" if key == "dtype" and _is_half(value) else _full_precision(value)
+        for key, value in config.items()
+    }
+
+
+def _is_half(dtype: Any) -> bool:
+    return isinstance(dtype, dict) or "float16" in str(dtype)  # a dict is a policy
 
 
 def _classifies(model: keras.Model, last: Any, saved_loss: str) -> bool:
@@ -138,8 +162,3 @@ def _classifies(model: keras.Model, last: Any, saved_loss: str) -> bool:
     loss = getattr(model, "loss", None)
     name = loss if isinstance(loss, str) else getattr(loss, "name", "") or ""
     return "crossentropy" in f"{name} {saved_loss}".lower()
-
-
-def is_foreign(layer: keras.layers.Layer) -> bool:
-    """Whether plain Keras could not load the layer."""
-    return not type(layer).__module__.startswith("keras.")

@@ -21,6 +21,7 @@ from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, save_emb
 from tf_sphereface.embedder.model_card import with_measured, write_card
 from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.keras_private import optimizers_in
+from tf_sphereface.utils.layer_checks import require_stock_layers
 from tf_sphereface.utils.messages import SphereFaceWarning
 
 logger = logging.getLogger("tf_sphereface")
@@ -173,6 +174,11 @@ class Verification(keras.callbacks.Callback):
         callback = cls(np.zeros((0, 1, 1, 3), np.uint8), [], [], [], [], **options)
         callback._protocol = protocol
         return callback
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Refuse a network that `best` could not hold: before the first epoch, not after it."""
+        if self.best is not None:
+            require_stock_layers("model", self._embedder(self.model))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Note by a few weights what the step left in the model, where the optimizer averages."""

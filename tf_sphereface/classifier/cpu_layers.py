@@ -23,6 +23,7 @@ import keras
 import tensorflow as tf
 
 from tf_sphereface.classifier.replicas import replica_count
+from tf_sphereface.classifier.xla import is_debugged
 from tf_sphereface.utils.keras_private import is_functional
 
 DTYPES = ("float32", "bfloat16")
@@ -129,7 +130,7 @@ class PReLU(StandIn):
 
 @tf.custom_gradient
 def _prelu(x: Any, slopes: Any) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
-    forward, backward = _prelu_functions(x.shape[1:], x.dtype)
+    forward, backward = _prelu_functions(x.shape[1:], x.dtype, not is_debugged())
 
     def gradient(upstream: Any) -> tuple[Any, Any]:
         to_x, to_slope = backward(x, slopes, upstream)
@@ -140,14 +141,14 @@ def _prelu(x: Any, slopes: Any) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
 
 
 @functools.cache
-def _prelu_functions(shape: tf.TensorShape, dtype: tf.DType) -> tuple[Any, Any]:
+def _prelu_functions(shape: tf.TensorShape, dtype: tf.DType, xla: bool) -> tuple[Any, Any]:
     """Return both passes for one shape: shared by all shapes they would be traced too often."""
 
-    @tf.function(jit_compile=True, autograph=False)
+    @tf.function(jit_compile=xla, autograph=False)
     def forward(x: Any, slopes: Any) -> Any:
         return tf.where(x > 0, x, x * slopes)
 
-    @tf.function(jit_compile=True, autograph=False)
+    @tf.function(jit_compile=xla, autograph=False)
     def backward(x: Any, slopes: Any, upstream: Any) -> tuple[Any, Any]:
         nothing = tf.zeros([], dtype)
         below = tf.where(x < 0, upstream, nothing)

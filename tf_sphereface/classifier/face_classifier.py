@@ -33,6 +33,7 @@ from tf_sphereface.losses.margin_loss import MarginLoss
 from tf_sphereface.losses.update_count import check_step
 from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.checks import check_integer
+from tf_sphereface.utils.layer_checks import check_before_training, require_graph
 
 logger = logging.getLogger("tf_sphereface")
 
@@ -97,6 +98,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         super().__init__(**kwargs)
         shape = getattr(backbone, "output_shape", None)
         if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
+            if isinstance(backbone, keras.Model):
+                require_graph("backbone", backbone)
             raise ValueError(
                 "Argument `backbone` must be a built Keras model with one output of shape "
                 f"(batch, embedding_dim). Received: backbone={backbone!r} with output {shape}"
@@ -345,7 +348,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             keras_private.symbolic_build(self, keras.tree.map_structure(first_local, data_batch))
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Refuse batches that cannot keep each replica busy, else as Keras."""
+        """Refuse batches that cannot keep each replica busy, and layers that no file can hold."""
+        check_before_training(self.backbone)
         check_share(self._smallest_share, self.distribute_strategy.num_replicas_in_sync)
         return super().make_train_function(force)
 

@@ -88,12 +88,24 @@ def decide(
     gpus = len(tf.config.list_physical_devices("GPU"))
     if not gpus:
         return False, "off, no GPU (on a CPU it is slower than without)"
+    if is_debugged():
+        return False, "off, TensorFlow's debugging is on, which XLA cannot compile"
     if synchronised:
         return False, f"off, {len(synchronised)} synchronised batch normalisations over replicas"
     obstacle = _obstacle(backbone)
     if obstacle:
         return False, f"off, it cannot compile {obstacle}"
     return True, f"on, {gpus} GPU(s)"
+
+
+def is_debugged() -> bool:
+    """Tell whether TensorFlow adds checks to the graphs that it traces, which XLA cannot compile.
+
+    So do `tf.debugging.enable_check_numerics` and its like, in the thread that calls them.
+    """
+    probe = tf.function(tf.sqrt, autograph=False)
+    graph = probe.get_concrete_function(tf.TensorSpec((), tf.float32)).graph
+    return any("Debug" in op.type or "CheckNumerics" in op.type for op in graph.get_operations())
 
 
 def _obstacle(backbone: keras.Model) -> str:

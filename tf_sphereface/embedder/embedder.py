@@ -16,10 +16,8 @@ import numpy as np
 from tf_sphereface.backbones import first_layers
 from tf_sphereface.backbones.extraction import (
     LoadedModel,
-    all_layers,
     as_backbone,
     in_float32,
-    is_foreign,
     load_model,
 )
 from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER
@@ -43,6 +41,7 @@ from tf_sphereface.embedder.metadata import (
 from tf_sphereface.embedder.runtimes import KerasRunner, OnnxRunner, TFLiteRunner
 from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.layer_checks import require_stock_layers
 
 _PARTS = ("layers", "weights")  # of which a network without its head has fewer
 
@@ -50,8 +49,8 @@ _PARTS = ("layers", "weights")  # of which a network without its head has fewer
 class Embedder:
     """A face embedding model: uint8 RGB aligned faces in, float32 embeddings out.
 
-    Made by `load_embedder` or `Embedder.in_memory`. Not safe for calls from several threads at
-    once.
+    Made by `load_embedder` or `Embedder.in_memory`. Any number of threads may call it at once. A
+    pickled one opens its file again where it is unpickled; a forked process has to open its own.
 
     Attributes:
         metadata: how the network is fed and where it comes from.
@@ -315,18 +314,13 @@ def save_embedder(
 
     Raises:
         ValueError: another suffix, a model that is no backbone, or layers that Keras alone could
-            not load.
+            not load (a `Lambda`, classes and functions of your own), with what to use instead.
     """
     path = Path(path)
     if path.suffix != ".keras":
         raise error("path", "end in .keras", str(path))
     backbone = as_backbone(model)
-    foreign = sorted({type(layer).__name__ for layer in all_layers(backbone) if is_foreign(layer)})
-    if foreign:
-        raise ValueError(
-            "Argument `model` must consist of Keras' own layers, or plain Keras could not load it. "
-            f"Received: {', '.join(foreign)}"
-        )
+    require_stock_layers("model", backbone)
     backbone = in_float32(backbone)
     metadata = _describe(backbone, metadata)
     if not metadata.versions:

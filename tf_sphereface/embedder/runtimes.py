@@ -1,7 +1,15 @@
-"""Runners of a network in three engines: uint8 RGB faces in, float32 embeddings out."""
+"""Runners of a network in three engines: uint8 RGB faces in, float32 embeddings out.
+
+Any number of threads may call one runner at once. A runner that is pickled opens its file again.
+"""
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +43,7 @@ class KerasRunner:
     """A backbone as one traced function; batches of any length share the trace."""
 
     def __init__(self, model: keras.Model, metadata: EmbedderMetadata) -> None:
+        self._arguments = (model, metadata)
         self.input_size = metadata.input_size
         self.embedding_dim = int(model.outputs[0].shape[-1])
         mean = np.asarray(metadata.pixel_mean, np.float32)
@@ -55,42 +64,80 @@ class KerasRunner:
         """Return the embeddings of one batch."""
         return np.asarray(self._embed(tf.constant(images)).numpy())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
 
 class _FileRunner:
     """A file whose engine takes one batch at a time; a subclass opens it and runs a batch."""
 
-    def _take_sizes(
-        self, path: Path, metadata: EmbedderMetadata, shapes: list[Any], outputs: int
-    ) -> None:
-        """Take the sizes of the only input; refuse a file that is no embedder."""
-        if (len(shapes), outputs) != (1, 1):
+    input_size: tuple[int, int]
+    embedding_dim: int
+
+    def __init__(self, path: Path, metadata: EmbedderMetadata, threads: int | None) -> None:
+        self._path, self._metadata, self._threads = path, metadata, threads
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._path, self._metadata, self._threads)
+
+    def _take_sizes(self, inputs: list[Any], outputs: list[Any]) -> None:
+        """Take the sizes of the only input and output; refuse a file that is no embedder."""
+        if (len(inputs), len(outputs)) != (1, 1):
             raise ValueError(
-                f"{path}: an embedder has one input and one output. "
-                f"Received: {len(shapes)} inputs and {outputs} outputs"
+                f"{self._path}: an embedder has one input and one output. "
+                f"Received: {len(inputs)} inputs and {len(outputs)} outputs"
             )
-        # None where a side is free: -1 in TensorFlow Lite, a name or None in ONNX.
-        sides = [int(s) if isinstance(s, (int, np.integer)) and s > 0 else None for s in shapes[0]]
-        layout = _layout_of(sides, metadata) if len(sides) == 4 else None
+        sides = _known_sides(inputs[0])
+        layout = _layout_of(sides, self._metadata) if len(sides) == 4 else None
         if layout is None:
             raise ValueError(
-                f"{path}: its input must be a batch of images with three channels (where the shape "
-                "leaves their place open, say layout: --layout). "
+                f"{self._path}: its input must be a batch of images with three channels (where the "
+                "shape leaves their place open, say layout: --layout). "
                 f"Received: shape {[side if side else 'any' for side in sides]}"
             )
         self.layout, self.takes_pixels = layout, False
         self._fixed_batch, self._channels_first = sides[0], layout == "nchw"
         height, width = sides[2:] if self._channels_first else sides[1:3]
-        self._metadata = metadata
-        self.input_size = (height or metadata.input_size[0], width or metadata.input_size[1])
+        known = self._metadata.input_size
+        self.input_size = (height or known[0], width or known[1])
+        behind = _known_sides(outputs[0])[1:]
+        if behind and None not in behind:
+            self.embedding_dim = self._length_of(behind)
+
+    def _measure_length(self) -> None:
+        """Embed one face where the file does not tell the length of an embedding."""
+        if not hasattr(self, "embedding_dim"):
+            self.embedding_dim = self(np.zeros((1, *self.input_size, 3), np.uint8)).shape[-1]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the embeddings of one batch, in pieces where the file's batch size is fixed."""
         fixed = self._fixed_batch
         if fixed is None:
-            return self._run(images)
+            return self._vectors(images)
         starts = range(0, len(images), fixed)
-        pieces = [self._run(full_batch(images[i : i + fixed], fixed)) for i in starts]
+        pieces = [self._vectors(full_batch(images[i : i + fixed], fixed)) for i in starts]
         return np.concatenate(pieces)[: len(images)]
+
+    def _vectors(self, images: np.ndarray) -> np.ndarray:
+        """Return (n, d) of an output (n, d), (n, d, 1), (n, d, 1, 1) or (n, 1, 1, d)."""
+        values = self._run(images)
+        if values.ndim < 2 or len(values) != len(images):
+            raise ValueError(
+                f"{self._path}: its output must hold one embedding per face, (n, d). "
+                f"Received: shape {values.shape} for {len(images)} faces"
+            )
+        return values.reshape(len(values), self._length_of(list(values.shape[1:])))
+
+    def _length_of(self, sides: list[int]) -> int:
+        """Return the only side behind the batch that is not 1; refuse feature maps."""
+        if sum(side != 1 for side in sides) > 1:
+            shown = ", ".join(map(str, ["n", *sides]))
+            raise ValueError(
+                f"{self._path}: its output must be one vector per face: (n, d), (n, d, 1, 1) or "
+                f"(n, 1, 1, d). Received: ({shown}), a map of features; export the network with "
+                "its pooling or its embedding layer"
+            )
+        return max(sides)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -111,39 +158,62 @@ class TFLiteRunner(_FileRunner):
     """A TensorFlow Lite file, float or quantized, with a fixed or a free batch size."""
 
     def __init__(self, path: Path, metadata: EmbedderMetadata, threads: int | None) -> None:
-        interpreter = require("ai_edge_litert.interpreter", extra="export")
-        try:
-            self._interpreter = interpreter.Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} cannot be run as TensorFlow Lite: {error}") from error
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
-        shapes = [each["shape_signature"] for each in inputs]
-        self._take_sizes(path, metadata, shapes, len(outputs))
+        super().__init__(path, metadata, threads)
+        self._module = require("ai_edge_litert.interpreter", extra="export")
+        # All interpreters share it, so a file that is replaced meanwhile changes nothing.
+        self._content = path.read_bytes()
+        # An interpreter holds the faces and the embeddings of one call: a call takes one that no
+        # other call has, and more of them than cores would gain nothing.
+        self._idle: collections.deque[Any] = collections.deque()
+        self._places = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // (threads or 1)))
+        with self._interpreter() as interpreter:
+            inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        signatures = [[d["shape_signature"] for d in each] for each in (inputs, outputs)]
+        self._take_sizes(*signatures)
         self._input, self._output = inputs[0], outputs[0]
         integers = np.dtype(self._input["dtype"]).kind != "f"
         self.takes_pixels = integers and self._input["quantization"][0] == 0
-        self.embedding_dim = int(self._output["shape"][-1])
-        self._shape = tuple(self._input["shape"])
+        self._measure_length()
+
+    @contextlib.contextmanager
+    def _interpreter(self) -> Iterator[Any]:
+        """Lend an interpreter to one call; the next call takes the one that was used last."""
+        with self._places:
+            try:
+                interpreter = self._idle.pop()
+            except IndexError:
+                interpreter = self._open()
+            yield interpreter
+            self._idle.append(interpreter)  # not after an error, which may have left it half set
+
+    def _open(self) -> Any:
+        try:
+            interpreter = self._module.Interpreter(
+                model_content=self._content, num_threads=self._threads
+            )
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"{self._path} cannot be run as TensorFlow Lite: {error}") from error
+        return interpreter
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         values = _quantize(images, self._metadata, self._input)
         if self._channels_first:
             values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-        if values.shape != self._shape:
-            self._interpreter.resize_tensor_input(self._input["index"], values.shape)
-            self._interpreter.allocate_tensors()
-            self._shape = values.shape
-        self._interpreter.set_tensor(self._input["index"], values)
-        self._interpreter.invoke()
-        return _dequantize(self._interpreter.get_tensor(self._output["index"]), self._output)
+        with self._interpreter() as interpreter:
+            if values.shape != tuple(interpreter.get_input_details()[0]["shape"]):
+                interpreter.resize_tensor_input(self._input["index"], values.shape)
+                interpreter.allocate_tensors()
+            interpreter.set_tensor(self._input["index"], values)
+            interpreter.invoke()
+            return _dequantize(interpreter.get_tensor(self._output["index"]), self._output)
 
 
 class OnnxRunner(_FileRunner):
     """An ONNX file on ONNX Runtime's CPU engine, NHWC or NCHW, float or uint8 input."""
 
     def __init__(self, path: Path, metadata: EmbedderMetadata, threads: int | None) -> None:
+        super().__init__(path, metadata, threads)
         runtime = require("onnxruntime", extra="export")
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors only
@@ -157,15 +227,12 @@ class OnnxRunner(_FileRunner):
         except Exception as error:  # onnxruntime raises its own kinds
             raise ValueError(f"{path} cannot be run as ONNX: {error}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self._take_sizes(path, metadata, [each.shape for each in inputs], len(outputs))
+        self._take_sizes([each.shape for each in inputs], [each.shape for each in outputs])
         self._name, self._type = inputs[0].name, inputs[0].type
         if self._type not in ("tensor(float)", "tensor(float16)", "tensor(uint8)"):
             raise ValueError(f"{path}: its input must be float or uint8. Received: {self._type}")
         self.takes_pixels = self._type == "tensor(uint8)"
-        length = outputs[0].shape[-1] if outputs[0].shape else None
-        if not isinstance(length, int):
-            length = self(np.zeros((1, *self.input_size, 3), np.uint8)).shape[-1]
-        self.embedding_dim = length
+        self._measure_length()
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         if self._type == "tensor(uint8)":
@@ -178,6 +245,12 @@ class OnnxRunner(_FileRunner):
             values = values.transpose(0, 3, 1, 2)
         outputs = self._session.run(None, {self._name: np.ascontiguousarray(values)})
         return np.asarray(outputs[0], np.float32)
+
+
+def _known_sides(shape: Any) -> list[int | None]:
+    """Return a shape with None where a side is free: -1 in TensorFlow Lite, a name in ONNX."""
+    sides = [] if shape is None else list(shape)
+    return [int(s) if isinstance(s, (int, np.integer)) and s > 0 else None for s in sides]
 
 
 def _quantize(images: np.ndarray, metadata: EmbedderMetadata, detail: Any) -> np.ndarray:

@@ -56,7 +56,7 @@ def _pixels(image: Any, options: FileOptions, network: EmbedderMetadata, first: 
         return image
     x = keras.ops.cast(image, "float32")
     if network.channel_order == "bgr":
-        x = x[:, ::-1] if first else x[..., ::-1]
+        x = _reversed(x, 1 if first else 3)
     mean, scale = _constant(network.pixel_mean, first), _constant(network.pixel_scale, first)
     # A product, for division is slow. The difference is exact, also in float16 (mean 127.5).
     return (x - mean) * (1.0 / scale)
@@ -75,8 +75,13 @@ def _with_mirror(x: Any, shape: tuple[int, int, int], first: bool) -> Any:
     They are joined along the rows and cut apart by a reshape, which needs no batch size at run
     time. With channels first the first axis to join along is the channels'.
     """
-    mirrored = x[:, :, :, ::-1] if first else x[:, :, ::-1]
+    mirrored = _reversed(x, 3 if first else 2)
     return keras.ops.reshape(keras.ops.concatenate([x, mirrored], axis=1), (-1, *shape))
+
+
+def _reversed(x: Any, axis: int) -> Any:
+    """Turn an axis around by its indices: OpenCV knows no slice with a negative step."""
+    return keras.ops.take(x, np.arange(x.shape[axis])[::-1].astype("int32"), axis=axis)
 
 
 def _call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:

@@ -38,6 +38,7 @@ from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
 from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path, write_json
+from tf_sphereface.utils.layer_checks import require_remakable
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 _MOST_COMPARED = 64
@@ -72,6 +73,7 @@ def export(
     kind = "none" if quantize is None else quantize
     _check_arguments(file_format, path, kind, calibration, checks)
     network = Embedder.in_memory(model, metadata, float32=True)
+    require_remakable("model", network.backbone)
     known, size = network.metadata, network.input_size
     versions = {**known.versions, **library_versions(*file_format.libraries)}
     extra = {**known.extra, "export": {"format": file_format.name, "quantize": kind}}

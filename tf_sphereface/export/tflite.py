@@ -34,6 +34,7 @@ from tf_sphereface.utils.optional import require
 
 SIGNATURE = "serving_default"
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+MOST_DEPRECATED_CODE = 127  # of the schema's one-byte field, which stands for all above as well
 
 
 def export_tflite(
@@ -134,6 +135,10 @@ def _quantize(content: bytes, job: Job) -> bytes:
         # The quantizer puts the weights behind the flatbuffer, where whoever rewrites the file (to
         # add metadata) loses them; this brings them back inside.
         whole = flatbuffers.read_model_from_bytearray(bytearray(result.quantized_model))
+        for code in whole.operatorCodes:
+            # The quantizer leaves it 0 in the operators that it adds. Older readers (OpenVINO,
+            # tf2onnx) look here first, and would take a QUANTIZE for an ADD.
+            code.deprecatedBuiltinCode = min(code.builtinCode, MOST_DEPRECATED_CODE)
         return bytes(flatbuffers.convert_object_to_bytearray(whole))
 
 

@@ -93,7 +93,7 @@ def detached(value: Any, cosine: Any, detach: bool) -> Any:
 
 
 def _or_nan(loss: Any, labels: Any, num_classes: int) -> Any:
-    return ops.where(labels_in_range(labels, num_classes), loss, np.nan)
+    return head_output.or_nan(loss, labels_in_range(labels, num_classes))
 
 
 def target_norm_rest(

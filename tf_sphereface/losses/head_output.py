@@ -71,7 +71,21 @@ def shared_bias_of(outputs: Any) -> Any:
     positive = -outputs[:, -2] / ops.stop_gradient(norms_of(outputs)) - 1.0
     known = positive > 0.0
     positive = ops.where(known, positive, 1.0)
-    return ops.where(known, positive - 1.0 / positive, np.nan)
+    return or_nan(positive - 1.0 / positive, known)
+
+
+def or_nan(value: Any, known: Any) -> Any:
+    """Return `value` where `known` holds, else NaN, which is computed only there.
+
+    A NaN as a constant would stop a healthy run under `tf.debugging.enable_check_numerics`.
+
+    Example:
+
+    >>> or_nan(ops.array([1.0, 2.0]), ops.array([True, False])).numpy().tolist()
+    [1.0, nan]
+    """
+    failure = ops.stop_gradient(ops.sqrt(ops.where(known, 0.0, -1.0)))
+    return ops.where(known, value, 0.0) + ops.cast(failure, value.dtype)
 
 
 def check_last_column(outputs: Any) -> None:

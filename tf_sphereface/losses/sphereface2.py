@@ -83,7 +83,7 @@ def sphereface2(
         positive = ops.softplus(-scale * own - bias)
         negative = ops.where(is_target, 0.0, negative)
     total = alpha * positive + (1.0 - alpha) * ops.sum(negative, axis=-1)
-    return ops.where(labels_in_range(labels, num_classes), weight / scale * total, math.nan)
+    return head_output.or_nan(weight / scale * total, labels_in_range(labels, num_classes))
 
 
 def sphereface2_bias(

@@ -18,7 +18,7 @@ from typing import Any
 from tf_sphereface.reproduce.arm_training import Outcome
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces
-from tf_sphereface.utils import hardware, startup
+from tf_sphereface.utils import hardware
 
 MOST = 4  # processes by default: each holds TensorFlow and the faces, some 2 GB
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
@@ -103,12 +103,10 @@ def at_once(
 
 @contextlib.contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    """Start processes with so many threads, unless the user has said how many, and as quietly."""
-    before = {name: os.environ.get(name) for name in (*THREADS, startup.VARIABLE)}
+    """Start processes with so many threads, unless the user has said how many."""
+    before = {name: os.environ.get(name) for name in THREADS}
     for name in THREADS:
         os.environ.setdefault(name, str(threads))
-    if startup.is_quiet:  # a process that finds the variable lets TensorFlow say what it likes
-        os.environ.pop(startup.VARIABLE, None)
     try:
         yield
     finally:

@@ -29,6 +29,11 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers(include_self=False))
 
 
+def layers_of(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Return the layers that a model or layer holds itself (Keras 3.15, `_flatten_layers`)."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
 def is_functional(model: Any) -> bool:
     """Tell a plain functional model from a Sequential or subclassed one, and from a layer.
 

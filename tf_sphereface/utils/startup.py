@@ -1,15 +1,19 @@
-"""The commands' start of TensorFlow, quiet and with oneDNN; to be imported before TensorFlow.
+"""Start of TensorFlow, in commands quiet and with oneDNN; to be imported before TensorFlow.
+
+Another backend of Keras is refused here, before Keras looks for it: layers and losses compute with
+TensorFlow.
 
 On processors without AVX-512's or AVX's instructions for networks TensorFlow leaves oneDNN off,
 though a training step is 1.1 to 1.7 times as fast with it (docs/benchmarks.md); the environment
 decides where it is set. The lines that TensorFlow writes to standard error when it starts come
-before its own settings take effect. In a Python program nothing is changed.
+before its own settings take effect. In a Python program nothing of that is changed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import sys
 import tempfile
@@ -17,14 +21,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-VARIABLE = "TF_CPP_MIN_LOG_LEVEL"  # where the user has set it, nothing is held back
+VARIABLE = "TF_CPP_MIN_LOG_LEVEL"  # kept where the user has set it; at 0 nothing is held back
+BACKEND = "KERAS_BACKEND"
 GREETINGS = (
     b"All log messages before absl::InitializeLog() is called",
     b"oneDNN custom operations are on",
     b"This TensorFlow binary is optimized to use",
     b"To enable the following instructions",
 )
-is_quiet = False  # whether TensorFlow was started quietly in this process
 WITHOUT_A_GPU = (b"Could not find cuda drivers", b"failed call to cuInit")
 
 
@@ -62,14 +66,53 @@ def start_tensorflow() -> None:
     """Import TensorFlow and look for devices, without its greetings."""
     has_gpu = Path("/dev/nvidiactl").exists()
     # Warnings say why a GPU cannot be used. On a CPU they are about costs that cannot be changed.
-    os.environ[VARIABLE] = "1" if has_gpu else "2"
+    os.environ.setdefault(VARIABLE, "1" if has_gpu else "2")
     with without_lines(GREETINGS if has_gpu else GREETINGS + WITHOUT_A_GPU):
         tensorflow = importlib.import_module("tensorflow")
         tensorflow.config.list_physical_devices()
 
 
-if is_command(sys.argv[0]):
+def another_backend() -> str | None:
+    """Return what sets Keras to another backend than TensorFlow, such as "KERAS_BACKEND=jax".
+
+    The environment goes before Keras' configuration file. A Keras that is imported has chosen.
+    """
+    if "keras" in sys.modules:
+        config = getattr(sys.modules["keras"], "config", None)
+        name = config.backend() if config is not None else "tensorflow"
+        return None if name == "tensorflow" else f"the backend {name!r}, which Keras runs on"
+    chosen = os.environ.get(BACKEND)
+    if chosen:
+        return None if chosen == "tensorflow" else f"{BACKEND}={chosen}"
+    home = "~" if os.access(Path("~").expanduser(), os.W_OK) else "/tmp"
+    path = Path(os.environ.get("KERAS_HOME", f"{home}/.keras")).expanduser() / "keras.json"
+    try:
+        name = json.loads(path.read_text(encoding="utf-8")).get("backend", "tensorflow")
+    except (OSError, ValueError, AttributeError):  # Keras makes a new one, or complains itself
+        return None
+    return None if name == "tensorflow" else f"backend {name!r} in {path}"
+
+
+def require_tensorflow_backend(as_command: bool) -> None:
+    """Raise ImportError where Keras is set to another backend; end a command with one line."""
+    found = another_backend()
+    if found is None:
+        return
+    message = (
+        "tf_sphereface needs Keras' TensorFlow backend: set the environment variable "
+        f"{BACKEND}=tensorflow. Received: {found}"
+    )
+    if as_command:
+        sys.stderr.write(f"error: {message}\n")
+        raise SystemExit(2)
+    raise ImportError(message)
+
+
+_is_command = is_command(sys.argv[0])
+# `python -m tf_sphereface.commands...` is known by Python's own arguments, as long as it imports.
+_is_module = sys.argv[0] == "-m" and any("tf_sphereface.commands" in a for a in sys.orig_argv)
+require_tensorflow_backend(_is_command or _is_module)
+if _is_command:
     os.environ.setdefault(ONEDNN, "1")
-    if VARIABLE not in os.environ:
-        is_quiet = True
+    if os.environ.get(VARIABLE) != "0":
         start_tensorflow()
