@@ -142,8 +142,8 @@ def test_a_failure_leaves_the_model_as_it_was(models, tmp_path, monkeypatch, suf
     else:
         real = metadata_rewriting.load_embedder
 
-        def spoiled(file):
-            embed = real(file)
+        def spoiled(file, **facts):
+            embed = real(file, **facts)
             return embed if file == path else _Shifted(embed)
 
         monkeypatch.setattr(metadata_rewriting, "load_embedder", spoiled)

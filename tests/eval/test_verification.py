@@ -10,12 +10,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tf_sphereface.eval.measures.curve import clopper_pearson
+from tf_sphereface.eval.measures.hints import COLLAPSED, REVERSED, hint_of_vectors, hints_of
 from tf_sphereface.eval.verification import bootstrap, compare, evaluate, evaluate_split
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 # Scores are k / 8: many ties, and exact in floating point, so that results compare as equal.
 PAIR = st.tuples(st.integers(-8, 8).map(lambda k: k / 8), st.booleans(), st.integers(0, 3))
 PAIRS = st.lists(PAIR, min_size=4, max_size=40)
 LAWS = settings(max_examples=150, deadline=None)
+# Drawn scores may look like distances, or all be 1.
+ANY_SCORES = pytest.mark.filterwarnings("ignore::tf_sphereface.utils.messages.SphereFaceWarning")
 
 
 def split(pairs: list[tuple[float, bool, int]]) -> tuple[list[float], list[bool], list[int]]:
@@ -33,6 +37,7 @@ def simulated(pairs: int, seed: int = 0, separation: float = 0.5) -> tuple[np.nd
     return scores, same, np.repeat(np.arange(1, 11), pairs // 10)
 
 
+@ANY_SCORES
 @LAWS
 @given(PAIRS)
 def test_equals_the_naive_evaluator(naive, pairs):
@@ -47,6 +52,7 @@ def test_equals_the_naive_evaluator(naive, pairs):
     assert result.fold_accuracies.tolist() == by_fold
 
 
+@ANY_SCORES
 @LAWS
 @given(PAIRS)
 def test_a_positive_affine_map_changes_nothing(pairs):
@@ -58,6 +64,7 @@ def test_a_positive_affine_map_changes_nothing(pairs):
     assert (2 * first.thresholds + 1).tolist() == pytest.approx(second.thresholds.tolist())
 
 
+@ANY_SCORES
 @LAWS
 @given(PAIRS)
 def test_the_curve_depends_on_the_order_of_scores_alone(pairs):
@@ -67,6 +74,7 @@ def test_the_curve_depends_on_the_order_of_scores_alone(pairs):
     assert (first.auc, first.eer, first.tar_at_far) == (second.auc, second.eer, second.tar_at_far)
 
 
+@ANY_SCORES
 @LAWS
 @given(PAIRS, st.randoms(use_true_random=False))
 def test_the_order_of_pairs_and_the_names_of_folds_do_not_matter(pairs, random):
@@ -103,9 +111,28 @@ def test_constant_scores_are_worth_a_coin():
 
 def test_reversed_scores_fall_back_to_one_answer_for_all():
     # No midpoint beats calling everything genuine: half of a balanced fold is right, not less.
-    result = evaluate([0.0, 1.0] * 10, [True, False] * 10, np.arange(20) // 4)
+    with pytest.warns(SphereFaceWarning, match="are these distances"):
+        result = evaluate([0.0, 1.0] * 10, [True, False] * 10, np.arange(20) // 4)
     assert result.accuracy == 0.5
     assert result.auc == 0.0
+
+
+@pytest.mark.parametrize("genuine", [0, 0.5, 1.0])
+def test_distances_are_asked_for_their_sign_and_poor_scores_are_not(genuine):
+    rng = np.random.default_rng(0)
+    same = np.arange(400) % 2 == 0
+    scores = rng.normal(size=400) + genuine * same  # from chance on
+    assert hints_of(scores, same) == []
+    assert hints_of(-scores, same) == ([REVERSED] if genuine else [])
+
+
+def test_embeddings_that_coincide_are_pointed_out():
+    same = np.arange(40) % 2 == 0
+    assert hints_of(np.where(same, 0.9999, 0.999), same) == [COLLAPSED]  # 0.8 and 2.6 degrees
+    assert hints_of(np.where(same, 0.9999, 0.99), same) == []  # 0.8 and 8.1
+    vectors = np.random.default_rng(0).normal(size=(20, 8))
+    assert hint_of_vectors(vectors) is None
+    assert hint_of_vectors(vectors + 500) == COLLAPSED
 
 
 def test_separable_scores_are_perfect():
@@ -252,6 +279,7 @@ def test_a_nan_is_refused_with_the_name_of_its_pair():
         evaluate([0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], [1, 1, 2, 2], names=names[:3])
 
 
+@ANY_SCORES
 @LAWS
 @given(st.integers(0, 60), st.integers(1, 60))
 def test_clopper_pearson_limits_leave_a_tail_each(naive, successes, trials):
@@ -298,6 +326,7 @@ def test_bootstrap_intervals_hold_the_figures_and_repeat():
     assert high - low > exact[1] - exact[0]
 
 
+@ANY_SCORES
 @LAWS
 @given(PAIRS)
 def test_bootstrap_of_any_scores_is_in_range(pairs):
@@ -330,6 +359,7 @@ def test_bootstrap_refuses_nonsense(options):
         bootstrap([0.9, 0.1], [True, False], **options)
 
 
+@ANY_SCORES
 @LAWS
 @given(PAIRS)
 def test_no_single_threshold_beats_the_best_on_test(pairs):
@@ -344,6 +374,7 @@ def test_no_single_threshold_beats_the_best_on_test(pairs):
     assert right(found.threshold) >= max(right(k / 16) for k in range(-19, 20))
 
 
+@ANY_SCORES
 @LAWS
 @given(PAIRS)
 def test_a_split_equals_the_last_fold_of_two(pairs):

@@ -41,11 +41,11 @@ def input_chain(model: keras.Model) -> Iterator[keras.Model]:
     """Yield a network with one input, then the network that alone takes its image, and so on."""
     while True:
         yield model
-        calls = calls_on(model, model.inputs[0])
-        if len(calls) != 1 or not isinstance(calls[0][0], keras.Model):
+        takers = {id(operation): operation for operation, *_ in calls_on(model, model.inputs[0])}
+        if len(takers) != 1:
             return
-        model = calls[0][0]
-        if len(model.inputs or []) != 1:
+        (model,) = takers.values()
+        if not isinstance(model, keras.Model) or len(model.inputs or []) != 1:
             return
 
 
