@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +56,16 @@ def test_training_goes_on_from_a_file_of_weights(policy, options, tmp_path):
         assert train(model) == history
         for ours, right in zip(state(model), state(first), strict=True):
             np.testing.assert_array_equal(ours, right)
+
+
+def test_copies_go_on_too():
+    model = classifier()
+    fresh = pickle.loads(pickle.dumps(model))  # no warning: there is nothing to lose
+    train(model)
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    history = train(model)
+    assert [train(one) for one in copies] == [history, history]
+    assert train(fresh)["lambda"][0] == pytest.approx(1000 / (1 + 0.12 * 4))
 
 
 def test_checkpoints_of_keras_go_on(tmp_path):
@@ -151,6 +164,8 @@ def test_files_that_cannot_hold_a_classifier_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"\.keras"):
             model.save(tmp_path / name)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"\.keras"):
+        keras.saving.save_model(model, tmp_path / "m.h5")
     (tmp_path / "w.weights.h5").write_bytes(b"torn")
     with pytest.raises(ValueError, match=r"w\.weights\.h5 is not a whole file"):
         model.load_weights(tmp_path / "w.weights.h5")

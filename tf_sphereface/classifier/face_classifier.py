@@ -213,8 +213,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             loss = {**loss, "config": {**loss["config"], "step": None}}
         config = keras.saving.deserialize_keras_object({**config, "loss": loss})
         self.compile(**config)
-        if not self.optimizer.built:  # the sampled head has built it
-            self.optimizer.build(self.trainable_variables)
+        self._build_optimizer()
 
     # One step ------------------------------------------------------------------------------------
 

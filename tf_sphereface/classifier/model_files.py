@@ -11,8 +11,14 @@ import keras
 
 from tf_sphereface.classifier import serving
 from tf_sphereface.classifier.weight_files import stored_optimizer
+from tf_sphereface.utils import keras_private
 
 logger = logging.getLogger("tf_sphereface")
+_NO_HDF5 = (
+    "A FaceClassifier is saved as a .keras file: in a .h5 file momentum and the count of updates, "
+    "and so lambda, would be lost. Use model.save('model.keras'), or "
+    "model.save_weights('model.weights.h5') for the weights and the optimizer's state."
+)
 _RANDOM_STATE = "random_state_"
 _ONNX_OPSET = 18  # the highest that tf2onnx writes
 
@@ -20,6 +26,7 @@ _ONNX_OPSET = 18  # the highest that tf2onnx writes
 class ModelFiles(keras.Model):
     """The part of `FaceClassifier` that reads and writes files."""
 
+    optimizer: Any
     _updates_in_file = 0  # of weights that were loaded before `compile`
 
     def save(self, filepath: Any, *arguments: Any, **keywords: Any) -> None:
@@ -30,13 +37,15 @@ class ModelFiles(keras.Model):
                 its registered name, and loses the state of the optimizer.
         """
         if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(
-                "A FaceClassifier is saved as a .keras file: in a .h5 file momentum and the count "
-                "of updates, and so lambda, would be lost. Use model.save('model.keras'), or "
-                "model.save_weights('model.weights.h5') for the weights and the optimizer's state. "
-                f"Received: filepath={str(filepath)!r}"
-            )
+            raise ValueError(f"{_NO_HDF5} Received: filepath={str(filepath)!r}")
         super().save(filepath, *arguments, **keywords)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of `keras.Model`."""
+        if keras_private.writes_hdf5():  # keras.saving.save_model(model, "model.h5")
+            raise ValueError(_NO_HDF5)
+        config: dict[str, Any] = super().get_config()
+        return config
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Load weights, and the optimizer's state where the file has it and the model can take it.
@@ -58,9 +67,7 @@ class ModelFiles(keras.Model):
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
             self._updates_in_file = stored.updates if stored else 0
             return
-        if not optimizer.built:
-            with self.distribute_strategy.scope():
-                optimizer.build(self.trainable_variables)
+        self._build_optimizer()
         sharded = str(filepath).endswith(".json")  # its state is loaded, and not looked at here
         fits = sharded or (stored is not None and stored.fits(optimizer))
         rate = _rate(optimizer)
@@ -87,6 +94,8 @@ class ModelFiles(keras.Model):
 
     def save_own_variables(self, store: Any) -> None:
         """Save the random states of all layers, which Keras leaves out, beside own weights."""
+        if self.compiled:
+            self._build_optimizer()  # is saved next; a loaded model has one that is built
         super().save_own_variables(store)
         for number, state in enumerate(self._random_states()):
             store[f"{_RANDOM_STATE}{number}"] = state
@@ -144,6 +153,11 @@ class ModelFiles(keras.Model):
         serving.export(
             self.backbone, filepath, format, verbose=bool(verbose), opset_version=opset_version
         )
+
+    def _build_optimizer(self) -> None:
+        if not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def _random_states(self) -> list[Any]:
         weights = {id(variable) for variable in self.weights}

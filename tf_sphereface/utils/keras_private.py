@@ -140,6 +140,16 @@ def wrapped_function(metric: Any) -> Any:
     return getattr(metric, "_fn", None)
 
 
+def writes_hdf5() -> bool:
+    """Tell whether a whole model is being written to Keras' former HDF5 format.
+
+    Keras 3.15, the global attribute `use_legacy_config`.
+    """
+    from keras.src.backend.common import global_state
+
+    return bool(global_state.get_global_attribute("use_legacy_config"))
+
+
 # Optimizers --------------------------------------------------------------------------------------
 
 
