@@ -192,7 +192,7 @@ def test_a_finished_run_goes_on_to_more_epochs(faces, tmp_path, capsys):
     assert run(faces, out, *same, "--epochs", "2") == 0
     said = capsys.readouterr().err.replace("\n", " ")
     assert "resumed after step 2" in said
-    assert "the run of 1 epochs goes on to 2: from update 3 on" in said
+    assert "the run of 1 epoch goes on to 2: from update 3 on" in said
     assert [row["epoch"] for row in rows(out)] == ["1", "2"]
     assert (out / "embedder.keras").read_bytes() != before
     summary, config = (json.loads((out / f"{n}.json").read_text()) for n in ("summary", "config"))

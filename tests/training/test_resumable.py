@@ -106,7 +106,7 @@ def test_a_run_goes_on_to_more_epochs_by_the_schedules_of_that_many(tmp_path, ca
     )
     assert longer.step == STEPS
     assert (
-        "the run of 1 epochs goes on to 3: from update 5 on, the schedules are those of a run "
+        "the run of 1 epoch goes on to 3: from update 5 on, the schedules are those of a run "
         "of 3 epochs, learning rate 0.05 (was 0.0005) and lambda " in caplog.text
     )
     assert [row["epoch"] for row in longer.log.rows] == [1, 2, 3]

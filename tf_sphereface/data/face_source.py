@@ -151,8 +151,9 @@ class FaceSource:
         `say` is called with what `exclude` has left out, `doubt` with what looks wrong.
         """
         faces = self._loaded or self._find(read=False, say=say)
-        for text in faces.doubts(self._title) if doubt is not None else ():
-            doubt(text)
+        if doubt is not None:
+            for text in faces.doubts(self._title):
+                doubt(text)
         return len(faces.labels), faces.num_classes
 
     def doubts(self) -> list[str]:

@@ -117,8 +117,8 @@ def weights_of(class_weights: ClassWeights, counts: NDArray[np.integer]) -> NDAr
 
     Example:
 
-    >>> weights_of("balanced", np.array([3, 1])).round(3).tolist()
-    [0.667, 2.0]
+    >>> weights_of("balanced", np.array([4, 1, 1])).tolist()
+    [0.5, 2.0, 2.0]
     """
     counts = np.asarray(counts)
     filled = counts > 0

@@ -88,7 +88,11 @@ class Run:
             self._metrics = state.metrics
         self.log = RunLog(folder.log, rows, seconds, warn)
         if state is not None and planned not in (None, recipe.epochs):
-            warn(f"the run of {planned} epochs goes on to {recipe.epochs}: {self._next_update()}")
+            plural = "" if planned == 1 else "s"
+            warn(
+                f"the run of {planned} epoch{plural} goes on to {recipe.epochs}: "
+                f"{self._next_update()}"
+            )
 
     def _next_update(self) -> str:
         """Say which rate and lambda the next update has, and which the last one had."""
