@@ -121,10 +121,9 @@ def test_one_odd_face_among_many(photos):
 
 
 def test_evaluation_refuses_points_of_another_size(photos):
-    with pytest.raises(ValueError, match=r"five\.tsv: .*another size"):
-        reader = FaceReader((112, 96), write(photos / "five.tsv", faces_of(lambda p: p * 2)))
-        with reader.pool() as pool:
-            reader.read_all(pool, photos / "photos", ["0.png"], Problems())
+    reader = FaceReader((112, 96), write(photos / "five.tsv", faces_of(lambda p: p * 2)))
+    with reader.pool() as pool, pytest.raises(ValueError, match=r"five\.tsv: .*another size"):
+        reader.read_all(pool, photos / "photos", ["0.png"], Problems())
 
 
 def test_points_of_a_smaller_size_are_doubted(photos):

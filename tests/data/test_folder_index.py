@@ -98,6 +98,7 @@ class Scan:
             yield SimpleNamespace(
                 name=name,
                 is_dir=lambda: self.is_dir,
+                is_symlink=lambda: False,
                 is_file=lambda: not self.is_dir,
                 stat=lambda: SimpleNamespace(st_size=6000),
             )
@@ -109,6 +110,7 @@ def peak(people: int, images: int, root: Path, work: Callable[[], object]) -> in
     real = os.scandir
 
     def scandir(path: str | os.PathLike[str] | int) -> Any:
+        path = path if isinstance(path, int) else Path(path)
         if path == root:
             return Scan((f"Person_{i:07d}" for i in range(people)), True)
         if isinstance(path, Path) and path.parent == root:

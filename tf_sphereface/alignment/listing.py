@@ -123,7 +123,7 @@ def images_in(
     if passed_over is not None:
         contents.count_others(passed_over)
         real = os.path.realpath(folder)
-        _count_deep(contents, passed_over, {real}, real)
+        _count_deep(os.fspath(folder), contents, passed_over, {real}, real)
     return contents.images
 
 
@@ -134,32 +134,34 @@ def people_in(
 
     Folders whose names are in `exclude` are left out.
     """
+    top, seen = os.path.realpath(root), set[str]()
     contents = _look(os.fspath(root), passed_over)
     for entry in (*contents.images, *contents.unread, *contents.videos):
         passed_over.add(LOOSE, entry.path)
-    real = os.path.realpath(root)
-    seen: set[str] = set()
-    for entry in contents.folders:
-        if entry.name in exclude:
+    links = set(contents.links)
+    for name in sorted((*contents.folders, *links)):
+        path = os.path.join(root, name)
+        if name in exclude:
             continue
-        if _is_link(entry) and not _is_elsewhere(entry.path, real, seen):
-            passed_over.add(LINK, entry.path)
+        if name in links and not _is_elsewhere(path, top, seen):
+            passed_over.add(LINK, path)
             continue
-        person = _look(entry.path, passed_over)
+        person = _look(path, passed_over)
         person.count_others(passed_over)
-        _count_deep(person, passed_over, seen, real)
+        _count_deep(path, person, passed_over, seen, top)
         if person.images:
-            yield entry.name, person.images
+            yield name, person.images
 
 
 @dataclass
 class Contents:
-    """The entries of one folder, each sort by name."""
+    """The entries of one folder, each sort by name; of its folders the names alone."""
 
     images: list[os.DirEntry[str]] = field(default_factory=list)
     unread: list[os.DirEntry[str]] = field(default_factory=list)
     videos: list[os.DirEntry[str]] = field(default_factory=list)
-    folders: list[os.DirEntry[str]] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
     def count_others(self, passed_over: PassedOver) -> None:
         """Count the images that nothing here reads, and the videos, by suffix."""
@@ -196,14 +198,13 @@ def walk(
         inside, path, real = folders.pop()
         contents = _look(path, passed_over)
         yield inside, contents
-        for entry in contents.folders:
-            below = f"{inside}{entry.name}/"
-            child = os.path.join(real, entry.name)
-            if _is_link(entry):
-                links.append((below, entry.path, child))
-            elif child not in seen:
+        for name in contents.links:
+            links.append((f"{inside}{name}/", os.path.join(path, name), ""))
+        for name in contents.folders:
+            child = os.path.join(real, name)
+            if child not in seen:
                 seen.add(child)
-                folders.append((below, entry.path, child))
+                folders.append((f"{inside}{name}/", os.path.join(path, name), child))
 
 
 def _is_elsewhere(link: str, top: str, seen: set[str]) -> bool:
@@ -219,13 +220,16 @@ def _is_elsewhere(link: str, top: str, seen: set[str]) -> bool:
     return True
 
 
-def _count_deep(contents: Contents, passed_over: PassedOver, seen: set[str], top: str) -> None:
-    """Count the images in the folders below a person's."""
-    for folder in contents.folders:
-        if _is_link(folder) and not _is_elsewhere(folder.path, top, seen):
-            passed_over.add(LINK, folder.path)
+def _count_deep(
+    path: str, contents: Contents, passed_over: PassedOver, seen: set[str], top: str
+) -> None:
+    """Count the images in the folders below a person's, whose path and contents are given."""
+    for name in (*contents.folders, *contents.links):
+        folder = os.path.join(path, name)
+        if name in contents.links and not _is_elsewhere(folder, top, seen):
+            passed_over.add(LINK, folder)
             continue
-        for _, below in walk(folder.path, passed_over, seen=seen, top=top):
+        for _, below in walk(folder, passed_over, seen=seen, top=top):
             for entry in (*below.images, *below.unread):
                 passed_over.add(DEEP, entry.path)
 
@@ -234,13 +238,15 @@ def _look(path: str, passed_over: PassedOver) -> Contents:
     """Sort the entries of one folder, and count those that are neither images nor folders."""
     contents = Contents()
     try:
-        with os.scandir(path) as entries:
-            for entry in entries:
+        with os.scandir(path) as found:
+            for entry in found:
                 _take(entry, contents, passed_over)
     except PermissionError:
         passed_over.add(CLOSED, path)
-    for entries_of_a_sort in vars(contents).values():
-        entries_of_a_sort.sort(key=lambda entry: entry.name)
+    for entries in (contents.images, contents.unread, contents.videos):
+        entries.sort(key=lambda entry: entry.name)
+    contents.folders.sort()
+    contents.links.sort()
     return contents
 
 
@@ -253,7 +259,7 @@ def _take(entry: os.DirEntry[str], contents: Contents, passed_over: PassedOver) 
     elif name.lower().endswith(IMAGE_SUFFIXES) and _is(entry.is_file):
         contents.images.append(entry)
     elif _is(entry.is_dir):
-        contents.folders.append(entry)
+        (contents.links if _is_link(entry) else contents.folders).append(name)
     elif not _is(entry.is_file):
         if entry.is_symlink():
             passed_over.add(BROKEN, entry.path)

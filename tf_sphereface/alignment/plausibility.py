@@ -98,13 +98,12 @@ def _fit(points: NDArray[np.float64]) -> NDArray[np.complex128]:
 def is_outside(points: NDArray[np.float64], image_size: tuple[int, ...]) -> bool:
     """Tell whether the middle of the points lies outside an image of (height, width)."""
     x, y = points.mean(axis=0)
-    return not (0 <= x <= image_size[1] and 0 <= y <= image_size[0])
+    return bool(x < 0 or x > image_size[1] or y < 0 or y > image_size[0])
 
 
 def count_hint(numbers: int) -> str:
     """Say what to do where there are more points than five."""
     if numbers <= 10 or numbers % 2:
         return ""
-    return (
-        f". Of {numbers // 2} points take the five: the mean of each eye's, nose tip, mouth corners"
-    )
+    five = "the mean of each eye's, the nose's tip and the mouth's corners"
+    return f". Of {numbers // 2} points take five: {five}"

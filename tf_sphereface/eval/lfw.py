@@ -77,7 +77,7 @@ def evaluate(
     Raises:
         FileNotFoundError: a file or the folder does not exist.
         ValueError: images cannot be used (the first are listed), the pairs file is malformed, or
-            category is unknown.
+            the category is unknown.
     """
     root = None if images is None else existing_folder("images", images)
     category_note = _category(category)
