@@ -13,6 +13,7 @@ from tf_sphereface.alignment.align import read_landmarks
 from tf_sphereface.alignment.images import read_image
 from tf_sphereface.alignment.plausibility import count_hint, find_faults, is_outside
 from tf_sphereface.alignment.template import ORDER
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 Landmarks = str | os.PathLike[str] | Mapping[str, np.ndarray]
 _SAMPLE, _SHOWN = 20, 3
@@ -51,6 +52,7 @@ def warn_of_odd(
         warnings.warn(
             f"{_name(landmarks)}: {len(odd):,} of {len(points):,} faces have points that cannot be "
             f"those of a face, such as {name}: {fault}",
+            SphereFaceWarning,
             stacklevel=3,
         )
 
@@ -79,6 +81,7 @@ def check_places(landmarks: Landmarks, points: Mapping[str, np.ndarray], root: P
         warnings.warn(
             f"{where}: every face of {seen} images that were looked at lies in the upper left "
             "quarter; are the points of a smaller size of the images?",
+            SphereFaceWarning,
             stacklevel=3,
         )
 

@@ -6,6 +6,7 @@ import warnings
 
 from tf_sphereface.alignment.suffixes import LIST_SUFFIXES, UNREAD_SUFFIXES, advice
 from tf_sphereface.alignment.videos import VIDEO_SUFFIXES
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 LOOSE, DEEP, LINK, BROKEN, CLOSED = "loose", "deep", "link", "broken link", "closed"
 SYSTEM, HIDDEN, COPY, NO_SUFFIX = "system", "hidden", "copy", "no suffix"
@@ -66,7 +67,7 @@ class PassedOver:
     def warn(self) -> None:
         """Warn where images are left out: for callers that show no summary."""
         if self.lost:
-            warnings.warn(self.summary(), stacklevel=3)
+            warnings.warn(self.summary(), SphereFaceWarning, stacklevel=3)
 
     def refuse(self, folder: object) -> None:
         """Raise ValueError where images are left out: for `strict` callers."""

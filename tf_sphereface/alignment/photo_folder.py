@@ -136,8 +136,7 @@ def align_photos(
         begin = time.perf_counter()
         outcomes = aligner.run(progress)
         seconds = time.perf_counter() - begin
-    # Lists that belong to the faces of another file of this name stay as they are.
-    ours = only is None or any(outcome.problem != REFUSED for outcome in outcomes)
+    ours = only is None or any(outcome.problem != REFUSED for outcome in outcomes)  # not another's
     if landmarks_out or ours:
         write_landmarks(points_path, outcomes)
     if report or ours:

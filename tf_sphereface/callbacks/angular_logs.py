@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_sphereface import angular
 from tf_sphereface.losses.update_count import other_optimizer, read_step, scheduled_losses
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 
 class AngularLogs(keras.callbacks.Callback):
@@ -86,7 +87,7 @@ class AngularLogs(keras.callbacks.Callback):
             return
         text = self._watch.stood_still(at_end)
         if text is not None:
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(text, SphereFaceWarning, stacklevel=2)
             self._watch = None
 
     def _add(self, logs: dict[str, Any] | None) -> None:

@@ -12,6 +12,7 @@ import keras
 from tf_sphereface.classifier import serving
 from tf_sphereface.classifier.weight_files import stored_optimizer
 from tf_sphereface.utils import keras_private
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 logger = logging.getLogger("tf_sphereface")
 _NO_HDF5 = (
@@ -83,12 +84,14 @@ class ModelFiles(keras.Model):
                 warnings.warn(
                     f"{filepath} holds no state of an optimizer: lambda goes on at update "
                     f"{int(optimizer.iterations)} of this model",
+                    SphereFaceWarning,
                     stacklevel=2,
                 )
         elif stored.updates:
             warnings.warn(
                 f"{filepath} was saved with another optimizer or other trainable weights: "
                 f"{_restart(stored.updates)}",
+                SphereFaceWarning,
                 stacklevel=2,
             )
 
@@ -171,6 +174,7 @@ class ModelFiles(keras.Model):
             warnings.warn(
                 f"the learning rate is {loaded:g}, as in {filepath}; before it was {rate:g}. "
                 f"For the other one: model.optimizer.learning_rate = {rate:g}",
+                SphereFaceWarning,
                 stacklevel=3,
             )
 
@@ -180,6 +184,7 @@ class ModelFiles(keras.Model):
             warnings.warn(
                 f"The weights were loaded before compile: {_restart(self._updates_in_file)}. "
                 "To go on where they were saved, call compile first, then load_weights.",
+                SphereFaceWarning,
                 stacklevel=3,
             )
         self._updates_in_file = 0

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_sphereface.utils.checks import error
 from tf_sphereface.utils.keras_private import all_layers
-from tf_sphereface.utils.messages import and_more
+from tf_sphereface.utils.messages import SphereFaceWarning, and_more
 
 # Layers that XLA compiles with any settings; a network of others is tried out.
 _KNOWN = {
@@ -81,6 +81,7 @@ def decide(
                 f"jit_compile=True has no effect: XLA cannot compile {obstacle}. The model trains "
                 "without XLA. To train with it, take the layer out of the backbone and apply it "
                 "in the input pipeline: dataset.map(lambda x, y: (layer(x, training=True), y)).",
+                SphereFaceWarning,
                 stacklevel=3,
             )
             return False, f"off, it cannot compile {obstacle}"

@@ -303,8 +303,8 @@ class FaceSource:
             return _Faces((images, labels), labels, people).checked("the data")
         if is_rec(source):
             records = self._without_excluded(self._records(source, read, progress), say)
-            faces = _Faces(records, records.labels, records.num_classes, records)
-            return faces.checked(self._title)
+            read_faces = _Faces(records, records.labels, records.num_classes, records)
+            return read_faces.checked(self._title)
         check_path(source)
         options: dict[str, Any] = {"report": self.report, "progress": progress}
         if is_pack(source):

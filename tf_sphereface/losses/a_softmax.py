@@ -13,6 +13,7 @@ from tf_sphereface.losses.margin_loss import MarginLoss
 from tf_sphereface.losses.update_count import check_step, read_step
 from tf_sphereface.schedules import LambdaAnnealing
 from tf_sphereface.utils.checks import error
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 
 def a_softmax(
@@ -184,6 +185,7 @@ class ASoftmaxLoss(MarginLoss):
                 f"This ASoftmaxLoss is held at update {loss.step} (lambda "
                 f"{float(loss.current_lambda()):.3f}), so that evaluate() repeats the saved "
                 "figure. To go on training, call tf_sphereface.losses.bind_step(model).",
+                SphereFaceWarning,
                 stacklevel=2,
             )
         return loss

@@ -29,7 +29,7 @@ from tf_sphereface.data.pack.shard_writer import (
     write_shard,
 )
 from tf_sphereface.data.recordio.listing import list_records
-from tf_sphereface.data.recordio.reading import is_rec, open_rec
+from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
 from tf_sphereface.utils import checks
 from tf_sphereface.utils.files import sha256_file, write_json
 from tf_sphereface.utils.messages import ProgressCallback, and_more
@@ -121,21 +121,13 @@ def pack_folder(
     if not 1e-6 <= shard_size <= 4000.0:
         raise checks.error("shard_size", "be from 0.000001, which is a byte, to 4,000", shard_size)
     size = None if resize is None else checks.check_image_size("resize", resize)
-    records = None
-    if is_rec(root):
-        records = open_rec(root, errors="raise" if strict else "report", progress=progress)
-    elif not root.is_dir():
-        raise FileNotFoundError(f"source must be a folder of identity folders. Received: {root}")
+    records = _open_records(root, strict, progress)
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"target must lie outside of source, {root}. Received: {out}")
     manifest = _begin(out)
-    place = out / PARTIAL / "listing.txt"
-    passed_over = PassedOver()
+    place, passed_over = out / PARTIAL / "listing.txt", PassedOver()
     if records is None:
-        listing, read = (
-            write_listing(root, place, passed_over),
-            lambda file: read_bytes(root / file),
-        )
+        listing, read = write_listing(root, place, passed_over), _file_reader(root)
     else:
         listing, read = list_records(records, place), records.read_named
     if strict:
@@ -172,6 +164,20 @@ def pack_folder(
         skipped={entry["file"]: entry["reason"] for entry in manifest["skipped"]},
         passed_over=passed_over,
     )
+
+
+def _open_records(root: Path, strict: bool, progress: ProgressCallback | None) -> RecordFile | None:
+    """Open a RecordIO file; None for a folder. Raises where there is neither."""
+    if is_rec(root):
+        return open_rec(root, errors="raise" if strict else "report", progress=progress)
+    if not root.is_dir():
+        raise FileNotFoundError(f"source must be a folder of identity folders. Received: {root}")
+    return None
+
+
+def _file_reader(root: Path) -> Callable[[str], bytes]:
+    """Return a function from a path inside `root` to the file's bytes."""
+    return lambda file: read_bytes(root / file)
 
 
 def _begin(out: Path) -> dict[str, Any] | None:
