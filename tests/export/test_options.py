@@ -6,12 +6,14 @@ import dataclasses
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 
 from tf_sphereface.data import synthetic
 from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder, read_metadata
+from tf_sphereface.embedder.runtimes import to_network
 from tf_sphereface.eval import lfw
 from tf_sphereface.eval.scoring.score_pairs import embed_verification, verification_vectors
 from tf_sphereface.export import export_onnx, export_tflite
@@ -108,6 +110,26 @@ def test_onnx_has_no_transpose_more_than_its_layout_needs(
     assert not any(quantized & set(n.input) for n in model.graph.node if n.op_type == "Add")
     shape = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
     assert shape[1:] == ([56, 48, 3] if layout == "nhwc" else [3, 56, 48])
+
+
+@pytest.mark.parametrize("layout", ["nhwc", "nchw"])
+@pytest.mark.parametrize("options", [{"flip_concat": True}, ALL], ids=["mirror", "all"])
+def test_opencv_runs_a_file_with_what_is_built_in(tiny_net, other_faces, tmp_path, layout, options):
+    """OpenCV 4 refuses slices with a negative step; its importer is version 5's classic engine."""
+    path = tmp_path / "m.onnx"
+    export_onnx(tiny_net, path, metadata=NETWORK, layout=layout, **options)
+    model = onnx.load(path)
+    assert "Slice" not in {node.op_type for node in model.graph.node}
+    embed = load_embedder(path)
+    expected = embed(other_faces[:2])
+    for engine in (cv2.dnn.ENGINE_CLASSIC, cv2.dnn.ENGINE_NEW):
+        net = cv2.dnn.readNetFromONNX(str(path), engine)
+        for face, vector in zip(other_faces[:2], expected, strict=True):
+            image = to_network(face[None], embed.metadata)
+            image = image.transpose(0, 3, 1, 2) if layout == "nchw" else image
+            net.setInput(np.ascontiguousarray(image))
+            actual = net.forward().ravel()
+            np.testing.assert_allclose(actual, vector, atol=1e-4 * np.abs(vector).max())
 
 
 def test_xnnpack_takes_the_network_in_one_piece(small_net, tiny_net, faces, tmp_path):
