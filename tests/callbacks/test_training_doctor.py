@@ -182,11 +182,9 @@ def test_no_advice_on_a_lambda_that_there_is_not():
 
 
 def test_advice_on_a_lambda_that_has_come_down():
-    images, labels = faces()
-    images[-1] = np.nan  # in the last of 4 batches
-    model = classifier(minimum=5.0)
-    model.loss.annealing = LambdaAnnealing.for_steps(8, reach=0.1)
-    found = run(model, data=(images, labels), steps=8).diverged
+    model = classifier(rate=1e25)
+    model.loss.annealing = LambdaAnnealing.for_steps(30, reach=0.01)
+    found = run(model, steps=30).diverged
     assert "learning rate, or let lambda fall more slowly (its margin is felt from" in found.text
 
 
@@ -287,11 +285,73 @@ def test_a_bad_image_is_named_with_its_file(make):
     assert found is not None
     assert found.step == 3
     assert "became nan at step 3: the batch's images hold a non-finite value" in found.text
+    assert "1 of 16 images, number 5 of the batch" in found.text
+    assert "learning rate" not in found.text
     assert found.details["suspects"] == ["face37.jpg"]
     assert len(found.details["files"]) == 16
     assert set(found.details) == {"layer", "files", "suspects"}
     assert model.stop_training
     assert all(np.isfinite(w).all() for w in model.get_weights())  # as before that step
+
+
+def test_wrong_labels_are_named():
+    images, labels = faces()
+    labels[21] = 7
+    model = sf.FaceClassifier(backbone(), num_classes=CLASSES)
+    model.compile("sgd", sf.losses.ASoftmaxLoss(4), jit_compile=True)
+    model._checked_labels = lambda y: y  # as where XLA compiles the check away
+    found = run(
+        model,
+        data=(images, labels),
+        batch_of=lambda step: (images[16 * step :][:16], labels[16 * step :][:16]),
+    ).diverged
+    assert found.step == 2
+    assert "1 of 16 labels of the batch are no class: they must be in [0, 4), and one" in found.text
+    assert "is 7. Mend the labels;" in found.text
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("make", [classifier, stock])
+def test_without_batches_the_images_are_suspected_where_the_weights_are_small(make, bad):
+    images, labels = faces()
+    images[5] = bad
+    text = run(make(), data=(images, labels)).diverged.text
+    assert "the step's own images (NaN, infinity, or not normalised) or labels" in text
+    assert "learning rate" not in text
+
+
+def test_images_that_nobody_normalised():
+    images, labels = faces()
+    data = np.abs(images * 1e30), labels
+    text = run(classifier(), data=data, batch_of=lambda step: data).diverged.text
+    assert re.search(r"the images' values run from .* to .*\. Normalise the images", text)
+
+
+def test_the_bad_batch_of_several_steps_in_one_execution():
+    images, labels = faces()
+    images[20] = np.nan  # the second of four batches
+    model = classifier(run_eagerly=False, steps_per_execution=4)
+    found = run(
+        model,
+        data=(images, labels),
+        batch_of=lambda step: (images[16 * step :][:16], labels[16 * step :][:16]),
+    ).diverged
+    assert "at step 2: the batch's images hold a non-finite value" in found.text
+
+
+def test_lambda_that_follows_another_optimizer_or_nothing():
+    said: list[str] = []
+    model = stock()
+    model.compile("sgd", loss=model.loss)
+    with pytest.raises(ValueError, match="counts the updates of another optimizer"):
+        model.fit(*faces(), callbacks=[sf.callbacks.TrainingDoctor(say=said.append)], verbose=0)
+    assert "counts the updates of another optimizer" in said[0]
+    model.compile("sgd", sf.losses.ASoftmaxLoss(4, step=lambda: tf.constant(3)))
+    found = run(model, epochs=2)
+    assert kinds(found) == {"lambda"}
+    model.compile("sgd", sf.losses.ASoftmaxLoss(4, step=lambda: tf.constant(3)))
+    doctor = run(model, epochs=2, total_steps=5000)  # whose schedule comes down
+    assert "lambda stood still at 675.7 through 8 updates" in doctor.findings[0].text
 
 
 @pytest.mark.parametrize("norm", [False, True])

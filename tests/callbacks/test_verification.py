@@ -176,3 +176,47 @@ def test_wrong_arguments(pairs):
             callback(pairs, figures=(name,))
     with pytest.raises(ValueError, match="`flip` must be set in the protocol"):
         sf.callbacks.Verification.from_protocol(lambda embedder: embedder, flip=False)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_overwrite_frequency": 3}])
+@pytest.mark.parametrize("order", ["verify, swap", "swap, verify", "verify"])
+@pytest.mark.parametrize("kind", ["classifier", "stock", "float16"])
+def test_the_averages_are_verified_and_kept(pairs, tmp_path, order, kind, options):
+    """Whichever way the callbacks stand: what `fit` leaves in the model is what was verified."""
+
+    def train(callbacks):
+        keras.utils.set_random_seed(0)
+        if kind == "float16":
+            keras.config.set_dtype_policy("mixed_float16")
+        model = stock()
+        optimizer = keras.optimizers.SGD(0.3, use_ema=True, ema_momentum=0.7, **options)
+        if kind == "classifier":
+            network = keras.Model(model.input, model.get_layer("embedding").output)
+            model = sf.FaceClassifier(network, 4)
+        model.compile(optimizer, sf.losses.CosFaceLoss(8.0))
+        return model, model.fit(dataset(), epochs=2, callbacks=callbacks, verbose=0).history
+
+    verify = callback(pairs, best=tmp_path / "best.keras", figures=("accuracy", "genuine_angle"))
+    # Each epoch is better than the one before: the last one's weights are kept.
+    verify._verify_weights = _always_better(verify)
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    named = {"verify": verify, "swap": swap}
+    model, history = train([named[name] for name in order.split(", ")])
+    plain, expected = train([swap] if "swap" in order else [])
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-6)  # nothing is disturbed
+    for a, b in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    kept = keras.models.load_model(tmp_path / "best.keras", compile=False)
+    final = model.backbone if kind == "classifier" else model
+    for a, b in zip(kept.get_weights(), final.get_weights(), strict=False):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def _always_better(verify):
+    verify_weights = verify._verify_weights
+
+    def better(epoch, logs):
+        verify.best_so_far = None
+        verify_weights(epoch, logs)
+
+    return better

@@ -75,7 +75,7 @@ def sphereface2(
     negative = ops.softplus(scale * (similarities + margin) + bias[:, None])
     if label_smoothing:
         share = label_smoothing / num_classes
-        shares = ops.where(is_target, 1.0 - label_smoothing + share, share)
+        shares = ops.cast(is_target, negative.dtype) * (1.0 - label_smoothing) + share
         positive = ops.softplus(-scale * (similarities - margin) - bias[:, None])
         positive, negative = ops.sum(shares * positive, axis=-1), (1.0 - shares) * negative
     else:
