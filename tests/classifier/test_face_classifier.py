@@ -229,7 +229,11 @@ def test_callbacks_know_which_way_a_metric_gets_better(tmp_path):
     model.save(tmp_path / "m.keras")
     for trained in (model, keras.models.load_model(tmp_path / "m.keras")):
         callbacks = {name: watchers(name, tmp_path) for name in RISES}
-        fit(trained, validation_data=data(), callbacks=sum(callbacks.values(), []))
+        fit(
+            trained,
+            validation_data=data(),
+            callbacks=[c for group in callbacks.values() for c in group],
+        )
         for name, rises in RISES.items():
             found = [bool(callback.monitor_op(2.0, 1.0)) for callback in callbacks[name]]
             assert found == [rises] * 3, name
