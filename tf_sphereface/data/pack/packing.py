@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
@@ -28,7 +29,7 @@ from tf_sphereface.data.pack.shard_writer import (
     write_shard,
 )
 from tf_sphereface.data.recordio.listing import list_records
-from tf_sphereface.data.recordio.reading import is_rec, open_rec
+from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
 from tf_sphereface.utils import checks
 from tf_sphereface.utils.files import sha256_file, write_json
 from tf_sphereface.utils.messages import ProgressCallback, and_more
@@ -125,11 +126,7 @@ def pack_folder(
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"target must lie outside of source, {root}. Received: {out}")
     manifest = _begin(out)
-    place = out / PARTIAL / "listing.txt"
-    if records is None:
-        listing, read = write_listing(root, place), lambda file: read_bytes(root / file)
-    else:
-        listing, read = list_records(records, place), records.read_named
+    listing, read = _list(root, records, out / PARTIAL / "listing.txt")
     files = ShardFiles.all(out, _shard_count(shards, shard_size, listing))
     plan = {
         "source": listing.fingerprint,
@@ -161,6 +158,15 @@ def pack_folder(
         bytes=sum(shard["bytes"] for shard in manifest["shards"]),
         skipped={entry["file"]: entry["reason"] for entry in manifest["skipped"]},
     )
+
+
+def _list(
+    root: Path, records: RecordFile | None, place: Path
+) -> tuple[Listing, Callable[[str], bytes]]:
+    """List a folder or a RecordIO file; return the list, and what reads an image that is in it."""
+    if records is not None:
+        return list_records(records, place), records.read_named
+    return write_listing(root, place), lambda file: read_bytes(root / file)
 
 
 def _begin(out: Path) -> dict[str, Any] | None:
