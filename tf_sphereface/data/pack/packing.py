@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
@@ -125,11 +126,8 @@ def pack_folder(
     if out.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"target must lie outside of source, {root}. Received: {out}")
     manifest = _begin(out)
-    place, passed_over = out / PARTIAL / "listing.txt", PassedOver()
-    if records is None:
-        listing, read = write_listing(root, place, passed_over), _file_reader(root)
-    else:
-        listing, read = list_records(records, place), records.read_named
+    passed_over = PassedOver()
+    listing, read = _list(root, records, out / PARTIAL / "listing.txt", passed_over)
     if strict:
         passed_over.refuse(root)
     files = ShardFiles.all(out, _shard_count(shards, shard_size, listing))
@@ -175,9 +173,13 @@ def _open_records(root: Path, strict: bool, progress: ProgressCallback | None) -
     return None
 
 
-def _file_reader(root: Path) -> Callable[[str], bytes]:
-    """Return a function from a path inside `root` to the file's bytes."""
-    return lambda file: read_bytes(root / file)
+def _list(
+    root: Path, records: RecordFile | None, place: Path, passed_over: PassedOver
+) -> tuple[Listing, Callable[[str], bytes]]:
+    """List a folder or a RecordIO file; return the list, and what reads an image that is in it."""
+    if records is not None:
+        return list_records(records, place), records.read_named
+    return write_listing(root, place, passed_over), lambda file: read_bytes(root / file)
 
 
 def _begin(out: Path) -> dict[str, Any] | None:

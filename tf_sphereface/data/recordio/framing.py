@@ -97,8 +97,8 @@ def payload(record: bytes) -> bytes:
 
     Example:
 
-    >>> payload(frames(b"picture"))
-    b'picture'
+    >>> payload(frames(b"face"))
+    b'face'
     """
     part, length = _frame(record)
     if part == WHOLE and FRAME + length == len(record):
