@@ -18,6 +18,7 @@ from tf_sphereface.commands.align import main
 from tf_sphereface.embedder import card_of, load_embedder, read_metadata
 
 POINTS = TEMPLATES[112, 96] * 1.5 + 20
+TEN = "\t".join(map(str, POINTS.ravel()))
 
 
 @pytest.fixture
@@ -177,8 +178,9 @@ def test_align_reports_failures_and_writes_the_rest(photos, capsys) -> None:
         ("../secret.jpg" + "\t1" * 10, "outside SRC"),
         ("/etc/passwd" + "\t1" * 10, "outside SRC"),
         ("# nothing", "names no image"),
-        ("a.jpg\t1", "expected a path and 10 finite numbers"),
-        ("a.bmp" + "\t1" * 10 + "\na.tif" + "\t1" * 10, "would both be written to a.png"),
+        ("a.jpg\t1", "expected a path and 10 numbers"),
+        (f"a.bmp\t{TEN}\na.tif\t{TEN}", "would both be written to a.png"),
+        ("a.jpg" + "\t1" * 10, "all in one place"),
     ],
 )
 def test_align_refuses_a_landmark_file(photos, capsys, text, message) -> None:

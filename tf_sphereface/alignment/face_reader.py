@@ -19,6 +19,7 @@ from tf_sphereface.alignment.images import read_image
 from tf_sphereface.alignment.landmarks import (
     Landmarks,
     check_places,
+    find_odd,
     load_landmarks,
     warn_of_odd,
 )
@@ -57,8 +58,8 @@ class FaceReader:
                 f"Received: an input of {input_size[0]}x{input_size[1]}"
             )
         self._given = landmarks
-        self.landmarks, odd = load_landmarks(landmarks)
-        warn_of_odd(landmarks, self.landmarks, odd)
+        self.landmarks = load_landmarks(landmarks)
+        warn_of_odd(landmarks, self.landmarks, find_odd(landmarks, self.landmarks))
         self._names = {without_suffix(name): name for name in self.landmarks}
 
     def __call__(self, path: Path, name: str) -> np.ndarray:
@@ -193,7 +194,8 @@ class FaceReader:
                 "of them): cut the faces out as those were that the network was trained on"
             )
         height, width = self.template_size
-        return f"tf_sphereface-align SRC DST --size {height}x{width}"
+        size = "" if (height, width) == (112, 96) else f" --size {height}x{width}"
+        return f"tf_sphereface-align SRC DST{size}"
 
 
 class Problems:

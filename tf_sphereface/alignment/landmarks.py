@@ -19,28 +19,30 @@ Landmarks = str | os.PathLike[str] | Mapping[str, np.ndarray]
 _SAMPLE, _SHOWN = 20, 3
 
 
-def load_landmarks(landmarks: Landmarks) -> tuple[Mapping[str, np.ndarray], dict[str, str]]:
-    """Return points by name, from a file or as given, and why some of them cannot be faces.
+def load_landmarks(landmarks: Landmarks) -> Mapping[str, np.ndarray]:
+    """Return points by name, from a file or as given; ValueError where they are not five each."""
+    points = landmarks if isinstance(landmarks, Mapping) else read_landmarks(landmarks)
+    for name, five in points.items():
+        if np.shape(five) != (5, 2):
+            raise ValueError(
+                f"{_name(landmarks)}: {name!r} must have five x, y pairs, shape (5, 2). "
+                f"Received: shape {np.shape(five)}" + count_hint(np.size(five))
+            )
+    return points
+
+
+def find_odd(landmarks: Landmarks, points: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Return by name why some of the points cannot be those of faces.
 
     Raises:
-        ValueError: most are none; the message names the file, its first lines and the likely cause.
-            `read_landmarks` has others.
+        ValueError: most cannot; the message names the file, its first lines and the likely cause.
     """
-    where = _name(landmarks)
-    points = landmarks if isinstance(landmarks, Mapping) else read_landmarks(landmarks)
-    names = list(points)
-    for name in names:
-        if np.shape(points[name]) != (5, 2):
-            raise ValueError(
-                f"{where}: {name!r} must have five x, y pairs, shape (5, 2). "
-                f"Received: shape {np.shape(points[name])}" + count_hint(np.size(points[name]))
-            )
-    if not names:
-        return points, {}
-    faults = find_faults(np.stack([np.asarray(points[name], np.float64) for name in names]))
-    odd = {name: fault for name, fault in zip(names, faults, strict=True) if fault is not None}
-    _refuse_most(where, points, odd, len(names))
-    return points, odd
+    if not points:
+        return {}
+    faults = find_faults(np.stack([np.asarray(five, np.float64) for five in points.values()]))
+    odd = {name: fault for name, fault in zip(points, faults, strict=True) if fault is not None}
+    _refuse_most(_name(landmarks), points, odd, len(points))
+    return odd
 
 
 def warn_of_odd(

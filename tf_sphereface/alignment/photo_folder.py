@@ -15,7 +15,7 @@ from tf_sphereface.alignment.align import cut_out, template_size
 from tf_sphereface.alignment.detector import SELECTIONS, SMALLEST, FaceDetector, Selection
 from tf_sphereface.alignment.images import read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal
-from tf_sphereface.alignment.landmarks import check_places, load_landmarks
+from tf_sphereface.alignment.landmarks import check_places, find_odd, load_landmarks
 from tf_sphereface.alignment.outcomes import (
     IMPLAUSIBLE,
     REFUSED,
@@ -261,13 +261,14 @@ def _points(
     landmarks: str | os.PathLike[str] | Mapping[str, np.ndarray],
 ) -> Mapping[str, np.ndarray]:
     """Return the points by path; ValueError if there are none, or a path leads outside SRC."""
-    points, _ = load_landmarks(landmarks)  # each odd face is reported as an outcome
+    points = load_landmarks(landmarks)
     if not points:
         given = "landmarks" if isinstance(landmarks, Mapping) else os.fspath(landmarks)
         raise ValueError(f"{given} names no image")
     for name in points:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"the landmark file names a path outside SRC: {name!r}")
+    find_odd(landmarks, points)  # refuses them if most are; a single one is reported as an outcome
     return points
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.alignment.formats import begins_as_image
 from tf_sphereface.alignment.listing import find_image
 
 
@@ -102,8 +103,8 @@ def read_lines(path: Path, form: str) -> list[str]:
     Bytes that are no UTF-8 are kept: they may be those of a file's name.
     """
     data = path.read_bytes()
-    if b"\0" in data:
-        raise ValueError(f"{path} is not a text file {form}: it holds zero bytes, as UTF-16 does")
+    if b"\0" in data or begins_as_image(data[:64]):
+        raise ValueError(f"{path} is not a text file {form}, but UTF-16 or no text at all")
     return data.decode("utf-8-sig", "surrogateescape").splitlines()
 
 
