@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -122,6 +123,20 @@ def test_another_model_has_a_file_of_its_own(run, model, tmp_path, lfw_folder, s
     counting = Counting(load_embedder(other))
     run(counting)
     assert counting.seen == 60
+    assert len(list((lfw_folder / "cache").glob("*.sqlite"))) == 2
+
+
+def test_a_model_that_is_fed_otherwise_has_a_file_of_its_own(run, tmp_path, lfw_folder):
+    image = keras.Input((112, 96, 3), name="image")
+    pooled = keras.layers.AveragePooling2D((14, 12))(image)
+    keras.Model(image, keras.layers.Flatten()(pooled)).save(tmp_path / "foreign.keras")
+    scores = []
+    for mean in (127.5, (0.0, 90.0, 200.0)):
+        fed = {"channel_order": "rgb", "pixel_mean": mean, "pixel_scale": 128}
+        embedder = load_embedder(tmp_path / "foreign.keras", **fed)
+        scores.append(run(embedder).headline.scores.tolist())
+        assert run(embedder).headline.scores.tolist() == scores[-1]
+    assert scores[0] != scores[1]
     assert len(list((lfw_folder / "cache").glob("*.sqlite"))) == 2
 
 

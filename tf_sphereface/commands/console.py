@@ -125,7 +125,7 @@ def _warnings_as_lines() -> Iterator[None]:
                 said.add(str(message))
                 warn(str(message))
 
-        warnings.showwarning = print_line  # type: ignore[assignment]
+        warnings.showwarning = print_line
         yield
 
 

@@ -271,21 +271,20 @@ def _of_file(
     runner = (TFLiteRunner if suffix == ".tflite" else OnnxRunner)(path, metadata, threads)
     check_layout(given.get("layout"), runner.layout, str(path))
     known = {"layout"}  # by the shape
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"layout": runner.layout}
     if runner.takes_pixels and metadata.input_dtype != "uint8":
         if {"pixel_mean", "pixel_scale"} & given.keys():
             raise ValueError(
                 f"{path} takes pixels of 0 to 255, so no mean and no scale can be applied. "
                 f"Received: {', '.join(given)}"
             )
-        changes = {"input_dtype": "uint8", "pixel_mean": 0.0, "pixel_scale": 1.0}
+        changes |= {"input_dtype": "uint8", "pixel_mean": 0.0, "pixel_scale": 1.0}
         known |= changes.keys()
     metadata = dataclasses.replace(
         metadata,
         input_size=runner.input_size,
         embedding_dim=runner.embedding_dim,
         template=metadata.template if stored else _template_name(runner.input_size),
-        layout=runner.layout,
         assumed=[name for name in metadata.assumed if name not in known],
         **changes,
     )

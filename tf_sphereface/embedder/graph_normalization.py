@@ -10,10 +10,10 @@ from tf_sphereface.utils.optional import require
 # An operation as (its kind, its name, its inputs, its outputs, whether one input is a constant).
 _Operation = tuple[str, str, list[str], list[str], bool]
 
-_NORMALIZING = ("sub", "div", "mul", "add")
-_PASSING = ("cast", "identity", "transpose", "pad", "padv2", "slice", "strided_slice", "gather")
-_PASSING += ("reverse_v2", "reshape", "quantize", "dequantize", "quantizelinear")
-_PASSING += ("dequantizelinear", "resize", "resize_bilinear")
+_NORMALIZING = {"sub", "div", "mul", "add"}
+_PASSING = {"cast", "identity", "transpose", "pad", "padv2", "slice", "strided_slice", "gather"}
+_PASSING |= {"reverse_v2", "reshape", "quantize", "dequantize", "quantizelinear"}
+_PASSING |= {"dequantizelinear", "resize", "resize_bilinear"}
 
 
 def own_normalization(path: Path) -> str | None:

@@ -171,8 +171,8 @@ def with_input_name(config: str, name: str) -> str:
     """
     values = json.loads(config)
     graph = values.get("config")
-    layers = graph.get("layers") if isinstance(graph, dict) else None
-    inputs = [each for each in layers or [] if each.get("class_name") == "InputLayer"]
+    layers: list[Any] = (graph.get("layers") if isinstance(graph, dict) else None) or []
+    inputs = [each for each in layers if each.get("class_name") == "InputLayer"]
     if len(inputs) != 1 or not isinstance(graph.get("input_layers"), list):
         return config
     old = inputs[0].get("name")

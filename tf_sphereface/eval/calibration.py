@@ -93,6 +93,12 @@ class Calibration:
         return {k: _plain(v) for k, v in values.items()}
 
 
+def _falling(scores: NDArray[np.float64], kind: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the positions of the scores of a kind, the highest first."""
+    positions = np.flatnonzero(kind)
+    return positions[np.argsort(-scores[positions], kind="stable")]
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
@@ -150,12 +156,10 @@ def calibrate(
     scores = cosines(np.asarray(vectors, np.float64), left, right)
     warn_of_scores(scores, same)
 
-    genuine, impostor = np.flatnonzero(same), np.flatnonzero(~same)
-    impostor = impostor[np.argsort(-scores[impostor], kind="stable")]
-    falling = scores[impostor]
-    threshold, measured = _threshold(falling, far)
+    genuine, impostor = np.flatnonzero(same), _falling(scores, ~same)
+    threshold, measured = _threshold(scores[impostor], far)
     resampled = _bootstrap(
-        falling,
+        scores[impostor],
         (person[left[impostor]], person[right[impostor]]),
         scores[genuine] >= threshold,
         person[left[genuine]],

@@ -37,7 +37,7 @@ def hints_of(scores: NDArray[np.floating], same: NDArray[np.bool_]) -> list[str]
     hints = []
     if len(genuine) and len(impostor) and _reversed(genuine, impostor):
         hints.append(REVERSED)
-    if is_cosine(scores):
+    if is_cosine(np.asarray(scores, np.float64)):
         angles = [float(np.mean(degrees(part))) for part in (genuine, impostor) if len(part)]
         if angles and max(angles) < ALIKE and len(impostor):
             hints.append(COLLAPSED)
