@@ -101,8 +101,9 @@ class _FileRunner:
         known = self._metadata.input_size
         self.input_size = (height or known[0], width or known[1])
         behind = _known_sides(outputs[0])[1:]
-        if behind and None not in behind:
-            self.embedding_dim = self._length_of(behind)
+        known_sides = [side for side in behind if side is not None]
+        if behind and len(known_sides) == len(behind):
+            self.embedding_dim = self._length_of(known_sides)
 
     def _measure_length(self) -> None:
         """Embed one face where the file does not tell the length of an embedding."""
