@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 import pytest
 
-from tf_sphereface.alignment.videos import count_frames, read_frames
+from tf_sphereface.alignment.videos import count_frames, is_cut_off, read_frames
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +46,38 @@ def test_what_is_no_video(tmp_path, video):
     assert count_frames(tmp_path / "page.mp4") == 0
     with pytest.raises(ValueError, match="`every` must be an integer >= 1"):
         list(read_frames(video, 0))
+
+
+def test_a_video_that_is_cut_off_gives_its_frames_and_an_error(tmp_path, video):
+    data = video.read_bytes()
+    assert not is_cut_off(video)
+    path = tmp_path / "half.avi"
+    path.write_bytes(data[: len(data) // 2])
+    assert is_cut_off(path)
+    frames = read_frames(path)
+    assert [next(frames)[0] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"half\.avi: the video is cut off"):
+        list(frames)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "code"), [(".mp4", "mp4v"), (".mkv", "MJPG"), (".flv", "FLV1"), (".wmv", "WMV2")]
+)
+def test_containers_know_their_length(tmp_path, suffix, code):
+    path = tmp_path / f"whole{suffix}"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 25, (64, 48))
+    for number in range(12):
+        writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
+    writer.release()
+    if not path.is_file() or not path.stat().st_size:
+        pytest.skip(f"this OpenCV writes no {suffix}")
+    assert not is_cut_off(path)
+    (tmp_path / f"cut{suffix}").write_bytes(path.read_bytes()[:-40])
+    assert is_cut_off(tmp_path / f"cut{suffix}")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_name_that_is_no_utf8(tmp_path, video):
+    path = tmp_path / os.fsdecode(b"caf\xe9.avi")
+    path.write_bytes(video.read_bytes())
+    assert len(list(read_frames(path))) == count_frames(path) == 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -188,6 +189,28 @@ def test_align_refuses_a_landmark_file(photos, capsys, text, message) -> None:
     assert run(photos, "--landmarks", str(photos / "bad.tsv")) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (photos / "faces").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_align_takes_names_of_any_bytes_and_of_255(photos, capsys) -> None:
+    source = photos / "photos/A/A_0002.png"
+    odd = [b"caf\xe9.png", b"x" * 251 + b".png", b"y" * 246 + b".webp", b"z" * 255]
+    lines = []
+    for name in odd:
+        path = photos / "photos" / os.fsdecode(name)
+        path.write_bytes(source.read_bytes())
+        lines.append(name + b"\t" + TEN.encode())
+    (photos / "odd.tsv").write_bytes(b"\n".join(lines))
+    options = ["--landmarks", str(photos / "odd.tsv"), "--json", str(photos / "x.json")]
+    assert run(photos, *options) == 0
+    assert "4 faces of 112x96 written" in capsys.readouterr().out
+    made = [os.fsencode(name) for name in faces(photos)]
+    assert odd[0] in made
+    assert odd[1] in made
+    assert sorted(map(len, made)) == [8, 250, 255, 255]
+    assert all(name.endswith(b".png") for name in made)
+    assert run(photos, *options) == 0
+    assert "0 faces of 112x96 written, 4 were there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.data.comparing import batches
 from tf_sphereface import data
@@ -106,3 +107,91 @@ def test_training_needs_no_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "PIL", None)
     np.testing.assert_array_equal(data.load_folder(tmp_path)[0][0], FACE)
     np.testing.assert_array_equal(read_photo(path), FACE)
+
+
+def palette_bmp(gray: np.ndarray, bits: int = 8) -> bytes:
+    """A BMP whose palette runs from white to black."""
+    colours = 1 << bits
+    levels = np.linspace(255, 0, colours).astype(np.uint8)
+    indices = (colours - 1) - (gray.astype(int) * (colours - 1) // 255).astype(np.uint8)
+    if bits == 1:
+        indices = np.packbits(indices, axis=1)
+    indices = np.pad(indices, ((0, 0), (0, -indices.shape[1] % 4)))
+    pixels = indices[::-1].tobytes()
+    table = np.stack([levels, levels, levels, 0 * levels], axis=1).tobytes()
+    start, (height, width) = 54 + len(table), gray.shape
+    head = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start)
+    size = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 0, len(pixels), 0, 0, colours, 0)
+    return head + size + table + pixels
+
+
+GRAY = np.asarray(PLAIN.convert("L"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("inverted.bmp", palette_bmp(GRAY)),
+        ("two.bmp", palette_bmp(GRAY, 1)),
+        ("one.png", encode(PLAIN.convert("1"), "PNG")),
+        ("alpha.png", encode(PLAIN.convert("LA"), "PNG")),
+        ("cmyk.jpg", encode(PLAIN.convert("CMYK"), "JPEG", quality=95)),
+        ("still.gif", encode(PLAIN, "GIF")),
+        ("plain.avif", encode(PLAIN, "AVIF")),
+        ("lossless.jp2", encode(PLAIN, "JPEG2000")),
+        ("plain.ppm", encode(PLAIN, "PPM")),
+        ("lies.jpg", encode(PLAIN, "PNG")),
+        ("nothing", encode(PLAIN, "PNG")),
+        ("Tom.0001", encode(PLAIN, "JPEG", quality=95)),
+    ],
+)
+def test_every_kind_is_read_as_a_viewer_shows_it(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / name).write_bytes(content)
+    shown = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    (image,), _, index = data.load_folder(tmp_path)
+    assert index.paths == [tmp_path / "one" / name]
+    assert np.abs(image.astype(int) - np.asarray(shown)).mean() < 2  # of mixing inks
+    np.testing.assert_array_equal(FaceReader((112, 96))(tmp_path / "one" / name, name), image)
+    np.testing.assert_array_equal(read_photo(tmp_path / "one" / name), image)
+
+
+def test_animations_are_refused_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    frames = [PLAIN.rotate(90), PLAIN.rotate(180)]
+    for kind, suffix in (("GIF", "gif"), ("PNG", "png"), ("WEBP", "webp"), ("TIFF", "tif")):
+        content = encode(PLAIN.copy(), kind, save_all=True, append_images=frames)
+        (tmp_path / "one" / f"a.{suffix}").write_bytes(content)
+    (tmp_path / "one" / "still.png").write_bytes(encode(PLAIN, "PNG"))
+    report = data.SkipReport()
+    assert len(data.load_folder(tmp_path, report=report)[0]) == 1
+    assert len(report.reasons) == 4
+    assert all("animation or several pages" in reason for reason in report.reasons.values())
+
+
+def test_what_is_passed_over_is_said_or_refused(tmp_path: Path) -> None:
+    root = synthetic.write_folder(tmp_path / "faces", 3, 3)
+    person = root / "Person_000000"
+    (person / "Person_000000_0001.jpg").rename(person / "a.HEIC")
+    (root / "Person_000001/2019").mkdir()
+    path = root / "Person_000001/Person_000001_0001.jpg"
+    path.rename(path.parent / "2019" / path.name)
+    (root / "loose.jpg").write_bytes((person / "Person_000000_0002.jpg").read_bytes())
+    report = data.SkipReport()
+    images = data.load_folder(root, report=report)[0]
+    assert len(images) == 7
+    assert report.count == 0
+    assert report
+    assert report.passed_over.counts == {".heic": 1, "deep": 1, "loose": 1}
+    assert "1 .heic, such as" in report.summary()
+    with pytest.warns(UserWarning, match=r"1 \.heic"):
+        data.check_folder(root)
+    with pytest.warns(UserWarning, match="a level too deep"):
+        scan(root)
+    for cache in ("memory", "none"):
+        with pytest.raises(ValueError, match=r"a strict run leaves no image out"):
+            data.face_dataset(root, cache=cache, strict=True)
+    with pytest.raises(ValueError, match=r"loose\.jpg"):
+        data.pack_folder(root, tmp_path / "strict", strict=True)
+    result = data.pack_folder(root, tmp_path / "packed")
+    assert (result.images, result.passed_over.lost) == (7, 3)

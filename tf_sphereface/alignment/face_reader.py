@@ -287,9 +287,7 @@ def _likely_cause(root: Path, names: Sequence[str]) -> str:
         below = []
     for name in below[:100]:
         if holds(root / name):
-            return (
-                f"Likely cause: the images lie one level deeper, in {root / name}: give that folder"
-            )
+            return f"Likely cause: the images lie one level deeper: give {root / name}"
     if holds(root.parent):
         return f"Likely cause: the images lie one level higher: give {root.parent}"
     if any(find_image(root / Path(name).name).is_file() for name in some):
