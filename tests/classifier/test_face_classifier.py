@@ -299,6 +299,11 @@ def test_a_wrong_label_stops_training_even_under_xla(jit_compile):
         ("softmax", ASoftmaxLoss(), 'needs head="angular"'),
         ("softmax", "sparse_categorical_crossentropy", "from_logits=True"),
         ("softmax", keras.losses.SparseCategoricalCrossentropy(), "from_logits=True"),
+        ("softmax", keras.losses.CategoricalCrossentropy(from_logits=True), "from_logits=True"),
+        ("softmax", keras.losses.CategoricalFocalCrossentropy(from_logits=True), "the default"),
+        ("softmax", keras.losses.MeanSquaredError(), "one for keras.losses.Sparse"),
+        ("softmax", keras.losses.sparse_categorical_crossentropy, "its labels are integers"),
+        ("softmax", [ASoftmaxLoss()], "its labels are integers"),
         ("angular", "sparse_categorical_crossentropy", 'use head="softmax"'),
         ("angular", keras.losses.SparseCategoricalCrossentropy(from_logits=True), "tf_sphereface"),
     ],
@@ -307,6 +312,22 @@ def test_a_loss_of_the_other_head_is_refused(head, loss, message):
     model = FaceClassifier(backbone(), num_classes=4, head=head)
     with pytest.raises(ValueError, match=message):
         model.compile("sgd", loss=loss)
+
+
+def test_the_softmax_head_takes_a_loss_of_ones_own():
+    class Own(keras.losses.SparseCategoricalCrossentropy):
+        pass
+
+    def function(y_true, y_pred):
+        return keras.ops.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+
+    values = []
+    for loss in (None, Own(from_logits=True), function):
+        keras.utils.set_random_seed(0)
+        model = FaceClassifier(backbone(), num_classes=4, head="softmax")
+        model.compile("sgd", loss=loss)
+        values.append(model.evaluate(np.ones((4, 8), "float32"), np.arange(4), verbose=0))
+    np.testing.assert_allclose(values, values[0], rtol=1e-6)
 
 
 def test_other_misuse_is_refused(two_replicas):

@@ -78,6 +78,8 @@ def other_optimizer(model: keras.Model) -> str | None:
     if own is None:
         return None
     optimizers = keras_private.optimizers_in(own)
+    if any(hasattr(part, "optimizers") and not part.built for part in optimizers):
+        return None  # a MultiOptimizer that has not yet asked its function for its parts
     counts = [keras_private.micro_steps(optimizer) for optimizer in optimizers]
     for loss in scheduled_losses(model):
         step = loss.step
