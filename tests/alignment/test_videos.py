@@ -52,7 +52,7 @@ def test_a_video_that_is_cut_off_gives_its_frames_and_an_error(tmp_path, video):
     data = video.read_bytes()
     assert not is_cut_off(video)
     path = tmp_path / "half.avi"
-    path.write_bytes(data[: len(data) // 2])
+    path.write_bytes(data[: (data.find(b"movi") + data.find(b"idx1")) // 2])
     assert is_cut_off(path)
     frames = read_frames(path)
     assert [next(frames)[0] for _ in range(3)] == [0, 1, 2]
@@ -72,7 +72,7 @@ def test_containers_know_their_length(tmp_path, suffix, code):
     if not path.is_file() or not path.stat().st_size:
         pytest.skip(f"this OpenCV writes no {suffix}")
     assert not is_cut_off(path)
-    (tmp_path / f"cut{suffix}").write_bytes(path.read_bytes()[:-40])
+    (tmp_path / f"cut{suffix}").write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
     assert is_cut_off(tmp_path / f"cut{suffix}")
 
 

@@ -110,11 +110,8 @@ def align_photos(
     src, dst = Path(source), Path(target)
     only = src.name if src.is_file() else None
     folder = src.parent if only else src
-    # of one image: other files of `target` keep their lists
-    lists = [
-        short_name(only, f".{kind}") if only else kind for kind in ("landmarks.tsv", "report.tsv")
-    ]
-    points_path, report_path = Path(landmarks_out or dst / lists[0]), Path(report or dst / lists[1])
+    points_path = Path(landmarks_out or dst / _list_name(only, "landmarks.tsv"))
+    report_path = Path(report or dst / _list_name(only, "report.tsv"))
     if report_path.suffix.lower() not in (".tsv", ".json"):
         raise error("report", "end in .tsv or .json", str(report))
     _check_folders(folder, dst)
@@ -242,6 +239,11 @@ def align_by_landmarks(
         run_in_threads(attempt, names, threads, note)
         journal.remove_obsolete(others)
     return AlignResult([outcomes[name] for name in names], time.perf_counter() - begin)
+
+
+def _list_name(only: str | None, name: str) -> str:
+    """Return a list's name; that of one image, so that other files of the target keep theirs."""
+    return name if only is None else short_name(only, f".{name}")
 
 
 def _check_folders(folder: Path, target: Path) -> None:
