@@ -115,3 +115,9 @@ def test_a_saved_model_decides_anew(tmp_path):
     assert not loaded.uses_xla
     histories = [one.fit(*faces(), verbose=0).history for one in (model, loaded)]
     assert histories[0] == histories[1]  # the same rotations, from the state that was saved
+
+
+@pytest.mark.parametrize("layer", [L.MixUp, L.CutMix])
+def test_images_that_are_mixed_under_labels_that_are_not_are_said(layer):
+    with pytest.warns(UserWarning, match="mixes images of different people"):
+        classifier(L.RandomFlip(), layer())

@@ -58,6 +58,15 @@ def test_training_goes_on_from_a_file_of_weights(policy, options, tmp_path):
             np.testing.assert_array_equal(ours, right)
 
 
+def test_training_goes_on_under_a_strategy(tmp_path, two_replicas):
+    with two_replicas.scope():
+        first, second = classifier(), classifier()
+    train(first)
+    first.save_weights(tmp_path / "w.weights.h5")
+    second.load_weights(tmp_path / "w.weights.h5")
+    assert train(second) == train(first)
+
+
 def test_copies_go_on_too():
     model = classifier()
     fresh = pickle.loads(pickle.dumps(model))  # no warning: there is nothing to lose

@@ -13,6 +13,7 @@ from tf_sphereface import metrics
 from tf_sphereface.classifier import cpu_layers, gradient_updates, xla
 from tf_sphereface.classifier.class_predictions import ClassPredictions
 from tf_sphereface.classifier.heads import Head, loss_for_head, make_head
+from tf_sphereface.classifier.label_mixing import warn_of_mixing
 from tf_sphereface.classifier.model_files import ModelFiles
 from tf_sphereface.classifier.replicas import (
     check_share,
@@ -104,6 +105,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
                 "Argument `backbone` must be a built Keras model with one output of shape "
                 f"(batch, embedding_dim). Received: backbone={backbone!r} with output {shape}"
             )
+        warn_of_mixing(backbone)
         self.backbone = backbone
         self.num_classes = check_integer("num_classes", num_classes, 1)
         self.head, self.gradient = head, gradient

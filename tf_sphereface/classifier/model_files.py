@@ -83,7 +83,7 @@ class ModelFiles(keras.Model):
             if getattr(self.loss, "needs_step", False):
                 warnings.warn(
                     f"{filepath} holds no state of an optimizer: lambda goes on at update "
-                    f"{int(optimizer.iterations)} of this model",
+                    f"{_updates(optimizer)} of this model",
                     SphereFaceWarning,
                     stacklevel=2,
                 )
@@ -168,7 +168,7 @@ class ModelFiles(keras.Model):
 
     def _say_what_goes_on(self, filepath: Any, rate: float | None) -> None:
         """Log how far the loaded optimizer is, and warn where its learning rate is another one."""
-        logger.info("%s: going on after %d updates", filepath, int(self.optimizer.iterations))
+        logger.info("%s: going on after %d updates", filepath, _updates(self.optimizer))
         loaded = _rate(self.optimizer)
         if rate is not None and loaded != rate:
             warnings.warn(
@@ -194,7 +194,12 @@ def _rate(optimizer: Any) -> float | None:
     """Return the learning rate where it is a variable, else None."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     variables = [v for v in inner.variables if v.name == "learning_rate"]
-    return float(variables[0]) if variables else None
+    return float(variables[0].numpy()) if variables else None
+
+
+def _updates(optimizer: Any) -> int:
+    """Return the number of applied updates: a variable, or a tensor under accumulation."""
+    return int(optimizer.iterations.numpy())
 
 
 def _restart(updates: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -46,7 +47,8 @@ def export(
             )
         for module in ("tf2onnx", "onnx", "onnxruntime"):
             require(module, extra="export")
-        with atomic_path(path) as temporary:
+        with atomic_path(path) as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Keras' tf2onnx looks at np.object
             network.export(
                 str(temporary), format="onnx", verbose=verbose, opset_version=opset_version
             )
