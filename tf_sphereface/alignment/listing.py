@@ -187,7 +187,7 @@ def walk(
     real = os.path.realpath(root)
     top = real if top is None else top
     seen.add(real)
-    folders, links = [("", os.fspath(root), real)], []
+    folders, links = [("", os.fspath(root), real)], list[tuple[str, str, str]]()
     while folders or links:
         if not folders:
             inside, path, _ = links.pop(0)

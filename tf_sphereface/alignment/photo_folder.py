@@ -209,12 +209,10 @@ def align_by_landmarks(
             output = _output(path, points[name], f"{crop[0]}x{crop[1]}", format, quality)
             done = journal.is_done(inside, output, files)
             if not done:
-                reason = journal.obstacle(inside, files, others)
-                if reason is not None:
+                if (reason := journal.obstacle(inside, files, others)) is not None:
                     return Outcome(found, problem=REFUSED, detail=reason)
                 image = read_photo(path)
-                reason = check_face(points[name], image.shape)
-                if reason is not None:
+                if (reason := check_face(points[name], image.shape)) is not None:
                     return Outcome(found, problem=IMPLAUSIBLE, detail=reason)
                 face = cut_out(image, points[name], crop)
                 journal.claim(inside, files)

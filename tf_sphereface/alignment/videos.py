@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -22,6 +22,12 @@ _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 
+def _open(path: str | os.PathLike[str]) -> cv2.VideoCapture:
+    """Open a video. Its name goes as bytes, which OpenCV takes as well: it may be no UTF-8."""
+    name: Any = os.fsencode(path)
+    return cv2.VideoCapture(name)
+
+
 def read_frames(
     path: str | os.PathLike[str], every: int = 1, wanted: Callable[[int], bool] | None = None
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -32,7 +38,7 @@ def read_frames(
     is cut off yields the frames before, then raises one.
     """
     check_integer("every", every, 1)
-    video = cv2.VideoCapture(os.fsencode(path))  # a name may be no UTF-8
+    video = _open(path)
     try:
         if not video.isOpened():
             what = "a video that is cut off" if is_cut_off(path) else "not a video"
@@ -58,7 +64,7 @@ def read_frames(
 
 def count_frames(path: str | os.PathLike[str], every: int = 1) -> int:
     """Return how many frames `read_frames` will yield, as the file says; 0 if it does not."""
-    video = cv2.VideoCapture(os.fsencode(path))
+    video = _open(path)
     try:
         frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
     finally:

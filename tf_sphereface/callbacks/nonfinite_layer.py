@@ -55,7 +55,8 @@ def lost_centres(model: keras.Model) -> int:
 def first_bad_batch(steps: range, batch_of: BatchOf | None, classes: int | None) -> int:
     """Return the first of some steps whose batch is at fault; the last where none is known."""
     for step in steps[:-1] if batch_of is not None else ():
-        if batch_fault(*batch_of(step), classes) is not None:
+        images, labels = batch_of(step)
+        if batch_fault(images, labels, classes) is not None:
             return step
     return steps[-1]
 
@@ -75,9 +76,13 @@ def find_cause(
     """
     for variable, value in zip(_noted(model), snapshot, strict=bool(snapshot)):
         variable.assign(value)
-    images, labels = (None, None) if batch_of is None else batch_of(step)
-    if batch_of is not None and (fault := batch_fault(images, labels, classes)) is not None:
-        return fault
+    images: Any = None
+    labels: Any = None
+    if batch_of is not None:
+        images, labels = batch_of(step)
+        fault = batch_fault(images, labels, classes)
+        if fault is not None:
+            return fault
     network = getattr(model, "backbone", model)
     layers = [x for x in getattr(network, "layers", []) if not isinstance(x, InputLayer)]
     head = getattr(model, "head_layer", None)

@@ -11,9 +11,9 @@ from keras import ops
 
 from tf_sphereface import metrics
 from tf_sphereface.classifier import cpu_layers, gradient_updates, xla
+from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mixing
 from tf_sphereface.classifier.class_predictions import ClassPredictions
 from tf_sphereface.classifier.heads import Head, loss_for_head, make_head
-from tf_sphereface.classifier.label_mixing import warn_of_mixing
 from tf_sphereface.classifier.model_files import ModelFiles
 from tf_sphereface.classifier.replicas import (
     check_share,
@@ -34,7 +34,7 @@ from tf_sphereface.losses.margin_loss import MarginLoss
 from tf_sphereface.losses.update_count import check_step
 from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.checks import check_integer
-from tf_sphereface.utils.layer_checks import check_before_training, require_graph
+from tf_sphereface.utils.layer_checks import check_before_training
 
 logger = logging.getLogger("tf_sphereface")
 
@@ -97,14 +97,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        shape = getattr(backbone, "output_shape", None)
-        if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
-            if isinstance(backbone, keras.Model):
-                require_graph("backbone", backbone)
-            raise ValueError(
-                "Argument `backbone` must be a built Keras model with one output of shape "
-                f"(batch, embedding_dim). Received: backbone={backbone!r} with output {shape}"
-            )
+        shape = embedding_shape(backbone)
         warn_of_mixing(backbone)
         self.backbone = backbone
         self.num_classes = check_integer("num_classes", num_classes, 1)
