@@ -47,7 +47,7 @@ def check_face(points: np.ndarray, image_size: tuple[int, ...] | None = None) ->
 
 def find_faults(points: NDArray[np.float64]) -> list[str | None]:
     """Say for each face of points (n, 5, 2) why it cannot be one."""
-    finite: NDArray[np.bool_] = np.isfinite(points).all(axis=(1, 2))
+    finite = np.asarray(np.isfinite(points).all(axis=(1, 2)))
     points = np.where(finite[:, None, None], points, 0.0)
     spread = np.sqrt(points.var(axis=1).sum(axis=1))
     fit = _fit(points)

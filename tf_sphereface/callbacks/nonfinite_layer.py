@@ -54,7 +54,9 @@ def lost_centres(model: keras.Model) -> int:
 
 def first_bad_batch(steps: range, batch_of: BatchOf | None, classes: int | None) -> int:
     """Return the first of some steps whose batch is at fault; the last where none is known."""
-    for step in steps[:-1] if batch_of is not None else ():
+    if batch_of is None:
+        return steps[-1]
+    for step in steps[:-1]:
         images, labels = batch_of(step)
         if batch_fault(images, labels, classes) is not None:
             return step
@@ -141,7 +143,7 @@ def _is_one_hot(labels: Any, classes: int | None) -> bool:
 
 def _without_batch(network: Any, layers: list[Any]) -> Cause:
     """Judge by images of ordinary values whether the weights can be to blame."""
-    shape = getattr(network, "input_shape", None)
+    shape: Any = getattr(network, "input_shape", None)
     known = isinstance(shape, tuple) and None not in shape[1:]
     text = "all weights were finite before it (without batch_of no batch can be tried)"
     largest = math.inf

@@ -91,12 +91,13 @@ def or_nan(value: Any, known: Any) -> Any:
 def check_last_column(outputs: Any) -> None:
     """Raise where the last column, -||x||, is positive: this is no output of an angular head.
 
-    A `ValueError` in eager mode, an `InvalidArgumentError` in a graph; XLA drops the check. NaN, of
-    a run that diverged, is let pass.
+    A `ValueError` in eager mode, an `InvalidArgumentError` in a graph; XLA drops the check. What is
+    not finite, of a run that diverged, is let pass.
     """
     if isinstance(outputs, keras.KerasTensor):
         return
-    positive = tf.reduce_any(outputs[:, -1] > 0)
+    last = outputs[:, -1]
+    positive = tf.reduce_any((last > 0) & tf.math.is_finite(last))
     message = (
         "A loss of tf_sphereface.losses needs the output of tf_sphereface.layers.AngularDense, "
         "whose last column is -||x||. Received: an output whose last column is positive, as of "
