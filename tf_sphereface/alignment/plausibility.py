@@ -47,7 +47,7 @@ def check_face(points: np.ndarray, image_size: tuple[int, ...] | None = None) ->
 
 def find_faults(points: NDArray[np.float64]) -> list[str | None]:
     """Say for each face of points (n, 5, 2) why it cannot be one."""
-    finite = np.isfinite(points).all(axis=(1, 2))
+    finite = np.asarray(np.isfinite(points).all(axis=(1, 2)))
     points = np.where(finite[:, None, None], points, 0.0)
     spread = np.sqrt(points.var(axis=1).sum(axis=1))
     fit = _fit(points)
@@ -58,7 +58,8 @@ def find_faults(points: NDArray[np.float64]) -> list[str | None]:
     upright = np.degrees(np.abs(np.angle(fits))) < 60
     others = np.where(upright, np.abs(fits), 0.0)
     best = others.argmax(axis=0)
-    better = (others.max(axis=0) > 0.9) & (others.max(axis=0) > likeness + 0.12)
+    most = others.max(axis=0)
+    better = np.asarray((most > 0.9) & (most > likeness + 0.12))
     sideways = np.abs(_fit(points[..., ::-1]))
     faults: list[str | None] = []
     for i in range(len(points)):

@@ -32,7 +32,7 @@ def read_frames(
     is cut off yields the frames before, then raises one.
     """
     check_integer("every", every, 1)
-    video = cv2.VideoCapture(os.fsencode(path))  # a name may be no UTF-8
+    video = _open(path)
     try:
         if not video.isOpened():
             what = "a video that is cut off" if is_cut_off(path) else "not a video"
@@ -58,12 +58,17 @@ def read_frames(
 
 def count_frames(path: str | os.PathLike[str], every: int = 1) -> int:
     """Return how many frames `read_frames` will yield, as the file says; 0 if it does not."""
-    video = cv2.VideoCapture(os.fsencode(path))
+    video = _open(path)
     try:
         frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
     finally:
         video.release()
     return max(0, -(-frames // every))
+
+
+def _open(path: str | os.PathLike[str]) -> cv2.VideoCapture:
+    """Open a video; its name may be no UTF-8, which OpenCV takes as bytes alone."""
+    return cv2.VideoCapture(os.fsencode(path))  # type: ignore[call-overload,no-any-return]
 
 
 def is_cut_off(path: str | os.PathLike[str]) -> bool:
