@@ -327,6 +327,7 @@ def test_the_command(tmp_path, lfw_folder, save_pixels, capsys):
 POINTS = np.array([[19.0, 26.0], [30.0, 26.0], [24.0, 35.0], [20.0, 45.0], [29.0, 45.0]])
 
 
+@pytest.mark.filterwarnings("ignore:.*upper left quarter")  # they are padded
 def test_landmarks_are_of_the_people_and_distractors_have_their_own(
     tmp_path, lfw_folder, save_pixels, make_face, write_image
 ):

@@ -187,10 +187,11 @@ def walk(
     real = os.path.realpath(root)
     top = real if top is None else top
     seen.add(real)
-    folders, links = [("", os.fspath(root), real)], list[tuple[str, str, str]]()
+    folders = [("", os.fspath(root), real)]
+    links: list[tuple[str, str]] = []
     while folders or links:
         if not folders:
-            inside, path, _ = links.pop(0)
+            inside, path = links.pop(0)
             if not _is_elsewhere(path, top, seen):
                 passed_over.add(LINK, path)
                 continue
@@ -199,7 +200,7 @@ def walk(
         contents = _look(path, passed_over)
         yield inside, contents
         for name in contents.links:
-            links.append((f"{inside}{name}/", os.path.join(path, name), ""))
+            links.append((f"{inside}{name}/", os.path.join(path, name)))
         for name in contents.folders:
             child = os.path.join(real, name)
             if child not in seen:

@@ -15,7 +15,7 @@ from tf_sphereface.alignment.align import cut_out, template_size
 from tf_sphereface.alignment.detector import SELECTIONS, SMALLEST, FaceDetector, Selection
 from tf_sphereface.alignment.images import read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal
-from tf_sphereface.alignment.landmarks import check_places, find_odd, load_landmarks
+from tf_sphereface.alignment.landmarks import Landmarks, check_places, find_odd, load_landmarks
 from tf_sphereface.alignment.outcomes import (
     IMPLAUSIBLE,
     REFUSED,
@@ -152,7 +152,7 @@ def align_photos(
 def align_by_landmarks(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    landmarks: str | os.PathLike[str] | Mapping[str, np.ndarray],
+    landmarks: Landmarks,
     *,
     size: tuple[int, int] = (112, 96),
     format: FaceFormat = "keep",
@@ -195,8 +195,7 @@ def align_by_landmarks(
     crop, threads = template_size(size), _threads(jobs)
     check_choice("format", format, get_args(FaceFormat))
     check_integer("quality", quality, 1, 100)
-    points = _points(landmarks)
-    check_places(landmarks, points, src)
+    points = _points(landmarks, src)
     targets = {name: output_path(dst, name, format) for name in points}
     owners(targets, dst)
     names = {name: Path(name).as_posix() for name in points}  # without `./`
@@ -257,9 +256,7 @@ def _check_folders(folder: Path, target: Path) -> None:
     require("skimage.transform", extra="align")  # fail once here, not for every image
 
 
-def _points(
-    landmarks: str | os.PathLike[str] | Mapping[str, np.ndarray],
-) -> Mapping[str, np.ndarray]:
+def _points(landmarks: Landmarks, src: Path) -> Mapping[str, np.ndarray]:
     """Return the points by path; ValueError if there are none, or a path leads outside SRC."""
     points = load_landmarks(landmarks)
     if not points:
@@ -269,6 +266,7 @@ def _points(
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"the landmark file names a path outside SRC: {name!r}")
     find_odd(landmarks, points)  # refuses them if most are; a single one is reported as an outcome
+    check_places(landmarks, points, src)
     return points
 
 

@@ -88,6 +88,7 @@ class PhotoReader:
             except ImportError as error:
                 raise ImportError(
                     f"{path}: {why}, so the face in it must be found first, and that needs the "
-                    f"extra align: {error}. Or align both images elsewhere, and give the faces"
+                    f"extra align: {error}. Or align both images elsewhere, and give the faces "
+                    "(see tf_sphereface-align --help)"
                 ) from error
         return self._detector

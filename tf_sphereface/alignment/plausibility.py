@@ -58,7 +58,8 @@ def find_faults(points: NDArray[np.float64]) -> list[str | None]:
     upright = np.degrees(np.abs(np.angle(fits))) < 60
     others = np.where(upright, np.abs(fits), 0.0)
     best = others.argmax(axis=0)
-    better = (others.max(axis=0) > 0.9) & (others.max(axis=0) > likeness + 0.12)
+    most = others.max(axis=0)
+    better = np.asarray((most > 0.9) & (most > likeness + 0.12))
     sideways = np.abs(_fit(points[..., ::-1]))
     faults: list[str | None] = []
     for i in range(len(points)):
