@@ -231,6 +231,17 @@ def val_loss(callbacks: Sequence[Any]) -> str | None:
     )
 
 
+def val_loss_not_finite(logs: dict[str, Any]) -> str | None:
+    """Judge an epoch's validation loss beside its training loss."""
+    value = float(logs.get("val_loss", 0.0))
+    if math.isfinite(value) or not math.isfinite(float(logs.get("loss", 0.0))):
+        return None
+    return (
+        f"the validation loss is {value}, and the training loss is not: look in the validation "
+        "images for NaN or infinity, and in their labels for some that are no class."
+    )
+
+
 def class_count(model: keras.Model) -> int | None:
     """Return the number of classes that a step of a `FaceClassifier` or stock model tells apart."""
     sampled = getattr(getattr(model, "head_layer", None), "sample_size", None)

@@ -35,7 +35,8 @@ class Finding:
 
     Attributes:
         kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"lambda"`, `"labels"`,
-            `"precision"`, `"val_loss"`, `"batches"`, `"evaluated batches"` or `"diverged"`.
+            `"precision"`, `"val_loss"`, `"validation"`, `"batches"`, `"evaluated batches"` or
+            `"diverged"`.
         step: number of updates after which it was found.
         text: a sentence or two.
         details: for `"diverged"`: `layer`, its name or None; `files`, the batch's; `suspects`,
@@ -67,6 +68,7 @@ class TrainingDoctor(keras.callbacks.Callback):
       `validation_data`, `evaluate` or `predict` is augmented, leaves images out, or is shuffled;
     - `precision`: the network computes in a type for which this machine has no instructions;
     - `val_loss`: one of `callbacks` watches it, though it changes with lambda;
+    - `validation`: the validation loss is not finite, and the training loss is;
     - `diverged`: the loss is NaN or infinite, and `fit` stops. The images and labels are looked at
       first, then weights and layers; step, files and layer are named. Without `batch_of` it is
       tried whether the network is finite on images of ordinary values.
@@ -193,6 +195,7 @@ class TrainingDoctor(keras.callbacks.Callback):
             self._note("underflow", diagnoses.underflow(float((logs or {}).get("loss", 0.0))))
             self._look_at_norms()
             self._look_at_lambda(at_end=False)
+            self._note("validation", diagnoses.val_loss_not_finite(logs or {}))
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Note which passes over datasets have begun."""

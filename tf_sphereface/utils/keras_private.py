@@ -88,8 +88,15 @@ def called_model(layer: keras.layers.Layer) -> Any:
 
 
 def is_trained(layer: keras.layers.Layer) -> bool:
-    """Tell whether the call that is running is one in training (Keras 3.15, the same context)."""
-    return bool(getattr(layer._get_call_context(), "training", False))
+    """Tell whether the call that is running is one in training, or may be.
+
+    Keras 3.15, the same context; a model whose `call` has no argument `training`
+    (`_call_has_training_arg`) does not say.
+    """
+    context = layer._get_call_context()
+    training = getattr(context, "training", None)
+    silent = not getattr(getattr(context, "entry_layer", None), "_call_has_training_arg", True)
+    return silent if training is None else bool(training)
 
 
 def compiled_metrics(model: keras.Model) -> list[Any]:
