@@ -54,6 +54,14 @@ def input_of(tensor: Any) -> Any:
     return operation._inbound_nodes[node_index].input_tensors[0]
 
 
+def input_structure(model: keras.Model) -> Any:
+    """Return a model's symbolic inputs as nested as a call takes them.
+
+    Keras 3.15: `input` of a Sequential is that of its first call, and missing before it.
+    """
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
 def named_outputs(model: keras.Model) -> Any:
     """Return a functional model's outputs as nested as it was given them; else None.
 
