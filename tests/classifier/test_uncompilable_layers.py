@@ -117,6 +117,14 @@ def test_a_saved_model_decides_anew(tmp_path):
     assert histories[0] == histories[1]  # the same rotations, from the state that was saved
 
 
+def test_a_sequential_backbone_is_tried_out_too():
+    layers = [L.RandomZoom(0.1), L.Conv2D(4, 3), L.GlobalAveragePooling2D(), L.Dense(5)]
+    model = FaceClassifier(keras.Sequential([keras.Input(SHAPE), *layers]), 3)
+    with pytest.warns(UserWarning, match="RandomZoom"):
+        model.compile("sgd", loss=losses.CosFaceLoss(), jit_compile=True)
+    assert np.isfinite(model.fit(*faces(), verbose=0).history["loss"][0])
+
+
 @pytest.mark.parametrize("layer", [L.MixUp, L.CutMix])
 def test_images_that_are_mixed_under_labels_that_are_not_are_said(layer):
     with pytest.warns(UserWarning, match="mixes images of different people"):

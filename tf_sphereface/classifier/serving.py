@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.files import atomic_folder, atomic_path
-from tf_sphereface.utils.keras_private import all_layers
+from tf_sphereface.utils.keras_private import all_layers, input_structure
 from tf_sphereface.utils.optional import require
 
 ServingFormat = Literal["tf_saved_model", "onnx"]
@@ -93,7 +93,7 @@ def _serving_network(backbone: keras.Model) -> keras.Model:
             f"Received: {backbone.name!r} with {len(inputs)} inputs"
         )
     image = keras.Input(batch_shape=inputs[0].shape, dtype=inputs[0].dtype, name=INPUT_NAME)
-    given = keras.tree.pack_sequence_as(backbone.input, [image])
+    given = keras.tree.pack_sequence_as(input_structure(backbone), [image])
     embedding = keras.ops.cast(backbone(given, training=False), "float32")
     network = keras.Model(image, {OUTPUT_NAME: embedding}, name=backbone.name)
     network(_trial(network, _BATCHES[0]))  # Keras exports only what has been called once

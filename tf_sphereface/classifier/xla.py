@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tf_sphereface.utils.checks import error
-from tf_sphereface.utils.keras_private import all_layers
+from tf_sphereface.utils.keras_private import all_layers, input_structure
 from tf_sphereface.utils.messages import SphereFaceWarning, and_more
 
 # Layers that XLA compiles with any settings; a network of others is tried out.
@@ -116,7 +116,7 @@ def _obstacle(backbone: keras.Model) -> str:
     parts = [part for part in _operations(backbone) if type(part) not in _KNOWN]
     if not parts:
         return ""
-    reason = _failure(backbone, backbone.input, gradients=True)
+    reason = _failure(backbone, input_structure(backbone), gradients=True)
     if not reason:
         return ""
     layers = [part for part in parts if isinstance(part, keras.layers.Layer) and part.built]

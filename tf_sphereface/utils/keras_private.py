@@ -74,6 +74,14 @@ def calls_on(model: keras.Model, tensor: Any) -> list[tuple[Any, list[Any], int]
     ]
 
 
+def input_structure(model: keras.Model) -> Any:
+    """Return a model's symbolic inputs as nested as a call takes them.
+
+    Keras 3.15: `input` of a Sequential is that of its first call, and missing before it.
+    """
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
 def named_outputs(model: keras.Model) -> Any:
     """Return a functional model's outputs as nested as it was given them; else None.
 
