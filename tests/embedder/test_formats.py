@@ -97,7 +97,7 @@ def test_onnx_that_takes_pixels(tmp_path, faces):
 @pytest.mark.parametrize("told", [True, False])
 def test_an_output_with_sides_of_one_is_a_vector(tmp_path, faces, sides, batch, told):
     weights = write_onnx(tmp_path / "x.onnx", batch, sides=sides, told=told)
-    embedder = load_embedder(tmp_path / "x.onnx", threads=1)
+    embedder = load_embedder(tmp_path / "x.onnx", threads=1, **FED)
     assert embedder.embedding_dim == embedder.metadata.embedding_dim == 10
     values = (faces.astype(np.float32) - 127.5) / 128
     assert embedder(faces) == pytest.approx(values.reshape(11, -1) @ weights, abs=1e-4)
@@ -109,7 +109,7 @@ def test_a_map_of_features_is_no_embedding(tmp_path, sides, told):
     write_onnx(tmp_path / "x.onnx", sides=sides, told=told)
     shape = ", ".join(map(str, sides))
     with pytest.raises(ValueError, match=rf"x.onnx: its output must.*\(n, {shape}\), a map"):
-        load_embedder(tmp_path / "x.onnx", threads=1)
+        load_embedder(tmp_path / "x.onnx", threads=1, **FED)
 
 
 def test_an_output_of_another_batch_is_refused(tmp_path, faces):
@@ -122,7 +122,7 @@ def test_an_output_of_another_batch_is_refused(tmp_path, faces):
     model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, tmp_path / "x.onnx")
     with pytest.raises(ValueError, match=r"one embedding per face.*\(1, 10\) for 11 faces"):
-        load_embedder(tmp_path / "x.onnx", threads=1)(faces)
+        load_embedder(tmp_path / "x.onnx", threads=1, **FED)(faces)
 
 
 def test_tflite_with_a_pooled_map(tmp_path, faces):
@@ -131,7 +131,7 @@ def test_tflite_with_a_pooled_map(tmp_path, faces):
     model = keras.Model(image, pooled)
     content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
     (tmp_path / "x.tflite").write_bytes(content)
-    embedder = load_embedder(tmp_path / "x.tflite", threads=1)
+    embedder = load_embedder(tmp_path / "x.tflite", threads=1, **FED)
     expected = model((faces.astype(np.float32) - 127.5) / 128).numpy().reshape(11, 6)
     assert embedder.embedding_dim == 6
     assert embedder(faces) == pytest.approx(expected, abs=1e-4)

@@ -72,11 +72,6 @@ def count_frames(path: str | os.PathLike[str], every: int = 1) -> int:
     return max(0, -(-frames // every))
 
 
-def _open(path: str | os.PathLike[str]) -> cv2.VideoCapture:
-    """Open a video; its name may be no UTF-8, which OpenCV takes as bytes alone."""
-    return cv2.VideoCapture(os.fsencode(path))  # type: ignore[call-overload,no-any-return]
-
-
 def is_cut_off(path: str | os.PathLike[str]) -> bool:
     """Tell whether a file is shorter than its container says: AVI, MP4, Matroska, WMV, FLV, TS.
 
