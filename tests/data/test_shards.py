@@ -349,7 +349,6 @@ def test_threads_share_few_open_files(packed: Path, monkeypatch: pytest.MonkeyPa
         ({"num_shards": 2, "shard_index": 2}, "`shard_index` must be an integer from 0 to 1"),
         ({"num_shards": 3}, "`batch_size` must be a multiple of the 3 workers"),
         ({"batch_size": 40}, "`batch_size` must not exceed the number of images, 39"),
-        ({"start_step": 4}, "`start_step` must be below the 4 steps"),
         ({"augment": "heavy"}, "`augment` must be one of"),
         ({"input_context": tf.distribute.InputContext(1, 0, 3)}, "1 workers and 3 replicas"),
         (
