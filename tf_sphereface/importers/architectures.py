@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import keras
 
-from tf_sphereface.backbones.remembered_metadata import remember
+from tf_sphereface.importers.assign_weights import remember_input
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.mobilefacenet import load_mobilefacenet
 from tf_sphereface.importers.sphereface import Loaded, load_sphere20a, load_sphereface_caffe
@@ -150,9 +149,7 @@ def import_checkpoint(
         if better in (None, arch):
             raise
         raise ValueError(f"{error}. The file looks like --arch {better}") from error
-    known = {name: getattr(architecture, name) for name in ("channel_order", "flip")}
-    known |= {"architecture": architecture.network, "template": None, "assumed": ["template"]}
-    remember(model, json.dumps(known))
+    remember_input(model, architecture.channel_order, flip=architecture.flip)
     return Imported(model, architecture, left_out)
 
 

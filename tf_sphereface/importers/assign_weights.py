@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
+
+from tf_sphereface.backbones.remembered_metadata import remember
 
 ToKeras = Callable[[str, np.ndarray, keras.Variable], np.ndarray]
 
@@ -53,3 +57,9 @@ def assign_tensors(
         raise ValueError(f"not the weights of this {network}; " + "; ".join(problems))
     for name, variable in found:
         variable.assign(to_keras(name, tensors[name], variable))
+
+
+def remember_input(model: keras.Model, channel_order: str, **facts: Any) -> None:
+    """Keep with a network how it is fed: pixels as `(x - 127.5) / 128`, in this order."""
+    known = {"channel_order": channel_order, "architecture": model.name, **facts}
+    remember(model, json.dumps({**known, "template": None, "assumed": ["template"]}))

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.mobilefacenet import BOTTLENECKS, MobileFaceNet
-from tf_sphereface.importers.assign_weights import assign_tensors
+from tf_sphereface.importers.assign_weights import assign_tensors, remember_input
 from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
 
 
@@ -46,6 +46,7 @@ def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) 
         assign_mobilefacenet(model, tensors)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
+    remember_input(model, "rgb")
     return model
 
 

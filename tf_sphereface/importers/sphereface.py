@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.sphereface import CHANNELS, UNITS, SphereFaceNet
-from tf_sphereface.importers.assign_weights import assign_tensors
+from tf_sphereface.importers.assign_weights import assign_tensors, remember_input
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.torch_pickle import read_torch_checkpoint
 from tf_sphereface.utils.checks import check_choice
@@ -136,6 +136,7 @@ def _load(
         assign_tensors(_pairs(model), tensors, _to_keras, network=name, ignored=[*head, *ignored])
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
+    remember_input(model, "bgr")
     text = "the head, class centres of the training set"
     return Loaded(model, [f"{key} {array.shape}: {text}" for key, array in head.items()])
 
