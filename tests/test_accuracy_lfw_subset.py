@@ -58,12 +58,7 @@ def measured(lfw_source, lfw_subset) -> Measured:
     pairs = read_pairs(source.pairs)
     if len(pairs) != 20 * lfw_subset.PAIRS_PER_CLASS:
         pairs = lfw_subset.draw_subset(pairs)
-    embedder = load_embedder(
-        load_mobilefacenet(source.checkpoint),
-        channel_order="rgb",
-        pixel_mean=127.5,
-        pixel_scale=128,
-    )
+    embedder = load_embedder(load_mobilefacenet(source.checkpoint))
     names, left, right = pairs.images()
     options = EmbeddingOptions(landmarks=source.landmarks)
     plain, mirrored = embed_all(embedding_source(embedder, source.images, options), names)

@@ -11,6 +11,7 @@ import pytest
 
 import tf_sphereface as sf
 from tf_sphereface import training
+from tf_sphereface.backbones.remembered_metadata import remember
 from tf_sphereface.data import synthetic
 from tf_sphereface.eval import ytf
 from tf_sphereface.eval.scoring.score_pairs import embed_verification
@@ -40,7 +41,10 @@ def train(loss: str) -> keras.Model:
         )
 
     training.train(model, dataset_from, epochs=recipe.epochs, steps_per_epoch=steps)
-    return training.embedder_of(model, recipe)
+    network = training.embedder_of(model, recipe)
+    known = sf.embedder.EmbedderMetadata(template=None, assumed=["template"])
+    remember(network, known.to_json())
+    return network
 
 
 def verify(model: Any, pairs: synthetic.VerificationSet) -> VerificationResult:

@@ -69,9 +69,7 @@ def test_faces_are_found_and_points_are_near(sample):
 def test_detected_points_lead_to_the_accuracy_of_the_given_ones(sample, real_data):
     """All 44,850 pairs of the sample, half of the weight on the 150 genuine ones."""
     checkpoint = real_data / "mobilefacenet" / "mobilefacenet_casia_068.ckpt"
-    embedder = load_embedder(
-        load_mobilefacenet(checkpoint), channel_order="rgb", pixel_mean=127.5, pixel_scale=128
-    )
+    embedder = load_embedder(load_mobilefacenet(checkpoint))
     people = np.array([name.split("/")[0] for name in sample.names])
     upper = np.triu_indices(len(people), 1)
     is_same = (people[:, None] == people)[upper]

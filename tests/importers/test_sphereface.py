@@ -54,6 +54,7 @@ def test_sphere20a(tmp_path, write_zip, tensor, released, weights):
     state = {f"module.{name}": tensor.of(array) for name, array in weights.items()}
     path = write_zip(tmp_path / "sphere20a.pth", state)
     model, left_out = load_sphere20a(path, input_size=SMALL)
+    assert load_embedder(model).metadata.channel_order == "bgr"  # known, not guessed
     assert left_out == ["fc6.weight (512, 10): the head, class centres of the training set"]
     check(model, released, weights, UNITS[20])
 

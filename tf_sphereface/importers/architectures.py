@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
-from tf_sphereface.backbones.remembered_metadata import remember
+from tf_sphereface.importers.assign_weights import remember_input
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.file_formats import is_torch_or_safetensors, refuse_other_formats
 from tf_sphereface.importers.iresnet import LAYOUTS as IRESNETS
@@ -174,9 +173,13 @@ def import_checkpoint(
         if better in (None, arch):
             raise
         raise ValueError(f"{error}. The file looks like --arch {better}") from error
-    known = {name: getattr(architecture, name) for name in ("channel_order", "flip", "pixel_scale")}
-    known |= {"architecture": architecture.network, "template": None, "assumed": ["template"]}
-    remember(imported.model, json.dumps(known))
+    remember_input(
+        imported.model,
+        architecture.channel_order,
+        architecture=architecture.network,
+        flip=architecture.flip,
+        pixel_scale=architecture.pixel_scale,
+    )
     return imported
 
 

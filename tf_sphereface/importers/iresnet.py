@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.iresnet import CHANNELS, UNITS, IResNet
-from tf_sphereface.importers.assign_weights import assign_tensors
+from tf_sphereface.importers.assign_weights import assign_tensors, remember_input
 from tf_sphereface.importers.state_dictionaries import Layout
 from tf_sphereface.utils.checks import check_image_size, error
 
@@ -44,6 +44,7 @@ def _build(
         network=f"IResNet-{depth}",
         ignored=["features.weight"],
     )
+    remember_input(model, "rgb", pixel_scale=127.5)
     return model
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.mobilefacenet import BOTTLENECKS, MobileFaceNet
-from tf_sphereface.importers.assign_weights import assign_tensors
+from tf_sphereface.importers.assign_weights import assign_tensors, remember_input
 from tf_sphereface.importers.state_dictionaries import Layout, load_layout
 from tf_sphereface.utils.checks import error
 
@@ -51,6 +51,7 @@ def _build(tensors: Mapping[str, np.ndarray], input_size: Sequence[int] | None) 
     embedding_dim = _shape_of(tensors, "linear1.conv.weight", (128, 512, 1, 1))[0]
     model = MobileFaceNet((16 * height, 16 * width, 3), embedding_dim)
     assign_mobilefacenet(model, tensors)
+    remember_input(model, "rgb")
     return model
 
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.sphereface import CHANNELS, UNITS, SphereFaceNet
-from tf_sphereface.importers.assign_weights import assign_tensors
+from tf_sphereface.importers.assign_weights import assign_tensors, remember_input
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.state_dictionaries import (
     Layout,
@@ -154,6 +154,7 @@ def _build(
     (height, width), embedding_dim = _sizes(tensors, input_size)
     model = network(input_shape=(height, width, 3), embedding_dim=embedding_dim)
     assign_tensors(_pairs(model), tensors, _to_keras, network=name, ignored=ignored)
+    remember_input(model, "bgr")
     return model
 
 
