@@ -54,8 +54,11 @@ def lost_centres(model: keras.Model) -> int:
 
 def first_bad_batch(steps: range, batch_of: BatchOf | None, classes: int | None) -> int:
     """Return the first of some steps whose batch is at fault; the last where none is known."""
-    for step in steps[:-1] if batch_of is not None else ():
-        if batch_fault(*batch_of(step), classes) is not None:
+    for step in steps[:-1]:
+        if batch_of is None:
+            break
+        images, labels = batch_of(step)
+        if batch_fault(images, labels, classes) is not None:
             return step
     return steps[-1]
 
@@ -75,7 +78,10 @@ def find_cause(
     """
     for variable, value in zip(_noted(model), snapshot, strict=bool(snapshot)):
         variable.assign(value)
-    images, labels = (None, None) if batch_of is None else batch_of(step)
+    images: Any = None
+    labels: Any = None
+    if batch_of is not None:
+        images, labels = batch_of(step)
     if batch_of is not None and (fault := batch_fault(images, labels, classes)) is not None:
         return fault
     network = getattr(model, "backbone", model)
@@ -136,7 +142,7 @@ def _is_one_hot(labels: Any, classes: int | None) -> bool:
 
 def _without_batch(network: Any, layers: list[Any]) -> Cause:
     """Judge by images of ordinary values whether the weights can be to blame."""
-    shape = getattr(network, "input_shape", None)
+    shape: Any = getattr(network, "input_shape", None)
     known = isinstance(shape, tuple) and None not in shape[1:]
     text = "all weights were finite before it (without batch_of no batch can be tried)"
     largest = math.inf
