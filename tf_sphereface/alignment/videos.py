@@ -68,7 +68,7 @@ def count_frames(path: str | os.PathLike[str], every: int = 1) -> int:
 
 def _open(path: str | os.PathLike[str]) -> cv2.VideoCapture:
     """Open a video; its name may be no UTF-8, which OpenCV takes as bytes alone."""
-    return cv2.VideoCapture(os.fsencode(path))  # type: ignore[call-overload,no-any-return]
+    return cv2.VideoCapture(os.fsencode(path))  # type: ignore[call-overload]
 
 
 def is_cut_off(path: str | os.PathLike[str]) -> bool:
