@@ -273,7 +273,9 @@ def eight_features(rows: int = 40):
 def test_metrics_of_keras_in_a_model(kind, head, tmp_path):
     x, labels = eight_features()
     metrics = [ClassMetric(make(), CLASSES, name=name) for name, make in KERAS_METRICS.items()]
-    model = small_model(kind, head, metrics=metrics, weighted_metrics=[ClassMetric("auc", CLASSES)])
+    model = small_model(
+        kind, head, metrics=metrics, weighted_metrics=[ClassMetric("AUC", CLASSES, name="auc")]
+    )
     model.fit(x, labels, verbose=0, batch_size=16)
     model.save(tmp_path / "m.keras")
     for some in (model, keras.models.load_model(tmp_path / "m.keras")):
@@ -385,3 +387,17 @@ def test_class_metric_wants_a_metric_of_scores(metric):
 def test_class_metric_wants_all_classes():
     with pytest.raises(ValueError, match="is for 7 classes, and the output has 5 columns"):
         ClassMetric("auc", 7)([0], np.zeros((1, 5), "float32"))
+
+
+def test_class_metric_counts_over_replicas(two_replicas):
+    x, labels = eight_features()
+    with two_replicas.scope():
+        f1 = ClassMetric(keras.metrics.F1Score(average="macro"), CLASSES)
+        model = small_model("classifier", metrics=[f1, ClassMetric("auc", CLASSES)])
+    found = model.evaluate(x, labels, verbose=0, return_dict=True, batch_size=20)
+    outputs = np.asarray(model.head_layer(model.backbone(x)))
+    for name, make in (
+        ("f1_score", lambda: keras.metrics.F1Score(average="macro")),
+        ("auc", keras.metrics.AUC),
+    ):
+        assert found[name] == pytest.approx(on_classes(make, outputs, labels), abs=1e-4)

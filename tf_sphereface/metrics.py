@@ -154,7 +154,8 @@ class ClassMetric(keras.metrics.Metric):
         inner = inner() if isinstance(inner, type) else inner
         if not isinstance(inner, keras.metrics.Metric) or isinstance(inner, keras.metrics.IoU):
             raise error("metric", "be a metric of Keras that takes scores of classes", metric)
-        super().__init__(name=name or inner.name, dtype=dtype)
+        given = metric if isinstance(metric, str) else inner.name  # as Keras names it
+        super().__init__(name=name or given, dtype=dtype)
         self.metric = inner
         self.num_classes = check_integer("num_classes", num_classes, 1)
         self.scale = scale
