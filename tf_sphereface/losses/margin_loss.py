@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Self
 
 import keras
@@ -108,7 +107,8 @@ class MarginLoss(keras.losses.Loss):
             raise ValueError(wrong_head(self))
         extra = 2 if self.needs_shared_bias else 1
         losses = self.per_example(check_labels(y_true, y_pred.shape[-1] - extra), y_pred)
-        return ops.where(y_pred[:, -1] > 0, math.nan, losses)  # XLA has dropped the check
+        plain = ops.logical_not(y_pred[:, -1] > 0)  # NaN too, of a run that diverged
+        return head_output.or_nan(losses, plain)  # XLA has dropped the check
 
     def __copy__(self) -> Self:
         """Copy the attributes as they are: Keras would go through a serialised form."""
