@@ -78,7 +78,7 @@ def test_every_way_reads_the_same_pixels(
     pack = data.open_pack(packed)
     assert pack.read(np.array([0]))[0] == content
     assert pack.image_size == (112, 96)
-    settings = {"batch_size": 1, "augment": "none"}
+    settings = {"batch_size": 1, "training": False}
     for dataset in (
         data.face_dataset(root, cache="none", **settings),
         data.face_dataset(root, cache=tmp_path / "cache", **settings),

@@ -40,14 +40,14 @@ def too_few(
     filled = np.asarray(counts)[np.asarray(counts) > 0]
     if len(filled) < 2:
         people = "1 person" if len(filled) == 1 else "no person"
-        folder, each = "", "one label"
+        folder, each = "", "there must be one label for each person"
         if names is not None:
-            each = "one folder, in the folder that is named,"
+            each = "name the folder that has a folder for each person"
             named = [name for name, count in zip(names, counts, strict=True) if count]
             folder = f", in the folder {named[0]!r}" if named else ""
         return (
             f"{where} has images of {people} ({int(filled.sum())} images{folder}), and a network "
-            f"learns to tell 2 or more people apart: there must be {each} for each person"
+            f"learns to tell 2 or more people apart: {each}"
         )
     if filled.max() == 1:
         return (
