@@ -288,9 +288,12 @@ def test_run_eagerly_and_sample_weights():
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_wrong_label_stops_training_even_under_xla(jit_compile):
     model = classifier(jit_compile=jit_compile)
+    before = model.get_weights()
     x, y = np.ones((4, 8), "float32"), np.array([0, 1, 2, 4])
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[0, 4\)"):
         model.fit(x, y, verbose=0)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
 
 
 @pytest.mark.parametrize(

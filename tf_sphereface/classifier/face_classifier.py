@@ -216,7 +216,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         """Apply one update and return the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._checked_labels(y)
-        require_examples(self, x)
+        x = require_examples(self, x)
         if self.sample_rate < 1:
             chosen, y = self.head_layer.choose(y, self.optimizer.iterations)
             self.head_layer.load(chosen)

@@ -71,21 +71,23 @@ def share_of_batch(x: Any) -> Any:
     return local * replica_count() / context.all_reduce(tf.distribute.ReduceOp.SUM, local)
 
 
-def require_examples(model: keras.Model, x: Any) -> None:
-    """Stop a step in which a replica of a model with batch normalisation has no example.
+def require_examples(model: keras.Model, x: Any) -> Any:
+    """Return the images; stop where a replica of a model with batch normalisation has none.
 
     The statistics of no example are not numbers, and would spread into the weights of all.
     """
     first = keras.tree.flatten(x)[0]
     statistics = any(layer.trainable for layer in _batch_normalizations(model))
     if replica_count() == 1 or first.shape[0] or not statistics:
-        return
-    tf.debugging.assert_positive(
+        return x
+    check = tf.debugging.assert_positive(
         tf.shape(first)[0],
         message=f"a batch must give each of the {replica_count()} replicas an example, because "
         "BatchNormalization takes statistics of it. Received: a last batch that is too small. "
         "Batch with drop_remainder=True",
     )
+    with tf.control_dependencies([check]):  # else the update may come before the error
+        return keras.tree.map_structure(tf.identity, x)
 
 
 def _batch_normalizations(model: keras.Model) -> list[Any]:

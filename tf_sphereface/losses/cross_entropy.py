@@ -261,17 +261,22 @@ def check_labels(labels: Any, num_classes: int) -> Any:
         )
     labels = ops.cast(labels, "int32")
     if not isinstance(labels, keras.KerasTensor):
-        _assert_in_range(labels, num_classes)
+        labels = _in_range(labels, num_classes)
     return labels
 
 
-def _assert_in_range(labels: Any, num_classes: int) -> None:
+def _in_range(labels: Any, num_classes: int) -> Any:
+    """Return the labels once they are checked: nothing is updated by those of a wrong batch."""
     message = f"Labels must lie in [0, num_classes), here [0, {num_classes})."
     if tf.executing_eagerly():
         values = np.asarray(labels)
         wrong = values[(values < 0) | (values >= num_classes)]
         if len(wrong):
             raise ValueError(f"{message} Received: {wrong[:5].tolist()}")
-        return
-    tf.debugging.assert_non_negative(labels, message)
-    tf.debugging.assert_less(labels, tf.constant(num_classes, labels.dtype), message)
+        return labels
+    checks = [
+        tf.debugging.assert_non_negative(labels, message),
+        tf.debugging.assert_less(labels, tf.constant(num_classes, labels.dtype), message),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(labels)
