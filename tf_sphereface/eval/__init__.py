@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tf_sphereface.eval import (
+    bin_sets,
     bins,
     calibration,
     folder,
@@ -17,6 +18,7 @@ from tf_sphereface.eval import (
 )
 
 __all__ = [
+    "bin_sets",
     "bins",
     "calibration",
     "folder",

@@ -64,10 +64,15 @@ def check_folds(
     return same, fold_of
 
 
-def check_protocol(is_same: ArrayLike, folds: ArrayLike, search: str) -> None:
-    """Raise now what `verification.evaluate` would refuse once all images are embedded."""
+def require_libraries() -> None:
+    """Raise an ImportError that names the extra, unless what the figures need is installed."""
     for library in ("sklearn.metrics", "scipy.stats"):
         require(library, extra="eval")
+
+
+def check_protocol(is_same: ArrayLike, folds: ArrayLike, search: str) -> None:
+    """Raise now what `verification.evaluate` would refuse once all images are embedded."""
+    require_libraries()
     check_folds(is_same, folds)
     check_choice("search", search, tuple(SEARCHES))
 

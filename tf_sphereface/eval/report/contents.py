@@ -44,7 +44,7 @@ def contents(
     }
     values["curve"] = {
         "confidence": CONFIDENCE,
-        "points": _curve_points(headline.scores, headline.is_same),
+        "points": curve_points(headline.scores, headline.is_same),
     }
     values["errors"] = {
         "false_accepts": _worst(result, headline, same=False),
@@ -58,7 +58,7 @@ def contents(
     return values
 
 
-def _curve_points(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def curve_points(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return points of the ROC curve, dense where FAR or FRR is small, at most some 250."""
     roc_curve = require("sklearn.metrics", extra="eval").roc_curve
     fpr, tpr, cuts = roc_curve(same, scores, drop_intermediate=True)

@@ -48,10 +48,7 @@ def write_page(
         ImportError: the `eval` extra is not installed.
     """
     jinja2 = require("jinja2", extra="eval")
-    template = jinja2.Environment(
-        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
-    ).from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    page = template.render(
+    page = template("page.html").render(
         {
             **contents,
             "title": _title(contents),
@@ -60,9 +57,7 @@ def write_page(
             "bootstrap": _bootstrap(contents["headline"]),
             "percent": lambda share: f"{100 * share:.2f}",
             "number": lambda value: "none" if value is None else f"{value:.4f}",
-            "genuine_color": GENUINE,
-            "impostor_color": IMPOSTOR,
-            "model_name": _model_name(contents["model"]),
+            "model_name": model_name(contents["model"]),
             "cards": _cards(contents),
             "rows": _rows(contents),
             "best_on_test": contents["headline"].get("best_on_test"),
@@ -73,6 +68,19 @@ def write_page(
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def template(name: str) -> Any:
+    """Return a page of this folder as a Jinja template that knows the two colors."""
+    jinja2 = require("jinja2", extra="eval")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals.update(genuine_color=GENUINE, impostor_color=IMPOSTOR)
+    return environment.get_template(name)
 
 
 def _title(contents: dict[str, Any]) -> str:
@@ -213,7 +221,8 @@ def _pictures(error: dict[str, Any], picture: Picture | None) -> list[dict[str, 
     return pictures
 
 
-def _model_name(model: dict[str, Any]) -> str:
+def model_name(model: dict[str, Any]) -> str:
+    """Return what to call a model: architecture and file."""
     metadata = model["metadata"] or {}
     file = Path(model["path"]).name if model["path"] else None
     return ", ".join(part for part in (metadata.get("architecture"), file) if part) or "this model"
@@ -236,16 +245,9 @@ def _number(value: Any) -> str:
 
 
 def _provenance(contents: dict[str, Any]) -> list[tuple[str, str]]:
-    model, data = contents["model"], contents["data"]
-    metadata = model["metadata"] or {}
+    data = contents["data"]
     lines = [
-        ("model", _model_name(model)),
-        ("SHA-256", model["sha256"]),
-        ("format", model["format"]),
-        ("embedding", f"{model['embedding_dim']} numbers" if model["embedding_dim"] else None),
-        ("fed with", _pixels(metadata)),
-        ("loss", metadata.get("loss")),
-        ("trained on", metadata.get("training_data")),
+        *about_model(contents["model"]),
         (
             "pairs",
             f"{data['pairs']:,} in {data['folds']} folds, {data['items']:,} images or videos",
@@ -255,3 +257,17 @@ def _provenance(contents: dict[str, Any]) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{k} {v}" for k, v in contents["versions"].items())),
     ]
     return [(name, str(value)) for name, value in lines if value is not None]
+
+
+def about_model(model: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return what is known of a model, line by line; None for what is not."""
+    metadata = model["metadata"] or {}
+    return [
+        ("model", model_name(model)),
+        ("SHA-256", model["sha256"]),
+        ("format", model["format"]),
+        ("embedding", f"{model['embedding_dim']} numbers" if model["embedding_dim"] else None),
+        ("fed with", _pixels(metadata)),
+        ("loss", metadata.get("loss")),
+        ("trained on", metadata.get("training_data")),
+    ]
