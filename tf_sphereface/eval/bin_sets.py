@@ -97,7 +97,7 @@ def read_sets(sources: Sources, max_pairs: int | None = None) -> dict[str, BinSe
 
     Raises:
         FileNotFoundError: as `find_bins`.
-        ValueError: sets cannot be read; all of them are named.
+        ValueError: sets cannot be read, or their folds not evaluated; all of them are named.
     """
     if max_pairs is not None:
         check_integer("max_pairs", max_pairs, 2)
@@ -106,7 +106,9 @@ def read_sets(sources: Sources, max_pairs: int | None = None) -> dict[str, BinSe
     for name, source in _named(sources).items():
         try:
             read = source if isinstance(source, BinSet) else bins.read_bin(source)
-            sets[name] = read if max_pairs is None else read.subset(max_pairs)
+            chosen = read if max_pairs is None else read.subset(max_pairs)
+            bins.check_set(chosen)
+            sets[name] = chosen
         except (OSError, ValueError) as failure:
             failures[name] = str(failure)
     _raise_failures(failures, len(sets))

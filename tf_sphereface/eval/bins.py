@@ -230,11 +230,7 @@ def evaluate(
         ValueError: the file is no `.bin` set, or its images cannot be used; all are listed.
     """
     bins = path if isinstance(path, BinSet) else read_bin(path)
-    pairs = bins.pairs()
-    try:
-        check_protocol(pairs.is_same, pairs.folds, "exact")
-    except ValueError as error:
-        raise ValueError(f"{bins.name} cannot be evaluated: {error}") from error
+    pairs = check_set(bins)
     options = EmbeddingOptions(flip, cache=cache, progress=progress)
     model = open_embedder(embedder, options)
     names = [str(k) for k in range(len(bins.images))]
@@ -264,6 +260,16 @@ def evaluate(
         insightface_accuracy=accuracy,
         insightface_std=std,
     )
+
+
+def check_set(bins: BinSet) -> Pairs:
+    """Return a set's pairs, or raise a ValueError that names it where its folds lack a class."""
+    pairs = bins.pairs()
+    try:
+        check_protocol(pairs.is_same, pairs.folds, "exact")
+    except ValueError as error:
+        raise ValueError(f"{bins.name} cannot be evaluated: {error}") from error
+    return pairs
 
 
 def insightface_figures(
