@@ -34,8 +34,8 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "scores",
         type=existing_file,
         metavar="FILE",
-        help="lines of: score, label (0 or 1), fold, and perhaps what is compared; with --pairs "
-        "or --splits, of the score alone",
+        help="lines of: score, label (0 or 1), fold, and perhaps what is compared; without folds "
+        "there are rates and no accuracy; with --pairs or --splits, lines of the score alone",
     )
     _add_lists(parser)
     add_search_option(parser)

@@ -50,8 +50,8 @@ def check_folds(
     fold_ids = np.unique(fold_of)
     if len(fold_ids) < 2:
         raise ValueError(
-            "folds must name two folds at least: a threshold is chosen on the others. "
-            f"Received: fold {fold_ids[0]} only"
+            "folds must name two folds at least: a threshold is chosen on the others. Leave folds "
+            f"out for rates without accuracy. Received: fold {fold_ids[0]} only"
         )
     for fold in fold_ids:
         others = same[fold_of != fold]

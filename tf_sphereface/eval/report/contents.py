@@ -46,10 +46,12 @@ def contents(
         "confidence": CONFIDENCE,
         "points": curve_points(headline.scores, headline.is_same),
     }
-    values["errors"] = {
-        "false_accepts": _worst(result, headline, same=False),
-        "false_rejects": _worst(result, headline, same=True),
-    }
+    values["errors"] = None  # no decisions without folds
+    if len(headline.fold_ids):
+        values["errors"] = {
+            "false_accepts": _worst(result, headline, same=False),
+            "false_rejects": _worst(result, headline, same=True),
+        }
     values["operating_point"] = _operating_point(values, headline)
     values["published"] = {
         "pairs": FULL_SIZE.get(result.name),

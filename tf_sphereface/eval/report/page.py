@@ -62,7 +62,7 @@ def write_page(
             "rows": _rows(contents),
             "best_on_test": contents["headline"].get("best_on_test"),
             "figures": _figures(contents, jinja2),
-            "errors": [_errors(contents, kind, picture) for kind in _KINDS],
+            "errors": [_errors(contents, kind, picture) for kind in _KINDS if contents["errors"]],
             "provenance": _provenance(contents),
         }
     )
@@ -250,7 +250,8 @@ def _provenance(contents: dict[str, Any]) -> list[tuple[str, str]]:
         *about_model(contents["model"]),
         (
             "pairs",
-            f"{data['pairs']:,} in {data['folds']} folds, {data['items']:,} images or videos",
+            f"{data['pairs']:,} in {data['folds'] or 'no'} folds, "
+            f"{data['items']:,} images or videos",
         ),
         ("SHA-256 of pairs", data["pairs_sha256"]),
         ("SHA-256 of images", data["images_sha256"]),
