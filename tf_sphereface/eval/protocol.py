@@ -23,7 +23,8 @@ class ProtocolResult(VerificationTable):
     """A verification protocol's outcome.
 
     Attributes:
-        name: `"lfw"`, `"lfw-view1"`, `"folder"`, `"ytf"`, `"bin"` or `"scores"`.
+        name: `"lfw"` or what the list of pairs is called, the same with `"-view1"`, `"folder"`,
+            `"ytf"`, `"bin"` or `"scores"`.
         protocol: how the headline was measured, in a sentence or two.
         embedder: the embedder that was evaluated, or the stored embeddings or scores.
         pairs: what was compared.

@@ -89,7 +89,7 @@ def _title(contents: dict[str, Any]) -> str:
     full = FULL_SIZE.get(protocol)
     if full not in (None, pairs):
         return f"{pairs:,} pairs by the protocol of {SHORT[protocol]} (which has {full:,})"
-    return TITLES.get(protocol, protocol)
+    return TITLES.get(protocol, f"{protocol}, pairs in LFW's layout")
 
 
 def _breakable(name: str, jinja2: Any) -> Any:
