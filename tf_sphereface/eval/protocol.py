@@ -38,6 +38,18 @@ class ProtocolResult(VerificationTable):
     num_items: int
 
 
+_FLIPS = {"none": "none", "flip": "concat", "sum": "sum"}  # a row of the table -> metadata's flip
+
+
+def own_threshold(result: ProtocolResult) -> float | None:
+    """Return the model's own threshold, chosen elsewhere, if it is for the headline's vectors."""
+    metadata = result.embedder.metadata
+    flip, mean = result.headline_key
+    if metadata is None or mean != "plain" or _FLIPS.get(flip) != metadata.flip:
+        return None
+    return metadata.threshold
+
+
 def evaluate_pairs(
     name: str,
     model: Embedder | StoredEmbeddings,

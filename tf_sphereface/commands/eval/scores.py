@@ -19,6 +19,7 @@ from tf_sphereface.commands.eval.shared import (
     add_result_options,
     add_search_option,
     add_subcommand,
+    check_groups_options,
     finish,
 )
 from tf_sphereface.eval import scores, verification
@@ -51,6 +52,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate a file of scores."""
+    check_groups_options(args)
     return finish(args, scores.evaluate(args.scores, _pairs(args), search=args.search))
 
 

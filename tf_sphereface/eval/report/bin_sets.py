@@ -14,7 +14,7 @@ from tf_sphereface.eval.bins import BinResult
 from tf_sphereface.eval.measures.hints import hints_of
 from tf_sphereface.eval.report import figures, tables
 from tf_sphereface.eval.report.contents import curve_points
-from tf_sphereface.eval.report.page import about_model, model_name, template
+from tf_sphereface.eval.report.page import about_model, groups_section, model_name, template
 from tf_sphereface.eval.report.provenance import pairs_sha256, published_sets
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.optional import require
@@ -138,6 +138,11 @@ def write_sets_page(values: dict[str, Any], path: str | os.PathLike[str]) -> Non
                 for name, entry in sets.items()
             ],
             "hints": {hint: name for name, entry in sets.items() for hint in entry["hints"]},
+            "group_sections": {
+                f"Groups in {name}": groups_section(entry["groups"])
+                for name, entry in sets.items()
+                if "groups" in entry
+            },
             "provenance": [(name, str(value)) for name, value in lines if value is not None],
         }
     )

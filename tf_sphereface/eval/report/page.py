@@ -14,6 +14,7 @@ import numpy as np
 from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.eval.report import figures
 from tf_sphereface.eval.report.figures import GENUINE, IMPOSTOR
+from tf_sphereface.eval.report.groups import COLUMNS, group_notes, group_rows, threshold_text
 from tf_sphereface.eval.report.provenance import FULL_SIZE
 from tf_sphereface.eval.report.tables import FLIPS, MEANS, bootstrap_rows
 from tf_sphereface.utils.files import atomic_path
@@ -64,6 +65,7 @@ def write_page(
             "figures": _figures(contents, jinja2),
             "errors": [_errors(contents, kind, picture) for kind in _KINDS if contents["errors"]],
             "provenance": _provenance(contents),
+            "groups": groups_section(contents.get("groups")),
         }
     )
     with atomic_path(path) as temporary:
@@ -81,6 +83,20 @@ def template(name: str) -> Any:
     )
     environment.globals.update(genuine_color=GENUINE, impostor_color=IMPOSTOR)
     return environment.get_template(name)
+
+
+def groups_section(values: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the page shows of `GroupReport.to_dict`; None where no groups were given."""
+    if values is None:
+        return None
+    markup = require("jinja2", extra="eval").utils.markupsafe.Markup
+    return {
+        "threshold": threshold_text(values),
+        "columns": COLUMNS,
+        "rows": group_rows(values),
+        "notes": group_notes(values),
+        "svg": markup(figures.group_errors(values)),
+    }
 
 
 def _title(contents: dict[str, Any]) -> str:
