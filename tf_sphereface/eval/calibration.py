@@ -154,8 +154,10 @@ def calibrate(
     names, left, right, same = _choose(root, pairs, max_pairs, rng)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
     _check_counts(int(np.sum(~same)), len(people), far, max_pairs)
-    sides = [[names[i] for i in side] for side in (left, right)]
-    of_pairs = None if groups is None else groups_of_pairs(*sides, groups)
+    of_pairs = None
+    if groups is not None:
+        first, second = ([names[i] for i in side] for side in (left, right))
+        of_pairs = groups_of_pairs(first, second, groups)
     digest = sha256_file(model.path) if model.path else None  # before the work
     options = EmbeddingOptions(flip != "none", landmarks, progress=progress)
     vectors = verification_vectors_of_files(model, root, names, options, flip)
