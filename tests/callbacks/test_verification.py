@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 import tf_sphereface as sf
 from tests.embedder.small import KNOWN
+from tf_sphereface.eval.bins import write_bin
 from tf_sphereface.eval.scoring.score_pairs import embed_verification
 
 SIZE = (28, 24)
@@ -223,3 +225,72 @@ def _always_better(verify):
         verify_weights(epoch, logs)
 
     return better
+
+
+# Sets in insightface's form ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sets(pairs, tmp_path_factory):
+    """Two .bin sets of the pairs: the first 24, and all of them."""
+    root = tmp_path_factory.mktemp("sets")
+    order = np.stack([pairs.left, pairs.right], axis=1).ravel()
+    images = [cv2.imencode(".png", pairs.images[i][..., ::-1])[1].tobytes() for i in order]
+    write_bin(root / "lfw.bin", images[:48], pairs.is_same[:24])
+    write_bin(root / "agedb_30.bin", images, pairs.is_same)
+    return root
+
+
+def test_bin_sets_are_columns_and_their_mean_chooses_the_best(sets, tmp_path):
+    best = tmp_path / "best.keras"
+    metadata = sf.embedder.EmbedderMetadata()
+    verification = sf.callbacks.Verification(bins=sets, best=best, metadata=metadata, every=2)
+    log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    history = stock().fit(dataset(), epochs=3, callbacks=[verification, log], verbose=0).history
+    names = ("verification_lfw_accuracy", "verification_agedb_30_accuracy")
+    means = np.mean([history[name] for name in names], axis=0)
+    assert np.isnan(means).tolist() == [True, False, False]
+    assert history["verification_accuracy"][1:] == pytest.approx(means[1:])
+    errors = [history[n.replace("accuracy", "std_error")][1] for n in names]
+    assert history["verification_std_error"][1] == pytest.approx(np.hypot(*errors) / 2)
+    assert verification.best_so_far == np.nanmax(history["verification_accuracy"])
+    again = sf.eval.bin_sets.evaluate_sets(best, sets)
+    assert again.accuracy == pytest.approx(verification.best_so_far)
+    card = sf.load_embedder(best).metadata.extra
+    assert "accuracy on agedb_30" in str(card)
+    with open(tmp_path / "log.csv", newline="") as handle:
+        assert set(names) < set(next(csv.DictReader(handle)))
+
+
+def test_a_subset_of_each_set(sets, tmp_path):
+    verification = sf.callbacks.Verification(
+        bins=[sets / "agedb_30.bin"], max_pairs=12, flip=False, figures=("accuracy", "auc")
+    )
+    history = stock().fit(dataset(), callbacks=[verification], verbose=0).history
+    assert len(verification.bins["agedb_30"].is_same) == 12
+    assert history["verification_auc"] == history["verification_agedb_30_auc"]
+
+
+def test_sets_that_cannot_be_used_are_named_before_training(sets, tmp_path):
+    (tmp_path / "cut.bin").write_bytes((sets / "lfw.bin").read_bytes()[:500])
+    (tmp_path / "empty.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"(?s)^2 of 2 \.bin sets .*cut: .*empty: "):
+        sf.callbacks.Verification(bins=tmp_path)
+    whole = sf.eval.bins.read_bin(sets / "lfw.bin")
+    whole.images[5] = b"nothing"
+    verification = sf.callbacks.Verification(bins={"own": whole})
+    model = stock()
+    with pytest.raises(ValueError, match=r"(?s)1 of 1 .bin sets .* 5: cannot be decoded"):
+        model.fit(dataset(), callbacks=[verification], verbose=0)
+    assert int(model.optimizer.iterations) == 0
+
+
+def test_pairs_or_sets_and_not_both(pairs, sets):
+    with pytest.raises(ValueError, match="or bins"):
+        sf.callbacks.Verification()
+    with pytest.raises(ValueError, match="`bins` must stand alone"):
+        callback(pairs, bins=sets)
+    with pytest.raises(ValueError, match="`max_pairs` must be of bins"):
+        callback(pairs, max_pairs=3)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        sf.callbacks.Verification(bins="nowhere")

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import errno
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from tf_sphereface.commands.train import main as command
 from tf_sphereface.commands.train.main import main
 from tf_sphereface.commands.train.summary import show_summary
 from tf_sphereface.data import synthetic
+from tf_sphereface.eval import bin_sets, bins
 from tf_sphereface.training import recipes, run_callbacks
 from tf_sphereface.training.checkpoint import checkpoint_files
 
@@ -301,6 +303,32 @@ def test_verification_chooses_the_best_embedder(faces, tmp_path):
     assert result.headline.accuracy == pytest.approx(max(figures))
     kept = {path.name for path in (out / "checkpoints").iterdir()}
     assert kept == {f"step-0000000{step}.npz" for step in {2 * best, 6}}
+
+
+def test_bin_sets_are_verified_every_second_epoch_also_when_resumed(faces, tmp_path, capsys):
+    held = synthetic.verification_set(12, pairs_per_fold=12, folds=2, first_identity=100)
+    order = np.stack([held.left, held.right], axis=1).ravel()
+    images = [cv2.imencode(".png", held.images[i][..., ::-1])[1].tobytes() for i in order]
+    sets, out = tmp_path / "sets", tmp_path / "run"
+    sets.mkdir()
+    for name, count in (("lfw", 12), ("own", 24)):
+        bins.write_bin(sets / f"{name}.bin", images[: 2 * count], held.is_same[:count])
+    options = ["--verify-bins", str(sets), "--verify-every", "2", "--verify-max-pairs", "16"]
+    assert run(faces, out, "--epochs", "3", *options) == 0
+    said = capsys.readouterr()
+    assert "verification_own_accuracy" in said.err
+    assert "nan" not in said.err
+    log = rows(out)
+    assert [math.isnan(float(row["verification_lfw_accuracy"])) for row in log] == [1, 0, 0]
+    assert {"accuracy", "verification_accuracy", "verification_own_std_error"} <= set(log[0])
+    best = max(float(row["verification_accuracy"]) for row in log[1:])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["best"]["verification_accuracy"] == best
+    assert bin_sets.evaluate_sets(out / "best.keras", bin_sets.read_sets(sets, 16)).accuracy == best
+    (sets / "own.bin").unlink()
+    assert run(faces, out, "--epochs", "5", "--resume", *options) == 0
+    assert "was verified on other sets" in " ".join(capsys.readouterr().err.split())
+    assert [math.isnan(float(row["verification_accuracy"])) for row in rows(out)[3:]] == [0, 0]
 
 
 def test_the_doctor_stops_a_diverging_run_and_names_files_and_layer(faces, tmp_path, capsys):

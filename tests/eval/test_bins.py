@@ -32,6 +32,12 @@ def ways_to_write() -> dict[str, object]:
         "lists": (IMAGES, SAME),
         "a list of both": [IMAGES, SAME],
         "arrays of bytes": (arrays, SAME),
+        "columns of bytes": ([array[:, None] for array in arrays], np.array(SAME)[:, None]),
+        "rows of bytes": ([array[None] for array in arrays], SAME),
+        "one array of strings": (np.array(IMAGES), SAME),
+        "NumPy's bytes": ([np.bytes_(image) for image in IMAGES], np.array(SAME, np.uint8)),
+        "bytearrays": ([bytearray(image) for image in IMAGES], SAME),
+        "text of Python 2, read as latin1": ([image.decode("latin1") for image in IMAGES], SAME),
         "an array of labels": (IMAGES, np.array(SAME)),
         "labels of NumPy": (IMAGES, [np.bool_(label) for label in SAME]),
         "labels as numbers": (IMAGES, np.array(SAME, np.int64)),
@@ -168,11 +174,12 @@ def test_a_damaged_set_is_read_as_bytes_or_refused(data):
     ("content", "message"),
     [
         ((IMAGES, SAME[:-1]), "must hold two images per label"),
-        ((IMAGES[:4], SAME[:2]), "10 labels at least"),
+        (([], []), "a label at least"),
         (IMAGES, "not a list of images and a list of labels"),
-        ((SAME, IMAGES), "an image must be bytes"),
+        ((SAME, IMAGES), "image 0 must be bytes"),
+        ((IMAGES[:1] + [None] * 39, SAME), "image 1 must be bytes.* Received: NoneType"),
         ((IMAGES, [0, 2] * 10), "labels must be True or False"),
-        (([np.zeros((2, 2), np.uint8)] * 40, SAME), "an image must be bytes"),
+        (([np.zeros((2, 2), np.uint8)] * 40, SAME), "image 0 must be bytes"),
     ],
 )
 def test_sets_that_do_not_fit_are_refused(tmp_path, content, message):
@@ -180,6 +187,42 @@ def test_sets_that_do_not_fit_are_refused(tmp_path, content, message):
     path.write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match=message):
         read_bin(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<!DOCTYPE html><html>Quota exceeded</html>", "a web page, not the file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"", "empty: the download failed"),
+        (b"PK\x03\x04rest", "a zip archive"),
+    ],
+)
+def test_what_downloads_leave_is_named(tmp_path, content, what):
+    path = tmp_path / "a.bin"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.bin is no \.bin set: it is {what}"):
+        read_bin(path)
+
+
+def test_fewer_pairs_than_folds_are_a_fold_each():
+    pairs = BinSet([b""] * 8, np.array([True, False] * 2)).pairs()
+    assert pairs.folds.tolist() == [1, 2, 3, 4]
+
+
+def test_a_subset_keeps_order_classes_and_their_shares():
+    same = np.array([True] * 30 + [False] * 60)
+    images = [str(k).encode() for k in range(180)]
+    some = BinSet(images, same, "a.bin").subset(30)
+    assert some.is_same.tolist() == [True] * 10 + [False] * 20
+    chosen = [int(image) for image in some.images]
+    assert chosen == sorted(chosen)
+    assert all(left + 1 == right for left, right in zip(chosen[::2], chosen[1::2], strict=True))
+    assert chosen[0] == 0
+    assert chosen[20] == 60
+    assert some.name == "a.bin"
+    assert BinSet(images, same).subset(90).images is images
+    assert BinSet(images[:40], np.arange(20) == 7).subset(2).is_same.tolist().count(True) == 1
 
 
 def test_folds_are_ten_parts_in_the_file_s_order():

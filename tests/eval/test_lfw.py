@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface.alignment.face_reader import FaceReader
+from tf_sphereface.embedder import load_embedder
 from tf_sphereface.eval import lfw, verification
 from tf_sphereface.eval.pairs import read_pairs
 from tf_sphereface.eval.report import tables
@@ -183,6 +184,30 @@ def test_view_1_takes_its_threshold_from_the_training_list(view1, embedder):
     assert "8 pairs (4 genuine, 4 impostor)" in found.protocol
     assert "not for publication" in found.protocol
     json.dumps(tables.to_dict(found), allow_nan=False)
+
+
+def test_another_list_in_the_layout_has_its_own_name(view1, save_pixels, capsys):
+    from tf_sphereface.commands.eval.main import main
+
+    model, out, page = view1 / "pixels.keras", view1 / "out.json", view1 / "out.html"
+    save_pixels(model)
+    other = view1 / "xqlfw_pairs.txt"
+    other.write_text((view1 / "pairs.txt").read_text())
+    lists = ["--pairs", str(other), "--json", str(out), "--report", str(page)]
+    assert main(["lfw", str(model), "--images", str(view1 / "images"), *lists]) == 0
+    values = json.loads(out.read_text())
+    assert values["protocol"] == "xqlfw"
+    assert values["published"] == {"pairs": None, "figures": []}
+    assert values["description"].startswith("xqlfw: 24 pairs")
+    assert "result category" not in values["description"]
+    printed = capsys.readouterr().out
+    assert "xqlfw: 24 pairs" in " ".join(printed.split())
+    assert "<h1>xqlfw, pairs in LFW" in page.read_text()
+    train, test = view1 / "xqlfw_train.txt", view1 / "xqlfw_test.txt"
+    for path, of in ((train, "train.txt"), (test, "test.txt")):
+        path.write_text((view1 / of).read_text())
+    found = lfw.evaluate_view1(load_embedder(model), view1 / "images", train, test)
+    assert found.name == "xqlfw-view1"
 
 
 def test_view_1_by_the_command(view1, save_pixels, capsys):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tf_sphereface.eval.pairs import read_pairs
+from tf_sphereface.eval.pairs import list_name, read_pairs
 
 GOOD = """2\t2
 A\t1\t2
@@ -91,3 +91,30 @@ def test_the_real_subset(real_data):
     names = pairs.images()[0]
     assert len(names) == 2190
     assert all((real_data / "lfw_subset" / "images" / name).is_file() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("pairs.txt", "lfw"),
+        ("lfw/pairs_view2.txt", "lfw"),
+        ("lfw_pairs.txt", "lfw"),
+        ("lfw-a-subset.txt", "lfw"),
+        ("pairsDevTrain.txt", "lfw"),
+        ("pairs_1200.txt", "lfw"),
+        ("xqlfw_pairs.txt", "xqlfw"),
+        ("pairs_XQLFW.txt", "xqlfw"),
+        ("XQLFW.txt", "xqlfw"),
+        ("xqlfwPairs.txt", "xqlfw"),
+        ("pairs-of-masks.txt", "of_masks"),
+        ("ytf.txt", "ytf_pairs"),  # another protocol's name
+    ],
+)
+def test_a_list_is_called_after_its_file(file, name):
+    assert list_name(file) == name
+
+
+def test_what_was_read_has_the_name(tmp_path):
+    path = tmp_path / "xqlfw_pairs.txt"
+    path.write_text(GOOD)
+    assert read_pairs(path).name == "xqlfw"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,6 +146,8 @@ def test_scores_with_labels_and_folds(tmp_path):
         ("0.1\t0\t1", "x 0 1", "line 3: expected score, label"),
         ("0.1\t0\t1", "0.1 2 1", "line 3: expected score, label"),
         ("0.1\t0\t1", "0.1 0", "line 3: expected score, label"),
+        ("0.9,1,1,Ann/1,Ann/2", "0.9 1", r"line 3: expected .* no fold, as the lines before"),
+        ("0.1\t0\t1", "0.1", "line 3: expected score, label"),
         ("0.1\t0\t1", f"0.1 0 {2**63}", "line 3: expected score, label"),
         ("0.8 true 2\n0.2 false 2\n", "", "fold 1 only"),
     ],
@@ -154,6 +157,46 @@ def test_bad_scores_are_named(tmp_path, old, new, message):
     path.write_text(TEXT.replace(old, new))
     with pytest.raises(ValueError, match=message):
         scores.evaluate(path)
+
+
+def test_scores_without_folds_give_rates_and_no_accuracy(tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    same = rng.random(600) < 0.4
+    values = np.clip(rng.normal(np.where(same, 0.6, 0.1), 0.25), -1, 1)
+    bare, named = tmp_path / "bare.txt", tmp_path / "named.csv"
+    lines = [(repr(v), str(int(y))) for v, y in zip(values.tolist(), same, strict=True)]
+    bare.write_text("\n".join("\t".join(line) for line in lines))
+    named.write_text("\n".join(f"{v},{y},-,Ann/{k},Bob/{k}" for k, (v, y) in enumerate(lines)))
+    found = {}
+    for path in (bare, named):
+        out, page = path.with_suffix(".json"), path.with_suffix(".html")
+        options = ["--json", str(out), "--report", str(page), "--bootstrap", "5"]
+        assert main(["scores", str(path), *options]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "EER" in text
+        assert "and no accuracy" in text
+        assert "accuracy ±" not in text
+        assert "best on test" not in text
+        found[path] = json.loads(out.read_text())
+        html = page.read_text()
+        assert "equal error rate" in html
+        assert "<h2>Folds</h2>" not in html
+        assert "<h2>Accuracy</h2>" not in html
+    headline = found[bare]["headline"]
+    assert found[named]["headline"] == headline
+    assert headline["accuracy"] is headline["std_error"] is headline["best_on_test"] is None
+    assert headline["folds"] == []
+    assert found[bare]["data"]["folds"] == 0
+    accepted = np.sort(values[~same])[::-1][: int(0.1 * (~same).sum())]
+    tar = {row["far"]: row["tar"] for row in headline["tar_at_far"]}
+    assert tar[0.1] == pytest.approx(np.mean(values[same] >= accepted[-1]), abs=0.01)
+    assert tar[0.001] is None
+    schema = Path(tables.__file__).with_name("report_schema.json")
+    pytest.importorskip("jsonschema").validate(found[bare], json.loads(schema.read_text()))
+    assert main(["compare", str(bare), str(bare)]) == 2
+    assert "must have folds" in " ".join(capsys.readouterr().err.split())
+    assert main(["scores", str(bare), "--search", "grid"]) == 2
+    assert "without folds" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_byte_order_mark_is_no_part_of_a_score(tmp_path):

@@ -226,6 +226,25 @@ def test_comparison_counts_discordant_pairs():
     assert (same_twice.difference, same_twice.std_error, same_twice.p_value) == (0.0, 0.0, 1.0)
 
 
+def test_without_folds_the_rates_are_the_same_and_there_is_no_accuracy():
+    scores, same, folds = simulated(2000, separation=0.3)
+    rates, result = evaluate(scores, same), evaluate(scores, same, folds)
+    for name in ("auc", "eer", "tar_at_far", "tar_interval_at_far", "threshold_at_far"):
+        assert getattr(rates, name) == getattr(result, name)
+    assert (rates.genuine_angle, rates.impostor_angle) == (
+        result.genuine_angle,
+        result.impostor_angle,
+    )
+    assert rates.accuracy is rates.std_error is rates.best_on_test is rates.correct is None
+    assert not len(rates.thresholds)
+    with pytest.raises(ValueError, match="must have folds"):
+        compare(rates, result)
+    with pytest.raises(ValueError, match="`search` must be left out without folds"):
+        evaluate(scores, same, search="grid")
+    with pytest.raises(ValueError, match="genuine and impostor"):
+        evaluate([0.1, 0.2], [True, True])
+
+
 def test_comparison_refuses_other_pairs():
     first = evaluate([0.9, 0.1, 0.8, 0.2], [True, False, True, False], [1, 1, 2, 2])
     second = evaluate([0.9, 0.1, 0.8, 0.2], [True, False, False, True], [1, 1, 2, 2])

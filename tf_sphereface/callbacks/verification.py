@@ -31,7 +31,7 @@ SOME = 64  # numbers of a weight by which it is told from its average
 
 
 class Verification(keras.callbacks.Callback):
-    """Verify on held-out pairs every few epochs, and keep the best embedder.
+    """Verify on held-out pairs, or on `.bin` sets, every few epochs, and keep the best embedder.
 
     The epoch's logs get `verification_accuracy` and `verification_std_error` (fractions): k-fold
     accuracy of the cosine of the embeddings, the protocol of `eval.verification`. Choose an epoch
@@ -43,13 +43,22 @@ class Verification(keras.callbacks.Callback):
     as they are what `fit` leaves in the model. It does not matter whether `SwapEMAWeights` is
     there, before or after this callback.
 
+    With `bins`, each set is evaluated by insightface's protocol and its own folds. The logs get
+    each figure as its mean over the sets (`std_error` is that of the mean), and of each set, such
+    as `verification_lfw_accuracy`. The mean of the accuracies chooses the best.
+
     Args:
-        images: uint8 RGB aligned faces, (n, height, width, 3).
+        images: uint8 RGB aligned faces, (n, height, width, 3). This and the next four are given
+            together, unless `bins` is.
         left: (pairs,) index of each pair's first image.
         right: (pairs,) index of its second image.
         is_same: (pairs,) bool.
         folds: (pairs,) int, two folds at least.
-        flip: whether mirror images are embedded as well (concatenated, as on LFW).
+        bins: `.bin` sets: a folder, a file, a list of these, or name -> file or what
+            `eval.bins.read_bin` returned. They are read now and kept encoded in memory.
+        max_pairs: some so many pairs of each set of `bins`, evenly spaced; None takes all.
+        flip: whether mirror images are embedded as well (concatenated, as on LFW; added, with
+            `bins`).
         best: a `.keras` file for the embedder with the highest accuracy so far (the earliest of
             equals); None keeps none.
         metadata: how the network is fed, in verification and by that file. None: what is known of
@@ -65,8 +74,11 @@ class Verification(keras.callbacks.Callback):
             true accept rate such as `"tar_at_far_0.001"` (NaN where the pairs cannot state it).
 
     Raises:
-        ValueError: `every` is below 1, or a figure is not known; in training, what
-            `eval.verification.evaluate` refuses, or an embedding that is not finite.
+        FileNotFoundError: a folder of `bins` does not exist, or holds no `.bin` file.
+        ValueError: `every` is below 1, or a figure is not known; a set of `bins` cannot be read;
+            pairs and `bins` are given, or neither. As training begins, images of `bins` cannot be
+            used; in training, what `eval.verification.evaluate` refuses, or an embedding that is
+            not finite.
         ImportError: the `eval` extra is not installed.
 
     Example:
@@ -88,12 +100,14 @@ class Verification(keras.callbacks.Callback):
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
-        left: ArrayLike,
-        right: ArrayLike,
-        is_same: ArrayLike,
-        folds: ArrayLike,
+        images: NDArray[np.uint8] | None = None,
+        left: ArrayLike | None = None,
+        right: ArrayLike | None = None,
+        is_same: ArrayLike | None = None,
+        folds: ArrayLike | None = None,
         *,
+        bins: Any = None,
+        max_pairs: int | None = None,
         flip: bool = True,
         best: str | os.PathLike[str] | None = None,
         metadata: EmbedderMetadata | None = None,
@@ -109,8 +123,10 @@ class Verification(keras.callbacks.Callback):
                 raise error("figures", f"be of {known}", name)
         self.every = check_integer("every", every, 1)
         self.figures = tuple(figures)
-        self.images = np.asarray(images)
-        self.pairs = [np.asarray(part) for part in (left, right, is_same, folds)]
+        given = (images, left, right, is_same, folds)
+        _check_given(given, bins, max_pairs)
+        self.images, *self.pairs = (np.asarray([] if part is None else part) for part in given)
+        self.bins = None if bins is None else _read_sets(bins, max_pairs)
         self.flip = flip
         self.best = None if best is None else Path(best)
         self.metadata = metadata
@@ -118,6 +134,7 @@ class Verification(keras.callbacks.Callback):
         self._embedder = embedder or (lambda model: in_float32(as_backbone(model)))
         self._protocol: Callable[[Embedder], Any] | None = None
         self._said = False  # what is guessed
+        self._checked = False  # that the images of the sets can be decoded
         self._passed_over: int | None = None  # the latest epoch, if it was not its turn
         self._trained: list[Any] = []  # a few weights as the last step left them
 
@@ -176,9 +193,18 @@ class Verification(keras.callbacks.Callback):
         return callback
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Refuse a network that `best` could not hold: before the first epoch, not after it."""
+        """Refuse a network that `best` could not hold, and images that cannot be verified on.
+
+        Before the first epoch, not after it.
+        """
         if self.best is not None:
             require_stock_layers("model", self._embedder(self.model))
+        if self.bins is not None and not self._checked:
+            from tf_sphereface.eval.bin_sets import check_images
+
+            height, width = self._embedder(self.model).input_shape[1:3]
+            check_images(self.bins, (height, width))
+            self._checked = True
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Note by a few weights what the step left in the model, where the optimizer averages."""
@@ -233,12 +259,13 @@ class Verification(keras.callbacks.Callback):
     def _verify_weights(self, epoch: int, logs: dict[str, Any] | None) -> None:
         """Verify the weights that are in the model."""
         network = self._embedder(self.model)
-        result = self._verify(self._embedder_of(network)).headline
-        self._log(logs, result)
-        if self.best_so_far is None or result.accuracy > self.best_so_far:
-            self.best_so_far = result.accuracy
+        results = self._verify(self._embedder_of(network))
+        self._log(logs, results)
+        accuracy = _mean("accuracy", results)
+        if accuracy is not None and (self.best_so_far is None or accuracy > self.best_so_far):
+            self.best_so_far = accuracy
             if self.best is not None and self.model.distribute_strategy.extended.should_checkpoint:
-                self._keep(network, self.best, epoch, result)
+                self._keep(network, self.best, epoch, results)
 
     def _embedder_of(self, network: keras.Model) -> Embedder:
         """Wrap the network; what is guessed of it is said once."""
@@ -248,39 +275,100 @@ class Verification(keras.callbacks.Callback):
             self._said = True
             return Embedder.in_memory(network, self.metadata)
 
-    def _verify(self, embed: Embedder) -> Any:
-        """Return the protocol's result for the network as it is."""
+    def _verify(self, embed: Embedder) -> dict[str, Any]:
+        """Return the headline's result of the network as it is, by the set's name.
+
+        Where there are no sets, there is one result, and its name is empty.
+        """
+        from tf_sphereface.eval.bin_sets import evaluate_sets
         from tf_sphereface.eval.scoring.score_pairs import embed_verification
 
+        if self.bins is not None:
+            sets = evaluate_sets(embed, self.bins, self.flip).sets
+            return {name: result.headline for name, result in sets.items()}
         if self._protocol is not None:
-            return self._protocol(embed)
+            return {"": self._protocol(embed).headline}
         left, right, is_same, folds = self.pairs
-        return embed_verification(embed, self.images, left, right, is_same, folds, flip=self.flip)
+        result = embed_verification(embed, self.images, left, right, is_same, folds, flip=self.flip)
+        return {"": result.headline}
 
-    def _log(self, logs: dict[str, Any] | None, result: Any) -> None:
-        """Add the figures; NaN for what is not known."""
+    def _log(self, logs: dict[str, Any] | None, results: dict[str, Any] | None) -> None:
+        """Add the figures, first those of all sets together; NaN for what is not known."""
         if logs is None:
             return
-        for name in self.figures:
+        for column, (name, figure) in self._columns().items():
             value = None
-            if result is not None:
-                far = _far_of(name)
-                value = getattr(result, name) if far is None else result.tar_at_far.get(far)
-            logs[f"verification_{name}"] = math.nan if value is None else value
+            if results is not None:
+                value = _mean(figure, results if name is None else {name: results[name]})
+            logs[column] = math.nan if value is None else value
 
-    def _keep(self, network: keras.Model, path: Path, epoch: int, result: Any) -> None:
+    def _columns(self) -> dict[str, tuple[str | None, str]]:
+        """Return what the logs get: name -> (set, figure), the set None for all together."""
+        columns: dict[str, tuple[str | None, str]] = {}
+        for name in (None, *(self.bins or ())):
+            prefix = "verification_" if name is None else f"verification_{name}_"
+            columns |= {f"{prefix}{figure}": (name, figure) for figure in self.figures}
+        return columns
+
+    def _keep(self, network: keras.Model, path: Path, epoch: int, results: dict[str, Any]) -> None:
         """Write the best embedder and its card; a full disk is no reason to stop training."""
         metadata = self.metadata
         if metadata is not None:
-            figures = {"epoch": epoch + 1, "accuracy": float(result.accuracy)}
-            if getattr(result, "std_error", None) is not None:
-                figures["standard error"] = float(result.std_error)
+            figures: dict[str, float] = {"epoch": epoch + 1}
+            for figure, label in (("accuracy", "accuracy"), ("std_error", "standard error")):
+                value = _mean(figure, results)
+                if value is not None:
+                    figures[label] = value
+            for name in self.bins or ():
+                figures[f"accuracy on {name}"] = float(results[name].accuracy)
             metadata = with_measured(metadata, {"verification while training": figures})
         try:
             save_embedder(network, path, metadata)
             write_card(path)
         except OSError as error:
             logger.warning("%s could not be written: %s", path, error)
+
+
+def _check_given(pairs: Sequence[Any], bins: Any, max_pairs: int | None) -> None:
+    """Refuse pairs beside `bins`, neither of them, and a limit of sets that are not there."""
+    missing = sum(part is None for part in pairs)
+    if bins is None and missing:
+        raise ValueError(
+            "Verification takes images, left, right, is_same and folds, or bins. "
+            f"Received: bins=None and {len(pairs) - missing} of the five"
+        )
+    if bins is not None and missing < len(pairs):
+        raise error("bins", "stand alone, without images and pairs", bins)
+    if bins is None and max_pairs is not None:
+        raise error("max_pairs", "be of bins, which are not given", max_pairs)
+
+
+def _read_sets(bins: Any, max_pairs: int | None) -> dict[str, Any]:
+    """Return name -> set, each with folds that can be evaluated."""
+    from tf_sphereface.eval.bin_sets import read_sets
+
+    return read_sets(bins, max_pairs)
+
+
+def _figure(name: str, result: Any) -> float | None:
+    """Return a figure of one result; None where it is not known."""
+    far = _far_of(name)
+    value = getattr(result, name, None) if far is None else result.tar_at_far.get(far)
+    return None if value is None else float(value)
+
+
+def _mean(name: str, results: dict[str, Any]) -> float | None:
+    """Return the mean of a figure over the results; None where one of them does not know it.
+
+    The standard error is that of the mean, the results taken as independent.
+    """
+    values = [_figure(name, result) for result in results.values()]
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    if name == "std_error":
+        return math.hypot(*known) / len(known)
+    return float(np.mean(known))
 
 
 def _some_weights(model: keras.Model) -> list[NDArray[Any]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from tf_sphereface.eval import (
+    bin_sets,
     bins,
     calibration,
     folder,
+    groups,
     identification,
     lfw,
     pairs,
@@ -17,9 +19,11 @@ from tf_sphereface.eval import (
 )
 
 __all__ = [
+    "bin_sets",
     "bins",
     "calibration",
     "folder",
+    "groups",
     "identification",
     "lfw",
     "pairs",

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.alignment.face_reader import FaceReader, Landmarks, Problems
 from tf_sphereface.alignment.images import decode_image
+from tf_sphereface.data.recordio.downloads import what_it_is
 from tf_sphereface.eval.measures.checks import as_labels, check_protocol
 from tf_sphereface.eval.pairs import Pairs, read_pairs
 from tf_sphereface.eval.protocol import ProtocolResult, describe, existing_folder, over_folds
@@ -33,27 +34,54 @@ from tf_sphereface.utils import safe_pickle
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.messages import ProgressCallback
 
-FOLDS = 10
+FOLDS = 10  # or as many as there are pairs, where these are fewer
 SIZE = (112, 112)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BinSet:
-    """Encoded images (JPEG or PNG), of which 2 k and 2 k + 1 are pair k, and labels, (pairs,)."""
+    """Encoded images (JPEG or PNG), of which 2 k and 2 k + 1 are pair k, and labels, (pairs,).
+
+    `name` is what the set is called in errors: the path of its file.
+    """
 
     images: list[bytes]
     is_same: NDArray[np.bool_]
+    name: str = "a .bin set"
 
     def pairs(self) -> Pairs:
         """Return the pairs, images named by their number, in ten folds in the file's order."""
         count = len(self.is_same)
-        sizes = [len(part) for part in np.array_split(np.arange(count), FOLDS)]
+        folds = max(min(FOLDS, count), 1)
+        sizes = [len(part) for part in np.array_split(np.arange(count), folds)]
         return Pairs(
             [str(2 * k) for k in range(count)],
             [str(2 * k + 1) for k in range(count)],
             self.is_same,
-            np.repeat(np.arange(1, FOLDS + 1), sizes),
+            np.repeat(np.arange(1, folds + 1), sizes),
         )
+
+    def subset(self, count: int) -> BinSet:
+        """Return some `count` pairs, evenly spaced in the file's order, each class in its share.
+
+        No class is lost, and a set that has no more pairs than that is returned as it is.
+
+        Example:
+
+        >>> BinSet([b""] * 80, np.array([True, False] * 20)).subset(10).is_same.sum()
+        np.int64(5)
+        """
+        total = len(self.is_same)
+        if count >= total:
+            return self
+        chosen: list[int] = []
+        for same in (True, False):
+            places = np.flatnonzero(self.is_same == same)
+            share = min(max(round(count * len(places) / total), 1), len(places))
+            chosen += places[np.arange(share) * len(places) // max(share, 1)].tolist()
+        chosen.sort()
+        images = [self.images[i] for k in chosen for i in (2 * k, 2 * k + 1)]
+        return BinSet(images, self.is_same[chosen], self.name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,29 +100,36 @@ class BinResult(ProtocolResult):
 def read_bin(path: str | os.PathLike[str]) -> BinSet:
     """Read a `.bin` file: a pickle of a list of encoded images and a list of bools.
 
-    It is unpickled by a reader that knows lists, bytes, bools and arrays and nothing else.
+    It is unpickled by a reader that knows lists, bytes, bools and arrays and nothing else. An image
+    may be bytes, a Python 2 `str`, or an array of bytes, (n,) or (n, 1); labels may be bools or 0
+    and 1, in a list or an array.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no such pickle, or asks for anything else (nothing of it is run), or
             images and labels do not fit; the file is named.
     """
+    data = Path(path).read_bytes()
+    other = what_it_is(data[:512])
+    if other is not None:
+        raise ValueError(f"{path} is no .bin set: it is {other}")
     try:
-        content = safe_pickle.loads(Path(path).read_bytes())
+        content = safe_pickle.loads(data)
         if not isinstance(content, list | tuple) or len(content) != 2:
             raise ValueError("it is not a list of images and a list of labels")
         if not isinstance(content[0], list | tuple | np.ndarray):
             raise ValueError(f"images must be a list. Received: {type(content[0]).__name__}")
-        images = [_encoded(item) for item in content[0]]
-        same = as_labels(content[1], "labels")
+        images = [_encoded(number, item) for number, item in enumerate(content[0])]
+        same = np.asarray(content[1])
+        same = as_labels(same[:, 0] if same.ndim == 2 and same.shape[1] == 1 else same, "labels")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is no .bin set: {error}") from error
-    if len(images) != 2 * len(same) or len(same) < FOLDS:
+    if len(images) != 2 * len(same) or not len(same):
         raise ValueError(
-            f"{path} must hold two images per label, and {FOLDS} labels at least. "
+            f"{path} must hold two images per label, and a label at least. "
             f"Received: {len(images)} images and {len(same)} labels"
         )
-    return BinSet(images, same)
+    return BinSet(images, same, str(path))
 
 
 def write_bin(path: str | os.PathLike[str], images: Sequence[bytes], is_same: ArrayLike) -> None:
@@ -173,8 +208,9 @@ def evaluate(
     """Run insightface's verification protocol on a `.bin` set.
 
     The embeddings of image and mirror image are added, and the sum is compared. The ten folds are
-    equal parts in the file's order. The headline's thresholds are exact, as everywhere here; what
-    insightface's own coarser search gives is in the result too.
+    equal parts in the file's order; with fewer pairs than ten, each pair is a fold. The headline's
+    thresholds are exact, as everywhere here; what insightface's own coarser search gives is in the
+    result too.
 
     Args:
         embedder: what `load_embedder` takes. Or a `.npz` file of embeddings (`StoredEmbeddings`),
@@ -194,8 +230,7 @@ def evaluate(
         ValueError: the file is no `.bin` set, or its images cannot be used; all are listed.
     """
     bins = path if isinstance(path, BinSet) else read_bin(path)
-    pairs = bins.pairs()
-    check_protocol(pairs.is_same, pairs.folds, "exact")
+    pairs = check_set(bins)
     options = EmbeddingOptions(flip, cache=cache, progress=progress)
     model = open_embedder(embedder, options)
     names = [str(k) for k in range(len(bins.images))]
@@ -203,8 +238,8 @@ def evaluate(
     if isinstance(model, StoredEmbeddings):
         source = StoredSource(model, flip)
     else:
-        where = Path("a .bin set" if isinstance(path, BinSet) else path)
-        source = ImageSource(model, where, BinReader(model.input_size, bins), options)
+        reader = BinReader(model.input_size, bins)
+        source = ImageSource(model, Path(bins.name), reader, options)
     plain, mirrored = embed_all(source, names, progress)
     left, right = np.arange(0, len(names), 2), np.arange(1, len(names), 2)
     scored = verify_embeddings(
@@ -212,7 +247,7 @@ def evaluate(
     )
     vectors = np.asarray(join_sides(plain, mirrored, "sum"), np.float64)
     accuracy, std = insightface_figures(cosines(vectors, left, right), pairs.is_same, pairs.folds)
-    items = f"{len(names):,} images in {FOLDS} folds in the file's order"
+    items = f"{len(names):,} images in {pairs.num_folds} folds in the file's order"
     return BinResult(
         table=scored.table,
         name="bin",
@@ -225,6 +260,16 @@ def evaluate(
         insightface_accuracy=accuracy,
         insightface_std=std,
     )
+
+
+def check_set(bins: BinSet) -> Pairs:
+    """Return a set's pairs, or raise a ValueError that names it where its folds lack a class."""
+    pairs = bins.pairs()
+    try:
+        check_protocol(pairs.is_same, pairs.folds, "exact")
+    except ValueError as error:
+        raise ValueError(f"{bins.name} cannot be evaluated: {error}") from error
+    return pairs
 
 
 def insightface_figures(
@@ -273,13 +318,16 @@ class BinReader(FaceReader):
         return "The faces of a .bin set cannot be aligned here: take a network of their size."
 
 
-def _encoded(item: Any) -> bytes:
-    """Return an encoded image, which may be bytes or an array of bytes."""
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 1:
-        return item.tobytes()
+def _encoded(number: int, item: Any) -> bytes:
+    """Return an encoded image, which may be bytes, the same as text, or an array of bytes."""
+    array = isinstance(item, np.ndarray)
+    if array and item.dtype == np.uint8 and item.ndim and item.size == max(item.shape):
+        return bytes(item.tobytes())
+    if isinstance(item, str) and max(item, default="") <= "\xff":
+        return item.encode("latin1")  # a pickle of Python 2, read as latin1 and written again
     if isinstance(item, bytes | bytearray):
         return bytes(item)
     kind = type(item).__name__
-    if isinstance(item, np.ndarray):
+    if array:
         kind = f"an array of {item.dtype} {item.shape}"
-    raise ValueError(f"an image must be bytes. Received: {kind}")
+    raise ValueError(f"image {number} must be bytes, as of a JPEG or PNG file. Received: {kind}")

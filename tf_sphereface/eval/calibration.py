@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +17,7 @@ from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
 from tf_sphereface.eval.folder import scan
+from tf_sphereface.eval.groups import GroupReport, groups_of_pairs, rates_by_group
 from tf_sphereface.eval.measures.curve import unsupported
 from tf_sphereface.eval.measures.hints import warn_of_scores
 from tf_sphereface.eval.pairs import Pairs, read_pairs
@@ -62,6 +64,8 @@ class Calibration:
         date: of the measurement, UTC.
         versions: of the libraries.
         given: facts of the input that were given when the model was opened, by name.
+        groups: the errors of each group at `threshold`; None where no groups were given. Not
+            written into the model.
     """
 
     threshold: float
@@ -85,11 +89,14 @@ class Calibration:
     date: str
     versions: dict[str, str]
     given: dict[str, Any] = dataclasses.field(default_factory=dict)
+    groups: GroupReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = dataclasses.asdict(self)
         values["given"] = {k: _plain(v) for k, v in self.given.items()}
+        if self.groups is None:
+            del values["groups"]
         return {k: _plain(v) for k, v in values.items()}
 
 
@@ -113,6 +120,7 @@ def calibrate(
     flip: Flip | None = None,
     max_pairs: int = 200_000,
     seed: int = 0,
+    groups: Mapping[str, str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Calibration:
     """Choose the threshold for a false accept rate.
@@ -132,6 +140,7 @@ def calibrate(
             model's metadata says.
         max_pairs: genuine pairs, and impostor pairs, at most.
         seed: of the choice of pairs and of the bootstrap.
+        groups: what `groups.read_groups` returned, for the errors of each group.
         progress: called with (images done, images in all).
 
     Returns:
@@ -140,7 +149,8 @@ def calibrate(
     Raises:
         FileNotFoundError: there is no such folder or file.
         ValueError: fewer than `10 / far` impostor pairs or 20 people; images that cannot be used;
-            an argument out of range; scores so equal that no threshold keeps to the rate.
+            no pair has groups; an argument out of range; scores so equal that no threshold keeps to
+            the rate.
     """
     check_number("far", far, 0.0, 1.0, open_low=True)
     root = existing_folder("images", images)
@@ -150,6 +160,10 @@ def calibrate(
     names, left, right, same = _choose(root, pairs, max_pairs, rng)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
     _check_counts(int(np.sum(~same)), len(people), far, max_pairs)
+    of_pairs = None
+    if groups is not None:
+        first, second = ([names[i] for i in side] for side in (left, right))
+        of_pairs = groups_of_pairs(first, second, groups)
     digest = sha256_file(model.path) if model.path else None  # before the work
     options = EmbeddingOptions(flip != "none", landmarks, progress=progress)
     vectors = verification_vectors_of_files(model, root, names, options, flip)
@@ -189,6 +203,9 @@ def calibrate(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
         given=dict(model.given),
+        groups=None
+        if of_pairs is None
+        else rates_by_group(scores, same, of_pairs, threshold, "chosen here"),
     )
 
 
@@ -204,12 +221,13 @@ def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:
         OSError: it could not be written; it is left as it was.
     """
     known = load_embedder(path, **calibration.given).metadata
+    kept = dataclasses.replace(calibration, groups=None)
     updated = dataclasses.replace(
         known,
         threshold=calibration.threshold,
         threshold_far=calibration.far,
         flip=calibration.flip,
-        extra={**known.extra, "calibration": calibration.to_dict()},
+        extra={**known.extra, "calibration": kept.to_dict()},
     )
     if calibration.model_sha256 is None:
         raise ValueError("calibration must be of a file. Received: one of a model in memory")

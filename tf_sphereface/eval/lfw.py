@@ -52,7 +52,9 @@ def evaluate(
     """Run LFW's View 2, or any list of pairs in its format.
 
     The folds are those of the file. For each fold the threshold is chosen on the others. Every
-    image counts: if any is missing, unreadable or of the wrong size, nothing is evaluated.
+    image counts: if any is missing, unreadable or of the wrong size, nothing is evaluated. The
+    result has the list's own name (`pairs.list_name`): `xqlfw_pairs.txt` is not taken for LFW, and
+    has neither its result category nor its published figures.
 
     Args:
         embedder: what `load_embedder` takes: a file, a Keras model, or an `Embedder`. Or a `.npz`
@@ -66,7 +68,8 @@ def evaluate(
         progress: called with (images done, images in all).
         cache: a folder where embeddings are kept, and taken from when model and image are the same
             as before: an evaluation that was killed goes on where it was.
-        category: LFW's result category, a key of `CATEGORIES`; None leaves it out of the text.
+        category: LFW's result category, a key of `CATEGORIES`; None leaves it out of the text, as
+            a list of another name does.
         search: how thresholds are chosen, as for `verification.evaluate`: `"exact"`, or `"grid"`
             for the SphereFace authors' steps of 1e-4.
 
@@ -91,8 +94,10 @@ def evaluate(
     options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
     model = open_embedder(embedder, options)
     listed = listed if root is None else locate(listed, root)
-    result = evaluate_pairs("lfw", model, root, listed, options, "of the list", search=search)
-    return dataclasses.replace(result, protocol=result.protocol + category_note)
+    name = listed.name or "lfw"
+    result = evaluate_pairs(name, model, root, listed, options, "of the list", search=search)
+    protocol = result.protocol + category_note if name == "lfw" else f"{name}: {result.protocol}"
+    return dataclasses.replace(result, protocol=protocol)
 
 
 def evaluate_view1(
@@ -142,13 +147,14 @@ def evaluate_view1(
         f"threshold chosen on {len(train):,} training pairs{on_grid(search)}; accuracy and its "
         "binomial standard error.",
     )
+    name = test.name or "lfw"
+    about = "View 1" if name == "lfw" else f"{name}, as View 1"
     return ProtocolResult(
         table=scored.table,
-        name="lfw-view1",
-        protocol="View 1, for choosing between models and not for publication: "
-        + measured
+        name=f"{name}-view1",
+        protocol=f"{about}, for choosing between models and not for publication: {measured}"
         + alignment_note(options)
-        + category_note,
+        + (category_note if name == "lfw" else ""),
         embedder=model,
         pairs=test,
         num_items=num_images,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,12 @@ from numpy.typing import NDArray
 
 from tf_sphereface.alignment.formats import begins_as_image
 from tf_sphereface.alignment.listing import find_image
+
+_USUAL_WORDS = {
+    *("pairs", "pair", "list", "lists", "test", "dev", "train", "devtest", "devtrain"),
+    *("view", "view1", "view2", "official", "original", "fold", "folds", "protocol"),
+}
+_PROTOCOLS = ("bin", "bins", "folder", "ytf", "scores")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,12 +29,14 @@ class Pairs:
         right: relative path of its second image.
         is_same: bool (n,), genuine or impostor.
         folds: int (n,), from 1.
+        name: what the list is called, empty where it has no name.
     """
 
     left: list[str]
     right: list[str]
     is_same: NDArray[np.bool_]
     folds: NDArray[np.int64]
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.left)
@@ -83,7 +92,27 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         seen[key] = number
         left.append(pair[0])
         right.append(pair[1])
-    return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * per_class))
+    fold_of = np.repeat(np.arange(1, folds + 1), 2 * per_class)
+    return Pairs(left, right, is_same, fold_of, list_name(path))
+
+
+def list_name(path: str | os.PathLike[str]) -> str:
+    """Return what a list in LFW's layout is called, by its file's name: `"lfw"` for LFW's own.
+
+    Words that any list may have in its name (pairs, test, view2, numbers) do not count.
+
+    Example:
+
+    >>> [list_name(name) for name in ("pairs.txt", "pairsDevTest.txt", "xqlfw_pairs.txt")]
+    ['lfw', 'lfw', 'xqlfw']
+    """
+    text = re.sub(r"^[Pp]airs?(?=[A-Z])|(?<=[a-z0-9])Pairs?$", "", Path(path).stem)
+    words = [word.lower() for word in re.split(r"[\W_]+", text) if word]
+    own = [word for word in words if word not in _USUAL_WORDS and not word.isdecimal()]
+    if not own or own[0] == "lfw":
+        return "lfw"
+    name = "_".join(own)
+    return f"{name}_pairs" if name in _PROTOCOLS else name
 
 
 def locate(pairs: Pairs, root: Path) -> Pairs:

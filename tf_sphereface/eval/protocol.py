@@ -23,7 +23,8 @@ class ProtocolResult(VerificationTable):
     """A verification protocol's outcome.
 
     Attributes:
-        name: `"lfw"`, `"lfw-view1"`, `"folder"`, `"ytf"`, `"bin"` or `"scores"`.
+        name: `"lfw"` or what the list of pairs is called, the same with `"-view1"`, `"folder"`,
+            `"ytf"`, `"bin"` or `"scores"`.
         protocol: how the headline was measured, in a sentence or two.
         embedder: the embedder that was evaluated, or the stored embeddings or scores.
         pairs: what was compared.
@@ -35,6 +36,18 @@ class ProtocolResult(VerificationTable):
     embedder: Embedder | StoredEmbeddings | StoredScores
     pairs: Pairs
     num_items: int
+
+
+_FLIPS = {"none": "none", "flip": "concat", "sum": "sum"}  # a row of the table -> metadata's flip
+
+
+def own_threshold(result: ProtocolResult) -> float | None:
+    """Return the model's own threshold, chosen elsewhere, if it is for the headline's vectors."""
+    metadata = result.embedder.metadata
+    flip, mean = result.headline_key
+    if metadata is None or mean != "plain" or _FLIPS.get(flip) != metadata.flip:
+        return None
+    return metadata.threshold
 
 
 def evaluate_pairs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,8 @@ def evaluate(
             empty lines and those that begin with `#` are skipped. With `pairs` a line is the score
             alone, in the order of the pairs. Without, it is `score, label, fold`, the label 1 (or
             true) for one person and 0 (or false) for two; further fields name what is compared.
+            Where no line has a fold (`score, label`, or `-` in its place before names), there are
+            rates and no accuracy.
         pairs: what `read_pairs` or `read_splits` returned.
         search: as for `verification.evaluate`.
 
@@ -47,16 +50,23 @@ def evaluate(
     >>> evaluate("scores.txt").headline.accuracy
     1.0
     """
-    values, listed = _read(Path(path), pairs)
+    values, listed, has_folds = _read(Path(path), pairs)
     names = [f"{a} and {b}" for a, b in zip(listed.left, listed.right, strict=True)]
-    result = verification.evaluate(values, listed.is_same, listed.folds, search=search, names=names)
+    table: dict[tuple[str, str], Any] = {}
+    if has_folds:
+        in_folds, how = f" in {listed.num_folds} folds", over_folds(listed, search)
+        table["scores", "plain"] = verification.evaluate(
+            values, listed.is_same, listed.folds, search=search, names=names
+        )
+    else:
+        in_folds, how = " without folds", "rates over all of them, and no accuracy."
+        table["scores", "plain"] = verification.evaluate(
+            values, listed.is_same, search=search, names=names
+        )
     return ProtocolResult(
-        table={("scores", "plain"): result},
+        table=table,
         name="scores",
-        protocol=(
-            f"{count_in_words(listed)} in {listed.num_folds} folds; scores as given; "
-            f"{over_folds(listed, search)}"
-        ),
+        protocol=f"{count_in_words(listed)}{in_folds}; scores as given; {how}",
         embedder=StoredScores(Path(path)),
         pairs=listed,
         num_items=len({*listed.left, *listed.right}),
@@ -76,10 +86,11 @@ def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs]:
+def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs, bool]:
+    """Return the scores, their pairs, and whether these have folds (else all are in fold 0)."""
     values: list[float] = []
     same: list[bool] = []
-    folds: list[int] = []
+    folds: list[int | None] = []
     left: list[str] = []
     right: list[str] = []
     for number, line in enumerate(read_lines(path, "of scores"), start=1):
@@ -91,22 +102,36 @@ def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs]:
             values.append(float(fields[0]))
             if pairs is None:
                 same.append(_LABELS[fields[1].lower()])
-                folds.append(int(fields[2]))
-                if abs(folds[-1]) > _MOST:
-                    raise ValueError("a fold of more than 63 bits")
+                folds.append(_fold(fields))
+                if (folds[-1] is None) != (folds[0] is None):
+                    raise ValueError("some lines have a fold, others have none")
             elif len(fields) != 1:
                 raise ValueError("more than a score")
         except (ValueError, KeyError, IndexError) as error:
             form = "score, label (0 or 1), fold" if pairs is None else "a score alone"
+            if len(folds) > 1 and folds[0] is None:
+                form = "score, label (0 or 1), and no fold, as the lines before"
             raise ValueError(
                 f"{path}, line {number}: expected {form}. Received: {line[:120]!r}"
             ) from error
         left.append(fields[3] if len(fields) > 3 else f"line {number}")
         right.append(fields[4] if len(fields) > 4 else f"line {number}")
+    has_folds = pairs is not None or any(fold is not None for fold in folds)
     if pairs is None:
-        pairs = Pairs(left, right, np.array(same, bool), np.array(folds, np.int64))
+        numbers = np.array([fold or 0 for fold in folds], np.int64)
+        pairs = Pairs(left, right, np.array(same, bool), numbers)
     elif len(values) != len(pairs):
         raise ValueError(
             f"{path} must hold a score for each of {len(pairs)} pairs. Received: {len(values)}"
         )
-    return np.array(values), pairs
+    return np.array(values), pairs, has_folds
+
+
+def _fold(fields: list[str]) -> int | None:
+    """Return the fold of a line; None where it ends before it, or has a `-` there."""
+    if len(fields) == 2 or fields[2] == "-":
+        return None
+    fold = int(fields[2])
+    if abs(fold) > _MOST:
+        raise ValueError("a fold of more than 63 bits")
+    return fold

@@ -1,10 +1,10 @@
-"""Verification: K-fold accuracy and the curves of a list of scored pairs."""
+"""Verification: K-fold accuracy and the curves of a list of scored pairs, or the curves alone."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +26,7 @@ from tf_sphereface.eval.measures.thresholds import (
     best_midpoints,
     decided_rightly,
 )
-from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.utils.checks import check_choice, error
 
 __all__ = [
     "FARS",
@@ -34,12 +34,17 @@ __all__ = [
     "BestOnTest",
     "BootstrapIntervals",
     "PairedComparison",
+    "VerificationRates",
     "VerificationResult",
     "bootstrap",
     "compare",
     "evaluate",
     "evaluate_split",
 ]
+
+
+def _none() -> NDArray[Any]:
+    return np.zeros(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,58 +61,48 @@ class BestOnTest:
     threshold: float
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class VerificationResult:
-    """What `evaluate` measured. Rates are fractions in [0, 1], not percent.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class VerificationRates:
+    """What needs no folds: rates, areas and angles. Rates are fractions in [0, 1], not percent.
 
     Attributes:
-        accuracy: mean of `fold_accuracies`.
-        std_error: standard error of that mean, sd with n - 1 over the square root of the folds;
-            of a single test part (`evaluate_split`) the binomial one, `sqrt(p (1 - p) / n)`.
-        fold_accuracies: correct / total of each fold, in the order of `fold_ids`.
-        thresholds: the score from which each fold's pairs were called one person, chosen on the
-            other folds alone. Infinite where calling all pairs one person (or none) was best.
-        fold_ids: the distinct fold numbers, ascending.
         auc: area under the ROC curve.
         eer: the rate at which false accepts equal false rejects, interpolated on the ROC curve.
-        tar_at_far: false accept rate -> true accept rate, None where the impostor pairs are too
-            few to state it.
+        tar_at_far: false accept rate -> true accept rate, None where impostor pairs are too few.
         tar_interval_at_far: false accept rate -> exact 95 % interval (Clopper-Pearson) of that
-            true accept rate over the genuine pairs, at the threshold as it is; None likewise. What
-            the choice of the threshold adds, `bootstrap` tells.
+            rate at the threshold as it is; None likewise. What its choice adds, `bootstrap` tells.
         tar_at_far_reasons: false accept rate -> why its entry is None.
         threshold_at_far: false accept rate -> the lowest score that keeps to it on these very
             pairs (a pair is accepted from this score on), hence best on test; None likewise.
-        best_on_test: accuracy and threshold tuned on these very pairs. Never a headline.
         genuine_angles: distribution of the genuine pairs' angles, None if scores are no cosines.
         impostor_angles: that of the impostor pairs, likewise.
         angular_fisher_score: of the embeddings behind the scores, None where only scores were
             given, or where it is not defined. Lower is better.
-        scores: float64 (n,), each pair's score as its own fold was tested.
+        scores: float64 (n,), each pair's score; with folds, as its own fold was tested.
         is_same: bool (n,).
-        folds: int (n,).
-        correct: bool (n,), whether the pair was decided rightly under its fold's threshold.
+        accuracy: None without folds, as no threshold was chosen on other pairs. The attributes
+            after it are None likewise, or empty.
     """
 
-    accuracy: float
-    std_error: float
-    fold_accuracies: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
-    fold_ids: NDArray[np.int64]
     auc: float
     eer: float
     tar_at_far: dict[float, float | None]
     tar_interval_at_far: dict[float, tuple[float, float] | None]
     tar_at_far_reasons: dict[float, str]
     threshold_at_far: dict[float, float | None]
-    best_on_test: BestOnTest
     genuine_angles: AngleDistribution | None
     impostor_angles: AngleDistribution | None
     angular_fisher_score: float | None
     scores: NDArray[np.float64]
     is_same: NDArray[np.bool_]
-    folds: NDArray[np.int64]
-    correct: NDArray[np.bool_]
+    accuracy: float | None = None
+    std_error: float | None = None
+    fold_accuracies: NDArray[np.float64] = dataclasses.field(default_factory=_none)
+    thresholds: NDArray[np.float64] = dataclasses.field(default_factory=_none)
+    fold_ids: NDArray[np.int64] = dataclasses.field(default_factory=_none)
+    best_on_test: BestOnTest | None = None
+    folds: NDArray[np.int64] | None = None
+    correct: NDArray[np.bool_] | None = None
 
     @property
     def genuine_angle(self) -> float | None:
@@ -118,6 +113,30 @@ class VerificationResult:
     def impostor_angle(self) -> float | None:
         """Mean angle of the impostor pairs in degrees, likewise."""
         return None if self.impostor_angles is None else self.impostor_angles.mean
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class VerificationResult(VerificationRates):
+    """What `evaluate` measured with folds: `VerificationRates`, and accuracies.
+
+    Attributes:
+        accuracy: mean of `fold_accuracies`.
+        std_error: standard error of that mean, sd with n - 1 over the square root of the folds;
+            of a single test part (`evaluate_split`) the binomial one, `sqrt(p (1 - p) / n)`.
+        fold_accuracies: correct / total of each fold, in the order of `fold_ids`.
+        thresholds: the score from which each fold's pairs were called one person, chosen on the
+            other folds alone. Infinite where calling all pairs one person (or none) was best.
+        fold_ids: the distinct fold numbers, ascending.
+        best_on_test: accuracy and threshold tuned on these very pairs. Never a headline.
+        folds: int (n,).
+        correct: bool (n,), whether the pair was decided rightly under its fold's threshold.
+    """
+
+    accuracy: float
+    std_error: float
+    best_on_test: BestOnTest
+    folds: NDArray[np.int64]
+    correct: NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,16 +162,43 @@ class PairedComparison:
     neither: int
 
 
+@overload
 def evaluate(
     scores: ArrayLike,
     is_same: ArrayLike,
     folds: ArrayLike,
     *,
+    search: Search = ...,
+    names: Sequence[str] | None = ...,
+    angular_fisher_score: float | None = ...,
+) -> VerificationResult: ...
+
+
+@overload
+def evaluate(
+    scores: ArrayLike,
+    is_same: ArrayLike,
+    folds: None = ...,
+    *,
+    search: Search = ...,
+    names: Sequence[str] | None = ...,
+    angular_fisher_score: float | None = ...,
+) -> VerificationRates: ...
+
+
+def evaluate(
+    scores: ArrayLike,
+    is_same: ArrayLike,
+    folds: ArrayLike | None = None,
+    *,
     search: Search = "exact",
     names: Sequence[str] | None = None,
     angular_fisher_score: float | None = None,
-) -> VerificationResult:
+) -> VerificationRates:
     """Evaluate scored pairs by K-fold cross-validation of the threshold, and their ROC curve.
+
+    Without folds only what needs none is measured: AUC, EER, true accept rates at false accept
+    rates, angles. There is no accuracy then: it would be of a threshold tuned on these very pairs.
 
     For each fold the threshold that decides the other folds best is applied to it. Candidates are
     the midpoints between neighboring distinct scores; where several are equally good, their mean
@@ -168,7 +214,7 @@ def evaluate(
             n): row k holds all scores as they are when the k-th fold is tested, for protocols that
             learn something from the other folds (mean subtraction).
         is_same: (n,) bool, genuine or impostor.
-        folds: (n,) an integer per pair; two folds at least.
+        folds: (n,) an integer per pair, two folds at least; None for rates without accuracy.
         search: `"exact"`, or `"grid"` for the candidates -1, -0.9999, ... 1 of the authors' script.
         names: (n,) what to call each pair in an error.
         angular_fisher_score: kept in the result: what `angles.angular_fisher_score` gave for the
@@ -176,7 +222,8 @@ def evaluate(
 
     Raises:
         ValueError: lengths differ; a score is NaN or infinite (the pair is named); there is one
-            fold only; a class is missing, at all or outside some fold.
+            fold only; a class is missing, at all or outside some fold; `search` is given without
+            folds, where no threshold is chosen.
         ImportError: the `eval` extra is not installed.
 
     Example:
@@ -184,7 +231,17 @@ def evaluate(
     >>> result = evaluate([0.9, 0.1, 0.8, 0.2], [True, False, True, False], [1, 1, 2, 2])
     >>> result.accuracy, result.thresholds.tolist()
     (1.0, [0.5, 0.5])
+    >>> rates = evaluate([0.9, 0.1, 0.8, 0.2], [True, False, True, False])
+    >>> rates.accuracy, rates.auc
+    (None, 1.0)
     """
+    if folds is None:
+        if search != "exact":
+            raise error("search", "be left out without folds: no threshold is chosen", search)
+        same = check_classes(is_same)
+        values = check_scores(scores, len(same), 1, names)[0]
+        rates = _rates(values, same, angular_fisher_score)
+        return VerificationRates(scores=values, is_same=same, **rates)
     same, fold_of = check_folds(is_same, folds)
     fold_ids = np.unique(fold_of)
     rows = check_scores(scores, len(same), len(fold_ids), names)
@@ -279,6 +336,8 @@ def compare(first: VerificationResult, second: VerificationResult) -> PairedComp
     >>> compare(good, good).p_value
     1.0
     """
+    if not (len(first.fold_ids) and len(second.fold_ids)):
+        raise ValueError("first and second must have folds. Received: rates without accuracy")
     if not (
         np.array_equal(first.is_same, second.is_same) and np.array_equal(first.folds, second.folds)
     ):
@@ -307,23 +366,34 @@ def _result(
     folds: NDArray[np.int64],
     *,
     fold_accuracies: NDArray[np.float64],
+    angular_fisher_score: float | None,
     **figures: Any,
 ) -> VerificationResult:
-    """Add the figures that need no folds, and warn where they are hardly what was meant."""
-    warn_of_scores(scores, same)
+    """Add the figures that need no folds."""
     order = np.argsort(scores, kind="stable")
     tied, right = best_midpoints(scores[order], same[order])
-    angles = is_cosine(scores)
     return VerificationResult(
         accuracy=float(np.mean(fold_accuracies)),
         fold_accuracies=fold_accuracies,
         fold_ids=np.unique(folds),
         best_on_test=BestOnTest(right / len(scores), float(tied[len(tied) // 2])),
-        genuine_angles=angle_distribution(scores[same]) if angles else None,
-        impostor_angles=angle_distribution(scores[~same]) if angles else None,
         scores=scores,
         is_same=same,
         folds=folds,
         **figures,
-        **curve_figures(scores, same),
+        **_rates(scores, same, angular_fisher_score),
     )
+
+
+def _rates(
+    scores: NDArray[np.float64], same: NDArray[np.bool_], angular_fisher_score: float | None
+) -> dict[str, Any]:
+    """Return the figures that need no folds, and warn where they are hardly what was meant."""
+    warn_of_scores(scores, same)
+    angles = is_cosine(scores)
+    return {
+        "genuine_angles": angle_distribution(scores[same]) if angles else None,
+        "impostor_angles": angle_distribution(scores[~same]) if angles else None,
+        "angular_fisher_score": angular_fisher_score,
+        **curve_figures(scores, same),
+    }

@@ -60,8 +60,11 @@ class RunLog(keras.callbacks.Callback):
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The row of the best verification accuracy, the earliest of equals."""
-        scored = [row for row in self.rows if BEST in row]
+        """The row of the best verification accuracy, the earliest of equals.
+
+        A row whose epoch was not verified holds NaN.
+        """
+        scored = [row for row in self.rows if np.isfinite(float(row.get(BEST, np.nan)))]
         return max(scored, key=lambda row: float(row[BEST]), default=None)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

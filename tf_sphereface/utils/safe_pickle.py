@@ -258,7 +258,7 @@ _NAMES = (
     "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET "
     "GLOBAL STACK_GLOBAL REDUCE BUILD"
 )
-_KINDS = ("b1", "u1", "i1", "i4", "i8")
+_KINDS = re.compile(r"b1|[ui][1248]|S[1-9]\d{0,8}")
 
 
 class _Kind:
@@ -287,14 +287,14 @@ class _Array:
         if not isinstance(state, tuple) or len(state) != 5:
             raise RefusedError("an array that is described wrongly")
         _, shape, kind, by_columns, content = state
-        if by_columns:
-            raise RefusedError("an array that is stored by columns")
         self.value = _array(content, kind, shape)
+        if by_columns and self.value.size != max(shape, default=1):
+            raise RefusedError("an array that is stored by columns")
 
 
 @stand_in
 def _make_kind(code: Any, *_: Any) -> _Kind:
-    if _text(code) not in _KINDS:
+    if not isinstance(_text(code), str) or not _KINDS.fullmatch(_text(code)):
         raise RefusedError(f"arrays of {code!r}")
     return _Kind(str(_text(code)))
 
@@ -308,7 +308,7 @@ def _make_array(*_: Any) -> _Array:
 def _make_flat(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
     """Stands for `numpy._core.numeric._frombuffer`, which protocol 5 calls."""
     array = _Array()
-    array.__setstate__((1, shape, kind, _text(order) == "F" and len(shape) > 1, content))
+    array.__setstate__((1, shape, kind, _text(order) == "F", content))
     return array
 
 
@@ -319,8 +319,13 @@ def _make_scalar(kind: Any, content: Any) -> Any:
 
 @stand_in
 def _make_bytes(text: Any = "", encoding: Any = "latin1") -> bytes:
-    """Stands for `_codecs.encode`, by which Python 3 writes bytes for Python 2, and for `bytes`."""
-    if not isinstance(text, str) or _text(encoding) != "latin1":
+    """Stands for `_codecs.encode`, by which Python 3 writes bytes for Python 2.
+
+    And for `bytes` and `bytearray`.
+    """
+    if isinstance(text, bytes):  # so a bytearray is written by protocols 3 and 4
+        return text
+    if not isinstance(text, str) or _text(encoding) not in ("latin1", "latin-1"):
         raise RefusedError("text in another encoding than latin1")
     return text.encode("latin1")
 
@@ -334,6 +339,8 @@ class _Unpickler(RestrictedUnpickler):
         ("_codecs", "encode"): _make_bytes,
         ("__builtin__", "bytes"): _make_bytes,
         ("builtins", "bytes"): _make_bytes,
+        ("__builtin__", "bytearray"): _make_bytes,
+        ("builtins", "bytearray"): _make_bytes,
         # NumPy 1 and NumPy 2
         ("numpy.core.multiarray", "_reconstruct"): _make_array,
         ("numpy._core.multiarray", "_reconstruct"): _make_array,

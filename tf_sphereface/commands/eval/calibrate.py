@@ -17,12 +17,14 @@ from tf_sphereface.commands.console import (
 from tf_sphereface.commands.eval.shared import (
     Subparsers,
     add_batch_size_option,
+    add_groups_options,
     add_landmarks_option,
     add_subcommand,
 )
 from tf_sphereface.commands.input_options import add_input_options, input_facts
 from tf_sphereface.embedder.embedder import load_embedder
 from tf_sphereface.eval.calibration import calibrate, store
+from tf_sphereface.eval.report.groups import groups_table
 
 SUMMARY = "choose the threshold for a false accept rate, and write it into the model"
 DESCRIPTION = """\
@@ -59,6 +61,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
     add_batch_size_option(parser)
     add_input_options(parser)
+    add_groups_options(parser, threshold=False)
     parser.add_argument("--dry-run", action="store_true", help="leave the model as it is")
     add_json_option(parser)
 
@@ -75,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
             flip=args.flip,
             max_pairs=args.max_pairs,
             seed=args.seed,
+            groups=args.groups,
             progress=show,
         )
     write_json_option(args.json, result.to_dict())
@@ -91,4 +95,6 @@ def run(args: argparse.Namespace) -> int:
         f"flip {result.flip}\n"
         + (f"{args.model} is left as it was" if args.dry_run else f"written into {args.model}"),
     )
+    if result.groups is not None:
+        console.print(groups_table(result.groups.to_dict()))
     return 0

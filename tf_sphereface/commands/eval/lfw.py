@@ -28,7 +28,8 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         type=existing_file,
         required=True,
         metavar="FILE",
-        help="LFW's pairs.txt; with --train-pairs, pairsDevTest.txt",
+        help="LFW's pairs.txt, or another list in its layout, under its own name "
+        "(xqlfw_pairs.txt); with --train-pairs, pairsDevTest.txt",
     )
     parser.add_argument(
         "--train-pairs",
@@ -40,7 +41,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "--category",
         choices=(*lfw.CATEGORIES, "none"),
         default="unrestricted-labeled",
-        help="LFW's result category, by what the network was trained on",
+        help="LFW's result category, by what the network was trained on; for LFW's own lists",
     )
     add_search_option(parser)
 

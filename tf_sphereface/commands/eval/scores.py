@@ -19,6 +19,7 @@ from tf_sphereface.commands.eval.shared import (
     add_result_options,
     add_search_option,
     add_subcommand,
+    check_groups_options,
     finish,
 )
 from tf_sphereface.eval import scores, verification
@@ -34,8 +35,8 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "scores",
         type=existing_file,
         metavar="FILE",
-        help="lines of: score, label (0 or 1), fold, and perhaps what is compared; with --pairs "
-        "or --splits, of the score alone",
+        help="lines of: score, label (0 or 1), fold, and perhaps what is compared; without folds "
+        "there are rates and no accuracy; with --pairs or --splits, lines of the score alone",
     )
     _add_lists(parser)
     add_search_option(parser)
@@ -51,6 +52,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate a file of scores."""
+    check_groups_options(args)
     return finish(args, scores.evaluate(args.scores, _pairs(args), search=args.search))
 
 

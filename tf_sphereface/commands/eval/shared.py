@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_sphereface.commands.console import (
+    CommandError,
     HelpFormatter,
     add_json_option,
     console,
@@ -18,8 +19,9 @@ from tf_sphereface.commands.console import (
 )
 from tf_sphereface.commands.eval.report_options import add_report_option, write_report_options
 from tf_sphereface.commands.input_options import add_input_options, input_facts
-from tf_sphereface.eval import scores, verification
+from tf_sphereface.eval import groups, scores, verification
 from tf_sphereface.eval.report import tables
+from tf_sphereface.eval.report.groups import groups_table
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 
 Subparsers = argparse._SubParsersAction
@@ -114,6 +116,37 @@ def add_search_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_groups_options(parser: argparse.ArgumentParser, threshold: bool = True) -> None:
+    """Add `--groups`, and with `threshold` also `--threshold`."""
+    parser.add_argument(
+        "--groups",
+        type=_groups,
+        metavar="FILE",
+        help="a person or image and its group per line: false accepts and rejects of each group",
+    )
+    if threshold:
+        parser.add_argument(
+            "--threshold",
+            type=float,
+            metavar="SCORE",
+            help="for --groups; else the model's own, else the mean of the folds'",
+        )
+
+
+def _groups(text: str) -> dict[str, str]:
+    """An argparse type: a list of groups, read before the work."""
+    try:
+        return groups.read_groups(existing_file(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def check_groups_options(args: argparse.Namespace) -> None:
+    """Refuse `--threshold` that would have no effect."""
+    if args.threshold is not None and args.groups is None:
+        raise CommandError(f"--threshold is for --groups. Received: {args.threshold}")
+
+
 def add_result_options(parser: argparse.ArgumentParser) -> None:
     """Add what every verification result can be asked for."""
     parser.add_argument(
@@ -123,6 +156,7 @@ def add_result_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="draw the pairs again N times for intervals of AUC, EER and TAR at FAR",
     )
+    add_groups_options(parser)
     add_json_option(parser)
     add_report_option(parser)
 
@@ -146,6 +180,7 @@ def run_protocol(
     The protocol is called with the model, `inputs`, `options` and those options that all share;
     `unit` is what is embedded.
     """
+    check_groups_options(args)
     embedding = embedding_options(args)
     model = open_embedder(args.model, embedding)
     with progress_bar(f"embedding {unit}") as show:
@@ -175,6 +210,13 @@ def finish(args: argparse.Namespace, result: Any) -> int:
         values["headline"]["bootstrap"] = tables.bootstrap_to_dict(
             verification.bootstrap(headline.scores, headline.is_same, repeats=args.bootstrap)
         )
+    failure: ValueError | None = None
+    if args.groups is not None:
+        try:
+            report = groups.rates_of_result(result, args.groups, args.threshold)
+            values["groups"] = report.to_dict()
+        except ValueError as error:  # the rest is not lost
+            failure = error
     try:  # first: a closed pipe must not lose it
         write_report_options(args, result, values)
         if getattr(args, "write_scores", None) is not None:
@@ -184,4 +226,8 @@ def finish(args: argparse.Namespace, result: Any) -> int:
         tables.print_result(result, console)
         if args.bootstrap:
             console.print(tables.bootstrap_table(values["headline"]["bootstrap"]))
+        if "groups" in values:
+            console.print(groups_table(values["groups"]))
+    if failure is not None:
+        raise failure
     return 0

@@ -17,6 +17,7 @@ from tf_sphereface.commands.console import (
     image_size,
     positive_int,
 )
+from tf_sphereface.eval import bin_sets
 from tf_sphereface.training import recipes
 
 DEFAULTS: dict[str, Any] = {"identities": 300, "images": 40, "cache": "memory", "verify_people": 0}
@@ -85,6 +86,8 @@ def recipe_from(arguments: argparse.Namespace) -> recipes.Recipe:
 def check_options(arguments: argparse.Namespace) -> None:
     """Refuse options that were given and would have no effect; fill in the defaults of the rest."""
     synthetic, folder = arguments.data == "synthetic", arguments.verify_images is not None
+    sets = arguments.verify_bins is not None
+    verified = folder or sets or arguments.verify_people is not None
     refused = {
         "is for --data synthetic, not for a folder of faces": (
             () if synthetic else ("identities", "images")
@@ -97,11 +100,20 @@ def check_options(arguments: argparse.Namespace) -> None:
         "cannot go with --verify-images: the run verifies on one set": (
             ("verify_people",) if folder else ()
         ),
+        "cannot go with --verify-bins: the run verifies on them": (
+            ("verify_images", "verify_people") if sets else ()
+        ),
+        "needs --verify-bins": () if sets else ("verify_max_pairs",),
+        "needs --verify-bins, --verify-images or --verify-people": (
+            () if verified else ("verify_every",)
+        ),
     }
     for why, names in refused.items():
         for name in names:
             if getattr(arguments, name) not in (None, False):
                 raise CommandError(f"--{name.replace('_', '-')} {why}")
+    if sets:
+        bin_sets.find_bins(arguments.verify_bins)  # what is not there is said before the work
     for name, default in DEFAULTS.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
@@ -139,6 +151,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--verify-pairs", type=existing_file, metavar="FILE", help="as LFW's; else random pairs")
     add("--verify-landmarks", type=existing_file, metavar="FILE", help="to align them by")
     add("--verify-people", type=int, metavar="N", help="held out, for synthetic data")
+    add(
+        "--verify-bins",
+        nargs="+",
+        type=Path,
+        metavar="DIR|FILE",
+        help="verify on all .bin sets of a folder, or on such files; their mean chooses the best",
+    )
+    add(
+        "--verify-max-pairs",
+        type=positive_int,
+        metavar="N",
+        help="pairs of each .bin set, evenly spaced; default: all",
+    )
+    add(
+        "--verify-every",
+        type=positive_int,
+        metavar="N",
+        help="epochs between verifications (and after the last epoch); default: 1",
+    )
 
 
 def _add_recipe(add: Callable[..., Any]) -> None:

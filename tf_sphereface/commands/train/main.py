@@ -139,6 +139,8 @@ def train(run: training.Run, line: argparse.Namespace) -> None:
         best_so_far=None if best is None else best[BEST],
         embedder=lambda trained: training.embedder_of(trained, run.recipe),
     )
+    if verifier is not None and best is not None:
+        watchers.say_other_sets(verifier, best)
     others = [] if verifier is None else [verifier]
     doctor = None if line.no_doctor else watchers.doctor(run, *others)
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,20 @@ class ShowProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Print the epoch's figures."""
-        figures = "  ".join(f"{key} {float(value):.4g}" for key, value in (logs or {}).items())
+        values = {key: float(value) for key, value in (logs or {}).items()}
+        figures = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if _is_shown(k, v))
         self.bar.console.print(f"epoch {epoch + 1:3d}  {figures}", highlight=False)
+
+
+def _is_shown(name: str, value: float) -> bool:
+    """Whether a figure is in an epoch's line; log.csv has all.
+
+    An epoch that is not verified has NaN there; of several sets the accuracies are enough.
+    """
+    if not name.startswith("verification_"):
+        return True
+    of_a_set = name.endswith("_std_error") and name != "verification_std_error"
+    return not (math.isnan(value) or of_a_set)
 
 
 def verification(
@@ -39,9 +52,14 @@ def verification(
 ) -> callbacks.Verification | None:
     """Return the verification that was asked for, or None; `options` are the callback's."""
     images, count, size = line.verify_images, line.verify_people, run.recipe.input_size
-    if images is None and not count:
+    if images is None and not count and not line.verify_bins:
         return None
     require("sklearn.metrics", extra="eval")
+    options["every"] = line.verify_every or 1
+    if line.verify_bins:
+        return callbacks.Verification(
+            bins=line.verify_bins, max_pairs=line.verify_max_pairs, **options
+        )
     if images is not None:
         say_shared(run.source.names, images)
         return callbacks.Verification.from_files(
@@ -61,6 +79,18 @@ def verification(
     return callbacks.Verification(
         held_out.images, held_out.left, held_out.right, held_out.is_same, held_out.folds, **options
     )
+
+
+def say_other_sets(verifier: callbacks.Verification, best: Mapping[str, Any]) -> None:
+    """Warn where a resumed run is verified on other `.bin` sets than its best epoch was."""
+    names = {f"verification_{name}_accuracy" for name in verifier.bins or ()}
+    before = {key for key in best if key.startswith("verification_") and key.endswith("_accuracy")}
+    if names != before - {"verification_accuracy"}:
+        warn(
+            f"epoch {best['epoch']} was verified on other sets: its accuracy "
+            f"{best['verification_accuracy']:.4f} cannot be compared, and best.keras stays as it "
+            "is until it is beaten"
+        )
 
 
 def say_shared(names: Sequence[str] | None, folder: Path) -> None:

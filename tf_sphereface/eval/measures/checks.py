@@ -50,8 +50,8 @@ def check_folds(
     fold_ids = np.unique(fold_of)
     if len(fold_ids) < 2:
         raise ValueError(
-            "folds must name two folds at least: a threshold is chosen on the others. "
-            f"Received: fold {fold_ids[0]} only"
+            "folds must name two folds at least: a threshold is chosen on the others. Leave folds "
+            f"out for rates without accuracy. Received: fold {fold_ids[0]} only"
         )
     for fold in fold_ids:
         others = same[fold_of != fold]
@@ -64,10 +64,15 @@ def check_folds(
     return same, fold_of
 
 
-def check_protocol(is_same: ArrayLike, folds: ArrayLike, search: str) -> None:
-    """Raise now what `verification.evaluate` would refuse once all images are embedded."""
+def require_libraries() -> None:
+    """Raise an ImportError that names the extra, unless what the figures need is installed."""
     for library in ("sklearn.metrics", "scipy.stats"):
         require(library, extra="eval")
+
+
+def check_protocol(is_same: ArrayLike, folds: ArrayLike, search: str) -> None:
+    """Raise now what `verification.evaluate` would refuse once all images are embedded."""
+    require_libraries()
     check_folds(is_same, folds)
     check_choice("search", search, tuple(SEARCHES))
 

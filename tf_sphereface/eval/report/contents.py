@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tf_sphereface.eval.measures.angles import degrees, is_cosine
 from tf_sphereface.eval.measures.curve import CONFIDENCE, clopper_pearson
-from tf_sphereface.eval.protocol import ProtocolResult
+from tf_sphereface.eval.protocol import ProtocolResult, own_threshold
 from tf_sphereface.eval.report import tables
 from tf_sphereface.eval.report.provenance import (
     FULL_SIZE,
@@ -23,7 +23,6 @@ from tf_sphereface.eval.verification import VerificationResult
 from tf_sphereface.utils.optional import require
 
 WORST = 20
-_FLIPS = {"none": "none", "flip": "concat", "sum": "sum"}  # a row of the table -> metadata's flip
 
 
 def contents(
@@ -44,13 +43,15 @@ def contents(
     }
     values["curve"] = {
         "confidence": CONFIDENCE,
-        "points": _curve_points(headline.scores, headline.is_same),
+        "points": curve_points(headline.scores, headline.is_same),
     }
-    values["errors"] = {
-        "false_accepts": _worst(result, headline, same=False),
-        "false_rejects": _worst(result, headline, same=True),
-    }
-    values["operating_point"] = _operating_point(values, headline)
+    values["errors"] = None  # no decisions without folds
+    if len(headline.fold_ids):
+        values["errors"] = {
+            "false_accepts": _worst(result, headline, same=False),
+            "false_rejects": _worst(result, headline, same=True),
+        }
+    values["operating_point"] = _operating_point(values, result)
     values["published"] = {
         "pairs": FULL_SIZE.get(result.name),
         "figures": published_for(result.name),
@@ -58,7 +59,7 @@ def contents(
     return values
 
 
-def _curve_points(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def curve_points(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return points of the ROC curve, dense where FAR or FRR is small, at most some 250."""
     roc_curve = require("sklearn.metrics", extra="eval").roc_curve
     fpr, tpr, cuts = roc_curve(same, scores, drop_intermediate=True)
@@ -106,13 +107,12 @@ def _worst(result: ProtocolResult, headline: VerificationResult, same: bool) -> 
     return {"count": len(wrong), "worst": worst}
 
 
-def _operating_point(values: dict[str, Any], headline: VerificationResult) -> dict[str, Any] | None:
+def _operating_point(values: dict[str, Any], result: ProtocolResult) -> dict[str, Any] | None:
     """Return what the model's own threshold, chosen elsewhere, does on these pairs."""
-    metadata, chosen = values["model"]["metadata"] or {}, values["headline"]
-    threshold = metadata.get("threshold")
-    alike = _FLIPS.get(chosen["flip"]) == metadata.get("flip") and chosen["mean"] == "plain"
-    if threshold is None or not alike:
+    threshold, metadata = own_threshold(result), values["model"]["metadata"] or {}
+    if threshold is None:
         return None
+    headline = result.headline
     point = {"threshold": threshold, "calibrated_far": metadata.get("threshold_far")}
     for name, same in (("far", False), ("tar", True)):
         scores = headline.scores[headline.is_same == same]

@@ -77,6 +77,32 @@ def angle_histograms(genuine: dict[str, Any], impostor: dict[str, Any]) -> str:
     return _svg(figure)
 
 
+def group_errors(values: dict[str, Any]) -> str:
+    """Return both errors of each group with their intervals, of `GroupReport.to_dict`."""
+    figure, axes = _axes("error, % of pairs", "")
+    groups = values["groups"]
+    figure.set_size_inches(_SIZE[0], max(1.8, 0.9 + 0.42 * len(groups)))
+    for rate, color, label, shift in (
+        ("far", IMPOSTOR, "false accepts", -0.14),
+        ("frr", GENUINE, "false rejects", 0.14),
+    ):
+        at = [(k, g) for k, g in enumerate(groups) if g[rate] is not None]
+        if at:
+            shares = np.array([g[rate] for _, g in at])
+            limits = np.array([g[f"{rate}_interval"] for _, g in at])
+            spread = np.abs(limits - shares[:, None]).T
+            places = [k + shift for k, _ in at]
+            axes.errorbar(
+                100 * shares, places, xerr=100 * spread, fmt="o", color=color, label=label
+            )
+        if values["overall"][rate] is not None:
+            axes.axvline(100 * values["overall"][rate], color=color, linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(groups)), [group["name"] for group in groups])
+    axes.set(ylim=(len(groups) - 0.5, -0.5), xlim=(0, None))
+    axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    return _svg(figure)
+
+
 def _axes(x: str, y: str) -> tuple[Any, Any]:
     figure = require("matplotlib.figure", extra="eval").Figure(_SIZE, layout="constrained")
     axes = figure.subplots()

@@ -14,6 +14,7 @@ import numpy as np
 from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.eval.report import figures
 from tf_sphereface.eval.report.figures import GENUINE, IMPOSTOR
+from tf_sphereface.eval.report.groups import COLUMNS, group_notes, group_rows, threshold_text
 from tf_sphereface.eval.report.provenance import FULL_SIZE
 from tf_sphereface.eval.report.tables import FLIPS, MEANS, bootstrap_rows
 from tf_sphereface.utils.files import atomic_path
@@ -48,10 +49,7 @@ def write_page(
         ImportError: the `eval` extra is not installed.
     """
     jinja2 = require("jinja2", extra="eval")
-    template = jinja2.Environment(
-        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
-    ).from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    page = template.render(
+    page = template("page.html").render(
         {
             **contents,
             "title": _title(contents),
@@ -60,19 +58,45 @@ def write_page(
             "bootstrap": _bootstrap(contents["headline"]),
             "percent": lambda share: f"{100 * share:.2f}",
             "number": lambda value: "none" if value is None else f"{value:.4f}",
-            "genuine_color": GENUINE,
-            "impostor_color": IMPOSTOR,
-            "model_name": _model_name(contents["model"]),
+            "model_name": model_name(contents["model"]),
             "cards": _cards(contents),
             "rows": _rows(contents),
             "best_on_test": contents["headline"].get("best_on_test"),
             "figures": _figures(contents, jinja2),
-            "errors": [_errors(contents, kind, picture) for kind in _KINDS],
+            "errors": [_errors(contents, kind, picture) for kind in _KINDS if contents["errors"]],
             "provenance": _provenance(contents),
+            "groups": groups_section(contents.get("groups")),
         }
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def template(name: str) -> Any:
+    """Return a page of this folder as a Jinja template that knows the two colors."""
+    jinja2 = require("jinja2", extra="eval")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals.update(genuine_color=GENUINE, impostor_color=IMPOSTOR)
+    return environment.get_template(name)
+
+
+def groups_section(values: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the page shows of `GroupReport.to_dict`; None where no groups were given."""
+    if values is None:
+        return None
+    markup = require("jinja2", extra="eval").utils.markupsafe.Markup
+    return {
+        "threshold": threshold_text(values),
+        "columns": COLUMNS,
+        "rows": group_rows(values),
+        "notes": group_notes(values),
+        "svg": markup(figures.group_errors(values)),
+    }
 
 
 def _title(contents: dict[str, Any]) -> str:
@@ -81,7 +105,7 @@ def _title(contents: dict[str, Any]) -> str:
     full = FULL_SIZE.get(protocol)
     if full not in (None, pairs):
         return f"{pairs:,} pairs by the protocol of {SHORT[protocol]} (which has {full:,})"
-    return TITLES.get(protocol, protocol)
+    return TITLES.get(protocol, f"{protocol}, pairs in LFW's layout")
 
 
 def _breakable(name: str, jinja2: Any) -> Any:
@@ -213,7 +237,8 @@ def _pictures(error: dict[str, Any], picture: Picture | None) -> list[dict[str, 
     return pictures
 
 
-def _model_name(model: dict[str, Any]) -> str:
+def model_name(model: dict[str, Any]) -> str:
+    """Return what to call a model: architecture and file."""
     metadata = model["metadata"] or {}
     file = Path(model["path"]).name if model["path"] else None
     return ", ".join(part for part in (metadata.get("architecture"), file) if part) or "this model"
@@ -236,22 +261,30 @@ def _number(value: Any) -> str:
 
 
 def _provenance(contents: dict[str, Any]) -> list[tuple[str, str]]:
-    model, data = contents["model"], contents["data"]
-    metadata = model["metadata"] or {}
+    data = contents["data"]
     lines = [
-        ("model", _model_name(model)),
-        ("SHA-256", model["sha256"]),
-        ("format", model["format"]),
-        ("embedding", f"{model['embedding_dim']} numbers" if model["embedding_dim"] else None),
-        ("fed with", _pixels(metadata)),
-        ("loss", metadata.get("loss")),
-        ("trained on", metadata.get("training_data")),
+        *about_model(contents["model"]),
         (
             "pairs",
-            f"{data['pairs']:,} in {data['folds']} folds, {data['items']:,} images or videos",
+            f"{data['pairs']:,} in {data['folds'] or 'no'} folds, "
+            f"{data['items']:,} images or videos",
         ),
         ("SHA-256 of pairs", data["pairs_sha256"]),
         ("SHA-256 of images", data["images_sha256"]),
         ("versions", ", ".join(f"{k} {v}" for k, v in contents["versions"].items())),
     ]
     return [(name, str(value)) for name, value in lines if value is not None]
+
+
+def about_model(model: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return what is known of a model, line by line; None for what is not."""
+    metadata = model["metadata"] or {}
+    return [
+        ("model", model_name(model)),
+        ("SHA-256", model["sha256"]),
+        ("format", model["format"]),
+        ("embedding", f"{model['embedding_dim']} numbers" if model["embedding_dim"] else None),
+        ("fed with", _pixels(metadata)),
+        ("loss", metadata.get("loss")),
+        ("trained on", metadata.get("training_data")),
+    ]

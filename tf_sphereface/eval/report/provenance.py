@@ -75,3 +75,59 @@ FULL_SIZE = {"lfw": 6000, "ytf": 5000}  # pairs of the protocol that they were m
 def published_for(protocol: str) -> list[dict[str, Any]]:
     """Return the figures of a protocol as plain values; an empty list where there are none."""
     return [dataclasses.asdict(figure) for figure in FIGURES if figure.protocol == protocol]
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedSets:
+    """Accuracies on `.bin` sets that somebody else has published, fractions by the set's name."""
+
+    network: str
+    training_data: str | None
+    accuracy: dict[str, float]
+    source: str
+
+
+_SETS = ("lfw", "cfp_fp", "agedb_30", "calfw", "cplfw")
+_MODEL_ZOO = "insightface's model zoo"
+_ADAFACE = "AdaFace's README"
+_YAKHYO = "yakhyo's README"
+_KERAS = "Keras_insightface's README"
+
+
+def _sets(
+    network: str, training_data: str | None, source: str, *percent: float | None
+) -> PublishedSets:
+    """Return figures that are given in percent, in the order of `_SETS`."""
+    known = {name: value for name, value in zip(_SETS, percent, strict=False) if value is not None}
+    accuracy = {name: round(value / 100, 4) for name, value in known.items()}
+    return PublishedSets(network, training_data, accuracy, source)
+
+
+SETS = (
+    _sets("IResNet-50", "CASIA-WebFace", _MODEL_ZOO, 99.45, 95.21, 94.90),
+    _sets("IResNet-50", "MS1MV3", _MODEL_ZOO, 99.80, 98.53, 98.27),
+    _sets("buffalo_l, IResNet-50", "WebFace600K", _MODEL_ZOO, 99.83, 99.33, 98.23),
+    _sets("buffalo_s, MobileFaceNet", "WebFace600K", _MODEL_ZOO, 99.70, 98.00, 96.58),
+    _sets("Sphere20", "MS1MV2", _YAKHYO, 99.67, None, 96.58, 95.61, 88.75),
+    _sets("Sphere36", "MS1MV2", _YAKHYO, 99.72, None, 96.83, 95.64, 89.92),
+    _sets("AdaFace R18", "CASIA-WebFace", _ADAFACE, 99.13, 92.59, 92.72, 92.65, 87.00),
+    _sets("AdaFace R50", "CASIA-WebFace", _ADAFACE, 99.42, 96.41, 94.38, 93.23, 89.97),
+    _sets("ResNet-34", "CASIA-WebFace", _KERAS, 99.47, 94.91, 94.95),
+    _sets("SE-MobileFaceNet", "MS1MV3", _KERAS, 99.73, 96.93, 97.30),
+    _sets("SFace, float32", None, "OpenCV's model zoo", 99.40),
+    _sets("SFace, int8", None, "OpenCV's model zoo", 99.32),
+)
+
+
+def published_sets(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the published figures on any of these `.bin` sets, as plain values.
+
+    A set's name may be written otherwise: `CFP-FP` is `cfp_fp`. The keys are as they were given.
+    """
+    keys = {name: name.rsplit("/", 1)[-1].lower().replace("-", "_") for name in names}
+    entries = []
+    for entry in SETS:
+        figures = {n: entry.accuracy[key] for n, key in keys.items() if key in entry.accuracy}
+        if figures:
+            entries.append({**dataclasses.asdict(entry), "accuracy": figures})
+    return entries

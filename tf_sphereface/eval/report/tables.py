@@ -16,7 +16,11 @@ from tf_sphereface.eval.measures.angles import AngleDistribution
 from tf_sphereface.eval.measures.hints import hints_of
 from tf_sphereface.eval.protocol import ProtocolResult
 from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, StoredScores
-from tf_sphereface.eval.verification import BootstrapIntervals, VerificationResult
+from tf_sphereface.eval.verification import (
+    BootstrapIntervals,
+    VerificationRates,
+    VerificationResult,
+)
 from tf_sphereface.utils.files import sha256_file
 
 SCHEMA = 1
@@ -60,8 +64,9 @@ def to_dict(result: ProtocolResult) -> dict[str, Any]:
     }
 
 
-def result_to_dict(result: VerificationResult) -> dict[str, Any]:
+def result_to_dict(result: VerificationRates) -> dict[str, Any]:
     """Return one result's figures as plain values (fractions and degrees), without the pairs."""
+    best = result.best_on_test
     return {
         "accuracy": result.accuracy,
         "std_error": result.std_error,
@@ -72,10 +77,9 @@ def result_to_dict(result: VerificationResult) -> dict[str, Any]:
         "genuine_angles": _spread(result.genuine_angles),
         "impostor_angles": _spread(result.impostor_angles),
         "angular_fisher_score": _finite(result.angular_fisher_score),
-        "best_on_test": {
-            "accuracy": result.best_on_test.accuracy,
-            "threshold": _finite(result.best_on_test.threshold),
-        },
+        "best_on_test": None
+        if best is None
+        else {"accuracy": best.accuracy, "threshold": _finite(best.threshold)},
         "tar_at_far": [
             {
                 "far": far,
@@ -151,8 +155,16 @@ def bootstrap_table(values: dict[str, Any]) -> Table:
 
 
 def print_result(result: ProtocolResult, console: Console) -> None:
-    """Print the headline and its protocol, the 2x2 table, the curve's figures and the folds."""
+    """Print the headline and its protocol, the 2x2 table, the curve's figures and the folds.
+
+    Without folds there are the curve's figures alone.
+    """
     headline = result.headline
+    if not len(headline.fold_ids):
+        eer = f"EER {_percent(headline.eer)} %"
+        console.print(Text.assemble((eer, "bold"), "  ", result.protocol))
+        console.print(figures_table(headline))
+        return
     accuracy = f"{_percent(headline.accuracy)} ± {_percent(headline.std_error)} %"
     console.print(Text.assemble((accuracy, "bold"), "  ", result.protocol))
     console.print(accuracy_table(result))
@@ -179,7 +191,7 @@ def accuracy_table(result: ProtocolResult) -> Table:
     return table
 
 
-def figures_table(result: VerificationResult) -> Table:
+def figures_table(result: VerificationRates) -> Table:
     """Figures of the headline: mean angles, AUC, EER, TAR at FAR or why there is none."""
     table = Table(title="headline in figures", title_justify="left", show_header=False)
     table.add_column()
@@ -199,9 +211,9 @@ def figures_table(result: VerificationResult) -> Table:
     if result.angular_fisher_score is not None:
         table.add_row("angular Fisher score", f"{result.angular_fisher_score:.4f}")
     best = result.best_on_test
-    table.add_row(
-        "best on test (no result)", f"{_percent(best.accuracy)} % at {best.threshold:.4f}"
-    )
+    if best is not None:
+        text = f"{_percent(best.accuracy)} % at {best.threshold:.4f}"
+        table.add_row("best on test (no result)", text)
     return table
 
 
