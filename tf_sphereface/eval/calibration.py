@@ -154,16 +154,13 @@ def calibrate(
     names, left, right, same = _choose(root, pairs, max_pairs, rng)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
     _check_counts(int(np.sum(~same)), len(people), far, max_pairs)
-    of_pairs = None
-    if groups is not None:
-        first, second = ([names[i] for i in side] for side in (left, right))
-        of_pairs = groups_of_pairs(first, second, groups)
+    sides = ([names[i] for i in left], [names[i] for i in right])
+    of_pairs = None if groups is None else groups_of_pairs(sides[0], sides[1], groups)
     digest = sha256_file(model.path) if model.path else None  # before the work
     options = EmbeddingOptions(flip != "none", landmarks, progress=progress)
     vectors = verification_vectors_of_files(model, root, names, options, flip)
     scores = cosines(np.asarray(vectors, np.float64), left, right)
     warn_of_scores(scores, same)
-
     genuine, impostor = np.flatnonzero(same), np.flatnonzero(~same)
     impostor = impostor[np.argsort(-scores[impostor], kind="stable")]
     falling = scores[impostor]
@@ -190,19 +187,24 @@ def calibrate(
         people=len(people),
         images=len(names),
         flip=flip,
-        confidence=CONFIDENCE,
-        resamples=RESAMPLES,
         seed=seed,
         images_sha256=images_sha256(root, names),
         model_sha256=digest,
-        model_format=model.format,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions=library_versions(),
-        given=dict(model.given),
-        groups=None
-        if of_pairs is None
-        else rates_by_group(scores, same, of_pairs, threshold, "chosen here"),
+        **_circumstances(model),
+        groups=of_pairs and rates_by_group(scores, same, of_pairs, threshold, "chosen here"),
     )
+
+
+def _circumstances(model: Embedder) -> dict[str, Any]:
+    """Return the fields of `Calibration` that say how and with what it was measured."""
+    return {
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "model_format": model.format,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": library_versions(),
+        "given": dict(model.given),
+    }
 
 
 def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:
