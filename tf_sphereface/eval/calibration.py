@@ -154,8 +154,7 @@ def calibrate(
     names, left, right, same = _choose(root, pairs, max_pairs, rng)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
     _check_counts(int(np.sum(~same)), len(people), far, max_pairs)
-    sides = ([names[i] for i in left], [names[i] for i in right])
-    of_pairs = None if groups is None else groups_of_pairs(sides[0], sides[1], groups)
+    of_pairs = None if groups is None else groups_of_pairs(names, left, right, groups)
     digest = sha256_file(model.path) if model.path else None  # before the work
     options = EmbeddingOptions(flip != "none", landmarks, progress=progress)
     vectors = verification_vectors_of_files(model, root, names, options, flip)
@@ -163,10 +162,9 @@ def calibrate(
     warn_of_scores(scores, same)
     genuine, impostor = np.flatnonzero(same), np.flatnonzero(~same)
     impostor = impostor[np.argsort(-scores[impostor], kind="stable")]
-    falling = scores[impostor]
-    threshold, measured = _threshold(falling, far)
+    threshold, measured = _threshold(scores[impostor], far)
     resampled = _bootstrap(
-        falling,
+        scores[impostor],
         (person[left[impostor]], person[right[impostor]]),
         scores[genuine] >= threshold,
         person[left[genuine]],
@@ -191,7 +189,9 @@ def calibrate(
         images_sha256=images_sha256(root, names),
         model_sha256=digest,
         **_circumstances(model),
-        groups=of_pairs and rates_by_group(scores, same, of_pairs, threshold, "chosen here"),
+        groups=None
+        if of_pairs is None
+        else rates_by_group(scores, same, of_pairs, threshold, "chosen here"),
     )
 
 
