@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tf_sphereface as sf
-from tests.embedder.small import SIZE, make_network
+from tests.embedder.small import KNOWN, SIZE, make_network
 from tf_sphereface.backbones.extraction import in_float32
 from tf_sphereface.embedder import load_embedder, save_embedder
 from tf_sphereface.embedder.embedder import as_backbone
@@ -123,7 +123,7 @@ def with_operations(policy):
     keras.utils.set_random_seed(3)
     layers, ops = keras.layers, keras.ops
     keras.config.set_dtype_policy(policy)
-    image = keras.Input((*SIZE, 3))
+    image = keras.Input((*SIZE, 3), name=KNOWN)
     x = layers.Conv2D(6, 3, 2, padding="same")(image)
     shared = layers.Conv2D(6, 3, padding="same")
     x = shared(x) + 0.5 * shared(x) - x / 3.0

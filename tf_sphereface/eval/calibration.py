@@ -160,16 +160,12 @@ def calibrate(
     names, left, right, same = _choose(root, pairs, max_pairs, rng)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
     _check_counts(int(np.sum(~same)), len(people), far, max_pairs)
-    of_pairs = None
-    if groups is not None:
-        first, second = ([names[i] for i in side] for side in (left, right))
-        of_pairs = groups_of_pairs(first, second, groups)
+    of_pairs = None if groups is None else groups_of_pairs(names, left, right, groups)
     digest = sha256_file(model.path) if model.path else None  # before the work
     options = EmbeddingOptions(flip != "none", landmarks, progress=progress)
     vectors = verification_vectors_of_files(model, root, names, options, flip)
     scores = cosines(np.asarray(vectors, np.float64), left, right)
     warn_of_scores(scores, same)
-
     genuine, impostor = np.flatnonzero(same), _falling(scores, ~same)
     threshold, measured = _threshold(scores[impostor], far)
     resampled = _bootstrap(
@@ -194,19 +190,26 @@ def calibrate(
         people=len(people),
         images=len(names),
         flip=flip,
-        confidence=CONFIDENCE,
-        resamples=RESAMPLES,
         seed=seed,
         images_sha256=images_sha256(root, names),
         model_sha256=digest,
-        model_format=model.format,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions=library_versions(),
-        given=dict(model.given),
+        **_circumstances(model),
         groups=None
         if of_pairs is None
         else rates_by_group(scores, same, of_pairs, threshold, "chosen here"),
     )
+
+
+def _circumstances(model: Embedder) -> dict[str, Any]:
+    """Return the fields of `Calibration` that say how and with what it was measured."""
+    return {
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        "model_format": model.format,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": library_versions(),
+        "given": dict(model.given),
+    }
 
 
 def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:

@@ -143,14 +143,19 @@ def group_of(name: str, groups: Mapping[str, str]) -> str | None:
 
 
 def groups_of_pairs(
-    left: Sequence[str], right: Sequence[str], groups: Mapping[str, str]
+    names: Sequence[str], left: ArrayLike, right: ArrayLike, groups: Mapping[str, str]
 ) -> list[tuple[str | None, str | None]]:
-    """Return the groups of each pair's two images, or raise a ValueError where none has both."""
-    found = [(group_of(a, groups), group_of(b, groups)) for a, b in zip(left, right, strict=True)]
+    """Return the groups of each pair's two images, or raise a ValueError where no pair has both.
+
+    `left` and `right` are (pairs,) positions in the images' `names`.
+    """
+    of = [group_of(name, groups) for name in names]
+    sides = zip(np.asarray(left).tolist(), np.asarray(right).tolist(), strict=True)
+    found = [(of[a], of[b]) for a, b in sides]
     if all(None in pair for pair in found):
         raise ValueError(
             "no pair has a group for both its images. The list of groups has names such as "
-            f"{next(iter(groups), '')!r}, the pairs such as {left[0]!r}"
+            f"{next(iter(groups), '')!r}, the pairs such as {names[0]!r}"
         )
     return found
 
@@ -231,8 +236,8 @@ def rates_of_result(
         ValueError: no image of the pairs has a group, or there is no threshold to take.
     """
     headline, pairs = result.headline, result.pairs
-    left, right = ([prefix + name for name in names] for names in (pairs.left, pairs.right))
-    together = groups_of_pairs(left, right, groups)
+    names, left, right = pairs.images()
+    together = groups_of_pairs([prefix + name for name in names], left, right, groups)
     origin, finite = "given", headline.thresholds[np.isfinite(headline.thresholds)]
     if threshold is None:
         threshold, origin = own_threshold(result), "the model's own"

@@ -99,7 +99,10 @@ def group_errors(values: dict[str, Any]) -> str:
             axes.axvline(100 * values["overall"][rate], color=color, linestyle=":", linewidth=1)
     axes.set_yticks(range(len(groups)), [group["name"] for group in groups])
     axes.set(ylim=(len(groups) - 0.5, -0.5), xlim=(0, None))
-    axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    axes.legend(
+        frameon=False, fontsize=9, labelcolor=_INK, ncols=2, loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+    )  # fmt: skip
     return _svg(figure)
 
 
