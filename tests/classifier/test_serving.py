@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.embedder.small import FED
 from tf_sphereface import FaceClassifier, load_embedder, losses
 from tf_sphereface.classifier import serving
 
@@ -61,7 +62,7 @@ def test_an_onnx_file_embeds_as_predict_does(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     (found,) = session.run(["embedding"], {"image": x})
     np.testing.assert_allclose(found, model.predict(x, verbose=0), atol=1e-5)  # float32
-    assert load_embedder(tmp_path / "m.onnx").embedding_dim == 5
+    assert load_embedder(tmp_path / "m.onnx", **FED).embedding_dim == 5
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
 
 

@@ -26,6 +26,7 @@ TREES = {
 OURS = {name: tree for name, tree in TREES.items() if name != "utils/keras_private.py"}
 
 
+OF_NAMED_TUPLES = ("_replace", "_asdict", "_fields")  # documented; `_` keeps fields apart
 BY_NAME = ("getattr", "hasattr", "setattr", "delattr")
 
 
@@ -44,7 +45,10 @@ def private_uses(tree: ast.AST) -> Iterator[str]:
     modules = modules_in(tree) - {"keras", "tf", "tensorflow"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr):
-            if not (isinstance(node.value, ast.Name) and node.value.id in modules):
+            documented = node.attr in OF_NAMED_TUPLES
+            if not documented and not (
+                isinstance(node.value, ast.Name) and node.value.id in modules
+            ):
                 yield node.attr
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in BY_NAME:
             name = node.args[1]
@@ -81,8 +85,8 @@ def test_private_names_of_keras_stand_in_one_file():
     assert not strangers
 
 
-def test_private_modules_of_keras_and_tensorflow_are_not_imported():
-    for name, tree in TREES.items():
+def test_private_modules_of_keras_and_tensorflow_are_imported_in_no_other_file():
+    for name, tree in OURS.items():
         for node in ast.walk(tree):
             modules = []
             if isinstance(node, ast.Import):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tf_sphereface as sf
-from tests.embedder.small import SIZE
+from tests.embedder.small import FED, KNOWN, SIZE
 from tf_sphereface.backbones.extraction import as_backbone
 from tf_sphereface.embedder import save_embedder
 from tf_sphereface.export import export_onnx, export_tflite
@@ -55,7 +55,7 @@ def registered_function(x):
 
 
 def network(last, first=None):
-    image = keras.Input((*SIZE, 3), name="image")
+    image = keras.Input((*SIZE, 3), name=KNOWN)
     x = image if first is None else first(image)
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x))
     return keras.Model(image, last(x), name="network")
@@ -178,7 +178,7 @@ def test_a_subclassed_backbone_is_wrapped_as_the_error_says(tmp_path):
         text = str(caught.value)
         assert "(Network)" in text
         assert f"    {name} = keras.Model(image, {name}.call(image))" in text
-    image = keras.Input((*SIZE, 3))
+    image = keras.Input((*SIZE, 3), name=KNOWN)
     wrapped = keras.Model(image, model.call(image))
     fit(wrapped)
     expected = model((faces.astype("float32") - 127.5) / 128).numpy()  # it shares the weights
@@ -197,5 +197,5 @@ def test_a_sequential_model_that_is_not_built():
         with pytest.raises(ValueError, match=r"a Sequential model that is not built.*keras.Input"):
             use(model)
     model.build((None, *SIZE, 3))
-    assert sf.load_embedder(model).embedding_dim == 4
+    assert sf.load_embedder(model, **FED).embedding_dim == 4
     assert sf.FaceClassifier(model, 3)
