@@ -1,4 +1,4 @@
-"""Protocols that judge a face verifier: LFW, YouTube Faces, `.bin` sets, identification."""
+"""Protocols that judge a face verifier: LFW, YouTube Faces, `.bin` sets, IJB, identification."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from tf_sphereface.eval import (
     calibration,
     folder,
     identification,
+    ijb,
     lfw,
     pairs,
     report,
@@ -21,6 +22,7 @@ __all__ = [
     "calibration",
     "folder",
     "identification",
+    "ijb",
     "lfw",
     "pairs",
     "report",
