@@ -14,9 +14,10 @@ import pytest
 from tests.eval.ijb_tree import make_tree
 from tf_sphereface.commands.eval.main import main
 from tf_sphereface.eval import ijb
-from tf_sphereface.eval.ijb_files import read_files
+from tf_sphereface.eval.identification import open_set
+from tf_sphereface.eval.ijb_files import TemplateOwners, read_files
 from tf_sphereface.eval.scoring import StoredEmbeddings
-from tf_sphereface.eval.template_search import search_joined
+from tf_sphereface.eval.template_search import search_templates
 from tf_sphereface.eval.templates import curve_of, template_cosines
 from tf_sphereface.utils.messages import SphereFaceWarning
 
@@ -134,12 +135,35 @@ def test_joined_search_counts_as_the_script_in_circulation(naive, memory):
     owners = np.arange(40)
     seekers = rng.integers(0, 40, 150)
     probes = gallery[seekers] + rng.normal(0, 1.2, (150, 24))
-    found = search_joined(gallery, owners, probes, seekers, memory=memory)
-    templates = {f"g{i}": row for i, row in enumerate(gallery.tolist())}
-    templates |= {f"p{i}": row for i, row in enumerate(probes.tolist())}
+    templates = np.vstack([gallery, probes, rng.normal(size=(30, 24))])
+    halves = {
+        "G1": TemplateOwners(np.arange(25), owners[:25].astype(str)),
+        "G2": TemplateOwners(np.arange(25, 40), owners[25:].astype(str)),
+    }
+    search = search_templates(
+        templates, halves, TemplateOwners(np.arange(40, 190), seekers.astype(str)), memory=memory
+    )
+    found = search.joined
+    for name, half in halves.items():  # the same as by the general search
+        single = open_set(
+            templates[half.templates],
+            half.subjects,
+            probes,
+            seekers.astype(str),
+            ranks=(1, 5, 10),
+            fars=(0.01, 0.1),
+        )
+        assert search.apart[name].rates == single.rates
+        assert search.apart[name].dir_at_far[1].rates == single.dir_at_far[1].rates
+        assert search.apart[name].num_impostor == single.num_impostor
+    everybody = open_set(gallery, owners, probes, seekers, ranks=(1, 5, 10))
+    assert found.rates == everybody.rates
+    assert everybody.rates[1] < 1
+    named = {f"g{i}": row for i, row in enumerate(gallery.tolist())}
+    named |= {f"p{i}": row for i, row in enumerate(probes.tolist())}
     expected = naive_joined(
         naive,
-        templates,
+        named,
         {f"g{i}": i for i in range(40)},
         {f"p{i}": int(s) for i, s in enumerate(seekers)},
         0.1,
@@ -147,11 +171,9 @@ def test_joined_search_counts_as_the_script_in_circulation(naive, memory):
     assert 0.2 < expected < 0.8
     assert found.tpir_at_fpir[0.1] == pytest.approx(expected)
     assert found.tpir_at_fpir[0.01] is None
-    strangers = rng.normal(size=(30, 24))
-    more = search_joined(
-        gallery, owners, np.vstack([probes, strangers]), np.append(seekers, [99] * 30)
-    )
-    assert (more.num_probes, more.rates) == (150, found.rates)
+    more = TemplateOwners(np.arange(40, 220), np.append(seekers, [99] * 30).astype(str))
+    again = search_templates(templates, halves, more)
+    assert (again.num_probes, again.joined) == (180, found)  # who has no mate is left out
 
 
 def test_pairs_are_scored_in_blocks_of_any_size():

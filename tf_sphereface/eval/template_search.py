@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from tf_sphereface.eval.identification.score_blocks import MEMORY, score_blocks
-from tf_sphereface.eval.identification.watch_list import OpenSetResult, open_set
+from tf_sphereface.eval.identification.rates import rates_at_far
+from tf_sphereface.eval.identification.score_blocks import MEMORY, TIE, unit_rows
+from tf_sphereface.eval.identification.watch_list import OpenSetResult
 from tf_sphereface.eval.ijb_files import TemplateOwners
 from tf_sphereface.eval.measures.curve import unsupported
 
 RANKS = (1, 5, 10)
 FPIRS = (0.01, 0.1)
+_JOINED = ""  # no name of a gallery
 COMPUTATIONS = {
     "joined": "both galleries joined, so that every probe has a mate; a hit at an FPIR is a mate "
     "that scores above the (FPIR x probes)-th highest of all scores with others, whatever its rank",
@@ -81,78 +83,98 @@ def search_templates(
     templates: NDArray[np.floating],
     galleries: Mapping[str, TemplateOwners],
     probes: TemplateOwners,
-) -> TemplateSearch:
-    """Search the probes' templates, rows of `templates` (t, d), in the galleries'."""
-    searched = templates[probes.templates]
-    apart = {
-        name: open_set(
-            templates[gallery.templates],
-            gallery.subjects,
-            searched,
-            probes.subjects,
-            ranks=RANKS,
-            fars=FPIRS,
-        )
-        for name, gallery in galleries.items()
-    }
-    joined = search_joined(
-        templates[np.concatenate([gallery.templates for gallery in galleries.values()])],
-        np.concatenate([gallery.subjects for gallery in galleries.values()]),
-        searched,
-        probes.subjects,
-    )
-    return TemplateSearch(joined, apart, len(searched))
-
-
-def search_joined(
-    gallery: NDArray[np.floating],
-    gallery_labels: ArrayLike,
-    probes: NDArray[np.floating],
-    probe_labels: ArrayLike,
     *,
-    fpirs: Sequence[float] = FPIRS,
     memory: int = MEMORY,
-) -> JoinedSearch:
-    """Search probes in a gallery that holds everybody, as a circulating script of IJB does.
+) -> TemplateSearch:
+    """Search probes in galleries, joined and apart, in one pass over all scores.
 
-    Its threshold is the ceil(FPIR x probes)-th highest of all scores of probes with other people.
-    Probes without a mate are left out. A tie counts against the network.
+    A person's best template counts. A rank is 1 and the number of templates of other people that
+    score as high as the mate or higher: a tie counts against the network.
 
     Args:
-        gallery: (m, d), of which a person's best counts.
-        gallery_labels: (m,) who each shows.
-        probes: (n, d).
-        probe_labels: (n,).
-        fpirs: false positive identification rates.
-        memory: bytes that the blocks of scores may take together.
-
-    Raises:
-        ValueError: what `open_set` refuses.
+        templates: (t, d), none zero.
+        galleries: name -> positions in `templates` and whose they are.
+        probes: likewise; each gallery holds one of their people at least.
+        memory: bytes that a block of scores and what is computed from it may take.
     """
-    enrolled, searched = np.asarray(gallery_labels), np.asarray(probe_labels)
-    known = np.isin(searched, enrolled)
-    probes, searched = probes[known], searched[known]
-    ranked = open_set(gallery, enrolled, probes, searched, ranks=RANKS, fars=fpirs, memory=memory)
-    codes = np.unique(np.concatenate([enrolled, searched]), return_inverse=True)[1]
-    owner, seeker = codes[: len(enrolled)], codes[len(enrolled) :]
-    places = {fpir: math.ceil(fpir * len(probes) * (1 - 1e-9)) for fpir in fpirs}
-    most = max(places.values())
-    mate = np.full(len(probes), -np.inf)
+    entries = np.concatenate([gallery.templates for gallery in galleries.values()])
+    enrolled = np.concatenate([gallery.subjects for gallery in galleries.values()])
+    ends = np.cumsum([len(gallery.templates) for gallery in galleries.values()]).tolist()
+    columns = dict(zip(galleries, map(slice, [0, *ends], ends), strict=False))
+    codes = np.unique(np.concatenate([enrolled, probes.subjects]), return_inverse=True)[1]
+    owner, seeker = codes[: len(entries)], codes[len(entries) :]
+    known = np.isin(seeker, owner)
+    places = {fpir: math.ceil(fpir * int(known.sum()) * (1 - 1e-9)) for fpir in FPIRS}
+    columns[_JOINED] = slice(0, len(entries))
+    ranking = {name: _Ranking(len(seeker)) for name in columns}
     highest = np.empty(0)
-    for rows, columns, scores in score_blocks(probes, gallery, memory):
-        same = seeker[rows, None] == owner[None, columns]
-        mate[rows] = np.maximum(mate[rows], np.max(scores, axis=1, initial=-np.inf, where=same))
-        others = scores[~same]
-        if len(highest) == most:
-            others = others[others > highest.min()]
-        highest = np.sort(np.concatenate([highest, others]))[-most:]
+    vectors = unit_rows(templates[entries], "gallery")
+    step = max(1, memory // (32 * len(entries)))
+    for top in range(0, len(seeker), step):
+        rows = slice(top, top + step)
+        scores = unit_rows(templates[probes.templates[rows]], "probes") @ vectors.T
+        same = seeker[rows, None] == owner[None]
+        for name, part in columns.items():
+            ranking[name].add(rows, scores[:, part], same[:, part])
+        others = scores[~same & known[rows, None]]
+        highest = _highest(np.concatenate([highest, others]), max(places.values()))
+    joined = ranking.pop(_JOINED)
     reasons = {
         fpir: reason.replace("impostor pairs", "probes")
-        for fpir in fpirs
-        if (reason := unsupported(fpir, len(probes)))
+        for fpir in FPIRS
+        if (reason := unsupported(fpir, int(known.sum())))
     }
     rates = {
-        fpir: None if fpir in reasons else float(np.mean(mate > highest[-place]))
+        fpir: None if fpir in reasons else float(np.mean(joined.mate[known] > highest[-place]))
         for fpir, place in places.items()
     }
-    return JoinedSearch(ranked.rates, rates, reasons, len(gallery), len(probes))
+    return TemplateSearch(
+        JoinedSearch(joined.rates(), rates, reasons, len(entries), int(known.sum())),
+        {name: one.open_set(len(galleries[name].templates)) for name, one in ranking.items()},
+        len(seeker),
+    )
+
+
+class _Ranking:
+    """How each probe stands in a gallery: scores of mate and best other, and how many are better.
+
+    The mate's score is -infinity for a probe without one.
+    """
+
+    def __init__(self, num_probes: int) -> None:
+        self.mate = np.full(num_probes, -np.inf)
+        self.other = np.full(num_probes, -np.inf)
+        self.better = np.zeros(num_probes, np.int64)
+
+    def add(self, rows: slice, scores: NDArray[np.float64], same: NDArray[np.bool_]) -> None:
+        """Take in the scores of some probes with the whole gallery."""
+        mate = np.max(scores, axis=1, initial=-np.inf, where=same)
+        self.mate[rows] = mate
+        self.other[rows] = np.max(scores, axis=1, initial=-np.inf, where=~same)
+        self.better[rows] = np.sum((scores >= mate[:, None] - TIE) & ~same, axis=1)
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which probes have a mate."""
+        return np.asarray(self.mate > -np.inf)
+
+    def rates(self) -> dict[int, float]:
+        """Return rank -> share of the probes with a mate that have it within that rank."""
+        return {rank: float(np.mean(self.better[self.known] < rank)) for rank in RANKS}
+
+    def open_set(self, num_gallery: int) -> OpenSetResult:
+        """Return the result of a search for which probes without a mate are the impostors."""
+        known = self.known
+        strangers = np.clip(self.other[~known], -1.0, 1.0)
+        hits = np.where(self.better[known] < 1, self.mate[known], -np.inf)
+        rates = rates_at_far(hits, lambda: [strangers], len(strangers), FPIRS, "impostor probes")
+        return OpenSetResult(
+            self.rates(), {1: rates}, num_gallery, int(known.sum()), len(strangers)
+        )
+
+
+def _highest(scores: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return the highest scores, ascending."""
+    if len(scores) > count:
+        scores = np.partition(scores, len(scores) - count)[len(scores) - count :]
+    return np.sort(scores)

@@ -13,6 +13,7 @@ from tf_sphereface.eval.identification.rates import RatesAtFar, rates_at_far
 from tf_sphereface.eval.measures.angles import norms_of
 from tf_sphereface.eval.measures.curve import FARS
 from tf_sphereface.eval.scoring.score_pairs import check_embeddings
+from tf_sphereface.utils.optional import require
 
 MEMORY = 2**27  # bytes of a block of cosines
 
@@ -79,6 +80,7 @@ class TemplateSums:
             Variant(*choice): np.zeros((num_templates, embedding_dim))
             for choice in itertools.product(flips, (False, True), (False, True))
         }
+        self._csr = require("scipy.sparse", extra="eval").csr_array
         self._done = 0
 
     def add(self, plain: NDArray[np.floating], mirrored: NDArray[np.floating] | None) -> None:
@@ -86,26 +88,24 @@ class TemplateSums:
         begin = self._done
         self._done += len(plain)
         lines = slice(*np.searchsorted(self._image, [begin, self._done]))
-        order = np.argsort(self._template[lines], kind="stable")
-        template = self._template[lines][order]
-        places = self._image[lines][order]
-        starts = np.flatnonzero(np.diff(template, prepend=-1))
+        templates, row = np.unique(self._template[lines], return_inverse=True)
+        places = self._image[lines]
+        shape = (len(templates), len(plain))
         for flip in {variant.flip for variant in self._sums}:
             vectors = np.asarray(plain, np.float64)
             if flip:
                 vectors = vectors + np.asarray(mirrored, np.float64)
             check_embeddings(vectors, self._names[begin : self._done], count=False)
             lengths = np.linalg.norm(vectors, axis=1)
-            rows = vectors[places - begin]
             for variant, sums in self._sums.items():
-                if variant.flip != flip or not len(starts):
+                if variant.flip != flip:
                     continue
-                factor = self._weight[lines][order]
+                factor = self._weight[lines]
                 if not variant.norm:
                     factor = factor / lengths[places - begin]
                 if variant.detector_score:
                     factor = factor * self._scores[places]
-                sums[template[starts]] += np.add.reduceat(rows * factor[:, None], starts, axis=0)
+                sums[templates] += self._csr((factor, (row, places - begin)), shape) @ vectors
 
     @property
     def variants(self) -> list[Variant]:
