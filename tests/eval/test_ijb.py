@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
+import re
 from fractions import Fraction
 
 import cv2
@@ -250,7 +252,9 @@ def test_the_command(tree, save_pixels, tmp_path, capsys):
     model, out = save_pixels(tmp_path / "pixels.keras"), tmp_path / "out.json"
     arguments = ["ijb", str(model), "--root", str(tree.root), "--subset", "ijbc"]
     cache = tmp_path / "cache"
-    assert main([*arguments, "--json", str(out), "--cache", str(cache)]) == 0
+    page = tmp_path / "page.html"
+    written = ["--json", str(out), "--report", str(page)]
+    assert main([*arguments, *written, "--cache", str(cache)]) == 0
     captured = capsys.readouterr()
     values = json.loads(out.read_text())
     assert values["protocol"] == "ijbc"
@@ -267,8 +271,18 @@ def test_the_command(tree, save_pixels, tmp_path, capsys):
     assert "both galleries joined, so that every probe has a mate" in printed
     assert "each gallery apart, and the mean of both" in printed
     assert "not the published IJB-C" in captured.err
-    for picture in (tree.root / "loose_crop").iterdir():  # the cache knows them by their content
-        assert picture.is_file()
+    text = page.read_text()
+    assert "A set in the layout of IJB-C" in text
+    assert "not the published set" in text
+    assert all(mode in text for mode in ("N1D1F1", "N0D0F0"))
+    assert text.count("<svg") == 1
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)  # it needs no network
+    auc = values["headline"]["auc"]
+    points = values["curve"]["points"]
+    area = sum(
+        (b["far"] - a["far"]) * (a["tar"] + b["tar"]) / 2 for a, b in itertools.pairwise(points)
+    )
+    assert area + points[0]["far"] * points[0]["tar"] / 2 == pytest.approx(auc, abs=0.02)
     again = tmp_path / "again.json"
     assert main([*arguments, "--json", str(again), "--cache", str(cache)]) == 0
     assert json.loads(again.read_text())["variants"] == values["variants"]
@@ -313,11 +327,14 @@ def test_the_published_counts_are_asked_for(tree, monkeypatch):
     ijb._warn_of_counts(files)  # says nothing
 
 
-def test_without_the_csv_files_nothing_is_searched(tree, embedder, capsys):
+def test_without_all_csv_files_nothing_is_searched(tree, embedder):
     for name in ("1N_gallery_G1.csv", "1N_gallery_G2.csv"):
         tree.meta(name).unlink()
-    with pytest.raises(FileNotFoundError, match=r"without ijbc_1N_gallery_G1\.csv, ijbc_1N"):
-        ijb.evaluate(embedder, tree.root, "ijbc")
+    with pytest.warns(
+        SphereFaceWarning, match=r"lacks ijbc_1N_gallery_G1\.csv, ijbc_1N_gallery_G2"
+    ):
+        files = read_files(tree.root, "ijbc")
+    assert files.probes is None
     tree.meta("1N_probe_mixed.csv").unlink()
     assert ijb.evaluate(embedder, tree.root, "ijbc").headline.search is None
 
@@ -398,6 +415,8 @@ def test_lines_that_cannot_be_are_named(tree, name, text, message):
         ("1N_gallery_G1.csv", ""),
         ("1N_gallery_G1.csv", "TEMPLATE_ID,SUBJECT_ID\n"),
         ("1N_gallery_G1.csv", "TEMPLATE_ID,SUBJECT_ID\n1000,7\n"),
+        ("1N_gallery_G1.csv", "T\0E\0M\0"),
+        ("template_pair_label.txt", "1\0 2\0 1\0"),
         ("face_tid_mid.txt", "version https://git-lfs.github.com/spec/v1\n"),
     ],
 )

@@ -18,7 +18,13 @@ from tf_sphereface.eval.measures.hints import hint_of_vectors, hints_of
 from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, embedding_source, open_embedder
 from tf_sphereface.eval.template_search import TemplateSearch, search_templates
-from tf_sphereface.eval.templates import TemplateSums, Variant, curve_of, template_cosines
+from tf_sphereface.eval.templates import (
+    TemplateSums,
+    Variant,
+    curve_of,
+    curve_points,
+    template_cosines,
+)
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 
@@ -51,6 +57,7 @@ class IJBResult:
         counts: numbers of images, media, templates, pairs, genuine pairs.
         variants: the headline first (norms kept, times the detector's score, with the mirror
             image where it was embedded), then the others.
+        curve: points of the headline's ROC curve, of `templates.curve_points`.
         hints: what there is to be asked about the headline's scores.
     """
 
@@ -59,6 +66,7 @@ class IJBResult:
     embedder: Embedder | StoredEmbeddings
     counts: dict[str, int]
     variants: list[VariantResult]
+    curve: list[dict[str, Any]]
     hints: list[str]
 
     @property
@@ -109,12 +117,14 @@ def evaluate(
     options = EmbeddingOptions(flip, cache=cache, progress=progress)
     model = open_embedder(embedder, options)
     sums, aligned = _embed(model, files, options)
-    results = []
+    results: list[VariantResult] = []
     hints: list[str] = []
+    curve: list[dict[str, Any]] = []
     for variant in sums.variants:
         templates = sums.pop(variant, files.template_ids)
         scores = template_cosines(templates, files.left, files.right)
         if not results:
+            curve = curve_points(scores, files.is_same)
             hints = [*hints_of(scores, files.is_same), hint_of_vectors(templates) or ""]
         auc, rates = curve_of(scores, files.is_same)
         search = None
@@ -127,6 +137,7 @@ def evaluate(
         embedder=model,
         counts={**files.counts, "media": files.num_media},
         variants=results,
+        curve=curve,
         hints=list(dict.fromkeys(hint for hint in hints if hint)),
     )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tf_sphereface.eval.measures.checks import check_classes
 from tf_sphereface.eval.pairs import read_lines
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.messages import and_more
+from tf_sphereface.utils.messages import SphereFaceWarning, and_more
 
 Subset = Literal["ijbb", "ijbc"]
 NAMES = {"ijbb": "IJB-B", "ijbc": "IJB-C"}
@@ -333,13 +333,15 @@ def _read_searches(
     files = {name: meta / f"{subset}_1N_gallery_{name}.csv" for name in GALLERIES[subset]}
     probe_file = meta / f"{subset}_1N_probe_mixed.csv"
     missing = [path.name for path in (*files.values(), probe_file) if not path.is_file()]
-    if len(missing) == len(files) + 1:
-        return {}, None
     if missing:
-        raise FileNotFoundError(
-            f"{meta} must hold all files of the 1:N search, or none of them. Received: without "
-            f"{', '.join(missing)}"
-        )
+        if len(missing) <= len(files):
+            warnings.warn(
+                f"no 1:N search: it needs both galleries and the probes, and {meta} lacks "
+                f"{', '.join(missing)}",
+                SphereFaceWarning,
+                stacklevel=4,
+            )
+        return {}, None
     galleries = {name: _read_owners(path, ids, lists) for name, path in files.items()}
     probes = _read_owners(probe_file, ids, lists)
     for name, gallery in galleries.items():
@@ -356,7 +358,7 @@ def _read_owners(path: Path, ids: NDArray[np.int64], lists: Path) -> TemplateOwn
     owners: dict[int, str] = {}
     widths = [0, 0]  # of the last two lines
     with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(line.replace("\0", "?") for line in file)  # an error of csv's else
         header = [name.strip().upper() for name in next(reader, [])]
         if not {"TEMPLATE_ID", "SUBJECT_ID"} <= set(header):
             raise _line_error(path, 1, "columns TEMPLATE_ID and SUBJECT_ID", ",".join(header))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.eval.identification.rates import RatesAtFar, rates_at_far
 from tf_sphereface.eval.measures.angles import norms_of
-from tf_sphereface.eval.measures.curve import FARS
+from tf_sphereface.eval.measures.curve import FARS, clopper_pearson
 from tf_sphereface.eval.scoring.score_pairs import check_embeddings
 from tf_sphereface.utils.optional import require
 
@@ -197,6 +198,31 @@ def curve_of(
     auc = float(np.mean(below + ties / 2)) / total
     top = impostor[-(int(max(fars) * total) + 2) :].astype(np.float64)  # none below is a threshold
     return auc, rates_at_far(genuine.astype(np.float64), lambda: [top], total, fars)
+
+
+def curve_points(
+    scores: NDArray[np.float32], is_same: NDArray[np.bool_], count: int = 120
+) -> list[dict[str, Any]]:
+    """Return points of the ROC curve, at most `count`, as even as can be in the logarithm of FAR.
+
+    Each has `far`, `tar`, `tar_interval` (exact, 95 %) and the `threshold` that scores are above.
+    """
+    genuine, impostor = np.sort(scores[is_same]), np.sort(scores[~is_same])
+    total = len(impostor)
+    places = np.unique(np.geomspace(1, total, count).astype(np.int64)) - 1
+    cuts = np.unique(impostor[total - 1 - places])[::-1]
+    accepted = total - np.searchsorted(impostor, cuts, side="right")
+    passed = len(genuine) - np.searchsorted(genuine, cuts, side="right")
+    points = [
+        {
+            "far": false / total,
+            "tar": right / len(genuine),
+            "tar_interval": list(clopper_pearson(right, len(genuine))),
+            "threshold": cut,
+        }
+        for false, right, cut in zip(accepted.tolist(), passed.tolist(), cuts.tolist(), strict=True)
+    ]
+    return [*points, {"far": 1.0, "tar": 1.0, "tar_interval": [1.0, 1.0], "threshold": None}]
 
 
 def _distinct(

@@ -10,15 +10,19 @@ from rich.table import Table
 from tf_sphereface.commands.console import (
     console,
     existing_dir,
+    note,
     progress_bar,
     warn,
     write_json_option,
 )
+from tf_sphereface.commands.eval.report_options import add_report_option
 from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, embedding_options
 from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.eval import ijb
 from tf_sphereface.eval.ijb_files import NAMES, PUBLISHED
+from tf_sphereface.eval.measures.curve import CONFIDENCE
 from tf_sphereface.eval.report.tables import describe_model
+from tf_sphereface.eval.report.template_page import write_template_page
 from tf_sphereface.eval.scoring.sources import open_embedder
 from tf_sphereface.eval.template_search import COMPUTATIONS, FPIRS, RANKS, TemplateSearch
 
@@ -43,6 +47,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--subset", choices=tuple(NAMES), required=True, help="which of the two sets it is"
     )
+    add_report_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,8 +65,12 @@ def run(args: argparse.Namespace) -> int:
         )
     for hint in result.hints:
         warn(hint)
+    values = to_dict(result)
     try:
-        write_json_option(args.json, to_dict(result))
+        write_json_option(args.json, values)
+        if args.report is not None:
+            write_template_page(values, args.report)
+            note(f"wrote {args.report}")
     finally:
         _print(result)
     return 0
@@ -83,6 +92,7 @@ def to_dict(result: ijb.IJBResult) -> dict[str, Any]:
         },
         "headline": _variant_to_dict(result.headline),
         "variants": [_variant_to_dict(one) for one in result.variants],
+        "curve": {"confidence": CONFIDENCE, "points": result.curve},
         "versions": library_versions(),
         "hints": result.hints,
     }

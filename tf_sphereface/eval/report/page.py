@@ -48,10 +48,7 @@ def write_page(
         ImportError: the `eval` extra is not installed.
     """
     jinja2 = require("jinja2", extra="eval")
-    template = jinja2.Environment(
-        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
-    ).from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    page = template.render(
+    page = open_template("page.html").render(
         {
             **contents,
             "title": _title(contents),
@@ -73,6 +70,15 @@ def write_page(
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def open_template(name: str) -> Any:
+    """Return a page's template, a file beside this one."""
+    jinja2 = require("jinja2", extra="eval")
+    folder = jinja2.FileSystemLoader(Path(__file__).parent, encoding="utf-8")
+    return jinja2.Environment(
+        loader=folder, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+    ).get_template(name)
 
 
 def _title(contents: dict[str, Any]) -> str:
@@ -236,7 +242,22 @@ def _number(value: Any) -> str:
 
 
 def _provenance(contents: dict[str, Any]) -> list[tuple[str, str]]:
-    model, data = contents["model"], contents["data"]
+    data = contents["data"]
+    lines = [
+        *model_facts(contents["model"]),
+        (
+            "pairs",
+            f"{data['pairs']:,} in {data['folds']} folds, {data['items']:,} images or videos",
+        ),
+        ("SHA-256 of pairs", data["pairs_sha256"]),
+        ("SHA-256 of images", data["images_sha256"]),
+        ("versions", versions_in_words(contents)),
+    ]
+    return [(name, str(value)) for name, value in lines if value is not None]
+
+
+def model_facts(model: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what is known of a model, of `tables.describe_model`, by name."""
     metadata = model["metadata"] or {}
     lines = [
         ("model", _model_name(model)),
@@ -246,12 +267,10 @@ def _provenance(contents: dict[str, Any]) -> list[tuple[str, str]]:
         ("fed with", _pixels(metadata)),
         ("loss", metadata.get("loss")),
         ("trained on", metadata.get("training_data")),
-        (
-            "pairs",
-            f"{data['pairs']:,} in {data['folds']} folds, {data['items']:,} images or videos",
-        ),
-        ("SHA-256 of pairs", data["pairs_sha256"]),
-        ("SHA-256 of images", data["images_sha256"]),
-        ("versions", ", ".join(f"{k} {v}" for k, v in contents["versions"].items())),
     ]
     return [(name, str(value)) for name, value in lines if value is not None]
+
+
+def versions_in_words(contents: dict[str, Any]) -> str:
+    """Return the libraries and their versions."""
+    return ", ".join(f"{name} {version}" for name, version in contents["versions"].items())
