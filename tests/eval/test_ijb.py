@@ -17,7 +17,8 @@ from tests.eval.ijb_tree import make_tree
 from tf_sphereface.commands.eval.main import main
 from tf_sphereface.eval import ijb
 from tf_sphereface.eval.identification import open_set
-from tf_sphereface.eval.ijb_files import TemplateOwners, read_files
+from tf_sphereface.eval.ijb_files import read_files
+from tf_sphereface.eval.ijb_galleries import TemplateOwners
 from tf_sphereface.eval.scoring import StoredEmbeddings
 from tf_sphereface.eval.template_search import search_templates
 from tf_sphereface.eval.templates import curve_of, template_cosines
@@ -416,6 +417,7 @@ def test_lines_that_cannot_be_are_named(tree, name, text, message):
         ("1N_gallery_G1.csv", "TEMPLATE_ID,SUBJECT_ID\n"),
         ("1N_gallery_G1.csv", "TEMPLATE_ID,SUBJECT_ID\n1000,7\n"),
         ("1N_gallery_G1.csv", "T\0E\0M\0"),
+        ("1N_gallery_G1.csv", 'TEMPLATE_ID,SUBJECT_ID\n1000,"7\n' + 200_000 * "x"),
         ("template_pair_label.txt", "1\0 2\0 1\0"),
         ("face_tid_mid.txt", "version https://git-lfs.github.com/spec/v1\n"),
     ],

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,21 +13,26 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.eval.ijb_galleries import (
+    SHOWN,
+    WHOLE,
+    TemplateOwners,
+    check_unknown,
+    line_error,
+    read_searches,
+)
 from tf_sphereface.eval.measures.checks import check_classes
 from tf_sphereface.eval.pairs import read_lines
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.messages import SphereFaceWarning, and_more
+from tf_sphereface.utils.messages import and_more
 
 Subset = Literal["ijbb", "ijbc"]
 NAMES = {"ijbb": "IJB-B", "ijbc": "IJB-C"}
-GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 PUBLISHED = {
     "ijbb": {"images": 227_630, "templates": 12_115, "pairs": 8_010_270, "genuine": 10_270},
     "ijbc": {"images": 469_375, "templates": 23_124, "pairs": 15_658_489, "genuine": 19_557},
 }
-_SHOWN = 10  # names in an error
 _LINES = 250_000  # of pairs, read at once
-_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 class FacePoints(Mapping[str, NDArray[np.float64]]):
@@ -48,14 +51,6 @@ class FacePoints(Mapping[str, NDArray[np.float64]]):
 
     def __len__(self) -> int:
         return len(self._place)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TemplateOwners:
-    """Templates of a gallery or of the probes: positions in `template_ids`, and whose they are."""
-
-    templates: NDArray[np.int64]
-    subjects: NDArray[np.str_]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,7 +130,7 @@ def read_files(root: str | os.PathLike[str], subset: Subset) -> IJBFiles:
     weight, num_media = _media_weights(template, media)
     _check_repeats(lists, list(place), ids, image, template)
     left, right, same = _read_pairs(meta / f"{subset}_template_pair_label.txt", ids, lists)
-    galleries, probes = _read_searches(meta, subset, ids, lists)
+    galleries, probes = read_searches(meta, subset, ids, lists)
     order = np.argsort(image, kind="stable")
     return IJBFiles(
         subset=subset,
@@ -199,8 +194,8 @@ def _read_templates(
         fields = line.split()
         if not fields:
             continue
-        if len(fields) != 3 or not all(map(_WHOLE.fullmatch, fields[1:])):
-            raise _line_error(path, number, "an image, a template and a media number", line)
+        if len(fields) != 3 or not all(map(WHOLE.fullmatch, fields[1:])):
+            raise line_error(path, number, "an image, a template and a media number", line)
         image.append(place.setdefault(fields[0], len(place)))
         template.append(int(fields[1]))
         media.append(int(fields[2]))
@@ -225,9 +220,9 @@ def _read_points(
         except ValueError:
             numbers = []
         if len(numbers) != 11:
-            raise _line_error(path, number, "an image, ten coordinates and a score", line)
+            raise line_error(path, number, "an image, ten coordinates and a score", line)
         if not (np.isfinite(numbers[10]) and numbers[10] >= 0):
-            raise _line_error(path, number, "a score that is finite and not negative", line)
+            raise line_error(path, number, "a score that is finite and not negative", line)
         at = place.get(name)
         if at is None:
             strangers.append(name)
@@ -240,7 +235,7 @@ def _read_points(
         if names:
             raise ValueError(
                 f"{where} lacks {len(names):,} images that {other} has (is it cut off, or of "
-                f"another set?): {and_more(names, _SHOWN)}"
+                f"another set?): {and_more(names, SHOWN)}"
             )
     return values[:, :10].reshape(-1, 5, 2), values[:, 10]
 
@@ -291,7 +286,7 @@ def _read_pairs(
             labels.append(table[:, 2] == 1)
     if not sum(map(len, codes)):
         raise ValueError(f"{path} must hold pairs of templates. Received: no line at all")
-    _check_unknown(path, unknown, lists)
+    check_unknown(path, unknown, lists)
     same = np.concatenate(labels)
     try:
         check_classes(same, "its labels")
@@ -319,84 +314,8 @@ def _integers(path: Path, done: int, lines: list[str]) -> NDArray[np.int64]:
         fields = line.split()
         if not fields:
             continue
-        whole = len(fields) == 3 and all(map(_WHOLE.fullmatch, fields))
+        whole = len(fields) == 3 and all(map(WHOLE.fullmatch, fields))
         if not whole or int(fields[2]) not in (0, 1):
-            raise _line_error(path, number, "two templates and a label, 0 or 1", line)
+            raise line_error(path, number, "two templates and a label, 0 or 1", line)
         numbers.append([int(field) for field in fields])
     return np.array(numbers, np.int64)
-
-
-def _read_searches(
-    meta: Path, subset: str, ids: NDArray[np.int64], lists: Path
-) -> tuple[dict[str, TemplateOwners], TemplateOwners | None]:
-    """Return the 1:N galleries by name and the mixed probes, where all three files are there."""
-    files = {name: meta / f"{subset}_1N_gallery_{name}.csv" for name in GALLERIES[subset]}
-    probe_file = meta / f"{subset}_1N_probe_mixed.csv"
-    missing = [path.name for path in (*files.values(), probe_file) if not path.is_file()]
-    if missing:
-        if len(missing) <= len(files):
-            warnings.warn(
-                f"no 1:N search: it needs both galleries and the probes, and {meta} lacks "
-                f"{', '.join(missing)}",
-                SphereFaceWarning,
-                stacklevel=4,
-            )
-        return {}, None
-    galleries = {name: _read_owners(path, ids, lists) for name, path in files.items()}
-    probes = _read_owners(probe_file, ids, lists)
-    for name, gallery in galleries.items():
-        if not np.isin(probes.subjects, gallery.subjects).any():
-            raise ValueError(
-                f"{files[name]} must hold somebody whom {probe_file.name} searches for. "
-                "Received: nobody in common"
-            )
-    return galleries, probes
-
-
-def _read_owners(path: Path, ids: NDArray[np.int64], lists: Path) -> TemplateOwners:
-    """Read a csv file of images of templates and their people; one entry for each template."""
-    owners: dict[int, str] = {}
-    widths = [0, 0]  # of the last two lines
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.reader(line.replace("\0", "?") for line in file)  # an error of csv's else
-        header = [name.strip().upper() for name in next(reader, [])]
-        if not {"TEMPLATE_ID", "SUBJECT_ID"} <= set(header):
-            raise _line_error(path, 1, "columns TEMPLATE_ID and SUBJECT_ID", ",".join(header))
-        which, whose = header.index("TEMPLATE_ID"), header.index("SUBJECT_ID")
-        for row in reader:
-            if not any(field.strip() for field in row):
-                continue
-            widths = [widths[1], len(row)]
-            fields = [row[at].strip() if at < len(row) else "" for at in (which, whose)]
-            if not _WHOLE.fullmatch(fields[0]) or not fields[1]:
-                raise _line_error(path, reader.line_num, "a template and a person", ",".join(row))
-            if owners.setdefault(int(fields[0]), fields[1]) != fields[1]:
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: template {fields[0]} is of {fields[1]} here, "
-                    f"and of {owners[int(fields[0])]} before"
-                )
-        if widths[1] < widths[0]:
-            raise _line_error(path, reader.line_num, "as many fields as before", ",".join(row))
-    if not owners:
-        raise ValueError(f"{path} must hold templates and their people. Received: no line of them")
-    templates = np.array(sorted(owners), np.int64)
-    places = np.minimum(np.searchsorted(ids, templates), len(ids) - 1)
-    _check_unknown(path, set(templates[ids[places] != templates].tolist()), lists)
-    return TemplateOwners(places, np.array([owners[name] for name in templates.tolist()]))
-
-
-def _check_unknown(path: Path, unknown: set[int], lists: Path) -> None:
-    """Raise a ValueError that lists templates without images."""
-    if unknown:
-        names = [str(name) for name in sorted(unknown)]
-        raise ValueError(
-            f"{path} names {len(names):,} templates of which {lists} has no image (is that cut "
-            f"off, or of another set?): {and_more(names, _SHOWN)}"
-        )
-
-
-def _line_error(path: Path, number: int, expected: str, line: str) -> ValueError:
-    return ValueError(
-        f"{path}, line {number}: expected {expected}. Received: {line.strip()[:120]!r} "
-        "(is the file cut off, or another one?)"
-    )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tf_sphereface.eval.identification.rates import rates_at_far
 from tf_sphereface.eval.identification.score_blocks import MEMORY, TIE, unit_rows
 from tf_sphereface.eval.identification.watch_list import OpenSetResult
-from tf_sphereface.eval.ijb_files import TemplateOwners
+from tf_sphereface.eval.ijb_galleries import TemplateOwners
 from tf_sphereface.eval.measures.curve import unsupported
 
 RANKS = (1, 5, 10)
