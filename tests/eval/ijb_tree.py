@@ -12,6 +12,7 @@ import numpy as np
 from tf_sphereface.alignment.template import TEMPLATES
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
+NOISE = 300  # of the faces: people are mistaken for each other
 
 
 @dataclasses.dataclass
@@ -40,7 +41,7 @@ class Tree:
 
 
 def make_tree(
-    root: Path, face: Callable[[int, int], np.ndarray], subset: str = "ijbc", people: int = 10
+    root: Path, face: Callable[..., np.ndarray], subset: str = "ijbc", people: int = 10
 ) -> Tree:
     """Write a set: three templates per person, the first in a gallery, the others probes."""
     rng = np.random.default_rng(7)
@@ -55,7 +56,7 @@ def make_tree(
                 media += 1
                 for _ in range(sizes):
                     name = f"{len(lines) + 1}.jpg"
-                    picture = face(person, len(lines))
+                    picture = face(person, len(lines), NOISE)
                     score = round(float(rng.uniform(0.2, 1)), 6)
                     lines.append(Line(name, template, media, person + 40, score, picture))
     templates = sorted(subject_of)

@@ -91,6 +91,9 @@ def test_every_variant_equals_a_naive_computation(made, embedder, naive, flip):
         assert low <= expected <= high
         assert one.verification.rates[1e-2] is one.verification.intervals[1e-2] is None
         assert "needs 1,000 impostor pairs" in one.verification.reasons[1e-2]
+    aucs = [one.auc for one in result.variants]
+    assert len(set(aucs)) == len(aucs)
+    assert 0.6 < min(aucs) < max(aucs) < 1
     assert result.counts["media"] == len({line.media for line in made.lines})
     assert not result.complete
 

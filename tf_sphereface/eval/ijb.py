@@ -224,9 +224,10 @@ def _describe(files: IJBFiles, headline: Variant, aligned: bool) -> str:
     """Return how the figures were measured."""
     counts = files.counts
     impostor = counts["pairs"] - counts["genuine"]
+    layout = "" if counts == PUBLISHED[files.subset] else "A set in the layout of "
     what = "image and mirror image, summed" if headline.flip else "the image alone"
     return (
-        f"{NAMES[files.subset]}: {counts['pairs']:,} pairs ({counts['genuine']:,} genuine, "
+        f"{layout}{NAMES[files.subset]}: {counts['pairs']:,} pairs ({counts['genuine']:,} genuine, "
         f"{impostor:,} impostor) of {counts['templates']:,} templates of {counts['images']:,} "
         f"images; {'aligned by the five points of the set; ' if aligned else ''}cosine of the sums "
         "over media of the mean over their images. The headline, "

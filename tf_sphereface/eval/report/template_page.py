@@ -41,6 +41,8 @@ def write_template_page(contents: dict[str, Any], path: str | os.PathLike[str]) 
                 figures.roc(contents["curve"]["points"], data["impostor"])
             ),
             "ranks": RANKS,
+            "genuine_color": figures.GENUINE,
+            "impostor_color": figures.IMPOSTOR,
             "provenance": [
                 *model_facts(contents["model"]),
                 ("images", f"{data['images']:,} in {data['templates']:,} templates"),
