@@ -12,7 +12,7 @@ import numpy as np
 from tf_sphereface.alignment.template import TEMPLATES
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
-NOISE = 300  # of the faces: people are mistaken for each other
+NOISE = 150  # of the faces: people are mistaken for each other
 
 
 @dataclasses.dataclass

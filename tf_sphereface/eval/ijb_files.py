@@ -201,7 +201,8 @@ def _read_templates(
         media.append(int(fields[2]))
     if not place:
         raise ValueError(f"{path} must name images and their templates. Received: no line at all")
-    return (place, *(np.array(column, np.int64) for column in (image, template, media)))
+    columns = np.array([image, template, media], np.int64)
+    return place, columns[0], columns[1], columns[2]
 
 
 def _read_points(
