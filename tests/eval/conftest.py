@@ -62,16 +62,16 @@ def half_embedder() -> Embedder:
     return load_embedder(pixels_model((56, 48)))
 
 
-def face(identity: int, sample: int) -> np.ndarray:
+def face(identity: int, sample: int, noise: float = 30) -> np.ndarray:
     """A smooth random picture of an identity, with a little noise of the sample."""
     coarse = np.random.default_rng(identity).integers(0, 256, (7, 6, 3)).astype(np.float32)
-    coarse += np.random.default_rng([identity, sample]).normal(0, 30, coarse.shape)
+    coarse += np.random.default_rng([identity, sample]).normal(0, noise, coarse.shape)
     image = cv2.resize(np.clip(coarse, 0, 255), SIZE[::-1], interpolation=cv2.INTER_LINEAR)
     return image.astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
-def make_face() -> Callable[[int, int], np.ndarray]:
+def make_face() -> Callable[..., np.ndarray]:
     return face
 
 

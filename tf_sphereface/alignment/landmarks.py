@@ -107,4 +107,7 @@ def _refuse_most(
 
 
 def _name(landmarks: Landmarks) -> str:
-    return "Argument `landmarks`" if isinstance(landmarks, Mapping) else os.fspath(landmarks)
+    """Return the file's name, or that of the argument where a mapping tells no `path`."""
+    if isinstance(landmarks, Mapping):
+        return str(getattr(landmarks, "path", "Argument `landmarks`"))
+    return os.fspath(landmarks)

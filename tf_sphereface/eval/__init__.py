@@ -1,4 +1,4 @@
-"""Protocols that judge a face verifier: LFW, YouTube Faces, `.bin` sets, identification."""
+"""Protocols that judge a face verifier: LFW, YouTube Faces, `.bin` sets, IJB, identification."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tf_sphereface.eval import (
     folder,
     groups,
     identification,
+    ijb,
     lfw,
     pairs,
     report,
@@ -25,6 +26,7 @@ __all__ = [
     "folder",
     "groups",
     "identification",
+    "ijb",
     "lfw",
     "pairs",
     "report",

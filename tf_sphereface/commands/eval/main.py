@@ -6,7 +6,17 @@ import argparse
 from collections.abc import Sequence
 
 from tf_sphereface.commands.console import command, make_parser
-from tf_sphereface.commands.eval import bin, bins, calibrate, folder, identify, lfw, scores, ytf
+from tf_sphereface.commands.eval import (
+    bin,
+    bins,
+    calibrate,
+    folder,
+    identify,
+    ijb,
+    lfw,
+    scores,
+    ytf,
+)
 
 DESCRIPTION = """\
 Evaluate an embedding model on pairs of faces: accuracy and standard error over folds, each fold's
@@ -22,6 +32,7 @@ EXAMPLES = """\
   tf_sphereface-eval ytf embedder.onnx --frames aligned/ --splits splits.txt
   tf_sphereface-eval bin embedder.keras agedb_30.bin
   tf_sphereface-eval bins embedder.keras faces_emore/ --json bins.json --report bins.html
+  tf_sphereface-eval ijb embedder.keras --root IJBC --subset ijbc --cache embeddings
   tf_sphereface-eval make-bin lfw.bin --images lfw/ --pairs pairs.txt --landmarks landmarks.tsv
   tf_sphereface-eval identify embedder.keras faces/ --distractors strangers/
   tf_sphereface-eval scores scores.txt --pairs pairs.txt
@@ -33,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command and its protocols."""
     parser = make_parser("eval", DESCRIPTION, EXAMPLES)
     protocols = parser.add_subparsers(dest="protocol", required=True, metavar="PROTOCOL")
-    for subcommand in (lfw, folder, ytf, bin, bins, identify, scores, calibrate):
+    for subcommand in (lfw, folder, ytf, bin, bins, ijb, identify, scores, calibrate):
         subcommand.add(protocols)
     return parser
 

@@ -271,7 +271,7 @@ def _provenance(contents: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("SHA-256 of pairs", data["pairs_sha256"]),
         ("SHA-256 of images", data["images_sha256"]),
-        ("versions", ", ".join(f"{k} {v}" for k, v in contents["versions"].items())),
+        ("versions", versions_in_words(contents)),
     ]
     return [(name, str(value)) for name, value in lines if value is not None]
 
@@ -288,3 +288,8 @@ def about_model(model: dict[str, Any]) -> list[tuple[str, Any]]:
         ("loss", metadata.get("loss")),
         ("trained on", metadata.get("training_data")),
     ]
+
+
+def versions_in_words(contents: dict[str, Any]) -> str:
+    """Return the libraries and their versions."""
+    return ", ".join(f"{name} {version}" for name, version in contents["versions"].items())

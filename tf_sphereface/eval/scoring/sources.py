@@ -21,6 +21,7 @@ from tf_sphereface.utils.messages import ProgressCallback
 
 Vectors = NDArray[np.float32]
 Sides = tuple[Vectors, Vectors | None]
+_STORED = 4096  # stored embeddings given at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +154,9 @@ class StoredSource:
         if not self._problems and names:
             at = [self._position[name] for name in names]
             mirrored = self._stored.mirrored if self.flip else None
-            yield self._stored.embeddings[at], None if mirrored is None else mirrored[at]
+            for start in range(0, len(at), _STORED):
+                part = at[start : start + _STORED]
+                yield self._stored.embeddings[part], None if mirrored is None else mirrored[part]
 
     def close(self) -> None:
         """Do nothing."""
