@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.detector import FaceDetector
-from tf_sphereface.alignment.images import find_images, read_photo
+from tf_sphereface.alignment.images import read_photo
+from tf_sphereface.alignment.listing import find_images
 from tf_sphereface.data import synthetic
 from tf_sphereface.utils.files import write_json
 
