@@ -8,6 +8,7 @@ import pytest
 
 from tests.commands.albums import photo, save
 from tf_sphereface.alignment.detector import FaceDetector
+from tf_sphereface.data import synthetic
 
 
 @pytest.fixture
@@ -34,3 +35,11 @@ def calls(monkeypatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(FaceDetector, "__call__", count)
     return seen
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people, ten faces each, 56x48."""
+    root = tmp_path_factory.mktemp("faces")
+    synthetic.write_folder(root, 4, 10, size=(56, 48))
+    return root

@@ -20,3 +20,7 @@ def assert_equal(
     for (images, labels), (others, other_labels) in zip(one, other, strict=True):
         np.testing.assert_array_equal(images, others)
         np.testing.assert_array_equal(labels, other_labels)
+
+
+def plain(**options: object) -> dict[str, object]:
+    return {"image_size": SIZE, "batch_size": 8, "seed": 3, **options}

@@ -9,7 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tests.data.comparing import SIZE
+from tf_sphereface import data
+
 MAGIC = 0xCED7230A
+MARK = struct.pack("<I", MAGIC)
 
 
 def frame(payload: bytes, part: int = 0, *, padded: bool = True) -> bytes:
@@ -29,9 +33,8 @@ def content(label: float | Sequence[float], image: bytes, key: int = 0) -> bytes
 def split(payload: bytes, parts: int) -> bytes:
     """Return a payload with `parts - 1` magics at multiples of 4 as the frames of its parts."""
     pieces, rest = [], payload
-    magic = struct.pack("<I", MAGIC)
     for _ in range(parts - 1):
-        cut = rest.index(magic)
+        cut = rest.index(MARK)
         assert cut % 4 == 0
         pieces.append(rest[:cut])
         rest = rest[cut + 4 :]
@@ -84,3 +87,14 @@ def insightface(people: Sequence[int], suffix: str = ".png") -> list[bytes]:
             key += 1
         ranges.append(frame(content((float(begin), float(key)), b"")))
     return records + ranges
+
+
+def decoded(records: data.RecordFile) -> list[np.ndarray]:
+    return records.faces(np.arange(len(records)), SIZE, False)
+
+
+def reasons(path: Path) -> tuple[data.RecordFile, dict[str, str]]:
+    """Open a file, leaving out what is damaged; return it and what was said."""
+    report = data.SkipReport()
+    records = data.open_rec(path, errors="skip", report=report)
+    return records, {name.name: why for name, why in report.reasons.items()}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.embedder.small import KNOWN
+from tests.eval.ijb_tree import make_tree
 from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder, save_embedder
 
 SIZE = (112, 96)
@@ -99,3 +100,9 @@ def lfw_folder(tmp_path: Path) -> Path:
         lines += [f"{a}\t1\t{b}\t2" for a, b in zip(people, people[1:] + people[:1], strict=True)]
     (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
     return tmp_path
+
+
+@pytest.fixture
+def tree(tmp_path, make_face):
+    """A small one to spoil."""
+    return make_tree(tmp_path / "IJBC", make_face, people=4)

@@ -107,3 +107,7 @@ def write_tree(tree: Tree, rng: np.random.Generator) -> None:
             text[name] += [f"{template},{subject},img/{image},1" for image in images]
     for name, rows in text.items():
         tree.meta(name).write_text("\n".join(rows) + "\n")
+
+
+def append(path, text):
+    path.write_text(path.read_text() + text)

@@ -6,35 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tf_sphereface.eval.measures.curve import clopper_pearson
-from tf_sphereface.eval.measures.hints import COLLAPSED, REVERSED, hint_of_vectors, hints_of
-from tf_sphereface.eval.verification import bootstrap, compare, evaluate, evaluate_split
+from tests.eval.draws import ANY_SCORES, LAWS, PAIRS, simulated, split
+from tf_sphereface.eval.verification import compare, evaluate, evaluate_split
 from tf_sphereface.utils.messages import SphereFaceWarning
-
-# Scores are k / 8: many ties, and exact in floating point, so that results compare as equal.
-PAIR = st.tuples(st.integers(-8, 8).map(lambda k: k / 8), st.booleans(), st.integers(0, 3))
-PAIRS = st.lists(PAIR, min_size=4, max_size=40)
-LAWS = settings(max_examples=150, deadline=None)
-# Drawn scores may look like distances, or all be 1.
-ANY_SCORES = pytest.mark.filterwarnings("ignore::tf_sphereface.utils.messages.SphereFaceWarning")
-
-
-def split(pairs: list[tuple[float, bool, int]]) -> tuple[list[float], list[bool], list[int]]:
-    scores, same, folds = (list(column) for column in zip(*pairs, strict=True))
-    for fold in set(folds):
-        others = {y for y, f in zip(same, folds, strict=True) if f != fold}
-        assume(len(others) == 2)
-    return scores, same, folds
-
-
-def simulated(pairs: int, seed: int = 0, separation: float = 0.5) -> tuple[np.ndarray, ...]:
-    rng = np.random.default_rng(seed)
-    same = np.tile(np.repeat([True, False], pairs // 20), 10)
-    scores = np.clip(rng.normal(0, 0.12, pairs) + separation * same, -1, 1)
-    return scores, same, np.repeat(np.arange(1, 11), pairs // 10)
 
 
 @ANY_SCORES
@@ -115,24 +92,6 @@ def test_reversed_scores_fall_back_to_one_answer_for_all():
         result = evaluate([0.0, 1.0] * 10, [True, False] * 10, np.arange(20) // 4)
     assert result.accuracy == 0.5
     assert result.auc == 0.0
-
-
-@pytest.mark.parametrize("genuine", [0, 0.5, 1.0])
-def test_distances_are_asked_for_their_sign_and_poor_scores_are_not(genuine):
-    rng = np.random.default_rng(0)
-    same = np.arange(400) % 2 == 0
-    scores = rng.normal(size=400) + genuine * same  # from chance on
-    assert hints_of(scores, same) == []
-    assert hints_of(-scores, same) == ([REVERSED] if genuine else [])
-
-
-def test_embeddings_that_coincide_are_pointed_out():
-    same = np.arange(40) % 2 == 0
-    assert hints_of(np.where(same, 0.9999, 0.999), same) == [COLLAPSED]  # 0.8 and 2.6 degrees
-    assert hints_of(np.where(same, 0.9999, 0.99), same) == []  # 0.8 and 8.1
-    vectors = np.random.default_rng(0).normal(size=(20, 8))
-    assert hint_of_vectors(vectors) is None
-    assert hint_of_vectors(vectors + 500) == COLLAPSED
 
 
 def test_separable_scores_are_perfect():
@@ -296,86 +255,6 @@ def test_a_nan_is_refused_with_the_name_of_its_pair():
         evaluate([0.9, math.nan, 0.8, math.nan], [1, 0, 1, 0], [1, 1, 2, 2], names=names)
     with pytest.raises(ValueError, match=r"names must name all 4 pairs\. Received: 3"):
         evaluate([0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], [1, 1, 2, 2], names=names[:3])
-
-
-@ANY_SCORES
-@LAWS
-@given(st.integers(0, 60), st.integers(1, 60))
-def test_clopper_pearson_limits_leave_a_tail_each(naive, successes, trials):
-    assume(successes <= trials)
-    low, high = clopper_pearson(successes, trials)
-    # At the lower limit so many successes or more have a chance of 2.5 %; at the upper, so many
-    # or fewer. A limit without successes (or failures) beyond it is 0 (or 1).
-    if successes:
-        assert naive.binomial_tail(successes, trials, low) == pytest.approx(0.025, rel=1e-6)
-    else:
-        assert low == 0
-    if successes < trials:
-        assert 1 - naive.binomial_tail(successes + 1, trials, high) == pytest.approx(
-            0.025, rel=1e-6
-        )
-    else:
-        assert high == 1
-
-
-def test_a_stated_rate_has_an_interval_and_an_unstated_one_has_none():
-    scores, same, folds = simulated(2000, separation=0.3)
-    result = evaluate(scores, same, folds)
-    for far, tar in result.tar_at_far.items():
-        interval = result.tar_interval_at_far[far]
-        assert (interval is None) == (tar is None)
-        if interval is not None:
-            assert interval == clopper_pearson(round(1000 * tar), 1000)
-            assert interval[0] < tar < interval[1]
-
-
-def test_bootstrap_intervals_hold_the_figures_and_repeat():
-    scores, same, folds = simulated(2000, separation=0.3)
-    result = evaluate(scores, same, folds)
-    found = bootstrap(scores, same, repeats=300, seed=5)
-    assert found == bootstrap(scores, same, repeats=300, seed=5)
-    assert found != bootstrap(scores, same, repeats=300, seed=6)
-    assert found.auc[0] < result.auc < found.auc[1]
-    assert found.eer[0] < result.eer < found.eer[1]
-    assert found.tar_at_far[1e-3] is None
-    low, high = found.tar_at_far[1e-2]
-    assert low < result.tar_at_far[1e-2] < high
-    # The threshold is drawn too: wider than with the threshold as it is.
-    exact = result.tar_interval_at_far[1e-2]
-    assert high - low > exact[1] - exact[0]
-
-
-@ANY_SCORES
-@LAWS
-@given(PAIRS)
-def test_bootstrap_of_any_scores_is_in_range(pairs):
-    scores, same, _ = split(pairs)
-    assume(len(set(same)) == 2)
-    found = bootstrap(scores, same, repeats=20)
-    for low, high in (found.auc, found.eer):
-        assert 0 <= low <= high <= 1
-
-
-def test_bootstrap_auc_equals_scikit_learn_on_the_drawn_pairs(monkeypatch):
-    metrics = pytest.importorskip("sklearn.metrics")
-    scores, same, _ = simulated(200, separation=0.1)
-    scores = np.round(scores, 1)  # ties
-
-    class Everything:
-        """Draws each pair once."""
-
-        def integers(self, low, high, size):
-            return np.arange(low, high)
-
-    monkeypatch.setattr(np.random, "default_rng", lambda seed: Everything())
-    found = bootstrap(scores, same, repeats=1)
-    assert found.auc[0] == pytest.approx(metrics.roc_auc_score(same, scores), abs=1e-12)
-
-
-@pytest.mark.parametrize("options", [{"repeats": 0}, {"confidence": 1.0}])
-def test_bootstrap_refuses_nonsense(options):
-    with pytest.raises(ValueError, match="repeats must be at least 1"):
-        bootstrap([0.9, 0.1], [True, False], **options)
 
 
 @ANY_SCORES

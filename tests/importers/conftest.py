@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.importers.pickles import ARRAYS
+
 STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "float16": "HalfStorage",
             "int64": "LongStorage", "uint8": "ByteStorage", "bool": "BoolStorage"}  # fmt: skip
 
@@ -131,3 +133,13 @@ def released():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(params=["legacy", "zip"])
+def write(request):
+    return request.getfixturevalue(f"write_{request.param}")
+
+
+@pytest.fixture
+def state(tensor):
+    return OrderedDict((name, tensor.of(array)) for name, array in ARRAYS.items())
