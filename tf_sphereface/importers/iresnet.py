@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,8 +11,8 @@ import numpy as np
 
 from tf_sphereface.backbones.iresnet import CHANNELS, UNITS, IResNet
 from tf_sphereface.importers.assign_weights import assign_tensors, remember_input
+from tf_sphereface.importers.image_size import sizes_of
 from tf_sphereface.importers.state_dictionaries import Layout
-from tf_sphereface.utils.checks import check_image_size, error
 
 _NORMALIZATION = {
     "weight": "gamma",
@@ -22,7 +21,6 @@ _NORMALIZATION = {
     "running_var": "moving_variance",
 }
 _EPSILON = 1e-5
-_SIZES = {7 * 7: (112, 112), 7 * 6: (112, 96)}
 _BODY = re.compile(r"(layer\d|conv\d|bn\d|prelu\b|fc\.(weight|bias)$|features\b)")
 
 
@@ -30,7 +28,7 @@ def _build(
     depth: int, tensors: Mapping[str, np.ndarray], input_size: Sequence[int] | None
 ) -> keras.Model:
     """Build the network in the size that `fc.weight` tells, and set its weights."""
-    size, embedding_dim = _sizes(tensors, input_size)
+    size, embedding_dim = sizes_of("fc.weight", tensors.get("fc.weight"), input_size, (112, 112))
     model = IResNet(depth, (*size, 3), embedding_dim)
     pairs = [
         (name, getattr(model.get_layer(layer), attribute))
@@ -90,30 +88,6 @@ def _with_a_scale_of_one(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.n
     wide = scale.astype(np.float64)
     folded = (variance + _EPSILON) / wide**2 - _EPSILON
     return {**tensors, "features.running_var": folded.astype(np.float32)}
-
-
-def _sizes(
-    tensors: Mapping[str, np.ndarray], input_size: Sequence[int] | None
-) -> tuple[tuple[int, int], int]:
-    """Return (height, width) and the embedding's length; usual ones where `fc.weight` is odd."""
-    weight = tensors.get("fc.weight")
-    if weight is None or weight.ndim != 2:
-        return (112, 112), 512
-    embedding_dim, inputs = weight.shape
-    if input_size is not None:
-        height, width = check_image_size("input_size", input_size)
-        numbers = CHANNELS[-1] * math.ceil(height / 16) * math.ceil(width / 16)
-        if numbers != inputs:
-            text = f"fit fc.weight, which takes {inputs:,} numbers and not {numbers:,}"
-            raise error("input_size", text, (height, width))
-        return (height, width), embedding_dim
-    positions, rest = divmod(inputs, CHANNELS[-1])
-    if rest or positions not in _SIZES:
-        raise ValueError(
-            f"fc.weight takes {inputs:,} numbers: 112x112 pixels give 25,088; for another size of "
-            "image pass input_size (--input-size HxW)"
-        )
-    return _SIZES[positions], embedding_dim
 
 
 def _to_keras(name: str, tensor: np.ndarray, variable: keras.Variable) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from tf_sphereface.backbones.sphereface import CHANNELS, UNITS, SphereFaceNet
 from tf_sphereface.importers.assign_weights import assign_tensors, remember_input
 from tf_sphereface.importers.caffemodel import read_caffemodel
+from tf_sphereface.importers.image_size import sizes_of
 from tf_sphereface.importers.state_dictionaries import (
     Layout,
     Loaded,
@@ -26,7 +26,6 @@ RELEASED_64 = (3, 7, 16, 3)
 """Residual units of the authors' 64-layer file; their table has eight in the second stage."""
 
 _BODY = re.compile(r"(conv|relu)\d|fc5\b")
-_SIZES = {7 * 6: (112, 96), 7 * 7: (112, 112)}
 
 
 def load_sphere20a(
@@ -151,42 +150,14 @@ def _build(
     name: str,
 ) -> keras.Model:
     """Build the network in the size that fits the tensors, and set its weights."""
-    (height, width), embedding_dim = _sizes(tensors, input_size)
+    weight = tensors.get("fc5.weight")
+    if weight is not None:
+        weight = _without_leading_ones(weight, 2)
+    (height, width), embedding_dim = sizes_of("fc5.weight", weight, input_size, (112, 96))
     model = network(input_shape=(height, width, 3), embedding_dim=embedding_dim)
     assign_tensors(_pairs(model), tensors, _to_keras, network=name, ignored=ignored)
     remember_input(model, "bgr")
     return model
-
-
-def _sizes(
-    tensors: Mapping[str, np.ndarray], input_size: Sequence[int] | None
-) -> tuple[tuple[int, int], int]:
-    """Return (height, width) and the embedding's length, as `fc5.weight` tells.
-
-    Without such a tensor the usual values, so that the full report of what is missing follows.
-    """
-    weight = tensors.get("fc5.weight")
-    if weight is not None:
-        weight = _without_leading_ones(weight, 2)
-    if weight is None or weight.ndim != 2:
-        return (112, 96), 512
-    embedding_dim, inputs = weight.shape
-    if input_size is not None:
-        height, width = (int(side) for side in input_size)
-        numbers = CHANNELS[-1] * math.ceil(height / 16) * math.ceil(width / 16)
-        if numbers != inputs:
-            raise ValueError(
-                f"fc5.weight takes {inputs:,} numbers, an input of {height}x{width} gives "
-                f"{numbers:,}"
-            )
-        return (height, width), embedding_dim
-    positions, rest = divmod(inputs, CHANNELS[-1])
-    if rest or positions not in _SIZES:
-        raise ValueError(
-            f"fc5.weight takes {inputs:,} numbers: 112x96 pixels give 21,504 and 112x112 give "
-            "25,088; for another size of image pass input_size (--input-size HxW)"
-        )
-    return _SIZES[positions], embedding_dim
 
 
 def _unit_biases(units: Sequence[int]) -> list[str]:

@@ -27,16 +27,6 @@ from tests.data.rec_files import (
 from tf_sphereface import data
 from tf_sphereface.data.recordio import scan_cache
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's cache of the test's own."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    monkeypatch.setenv("LOCALAPPDATA", str(folder))
-    return folder
-
-
 # ----- forms
 
 

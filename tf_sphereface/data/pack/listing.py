@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +44,18 @@ class Listing:
         return int(np.searchsorted(self.ends, position, side="right"))
 
 
-def write_listing(root: Path, target: Path, passed_over: PassedOver) -> Listing:
-    """List `root`, in sorted order, into `target` and `target` + ".ends"."""
-    names: list[str] = []
-    counts: list[int] = []
+def store_listing(
+    root: Path,
+    target: Path,
+    blocks: Iterable[tuple[list[bytes], NDArray[np.unsignedinteger]]],
+    names: list[str],
+    counts: Sequence[int] | NDArray[np.integer],
+) -> Listing:
+    """Store names of images and their sizes in bytes, block by block, person after person.
+
+    The names go into `target`, a line each, and where the lines end into `target` + ".ends".
+    `names` of the people and `counts` of their images may be filled while `blocks` are made.
+    """
     digest = hashlib.sha256()
     total = written = 0
     ends_path = target.with_name(target.name + ".ends")
@@ -57,20 +65,14 @@ def write_listing(root: Path, target: Path, passed_over: PassedOver) -> Listing:
         lines_path.open("wb") as lines,
         offsets_path.open("wb") as offsets,
     ):
-        for folder, images in identities_in(root, passed_over=passed_over):
-            sizes = np.array([entry.stat().st_size for entry in images], "<u8")
-            paths = [os.fsencode(f"{folder}/{entry.name}") for entry in images]
-            text = b"".join(path + b"\n" for path in paths)
-            if text.count(b"\n") != len(paths):
-                raise ValueError(f"a file name in {root / folder} has a line break: rename it")
-            lengths = np.fromiter((len(path) + 1 for path in paths), np.uint64, len(paths))
+        for files, sizes in blocks:
+            text = b"".join(file + b"\n" for file in files)
+            lengths = np.fromiter((len(file) + 1 for file in files), np.uint64, len(files))
             lines.write(text)
             offsets.write((written + np.cumsum(lengths, dtype="<u8")).astype("<u8").tobytes())
-            digest.update(text + sizes.tobytes())
+            digest.update(text + sizes.astype("<u8").tobytes())
             written += len(text)
             total += int(sizes.sum())
-            names.append(folder)
-            counts.append(len(paths))
     return Listing(
         root,
         target,
@@ -80,3 +82,20 @@ def write_listing(root: Path, target: Path, passed_over: PassedOver) -> Listing:
         total,
         digest.hexdigest(),
     )
+
+
+def write_listing(root: Path, target: Path, passed_over: PassedOver) -> Listing:
+    """List `root`, in sorted order, into `target` and `target` + ".ends"."""
+    names: list[str] = []
+    counts: list[int] = []
+
+    def people() -> Iterator[tuple[list[bytes], NDArray[np.unsignedinteger]]]:
+        for folder, images in identities_in(root, passed_over=passed_over):
+            files = [os.fsencode(f"{folder}/{entry.name}") for entry in images]
+            if any(b"\n" in file for file in files):
+                raise ValueError(f"a file name in {root / folder} has a line break: rename it")
+            names.append(folder)
+            counts.append(len(files))
+            yield files, np.array([entry.stat().st_size for entry in images], "<u8")
+
+    return store_listing(root, target, people(), names, counts)
