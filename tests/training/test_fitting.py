@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tf_sphereface import training
+from tf_sphereface import load_embedder, training
 from tf_sphereface.training import building, recipes
 
 TINY = dataclasses.replace(
@@ -50,3 +50,16 @@ def test_dropout_is_of_the_embedding_layer_s_inputs(backbone, tail):
     np.testing.assert_allclose(
         network.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("channel_order", ["rgb", "bgr"])
+def test_the_trained_network_says_how_it_is_fed(channel_order):
+    """Opening one that says nothing is a guess, and warns."""
+    model = training.build_classifier(TINY, 4, steps_per_epoch=2)
+    metadata = load_embedder(training.embedder_of(model, TINY, channel_order)).metadata
+    assert (metadata.channel_order, metadata.pixel_mean, metadata.pixel_scale) == (
+        channel_order,
+        127.5,
+        128.0,
+    )
+    assert metadata.assumed == ["template"]

@@ -6,6 +6,7 @@ too: a classifier around it, a part of it, the network without its head.
 
 from __future__ import annotations
 
+import json
 import os
 import weakref
 import zipfile
@@ -34,6 +35,12 @@ def metadata_text(path: str | os.PathLike[str]) -> str | None:
 def remember(model: keras.Model, text: str) -> None:
     """Keep the metadata of a network with one input, for the network as it is now."""
     _REMEMBERED[maker_of(model.inputs[0])] = (text, _checksum(model))
+
+
+def remember_input(model: keras.Model, channel_order: str, **facts: Any) -> None:
+    """Keep with a network how it is fed: pixels as `(x - 127.5) / 128`, or as `facts` say."""
+    known = {"channel_order": channel_order, "architecture": model.name, **facts}
+    remember(model, json.dumps({**known, "template": None, "assumed": ["template"]}))
 
 
 def recall(model: keras.Model, part: keras.Model | None = None) -> tuple[str, bool] | None:

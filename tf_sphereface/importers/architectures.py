@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from tf_sphereface.importers.assign_weights import remember_input
+from tf_sphereface.backbones.remembered_metadata import remember_input
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.file_formats import is_torch_or_safetensors, refuse_other_formats
 from tf_sphereface.importers.iresnet import LAYOUTS as IRESNETS

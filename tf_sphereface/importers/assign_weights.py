@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 
-from tf_sphereface.backbones.remembered_metadata import remember
 from tf_sphereface.utils.messages import and_more
 
 _SHOWN = 10  # names of each kind of problem
@@ -58,12 +55,6 @@ def assign_tensors(
         raise ValueError(describe_problems(network, problems))
     for name, variable in found:
         variable.assign(to_keras(name, tensors[name], variable))
-
-
-def remember_input(model: keras.Model, channel_order: str, **facts: Any) -> None:
-    """Keep with a network how it is fed: pixels as `(x - 127.5) / 128`, or as `facts` say."""
-    known = {"channel_order": channel_order, "architecture": model.name, **facts}
-    remember(model, json.dumps({**known, "template": None, "assumed": ["template"]}))
 
 
 def describe_problems(network: str, problems: Mapping[str, Sequence[str]]) -> str:

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from tf_sphereface.backbones.mobilefacenet import BOTTLENECKS, MobileFaceNet
-from tf_sphereface.importers.assign_weights import assign_tensors, remember_input
+from tf_sphereface.backbones.remembered_metadata import remember_input
+from tf_sphereface.importers.assign_weights import assign_tensors
 from tf_sphereface.importers.state_dictionaries import Layout, load_layout
 from tf_sphereface.utils.checks import error
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
+from tf_sphereface.backbones.remembered_metadata import remember_input
 from tf_sphereface.backbones.sphereface import CHANNELS, UNITS, SphereFaceNet
-from tf_sphereface.importers.assign_weights import assign_tensors, remember_input
+from tf_sphereface.importers.assign_weights import assign_tensors
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.image_size import sizes_of
 from tf_sphereface.importers.state_dictionaries import (

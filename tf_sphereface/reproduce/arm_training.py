@@ -109,7 +109,7 @@ def _verify(
     """Score the pairs in the four ways; nothing where an embedding has no angle."""
     from tf_sphereface.eval.scoring.score_pairs import verify_embeddings
 
-    embedder = load_embedder(network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    embedder = load_embedder(network)
     plain = embedder(faces.test_images)
     mirrored = embedder(np.ascontiguousarray(faces.test_images[:, :, ::-1]))
     lengths = np.linalg.norm(np.concatenate([plain, mirrored]), axis=1)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import keras
 
 from tf_sphereface import backbones, losses, optimizers, schedules
+from tf_sphereface.backbones.remembered_metadata import remember_input
 from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.data.options import ChannelOrder
 from tf_sphereface.schedules import ALMOST_ZERO
 from tf_sphereface.training import recipe_losses
 from tf_sphereface.training.recipes import Recipe
@@ -143,11 +145,17 @@ def kept_policy() -> Iterator[None]:
         keras.mixed_precision.set_global_policy(policy)
 
 
-def embedder_of(model: FaceClassifier, recipe: Recipe) -> keras.Model:
-    """Return the trained network as a float32 model of stock layers, without dropout."""
+def embedder_of(
+    model: FaceClassifier, recipe: Recipe, channel_order: ChannelOrder = "rgb"
+) -> keras.Model:
+    """Return the trained network as a float32 model of stock layers, without dropout.
+
+    It remembers how it is fed: `(x - 127.5) / 128`, in the order that it was trained with.
+    """
     with kept_policy():
         keras.mixed_precision.set_global_policy("float32")
         network = build_backbone(recipe)
     trained = [v.numpy() for v in model.backbone.weights if "seed_generator" not in v.path]
     network.set_weights(trained)
+    remember_input(network, channel_order)
     return network

@@ -162,7 +162,7 @@ class Run:
 
     def network(self) -> keras.Model:
         """Return the trained network as a float32 model of stock layers."""
-        return embedder_of(self.model, self.recipe)
+        return embedder_of(self.model, self.recipe, self.source.channel_order)
 
     def _facts(self) -> dict[str, int]:
         """Return what must not change between a stop and its resume: it orders the batches."""

@@ -137,7 +137,9 @@ def train(run: training.Run, line: argparse.Namespace) -> None:
         best=run.folder.best,
         metadata=summary.metadata_of(run, line.license),
         best_so_far=None if best is None else best[BEST],
-        embedder=lambda trained: training.embedder_of(trained, run.recipe),
+        embedder=lambda trained: training.embedder_of(
+            trained, run.recipe, run.source.channel_order
+        ),
     )
     if verifier is not None and best is not None:
         watchers.say_other_sets(verifier, best)
