@@ -75,14 +75,14 @@ def SFNet(  # noqa: N802  (named as Keras' own applications are)
         x = _convolution(x, channels, f"{first}_conv1", stride=2, batch_norm=batch_norm)
         x = relu(x, f"{first}_relu")
         for unit in range(1, count + 1):
-            name_ = f"layer{stage}_{unit}"
-            y = _convolution(x, channels, f"{name_}_conv1", stride=1, batch_norm=batch_norm)
-            y = relu(y, f"{name_}_relu1")
-            y = _convolution(y, channels, f"{name_}_conv2", stride=1, batch_norm=batch_norm)
+            block = f"layer{stage}_{unit}"
+            y = _convolution(x, channels, f"{block}_conv1", stride=1, batch_norm=batch_norm)
+            y = relu(y, f"{block}_relu1")
+            y = _convolution(y, channels, f"{block}_conv2", stride=1, batch_norm=batch_norm)
             if activation_after_add:
-                x = relu(keras.layers.Add(name=f"{name_}_add")([y, x]), f"{name_}_relu2")
+                x = relu(keras.layers.Add(name=f"{block}_add")([y, x]), f"{block}_relu")
             else:
-                x = keras.layers.Add(name=f"{name_}_add")([relu(y, f"{name_}_relu2"), x])
+                x = keras.layers.Add(name=f"{block}_add")([relu(y, f"{block}_relu2"), x])
     x = keras.layers.Flatten(data_format="channels_last", name="flatten")(x)
     x = keras.layers.Dense(embedding_dim, dtype=embedding_dtype(), name="fc")(x)
     if batch_norm:

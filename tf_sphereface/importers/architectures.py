@@ -9,7 +9,8 @@ from pathlib import Path
 
 import keras
 
-from tf_sphereface.backbones.remembered_metadata import remember_input
+from tf_sphereface.backbones.remembered_metadata import remember, remember_input
+from tf_sphereface.embedder.metadata import METADATA_NAME, EmbedderMetadata
 from tf_sphereface.importers.architecture_table import ARCHITECTURES, Architecture
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.file_formats import is_torch_or_safetensors, refuse_other_formats
@@ -36,6 +37,7 @@ class Imported:
     architecture: Architecture
     left_out: list[str]  # what of the file is not in the model, in words
     read_as: str = ""  # which tensors of the file were taken, in words, where there was a choice
+    metadata: EmbedderMetadata | None = None  # what `save_weights` has put into the file
 
 
 def import_checkpoint(
@@ -83,6 +85,9 @@ def import_checkpoint(
         if better in (None, arch):
             raise
         raise ValueError(f"{error}. The file looks like --arch {better}") from error
+    if imported.metadata is not None:
+        remember(imported.model, imported.metadata.to_json())
+        return imported
     remember_input(
         imported.model,
         architecture.channel_order,
@@ -130,9 +135,23 @@ def _imported(
         loaded = load_sphereface_caffe(path, architecture.layout, input_size=input_size)
         return Imported(loaded.model, architecture, loaded.left_out)
     file = open_tensors(path)
+    stored = _stored_metadata(file)
+    if stored is not None and input_size is None:
+        input_size = stored.input_size
     fits = best_fits(file, architecture.layout, key)
     loaded, fit = load_only_fit(file, architecture.layout, fits, input_size)
-    return Imported(loaded.model, architecture, loaded.left_out, fit.read_as())
+    return Imported(loaded.model, architecture, loaded.left_out, fit.read_as(), stored)
+
+
+def _stored_metadata(file: TensorFile) -> EmbedderMetadata | None:
+    """Return what `save_weights` has written into a file of safetensors."""
+    text = file.metadata.get(METADATA_NAME)
+    if not isinstance(text, str):
+        return None
+    try:
+        return EmbedderMetadata.from_json(text)
+    except (TypeError, ValueError) as caught:
+        raise file.error(f"its metadata cannot be read. {caught}") from caught
 
 
 def _layouts() -> dict[str, Layout]:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from tf_sphereface.backbones.iresnet import UNITS, IResNet
+from tf_sphereface.backbones.iresnet import UNITS
+from tf_sphereface.backbones.published_networks import NETWORKS
 from tf_sphereface.backbones.remembered_metadata import remember_input
-from tf_sphereface.backbones.tensor_names import iresnet, tensors_of
 from tf_sphereface.importers.image_size import sizes_of
 from tf_sphereface.importers.named_networks import build
 from tf_sphereface.importers.state_dictionaries import Layout
@@ -25,14 +25,8 @@ def _build(
 ) -> keras.Model:
     """Build the network in the size that `fc.weight` tells, and set its weights."""
     size, embedding_dim = sizes_of("fc.weight", tensors.get("fc.weight"), input_size, (112, 112))
-    model = build(
-        f"IResNet-{depth}",
-        functools.partial(iresnet, UNITS[depth]),
-        functools.partial(IResNet, depth),
-        _with_a_scale_of_one(tensors),
-        size,
-        embedding_dim,
-    )
+    arch, network = f"iresnet{depth}", f"IResNet-{depth}"
+    model = build(arch, network, _with_a_scale_of_one(tensors), size, embedding_dim)
     remember_input(model, "rgb", pixel_scale=127.5)
     return model
 
@@ -56,10 +50,10 @@ def _with_a_scale_of_one(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.n
 LAYOUTS = {
     depth: Layout(
         f"IResNet-{depth}",
-        frozenset(tensor.name for tensor in tensors_of(iresnet(units))),
+        frozenset(tensor.name for tensor in NETWORKS[f"iresnet{depth}"].tensors),
         _BODY,
         functools.partial(_build, depth),
         frozenset({"prelu.weight", "layer1.0.prelu.weight", "features.running_mean"}),
     )
-    for depth, units in UNITS.items()
+    for depth in UNITS
 }

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from tf_sphereface.backbones.mobilefacenet import BLOCKS, MobileFaceNet
+from tf_sphereface.backbones.mobilefacenet import MobileFaceNet
+from tf_sphereface.backbones.published_networks import NETWORKS
 from tf_sphereface.backbones.remembered_metadata import remember_input
 from tf_sphereface.backbones.tensor_layout import to_keras
-from tf_sphereface.backbones.tensor_names import mobilefacenet, tensors_of
 from tf_sphereface.importers.assign_weights import assign_tensors
+from tf_sphereface.importers.image_size import size_of_kernel
 from tf_sphereface.importers.state_dictionaries import Layout, load_layout
-from tf_sphereface.utils.checks import error
 
 
 def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) -> keras.Model:
@@ -48,11 +48,10 @@ def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) 
 
 
 def _build(tensors: Mapping[str, np.ndarray], input_size: Sequence[int] | None) -> keras.Model:
-    if input_size is not None:
-        raise error("input_size", "be None: these weights tell their own", tuple(input_size))
-    height, width = _shape_of(tensors, "linear7.conv.weight", (512, 1, 7, 6))[2:]
+    name = "linear7.conv.weight"
+    height, width = size_of_kernel(name, tensors.get(name), input_size, (112, 96))
     embedding_dim = _shape_of(tensors, "linear1.conv.weight", (128, 512, 1, 1))[0]
-    model = MobileFaceNet((16 * height, 16 * width, 3), embedding_dim)
+    model = MobileFaceNet((height, width, 3), embedding_dim)
     assign_mobilefacenet(model, tensors)
     remember_input(model, "rgb")
     return model
@@ -69,7 +68,7 @@ def assign_mobilefacenet(model: keras.Model, tensors: Mapping[str, np.ndarray]) 
 
 def _pairs(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
     """Yield each PyTorch name with our variable."""
-    for name, layer, attribute, _ in tensors_of(mobilefacenet(BLOCKS)):
+    for name, layer, attribute, _ in NETWORKS["mobilefacenet"].tensors:
         yield name, getattr(model.get_layer(layer), str(attribute))
 
 
@@ -83,7 +82,7 @@ def _shape_of(
 
 LAYOUT = Layout(
     "MobileFaceNet",
-    frozenset(tensor.name for tensor in tensors_of(mobilefacenet(BLOCKS))),
+    frozenset(tensor.name for tensor in NETWORKS["mobilefacenet"].tensors),
     re.compile(r"(conv\d|dw_conv\d|blocks\.|linear\d)"),
     _build,
     frozenset({"linear7.conv.weight"}),
