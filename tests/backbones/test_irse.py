@@ -1,4 +1,4 @@
-"""IR and IR-SE: sizes by another way, structure, training. Equality is tested in tests/importers."""
+"""IR, IR-SE, SFNet: sizes by another way, structure, training. tests/importers has equality."""
 
 from __future__ import annotations
 

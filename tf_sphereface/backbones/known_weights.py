@@ -15,6 +15,7 @@ _TREB1EN = "https://github.com/TreB1eN/InsightFace_Pytorch"
 _RESEARCH = "non-commercial research only"
 _CODE_MIT = "code MIT; of the weights nothing is said"
 _REPOSITORY_MIT = "MIT (the repository)"
+_UNSAID = "not said (its page recommends emore)"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,6 +161,8 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
     if stored is not None:
         metadata = dataclasses.replace(
             stored,
+            input_size=(height, width),
+            embedding_dim=imported.model.output_shape[1],
             extra=extra,
             source_hash=source_hash,
             architecture=stored.architecture or kind.network,

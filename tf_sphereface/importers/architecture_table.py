@@ -46,6 +46,10 @@ class _Family(NamedTuple):
 
 
 _OTHER_ORDER = "Weights of this layout from elsewhere may want {}: --channel-order {}."
+_TREB1EN = (
+    "Channels are BGR: TreB1eN's code writes its training faces with red and blue exchanged, and "
+    "feeds it so. Weights of this layout from elsewhere may want RGB: --channel-order rgb."
+)
 _FAMILIES: dict[str, _Family] = {
     "adaface-ir": _Family(
         "IR-{}",
@@ -62,22 +66,21 @@ _FAMILIES: dict[str, _Family] = {
         "bgr",
         "none",
         "TreB1eN's IR (InsightFace_Pytorch); BGR, / 127.5",
-        "Channels are BGR: TreB1eN's code writes its training faces with red and blue exchanged, "
-        "and feeds it so. Others (face.evoLVe) train this layout on RGB: --channel-order rgb.",
+        _TREB1EN,
     ),
     "irse": _Family(
         "IR-SE-{} (InsightFace_Pytorch)",
         "bgr",
         "none",
         "TreB1eN's IR-SE (InsightFace_Pytorch, model_ir_se50.pth); BGR, / 127.5",
-        "",
+        _TREB1EN,
     ),
     "mobilefacenet-treb1en": _Family(
         "MobileFaceNet (InsightFace_Pytorch)",
         "bgr",
         "none",
         "TreB1eN's MobileFaceNet (InsightFace_Pytorch); BGR, / 127.5",
-        "",
+        _TREB1EN,
     ),
     "spherenet": _Family(
         "SphereFaceNet-{}",
