@@ -68,7 +68,7 @@ def known_weights() -> list[KnownWeights]:
     >>> max(each.published["ijbc_1e-4"] for each in found)
     97.66
     """
-    return [*_insightface(), *_adaface(), *_others()]
+    return [*_insightface(), *_adaface(), *_others(), *_sphereface()]
 
 
 def _figures(*percents: float | None) -> dict[str, float]:
@@ -198,6 +198,9 @@ def _others() -> Iterator[KnownWeights]:
             _REPOSITORY_MIT,
             _figures(*shares),
         )
+
+
+def _sphereface() -> Iterator[KnownWeights]:
     released = (
         (
             "sphereface_model.caffemodel",
