@@ -247,7 +247,9 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize(
+    "arch", [pytest.param(x, marks=[pytest.mark.slow] * (x == "irse50")) for x in NETWORKS]
+)
 def test_embeddings(arch, tmp_path, write_zip, tensor):
     weights, embed, options = NETWORKS[arch]
     tensors = weights(*options)

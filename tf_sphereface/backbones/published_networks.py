@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -112,12 +113,16 @@ def published_name(model: keras.Model) -> str | None:
         if getattr(layer, name, None) is not None and layer.weights
     }
     shape, embedding_dim = model.input_shape[1:], model.output_shape[-1]
-    for name, network in NETWORKS.items():
-        own = {(each.layer, each.attribute) for each in network.tensors if each.attribute}
-        if own == variables and _structure(model) == _structure(
-            network.make(input_shape=shape, embedding_dim=embedding_dim)
-        ):
-            return name
+    state = random.getstate()  # Keras draws the seeds of initial values from it
+    try:
+        for name, network in NETWORKS.items():
+            own = {(each.layer, each.attribute) for each in network.tensors if each.attribute}
+            if own == variables and _structure(model) == _structure(
+                network.make(input_shape=shape, embedding_dim=embedding_dim)
+            ):
+                return name
+    finally:
+        random.setstate(state)
     return None
 
 

@@ -71,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--arch",
         default=AUTO,
         choices=[AUTO, *ARCHITECTURES],
-        help="what the weights are of; auto recognises it",
+        metavar="NAME",
+        help="what the weights are of, as listed above; auto recognises it",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="where to write, ending in .keras"

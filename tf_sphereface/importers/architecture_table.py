@@ -199,7 +199,7 @@ ARCHITECTURES: dict[str, Architecture] = {
                 layout,
                 channel_order="rgb",
                 flip="sum",
-                summary=f"insightface's IResNet-{depth} (arcface_torch); RGB, / 127.5",
+                summary="insightface's IResNet (arcface_torch), and opensphere's; RGB, / 127.5",
                 pixel_scale=127.5,
                 notes=(
                     "Channels are RGB and pixels (x - 127.5) / 127.5, as arcface_torch trains. "
