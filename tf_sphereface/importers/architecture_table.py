@@ -56,9 +56,9 @@ _FAMILIES: dict[str, _Family] = {
         "bgr",
         "sum",
         "AdaFace's IR, its Lightning .ckpt; BGR, / 127.5",
-        "Channels are BGR, as AdaFace says of its weights. "
-        + _OTHER_ORDER.format("RGB", "rgb")
-        + " The norms that AdaFace returns beside unit vectors are the lengths of this output.",
+        "Channels are BGR, as AdaFace says of its weights; CVLface trains the same layout on RGB: "
+        "--channel-order rgb. The norms that AdaFace returns beside unit vectors are the lengths "
+        "of this output.",
     ),
     "adaface-irse": _Family("IR-SE-{}", "bgr", "sum", "AdaFace's IR-SE; BGR, / 127.5", ""),
     "ir": _Family(
