@@ -84,3 +84,17 @@ def test_save_and_load(tmp_path) -> None:
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(image), model(image))
     assert loaded.get_layer("conv1_bn").synchronized
+
+
+def test_insightfaces_widths(tmp_path):
+    """`mbf` is published with 0.45 GFLOPs; a grouped convolution by two ends in stock layers."""
+    model = MobileFaceNet((112, 112, 3), 512, width=2)
+    assert (count_parameters(model), count_macs(model)) == (2_059_520, 437_520_896)
+    path = tmp_path / "x.keras"
+    small = MobileFaceNet((16, 16, 3), 8, width=2)
+    small.save(path)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype("float32")
+    found = keras.models.load_model(path)(images, training=False)
+    np.testing.assert_array_equal(found, small(images, training=False))
+    with pytest.raises(ValueError, match="`blocks` must be four counts"):
+        MobileFaceNet(blocks=(1, 4, 6))

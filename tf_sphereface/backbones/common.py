@@ -45,6 +45,13 @@ def halve(x: Any, name: str) -> Any:
     return keras.layers.ZeroPadding2D(1, data_format="channels_last", name=name)(x)
 
 
+def he_fan_out() -> keras.initializers.Initializer:
+    """Return N(0, 2 / fan_out), as the PyTorch implementations begin."""
+    return keras.initializers.VarianceScaling(
+        2.0, mode="fan_out", distribution="untruncated_normal"
+    )
+
+
 def prelu(x: Any, name: str) -> Any:
     """Apply a PReLU with one slope per channel, 0.25 at first."""
     initializer = keras.initializers.Constant(0.25)

@@ -79,7 +79,7 @@ def IResNet(  # noqa: N802  (named as Keras' own applications are)
         raise error("units", "be four counts of residual units, one per stage", units)
     shape = check_input_shape(input_shape, minimum=16)
     embedding_dim = check_integer("embedding_dim", embedding_dim, 1)
-    layers = _Layers(synchronized_bn)
+    layers = ResidualLayers(synchronized_bn, keras.initializers.RandomNormal(stddev=0.1))
 
     image = keras.Input(shape, name="image")
     x = layers.convolution(image, CHANNELS[0], "conv1")
@@ -101,11 +101,12 @@ def IResNet(  # noqa: N802  (named as Keras' own applications are)
     return keras.Model(image, x, name=name or f"iresnet{depth}")
 
 
-class _Layers:
-    """The parts of the network, which all share one kind of batch normalization."""
+class ResidualLayers:
+    """The parts of a residual network: its kernels begin alike, its normalization is of a kind."""
 
-    def __init__(self, synchronized_bn: bool) -> None:
+    def __init__(self, synchronized_bn: bool, initializer: keras.initializers.Initializer) -> None:
         self.synchronized_bn = synchronized_bn
+        self.initializer = initializer
 
     def unit(self, x: Any, channels: int, stride: int, name: str) -> Any:
         """Apply a residual unit; one of stride 2 has a convolution in its shortcut."""
@@ -132,17 +133,26 @@ class _Layers:
             padding="same" if stride == 1 else "valid",
             data_format="channels_last",
             use_bias=False,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.1),
+            kernel_initializer=self.initializer.clone(),
             name=name,
         )(x)
 
-    def normalize(self, x: Any, name: str, *, scale: bool = True, dtype: str | None = None) -> Any:
+    def normalize(
+        self,
+        x: Any,
+        name: str,
+        *,
+        scale: bool = True,
+        center: bool = True,
+        dtype: str | None = None,
+    ) -> Any:
         """Apply batch normalization; PyTorch's momentum 0.1 is Keras' 0.9."""
         return keras.layers.BatchNormalization(
             axis=-1,
             momentum=0.9,
             epsilon=1e-5,
             scale=scale,
+            center=center,
             synchronized=self.synchronized_bn,
             dtype=dtype,
             name=name,

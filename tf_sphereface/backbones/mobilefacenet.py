@@ -8,11 +8,29 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, halve, prelu
-from tf_sphereface.utils.checks import check_integer
+from tf_sphereface.backbones.common import (
+    check_input_shape,
+    embedding_dtype,
+    halve,
+    he_fan_out,
+    prelu,
+)
+from tf_sphereface.utils.checks import check_integer, error
 
-BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
-"""Groups of bottlenecks: expansion, channels, repeats, stride of the first."""
+BOTTLENECKS = (
+    (128, 64, 2),
+    (128, 64, 1),
+    (256, 128, 2),
+    (256, 128, 1),
+    (512, 128, 2),
+    (256, 128, 1),
+)
+"""Groups of bottlenecks: channels inside, channels at their end, stride."""
+
+BLOCKS = (1, 4, 6, 2)
+"""How many: of the layer at the beginning, and of each group of bottlenecks with stride 1."""
+
+_STEM = 64  # channels of the first layer, and groups of the second
 
 
 def MobileFaceNet(  # noqa: N802  (named as Keras' own applications are)
@@ -20,6 +38,9 @@ def MobileFaceNet(  # noqa: N802  (named as Keras' own applications are)
     embedding_dim: int = 128,
     synchronized_bn: bool = False,
     name: str | None = None,
+    *,
+    width: int = 1,
+    blocks: Sequence[int] = BLOCKS,
 ) -> keras.Model:
     """Build a MobileFaceNet: inverted bottlenecks, then a depthwise layer as large as the map.
 
@@ -34,6 +55,10 @@ def MobileFaceNet(  # noqa: N802  (named as Keras' own applications are)
         synchronized_bn: average the batch statistics over all replicas of a `tf.distribute`
             strategy. Without it the replicas' moving averages drift apart.
         name: the model's name, by default `mobilefacenet`.
+        width: 1: the paper's. 2: insightface's `mbf`: the ends of bottlenecks are twice as wide,
+            their insides as wide as before, and the second layer joins channels by twos.
+        blocks: bottlenecks of stride 1 at the beginning and in each of the three groups; 1 at the
+            beginning stands for the second layer. `mbf_large` is `width=4, blocks=(2, 8, 12, 4)`.
 
     Returns:
         A functional model of stock Keras layers: an input named `image`, float32
@@ -41,7 +66,8 @@ def MobileFaceNet(  # noqa: N802  (named as Keras' own applications are)
         not normalised, float32 under mixed precision too. 1.0 M parameters and 0.19 GMAC at 112x96.
 
     Raises:
-        ValueError: an image too small, or a shape of another rank.
+        ValueError: an image too small, a shape of another rank, or `blocks` that are not four
+            counts.
 
     Example:
 
@@ -53,15 +79,25 @@ def MobileFaceNet(  # noqa: N802  (named as Keras' own applications are)
     """
     shape = check_input_shape(input_shape, minimum=16)
     embedding_dim = check_integer("embedding_dim", embedding_dim, 1)
+    width = check_integer("width", width, 1)
+    if len(blocks) != 4 or not all(isinstance(n, int) and n >= 1 for n in blocks):
+        raise error("blocks", "be four counts of blocks", blocks)
     block = _Block(synchronized_bn)
 
     image = keras.Input(shape, name="image")
-    x = block.convolution(image, 64, "conv1", kernel=3, stride=2)
-    x = block.depthwise(x, "dw_conv1")
+    x = block.convolution(image, _STEM * width, "conv1", kernel=3, stride=2)
     names = (f"block{index}" for index in itertools.count())
-    for expansion, channels, repeats, first_stride in BOTTLENECKS:
-        for stride in (first_stride, *[1] * (repeats - 1)):
-            x = block.bottleneck(x, expansion, channels, stride, next(names))
+    first, *repeats = blocks
+    if first == 1:
+        x = block.second_layer(x, "dw_conv1", width)
+    else:
+        for _ in range(first):
+            x = block.bottleneck(x, BOTTLENECKS[1][0], x.shape[-1], 1, next(names))
+    for (inside, channels, stride), count in zip(
+        BOTTLENECKS, (n for each in repeats for n in (1, each)), strict=True
+    ):
+        for _ in range(count):
+            x = block.bottleneck(x, inside, width * channels, stride, next(names))
     x = block.convolution(x, 512, "conv2")
     x = block.depthwise(x, "linear7", kernel=tuple(x.shape[1:3]), activation=False)
     x = block.convolution(x, embedding_dim, "linear1", activation=False, dtype=embedding_dtype())
@@ -77,9 +113,32 @@ class _Block:
     def __init__(self, synchronized_bn: bool) -> None:
         self.synchronized_bn = synchronized_bn
 
-    def bottleneck(self, x: Any, expansion: int, channels: int, stride: int, name: str) -> Any:
-        """Expand by 1x1, filter depthwise, project by a linear 1x1; add `x` where shapes agree."""
-        y = self.convolution(x, expansion * x.shape[-1], f"{name}_expand")
+    def second_layer(self, x: Any, name: str, width: int) -> Any:
+        """Filter depthwise, or `width` channels together.
+
+        The grouped convolution is a depthwise one with `width` outputs per channel whose outputs
+        are added up: Keras' own grouped one cannot be exported to ONNX from a CPU. So channel
+        `i * 64 + g` of `x` is the i-th of group g, and channel `g * width + m` of the result is
+        the group's m-th.
+        """
+        if width == 1:
+            return self.depthwise(x, name)
+        y = keras.layers.DepthwiseConv2D(
+            3,
+            padding="same",
+            depth_multiplier=width,
+            data_format="channels_last",
+            use_bias=False,
+            depthwise_initializer=he_fan_out(),
+            name=f"{name}_conv",
+        )(x)
+        channels = x.shape[-1]
+        parts = [y[..., i * channels : (i + 1) * channels] for i in range(width)]
+        return self._normalise(keras.layers.Add(name=f"{name}_add")(parts), name, True, None)
+
+    def bottleneck(self, x: Any, inside: int, channels: int, stride: int, name: str) -> Any:
+        """Go to `inside` channels by 1x1, filter depthwise, project by 1x1; add `x` if it fits."""
+        y = self.convolution(x, inside, f"{name}_expand")
         y = self.depthwise(y, f"{name}_depthwise", stride=stride)
         y = self.convolution(y, channels, f"{name}_project", activation=False)
         if stride == 1 and x.shape[-1] == channels:
@@ -107,7 +166,7 @@ class _Block:
             padding="same" if stride == 1 else "valid",
             data_format="channels_last",
             use_bias=False,
-            kernel_initializer=_he_fan_out(),
+            kernel_initializer=he_fan_out(),
             dtype=dtype,
             name=f"{name}_conv",
         )(x)
@@ -131,7 +190,7 @@ class _Block:
             padding="same" if stride == 1 and isinstance(kernel, int) else "valid",
             data_format="channels_last",
             use_bias=False,
-            depthwise_initializer=_he_fan_out(),
+            depthwise_initializer=he_fan_out(),
             name=f"{name}_conv",
         )(x)
         return self._normalise(x, name, activation, None)
@@ -147,10 +206,3 @@ class _Block:
             name=f"{name}_bn",
         )(x)
         return prelu(x, f"{name}_prelu") if activation else x
-
-
-def _he_fan_out() -> keras.initializers.Initializer:
-    """Return N(0, 2 / fan_out), as in the PyTorch implementations."""
-    return keras.initializers.VarianceScaling(
-        2.0, mode="fan_out", distribution="untruncated_normal"
-    )

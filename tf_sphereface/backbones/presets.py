@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from tf_sphereface.backbones.known_weights import known_weights
 from tf_sphereface.backbones.mobilefacenet import MobileFaceNet
 from tf_sphereface.backbones.sphereface import UNITS, SphereFaceNet
 from tf_sphereface.utils.checks import error
@@ -49,7 +50,8 @@ def from_preset(preset: str | os.PathLike[str]) -> keras.Model:
 
     Raises:
         ValueError: neither a name (the message lists them) nor a path that exists, or the file is
-            no network of this kind.
+            no network of this kind. For a public file of weights (`known_weights`) the message says
+            where it is from and how it is imported; nothing is downloaded.
         FileNotFoundError: a run folder whose training has not ended.
 
     Example:
@@ -63,6 +65,10 @@ def from_preset(preset: str | os.PathLike[str]) -> keras.Model:
     if path.is_dir():
         path = _of_run(path)
     if not path.is_file():
+        for each in known_weights():
+            if each.file == os.fspath(preset):
+                text = f"be a file that is here; known_weights(): from {each.source}; {each.how}"
+                raise error("preset", text, os.fspath(preset))
         names = ", ".join(PRESETS)
         text = f"be one of {names}, or the path of a .keras file or of a run folder"
         raise error("preset", text, os.fspath(preset))

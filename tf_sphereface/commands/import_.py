@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +19,18 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.embedder import EmbedderMetadata, model_card, save_embedder
+from tf_sphereface.embedder.input_facts import given_facts, with_given
 from tf_sphereface.importers import ARCHITECTURES, AUTO, Imported, import_checkpoint
 from tf_sphereface.utils.files import sha256_file
 
-_LISTED = "\n".join(f"  {kind.name:19} {kind.summary}" for kind in ARCHITECTURES.values())
+
+def _listed() -> str:
+    """Return the architectures by what they are, those of one kind and several depths together."""
+    names: dict[str, list[str]] = {}
+    for kind in ARCHITECTURES.values():
+        names.setdefault(kind.summary, []).append(kind.name)
+    return "\n".join(f"  {summary}:\n    {', '.join(names[summary])}" for summary in names)
+
 
 DESCRIPTION = f"""\
 Read the weights of a checkpoint made elsewhere and write an embedder (.keras) that every other
@@ -30,7 +39,7 @@ nothing in the file is run. The architecture is recognised by the names and shap
 They may lie anywhere in the file, with any prefix.
 
 Architectures:
-{_LISTED}
+{_listed()}
 
 Where nothing else is said they take (x - 127.5) / 128. Faces are aligned to the 112x96 or 112x112
 template: the weights tell which. Channel order and scale go into the file, so that every command
@@ -62,7 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--arch",
         default=AUTO,
         choices=[AUTO, *ARCHITECTURES],
-        help="what the weights are of; auto recognises it",
+        metavar="NAME",
+        help="what the weights are of, as listed above; auto recognises it",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="where to write, ending in .keras"
@@ -136,16 +146,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
-    """Return what the written file says of itself."""
+    """Return what the written file says of itself: what `save_weights` stored, or what is known."""
     height, width, _ = imported.model.input_shape[1:]
     kind = imported.architecture
-    extra = {
-        model_card.LICENSE: args.license or model_card.UNKNOWN,
+    stored = imported.metadata
+    extra = dict(stored.extra) if stored else {}
+    extra |= {
+        model_card.LICENSE: args.license or extra.get(model_card.LICENSE, model_card.UNKNOWN),
         model_card.SOURCE: args.checkpoint.name,
         model_card.NETWORK: model_card.network_facts(imported.model),
     }
     if imported.left_out:
         extra[model_card.LEFT_OUT] = imported.left_out
+    source_hash = sha256_file(args.checkpoint)
+    if stored is not None:
+        metadata = dataclasses.replace(
+            stored,
+            input_size=(height, width),
+            embedding_dim=imported.model.output_shape[1],
+            extra=extra,
+            source_hash=source_hash,
+            architecture=stored.architecture or kind.network,
+        )
+        return with_given(
+            metadata, given_facts(channel_order=args.channel_order), str(args.checkpoint)
+        )
     notes = list(kind.notes)
     if args.channel_order not in (None, kind.channel_order):
         order = args.channel_order.upper()
@@ -161,7 +186,7 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
         template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
         flip=kind.flip,
         architecture=kind.network,
-        source_hash=sha256_file(args.checkpoint),
+        source_hash=source_hash,
         extra=extra,
     )
 

@@ -4,6 +4,7 @@ from tf_sphereface.embedder.embedder import Embedder, load_embedder, save_embedd
 from tf_sphereface.embedder.metadata import EmbedderMetadata, library_versions, read_metadata
 from tf_sphereface.embedder.metadata_rewriting import describe_file
 from tf_sphereface.embedder.model_card import card_of, write_card
+from tf_sphereface.embedder.weight_files import save_weights
 
 __all__ = [
     "Embedder",
@@ -14,5 +15,6 @@ __all__ = [
     "load_embedder",
     "read_metadata",
     "save_embedder",
+    "save_weights",
     "write_card",
 ]

@@ -254,7 +254,7 @@ def _of_backbone(
     batch_size = check_integer("batch_size", batch_size, 1)
     name = str(path) if path else f"{backbone.name} (in memory)"
     check_layout(given.get("layout"), "nhwc", name)
-    metadata = with_given(_describe(backbone, metadata), given, name)
+    metadata = with_given(describe_backbone(backbone, metadata), given, name)
     if say:
         say_guesses(metadata, name, lambda: first_layers.own_normalization(backbone))
     embedder = Embedder(KerasRunner(backbone, metadata), metadata, "keras", path, batch_size)
@@ -321,7 +321,7 @@ def save_embedder(
     backbone = as_backbone(model)
     require_stock_layers("model", backbone)
     backbone = in_float32(backbone)
-    metadata = _describe(backbone, metadata)
+    metadata = describe_backbone(backbone, metadata)
     if not metadata.versions:
         metadata = dataclasses.replace(metadata, versions=library_versions())
     with atomic_path(path) as temporary:
@@ -356,7 +356,7 @@ def load_keras(path: Path) -> LoadedModel:
         raise ValueError(f"{path} cannot be loaded by Keras: {caught}") from caught
 
 
-def _describe(model: keras.Model, metadata: EmbedderMetadata | None) -> EmbedderMetadata:
+def describe_backbone(model: keras.Model, metadata: EmbedderMetadata | None) -> EmbedderMetadata:
     """Return the metadata with input size and embedding length taken from the model."""
     base = metadata or metadata_in_memory(model)
     if base is None:

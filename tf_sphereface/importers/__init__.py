@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from tf_sphereface.importers.architectures import (
-    ARCHITECTURES,
-    AUTO,
-    Architecture,
-    Imported,
-    import_checkpoint,
-)
+from tf_sphereface.importers.architecture_table import ARCHITECTURES, Architecture
+from tf_sphereface.importers.architectures import AUTO, Imported, import_checkpoint
 from tf_sphereface.importers.caffemodel import CaffeLayer, read_caffemodel
 from tf_sphereface.importers.mobilefacenet import load_mobilefacenet
 from tf_sphereface.importers.sphereface import load_sphere20a, load_sphereface_caffe

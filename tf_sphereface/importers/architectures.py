@@ -1,4 +1,4 @@
-"""The networks that can be imported: by name, the reader, and how each wants its faces."""
+"""Import of a checkpoint: which network it is of, its weights, and what was left out."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import keras
 
-from tf_sphereface.backbones.remembered_metadata import remember_input
+from tf_sphereface.backbones.remembered_metadata import remember, remember_input
+from tf_sphereface.embedder.metadata import METADATA_NAME, EmbedderMetadata
+from tf_sphereface.importers.architecture_table import ARCHITECTURES, Architecture
 from tf_sphereface.importers.caffemodel import read_caffemodel
 from tf_sphereface.importers.file_formats import is_torch_or_safetensors, refuse_other_formats
-from tf_sphereface.importers.iresnet import LAYOUTS as IRESNETS
-from tf_sphereface.importers.mobilefacenet import LAYOUT as MOBILEFACENET
-from tf_sphereface.importers.sphereface import SPHERE20A, load_sphereface_caffe
+from tf_sphereface.importers.sphereface import load_sphereface_caffe
 from tf_sphereface.importers.state_dictionaries import (
     Fit,
     Layout,
@@ -27,95 +27,6 @@ from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.messages import and_more
 
 AUTO = "auto"
-_TORCH, _CAFFE = "a PyTorch checkpoint or safetensors", "a .caffemodel"
-
-MATLAB_NOTE = (
-    "The authors cut their faces in MATLAB, which counts pixels from 1. The same template numbers "
-    "are used here with pixels counted from 0, as in the Python ports, so that a face lies one "
-    "pixel further right and down than in the authors' crops."
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-    """A kind of checkpoint, and how its network wants its faces."""
-
-    name: str  # what `--arch` takes
-    network: str  # its name in the metadata
-    source: str  # the kind of file
-    layout: Layout | int  # the tensors' names, or the depth of a Caffe network
-    channel_order: str
-    flip: str  # what its authors' own evaluation did with the mirror image
-    summary: str  # a line for the help
-    pixel_scale: float = 128.0  # what the pixel less 127.5 is divided by
-    notes: tuple[str, ...] = ()  # what a user of such weights should know
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    architecture.name: architecture
-    for architecture in (
-        Architecture(
-            "mobilefacenet",
-            "MobileFaceNet",
-            _TORCH,
-            MOBILEFACENET,
-            channel_order="rgb",
-            flip="none",
-            summary="the public PyTorch MobileFaceNet; RGB",
-        ),
-        Architecture(
-            "sphere20a",
-            "SphereFaceNet-20",
-            _TORCH,
-            SPHERE20A,
-            channel_order="bgr",
-            flip="none",
-            summary="the public PyTorch sphere20a (zip or legacy); BGR",
-            notes=(
-                "Channels are BGR: the implementation that these weights come from reads images "
-                "with OpenCV and does not reorder them. Weights of this layout that were trained "
-                "on RGB need --channel-order rgb.",
-            ),
-        ),
-        Architecture(
-            "sphereface20-caffe",
-            "SphereFaceNet-20",
-            _CAFFE,
-            20,
-            channel_order="bgr",
-            flip="concat",
-            summary="the authors' 20-layer .caffemodel; BGR",
-            notes=("Channels are BGR, as Caffe has them.", MATLAB_NOTE),
-        ),
-        Architecture(
-            "sphereface64-caffe",
-            "SphereFaceNet-64",
-            _CAFFE,
-            64,
-            channel_order="bgr",
-            flip="concat",
-            summary="the authors' 64-layer .caffemodel; BGR",
-            notes=("Channels are BGR, as Caffe has them.", MATLAB_NOTE),
-        ),
-        *(
-            Architecture(
-                f"iresnet{depth}",
-                f"IResNet-{depth}",
-                _TORCH,
-                layout,
-                channel_order="rgb",
-                flip="sum",
-                summary=f"insightface's IResNet-{depth} (arcface_torch); RGB, / 127.5",
-                pixel_scale=127.5,
-                notes=(
-                    "Channels are RGB and pixels (x - 127.5) / 127.5, as arcface_torch trains. "
-                    "Weights of this layout from elsewhere may want BGR: --channel-order bgr.",
-                ),
-            )
-            for depth, layout in IRESNETS.items()
-        ),
-    )
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,6 +37,7 @@ class Imported:
     architecture: Architecture
     left_out: list[str]  # what of the file is not in the model, in words
     read_as: str = ""  # which tensors of the file were taken, in words, where there was a choice
+    metadata: EmbedderMetadata | None = None  # what `save_weights` has put into the file
 
 
 def import_checkpoint(
@@ -173,6 +85,9 @@ def import_checkpoint(
         if better in (None, arch):
             raise
         raise ValueError(f"{error}. The file looks like --arch {better}") from error
+    if imported.metadata is not None:
+        remember(imported.model, imported.metadata.to_json())
+        return imported
     remember_input(
         imported.model,
         architecture.channel_order,
@@ -220,9 +135,23 @@ def _imported(
         loaded = load_sphereface_caffe(path, architecture.layout, input_size=input_size)
         return Imported(loaded.model, architecture, loaded.left_out)
     file = open_tensors(path)
+    stored = _stored_metadata(file)
+    if stored is not None and input_size is None:
+        input_size = stored.input_size
     fits = best_fits(file, architecture.layout, key)
     loaded, fit = load_only_fit(file, architecture.layout, fits, input_size)
-    return Imported(loaded.model, architecture, loaded.left_out, fit.read_as())
+    return Imported(loaded.model, architecture, loaded.left_out, fit.read_as(), stored)
+
+
+def _stored_metadata(file: TensorFile) -> EmbedderMetadata | None:
+    """Return what `save_weights` has written into a file of safetensors."""
+    text = file.metadata.get(METADATA_NAME)
+    if not isinstance(text, str):
+        return None
+    try:
+        return EmbedderMetadata.from_json(text)
+    except (TypeError, ValueError) as caught:
+        raise file.error(f"its metadata cannot be read. {caught}") from caught
 
 
 def _layouts() -> dict[str, Layout]:

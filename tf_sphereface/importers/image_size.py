@@ -55,3 +55,37 @@ def sizes_of(
             "25,088; for another size of image pass input_size (--input-size HxW)"
         )
     return _SIZES[positions], embedding_dim
+
+
+def size_of_kernel(
+    name: str,
+    kernel: np.ndarray | None,
+    input_size: Sequence[int] | None,
+    usual: tuple[int, int],
+) -> tuple[int, int]:
+    """Return the (height, width) in pixels that a depthwise kernel as large as the last map tells.
+
+    Args:
+        name: of the kernel in the file.
+        kernel: (channels, 1, height, width); None or of another rank: `usual`.
+        input_size: (height, width) where it is known.
+        usual: (height, width).
+
+    Raises:
+        ValueError: `input_size` does not fit.
+
+    Example:
+
+    >>> size_of_kernel("linear7.conv.weight", np.zeros((512, 1, 7, 6)), None, (112, 112))
+    (112, 96)
+    """
+    if kernel is None or kernel.ndim != 4:
+        return usual
+    rows, columns = kernel.shape[2:]
+    if input_size is None:
+        return STRIDE * rows, STRIDE * columns
+    height, width = check_image_size("input_size", input_size)
+    if (math.ceil(height / STRIDE), math.ceil(width / STRIDE)) != (rows, columns):
+        text = f"fit {name}, which is of {STRIDE * rows}x{STRIDE * columns}"
+        raise error("input_size", text, (height, width))
+    return height, width

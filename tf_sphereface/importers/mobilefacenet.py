@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import numpy as np
 
-from tf_sphereface.backbones.mobilefacenet import BOTTLENECKS, MobileFaceNet
+from tf_sphereface.backbones.mobilefacenet import MobileFaceNet
+from tf_sphereface.backbones.published_networks import NETWORKS
 from tf_sphereface.backbones.remembered_metadata import remember_input
+from tf_sphereface.backbones.tensor_layout import to_keras
 from tf_sphereface.importers.assign_weights import assign_tensors
+from tf_sphereface.importers.image_size import size_of_kernel
 from tf_sphereface.importers.state_dictionaries import Layout, load_layout
-from tf_sphereface.utils.checks import error
 
 
 def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) -> keras.Model:
@@ -46,11 +48,10 @@ def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) 
 
 
 def _build(tensors: Mapping[str, np.ndarray], input_size: Sequence[int] | None) -> keras.Model:
-    if input_size is not None:
-        raise error("input_size", "be None: these weights tell their own", tuple(input_size))
-    height, width = _shape_of(tensors, "linear7.conv.weight", (512, 1, 7, 6))[2:]
+    name = "linear7.conv.weight"
+    height, width = size_of_kernel(name, tensors.get(name), input_size, (112, 96))
     embedding_dim = _shape_of(tensors, "linear1.conv.weight", (128, 512, 1, 1))[0]
-    model = MobileFaceNet((16 * height, 16 * width, 3), embedding_dim)
+    model = MobileFaceNet((height, width, 3), embedding_dim)
     assign_mobilefacenet(model, tensors)
     remember_input(model, "rgb")
     return model
@@ -62,54 +63,13 @@ def assign_mobilefacenet(model: keras.Model, tensors: Mapping[str, np.ndarray]) 
     `num_batches_tracked` counters are ignored: Keras' batch normalization has none.
     """
     counters = [name for name in tensors if name.endswith(".num_batches_tracked")]
-    assign_tensors(_pairs(model), tensors, _to_keras, network="MobileFaceNet", ignored=counters)
+    assign_tensors(_pairs(model), tensors, to_keras, network="MobileFaceNet", ignored=counters)
 
 
 def _pairs(model: keras.Model) -> Iterator[tuple[str, keras.Variable]]:
     """Yield each PyTorch name with our variable."""
-    for name, layer, attribute in _tensors():
-        yield name, getattr(model.get_layer(layer), attribute)
-
-
-def _tensors() -> Iterator[tuple[str, str, str]]:
-    """Yield each PyTorch name with our layer and its variable's name."""
-    for convolution, normalisation, slopes, ours in _layers():
-        yield f"{convolution}.weight", f"{ours}_conv", "kernel"
-        yield f"{normalisation}.weight", f"{ours}_bn", "gamma"
-        yield f"{normalisation}.bias", f"{ours}_bn", "beta"
-        yield f"{normalisation}.running_mean", f"{ours}_bn", "moving_mean"
-        yield f"{normalisation}.running_var", f"{ours}_bn", "moving_variance"
-        if slopes:
-            yield f"{slopes}.weight", f"{ours}_prelu", "alpha"
-
-
-def _layers() -> Iterator[tuple[str, str, str | None, str]]:
-    """Yield the PyTorch names of convolution, normalisation and PReLU, and the prefix of ours."""
-    for name in ("conv1", "dw_conv1"):
-        yield f"{name}.conv", f"{name}.bn", f"{name}.prelu", name
-    for index in range(sum(repeats for _, _, repeats, _ in BOTTLENECKS)):
-        block = f"blocks.{index}.conv"
-        yield f"{block}.0", f"{block}.1", f"{block}.2", f"block{index}_expand"
-        yield f"{block}.3", f"{block}.4", f"{block}.5", f"block{index}_depthwise"
-        yield f"{block}.6", f"{block}.7", None, f"block{index}_project"
-    yield "conv2.conv", "conv2.bn", "conv2.prelu", "conv2"
-    yield "linear7.conv", "linear7.bn", None, "linear7"
-    yield "linear1.conv", "linear1.bn", None, "linear1"
-
-
-def _to_keras(_name: str, tensor: np.ndarray, variable: keras.Variable) -> np.ndarray:
-    """Lay a PyTorch tensor out as Keras keeps it.
-
-    A kernel (out, in, height, width) becomes (height, width, in, out), a depthwise one
-    (channels, 1, height, width) becomes (height, width, channels, 1), slopes (channels,) become
-    (1, 1, channels).
-    """
-    if tensor.ndim == 4:
-        depthwise = tensor.shape[1] == 1 and variable.shape[-1] == 1
-        return tensor.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
-    if tensor.ndim == 1 and variable.path.endswith("alpha"):
-        return tensor.reshape(1, 1, -1)
-    return tensor
+    for name, layer, attribute, _ in NETWORKS["mobilefacenet"].tensors:
+        yield name, getattr(model.get_layer(layer), str(attribute))
 
 
 def _shape_of(
@@ -122,7 +82,7 @@ def _shape_of(
 
 LAYOUT = Layout(
     "MobileFaceNet",
-    frozenset(name for name, _, _ in _tensors()),
+    frozenset(tensor.name for tensor in NETWORKS["mobilefacenet"].tensors),
     re.compile(r"(conv\d|dw_conv\d|blocks\.|linear\d)"),
     _build,
     frozenset({"linear7.conv.weight"}),

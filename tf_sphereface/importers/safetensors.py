@@ -73,7 +73,8 @@ class SafetensorsFile:
                 raise ValueError("it is no dictionary")
         except (ValueError, RecursionError) as error:
             raise self._error(f"its header cannot be read: {str(error)[:200]}") from error
-        described.pop(_METADATA, None)
+        texts = described.pop(_METADATA, None)
+        self.metadata = texts if isinstance(texts, dict) else {}
         begin, end = 8 + length, 0
         self.tensors: dict[str, StoredTensor] = {}
         for name, facts in described.items():

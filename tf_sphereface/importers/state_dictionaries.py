@@ -7,6 +7,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -37,6 +38,7 @@ class TensorFile(NamedTuple):
     kind: str  # in words
     entries: Entries
     arrays: Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
+    metadata: Mapping[str, Any] = MappingProxyType({})  # of safetensors
 
     def error(self, text: object) -> ValueError:
         """Return an error that names the file, and its kind where that may surprise."""
@@ -90,7 +92,8 @@ def open_tensors(path: str | os.PathLike[str]) -> TensorFile:
     path = Path(path)
     if path.is_file() and is_safetensors(path):
         file = SafetensorsFile(path)
-        return TensorFile(path, "safetensors", {"": _unwrapped(file.tensors)}, file.arrays)
+        entries = {"": _unwrapped(file.tensors)}
+        return TensorFile(path, "safetensors", entries, file.arrays, file.metadata)
     checkpoint = TorchCheckpoint(path)
     entries = {
         entry: _unwrapped(tensors) for entry, tensors in _entries(checkpoint.content).items()
