@@ -24,7 +24,7 @@ from tf_sphereface.eval.ijb_galleries import (
 from tf_sphereface.eval.measures.checks import check_classes
 from tf_sphereface.eval.pairs import read_lines
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.messages import and_more
+from tf_sphereface.utils.messages import ProgressCallback, and_more
 
 Subset = Literal["ijbb", "ijbc"]
 NAMES = {"ijbb": "IJB-B", "ijbc": "IJB-C"}
@@ -104,7 +104,9 @@ class IJBFiles:
         }
 
 
-def read_files(root: str | os.PathLike[str], subset: Subset) -> IJBFiles:
+def read_files(
+    root: str | os.PathLike[str], subset: Subset, progress: ProgressCallback | None = None
+) -> IJBFiles:
     """Read the files in `meta/` of a folder of IJB-B or IJB-C; images are not looked at.
 
     Args:
@@ -114,6 +116,7 @@ def read_files(root: str | os.PathLike[str], subset: Subset) -> IJBFiles:
             perhaps `ijbc_1N_gallery_G1.csv`, `_G2.csv` and `ijbc_1N_probe_mixed.csv` (for
             `"ijbb"`: `_S1.csv`, `_S2.csv`).
         subset: `"ijbb"` or `"ijbc"`.
+        progress: called with (bytes of the list of pairs read, in all).
 
     Raises:
         FileNotFoundError: files are missing; all are named, with the likely cause.
@@ -129,7 +132,8 @@ def read_files(root: str | os.PathLike[str], subset: Subset) -> IJBFiles:
     ids, template = np.unique(template_of, return_inverse=True)
     weight, num_media = _media_weights(template, media)
     _check_repeats(lists, list(place), ids, image, template)
-    left, right, same = _read_pairs(meta / f"{subset}_template_pair_label.txt", ids, lists)
+    pairs_file = meta / f"{subset}_template_pair_label.txt"
+    left, right, same = _read_pairs(pairs_file, ids, lists, progress)
     galleries, probes = read_searches(meta, subset, ids, lists)
     order = np.argsort(image, kind="stable")
     return IJBFiles(
@@ -271,7 +275,7 @@ def _check_repeats(
 
 
 def _read_pairs(
-    path: Path, ids: NDArray[np.int64], lists: Path
+    path: Path, ids: NDArray[np.int64], lists: Path, progress: ProgressCallback | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
     """Return both templates of each pair as positions in `ids`, and the labels."""
     codes, labels = [], []
@@ -285,6 +289,8 @@ def _read_pairs(
             unknown.update(table[:, :2][ids[places] != table[:, :2]].tolist())
             codes.append(places.astype(np.int32))
             labels.append(table[:, 2] == 1)
+            if progress is not None:
+                progress(lines.buffer.tell(), path.stat().st_size)
     if not sum(map(len, codes)):
         raise ValueError(f"{path} must hold pairs of templates. Received: no line at all")
     check_unknown(path, unknown, lists)
