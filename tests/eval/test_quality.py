@@ -270,10 +270,17 @@ def model(save_pixels, tmp_path_factory) -> Path:
     return save_pixels(tmp_path_factory.mktemp("model") / "pixels.keras")
 
 
-def test_the_commands_print_it_and_write_it(lfw_folder, model, tmp_path, capsys):
+def test_the_commands_print_it_and_write_it(lfw_folder, model, tmp_path, write_image, capsys):
     images, pairs = str(lfw_folder / "images"), str(lfw_folder / "pairs.txt")
     out, page = tmp_path / "out.json", tmp_path / "out.html"
     files = ["--json", str(out), "--report", str(page)]
+    assert main(["lfw", str(model), "--images", images, "--pairs", pairs]) == 0
+    assert "quality, norm: no pair is decided wrongly" in " ".join(capsys.readouterr().out.split())
+    for k in range(6):  # gray pictures: nobody is known again
+        write_image(
+            lfw_folder / "images" / f"P{k:02d}" / f"P{k:02d}_0001.jpg",
+            np.full((112, 96, 3), 120 + 3 * k, np.uint8),
+        )
     assert main(["lfw", str(model), "--images", images, "--pairs", pairs, *files]) == 0
     values = json.loads(out.read_text())
     pytest.importorskip("jsonschema").validate(values, json.loads(SCHEMA.read_text()))

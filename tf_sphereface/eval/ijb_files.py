@@ -24,7 +24,7 @@ from tf_sphereface.eval.ijb_galleries import (
 from tf_sphereface.eval.measures.checks import check_classes
 from tf_sphereface.eval.pairs import read_lines
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.messages import ProgressCallback, and_more
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning, and_more
 
 Subset = Literal["ijbb", "ijbc"]
 NAMES = {"ijbb": "IJB-B", "ijbc": "IJB-C"}
@@ -300,7 +300,32 @@ def _read_pairs(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     left, right = (np.concatenate([part[:, side] for part in codes]) for side in (0, 1))
+    _check_pairs(path, ids, left, right, same)
     return left, right, same
+
+
+def _check_pairs(
+    path: Path,
+    ids: NDArray[np.int64],
+    left: NDArray[np.int32],
+    right: NDArray[np.int32],
+    same: NDArray[np.bool_],
+) -> None:
+    """Raise a ValueError where a pair has both labels, and warn of pairs that are listed again."""
+    codes = np.minimum(left, right) * np.int64(2 * len(ids)) + 2 * np.maximum(left, right) + same
+    codes.sort()
+    both = codes[:-1][(codes[1:] == codes[:-1] + 1) & (codes[:-1] % 2 == 0)]
+    if len(both):
+        first, second = ids[list(divmod(int(both[0]) // 2, len(ids)))].tolist()
+        raise ValueError(
+            f"{path} must give a pair one label. Received: templates {first} and {second} with 0 "
+            f"and with 1, {len(both):,} such pairs in all"
+        )
+    again = int(np.sum(codes[1:] == codes[:-1]))
+    if again:
+        warnings.warn(
+            f"{path} lists {again:,} pairs again; each line counts", SphereFaceWarning, stacklevel=5
+        )
 
 
 def _integers(path: Path, done: int, lines: list[str]) -> NDArray[np.int64]:

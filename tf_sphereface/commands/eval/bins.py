@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
             {name: entry["quality"] for name, entry in values["sets"].items()}
         ):
             console.print(part)
-        console.print(values["description"], soft_wrap=True)
+        if result.sets:
+            console.print(values["description"], soft_wrap=True)
         for name, reason in result.failures.items():
             warn(f"{name} is not evaluated: {reason}")
     return EXIT_CHECK_FAILED if result.failures else EXIT_OK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.table import Table
@@ -31,18 +31,38 @@ def quality_tables(entries: dict[str, dict[str, Any] | None]) -> list[Table | st
             table.add_row(*(name if at == 0 else cell for at, cell in enumerate(row)))
     parts: list[Table | str] = []
     if table.row_count:
-        table.caption, table.caption_justify = CAPTION, "left"
+        table.caption, table.caption_justify = _caption(named.values()), "left"
         parts.append(table)
-    lines = {name: values["meaningless"] for name, values in named.items()}
+    lines = {name: _nothing(values) for name, values in named.items()}
     return [*parts, *(f"quality, {name}: {line}." for name, line in lines.items() if line)]
 
 
 TITLE = "error, %, of the pairs that are left when this share is left out, lowest quality first"
 CAPTION = (
     "area: under error over share, from 0 to 50 %; random: that of a random order, mean and "
-    "standard deviation; ideal: of the best order. FNMR: genuine pairs, at a threshold that stays; "
-    "verification: all pairs, at their folds' thresholds"
+    "standard deviation; ideal: of the best order"
 )
+KINDS = {
+    "fnmr": "FNMR: genuine pairs, at a threshold that stays",
+    "verification": "verification: all pairs, at their folds' thresholds",
+}
+TOO_FEW = "the pairs are too few"
+NO_ERROR = "no pair is decided wrongly: there is nothing to sort out"
+
+
+def _caption(entries: Iterable[dict[str, Any]]) -> str:
+    """Return what the columns mean, and which errors there are."""
+    kinds = {kind for values in entries for kind, _ in _curves(values)}
+    return "; ".join([CAPTION, *(text for kind, text in KINDS.items() if kind in kinds)])
+
+
+def _nothing(values: dict[str, Any]) -> str | None:
+    """Return why there is no row, None where there is one."""
+    if values["meaningless"] is not None:
+        return str(values["meaningless"])
+    if quality_rows(values):
+        return None
+    return NO_ERROR if any(values[kind] is not None for kind in ERRORS) else TOO_FEW
 
 
 def quality_rows(values: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -70,10 +90,10 @@ def quality_section(values: dict[str, Any] | None) -> dict[str, Any] | None:
     return {
         "name": NAMES[values["quality"]],
         "description": values["description"],
-        "meaningless": values["meaningless"],
+        "nothing": _nothing(values),
         "rows": list(zip(COLUMNS[1:], *(row[1:] for row in quality_rows(values)), strict=True)),
         "title": TITLE,
-        "caption": CAPTION,
+        "caption": _caption([values]),
         "svg": markup(figures.discard(curves)) if curves else "",
         "spread": f"{values['lowest']:.4g} to {values['highest']:.4g}, median "
         f"{values['median']:.4g}",
@@ -81,7 +101,8 @@ def quality_section(values: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _curves(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((kind, values[kind]) for kind in ERRORS if values[kind] is not None)
+    """Yield the curves that have an error to leave out."""
+    return ((kind, values[kind]) for kind in ERRORS if (values[kind] or {"wrong": 0})["wrong"])
 
 
 def _error_at(curve: dict[str, Any], share: float) -> float:
