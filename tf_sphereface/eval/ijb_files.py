@@ -280,7 +280,7 @@ def _read_pairs(
     """Return both templates of each pair as positions in `ids`, and the labels."""
     codes, labels = [], []
     unknown: set[int] = set()
-    done = 0
+    done = size = 0
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
         while chunk := list(itertools.islice(lines, _LINES)):
             table = _integers(path, done, chunk)
@@ -290,7 +290,8 @@ def _read_pairs(
             codes.append(places.astype(np.int32))
             labels.append(table[:, 2] == 1)
             if progress is not None:
-                progress(lines.buffer.tell(), path.stat().st_size)
+                size += sum(map(len, chunk))
+                progress(size, path.stat().st_size)
     if not sum(map(len, codes)):
         raise ValueError(f"{path} must hold pairs of templates. Received: no line at all")
     check_unknown(path, unknown, lists)

@@ -65,7 +65,8 @@ def _warn_of_strangers(
         people = sorted(set(probes.subjects[lost].tolist()))
         warnings.warn(
             f"{len(lost):,} of {len(probes.subjects):,} probes in {path} are of people in no "
-            f"gallery ({and_more(people, SHOWN)}): joined leaves them out, apart takes them as impostors",
+            f"gallery ({and_more(people, SHOWN)}): joined leaves them out, apart takes them as "
+            "impostors",
             SphereFaceWarning,
             stacklevel=5,
         )

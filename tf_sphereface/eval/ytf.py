@@ -267,7 +267,7 @@ def pool_videos(
     shortest = np.inf
     for i, *sides in stream_videos(source, files, progress):
         vectors = [np.asarray(side, np.float64) for side in sides if side is not None]
-        lengths[i] += lengths_of_sides(*sides).sum()
+        lengths[i] += lengths_of_sides(vectors[0], vectors[1] if source.flip else None).sum()
         if pooling == "best_frame":
             norms = np.linalg.norm(vectors[0], axis=1)
             best = int(np.argmax(norms))
