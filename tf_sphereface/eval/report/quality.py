@@ -10,7 +10,7 @@ from rich.table import Table
 from tf_sphereface.eval.report import figures
 from tf_sphereface.utils.optional import require
 
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.5)
+SHARES = (0.0, 0.1, 0.2, 0.5)
 NAMES = {"norm": "norm", "detector_score": "detector score"}
 COLUMNS = ("quality", "error", *(f"{share:.0%}" for share in SHARES), "area", "random", "ideal")
 ERRORS = {"fnmr": "FNMR", "verification": "verification"}
@@ -24,8 +24,10 @@ def quality_tables(entries: dict[str, dict[str, Any] | None]) -> list[Table | st
     named = {name: values for name, values in entries.items() if values is not None}
     table = Table(title=TITLE, title_justify="left")
     for name in COLUMNS:
-        justify: Any = "left" if name in COLUMNS[:2] else "right"
-        table.add_column(name, justify=justify, no_wrap=name == "random", overflow="fold")
+        if name in COLUMNS[:2]:
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     for name, values in named.items():
         for row in quality_rows(values):
             table.add_row(*(name if at == 0 else cell for at, cell in enumerate(row)))
