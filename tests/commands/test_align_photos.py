@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.commands.albums import crops, photo, report, run, save
+from tests.data.rec_files import content, frame, write
 from tf_sphereface.alignment.align import align as align_image
 from tf_sphereface.alignment.align import read_landmarks
 from tf_sphereface.alignment.detector import FaceDetector
@@ -49,6 +50,18 @@ def test_faces_and_landmarks_are_those_of_the_detector(album):
     options = ["--landmarks", str(album / "dst/landmarks.tsv")]
     assert run(album, *options, out="again") == 0
     assert crops(album, "again") == crops(album)
+
+
+def test_photographs_in_a_rec_file_are_those_of_the_folder(album, capsys):
+    photos = sorted((album / "src" / "A").glob("*.png"))
+    rec = album / "photos.rec"
+    write(rec, [frame(content(7.0, path.read_bytes())) for path in photos])
+    run(album)
+    assert main.main([str(rec), str(album / "rec")]) == 0
+    found, expected = crops(album, "rec"), crops(album)
+    assert list(found) == ["7/00000000.png", "7/00000001.png"]
+    assert list(found.values()) == [expected["A/one.png"], expected["A/two.png"]]
+    assert not list(album.glob(".*.photos/*"))
 
 
 def test_number_of_threads_changes_nothing(album):

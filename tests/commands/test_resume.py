@@ -12,13 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tf_sphereface import data
+from tf_sphereface.data import synthetic
 from tf_sphereface.training.checkpoint import checkpoint_files, read_checkpoint
 
-STEPS, EPOCHS = 10, 4
-COMMAND = (
-    "--data synthetic --identities 8 --images 20 --preset quick --input-size 28x24 "
-    f"--batch-size 16 --epochs {EPOCHS} --embedding-dim 16 --augment strong --dropout 0.2 "
-    "--precision float32 --checkpoint-every 3 --verify-people 4"
+STEPS, EPOCHS, BATCH = 10, 4, 16
+OPTIONS = (
+    f"--preset quick --input-size 28x24 --batch-size {BATCH} --embedding-dim 16 --augment strong "
+    "--dropout 0.2 --precision float32 --checkpoint-every 3"
+).split()
+SYNTHETIC = (
+    f"--data synthetic --identities 8 --images 20 --epochs {EPOCHS} --verify-people 4"
 ).split()
 
 # The child kills itself: after the update of a step, or while a checkpoint is half-written.
@@ -50,8 +54,10 @@ sys.exit(main.main(sys.argv[3:]))
 """
 
 
-def start(out: Path, *options: str, die_at: int = 0, how: str = "step") -> subprocess.Popen[str]:
-    arguments = [str(die_at), how, *COMMAND, "--out", str(out), *options]
+def start(
+    out: Path, *options: str, die_at: int = 0, how: str = "step", source: list[str] = SYNTHETIC
+) -> subprocess.Popen[str]:
+    arguments = [str(die_at), how, *source, *OPTIONS, "--out", str(out), *options]
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, *arguments],
         stdout=subprocess.PIPE,
@@ -74,6 +80,14 @@ def log(out: Path) -> list[dict[str, str]]:
     return rows
 
 
+def assert_same_end(whole: Path, broken: Path, steps: int) -> None:
+    ends = [read_checkpoint(checkpoint_files(out / "checkpoints")[0]) for out in (whole, broken)]
+    assert [end.info["step"] for end in ends] == [steps, steps]
+    assert set(ends[0].arrays) == set(ends[1].arrays)
+    for key, value in ends[0].arrays.items():
+        np.testing.assert_array_equal(value, ends[1].arrays[key], err_msg=key)
+
+
 @pytest.mark.slow
 def test_a_run_killed_three_times_ends_bit_for_bit_as_one_that_was_not(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -90,9 +104,18 @@ def test_a_run_killed_three_times_ends_bit_for_bit_as_one_that_was_not(tmp_path)
 
     assert log(broken) == log(whole)
     assert len(log(whole)) == EPOCHS
-    ends = [read_checkpoint(checkpoint_files(out / "checkpoints")[0]) for out in (whole, broken)]
-    assert [end.info["step"] for end in ends] == [total, total]
-    assert set(ends[0].arrays) == set(ends[1].arrays)
-    for key, value in ends[0].arrays.items():
-        np.testing.assert_array_equal(value, ends[1].arrays[key], err_msg=key)
+    assert_same_end(whole, broken, total)
     assert not list((broken / "checkpoints").glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_killed_run_on_a_rec_file_goes_on_bit_for_bit(tmp_path):
+    faces = synthetic.write_folder(tmp_path / "faces", 6, 10, size=(28, 24))
+    rec = data.write_rec(faces, tmp_path / "rec").path
+    source = ["--data", str(rec), "--epochs", "2"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(broken, die_at=5, source=source), -signal.SIGKILL)
+    assert "resumed after step" in finish(start(broken, "--resume", source=source), 0)
+    finish(start(whole, source=source), 0)
+    assert log(broken) == log(whole)
+    assert_same_end(whole, broken, 2 * (60 // BATCH))

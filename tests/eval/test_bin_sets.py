@@ -116,6 +116,7 @@ def test_all_kinds_of_pickles_in_one_table(folder, model, faces, embedder, tmp_p
     assert "99.83" in text  # buffalo_l on LFW
     html = page.read_text()
     assert html.count("<svg") == 8
+    assert html.count("<h2>Quality in ") == 8
     assert html.count(">published<") == 12
     assert "http" not in html.replace("http://www.w3.org", "")
 

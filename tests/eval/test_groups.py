@@ -22,6 +22,10 @@ def test_lists_in_several_forms(tmp_path):
     path = tmp_path / "groups.txt"
     path.write_text("# who\nname\tgroup\nAnn Lee\tx\n\nBob_1/0.jpg,y\nCy D z\n", encoding="utf-8")
     assert read_groups(path) == {"Ann Lee": "x", "Bob_1/0.jpg": "y", "Cy D": "z"}
+    path.write_text('"name","group"\n"Ann, Lee","x"\nBob/,y\n')  # as spreadsheets write it
+    assert read_groups(path) == {"Ann, Lee": "x", "Bob": "y"}
+    path.write_text('Name;Group\n"Ann";"East Asian"\n')
+    assert read_groups(path) == {"Ann": "East Asian"}
     path.write_bytes("\ufeffÅsa\tx\r\n".encode())
     assert read_groups(path) == {"Åsa": "x"}
 
@@ -113,6 +117,8 @@ def test_small_groups_are_warned_of_and_not_in_the_ratio():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="of all 2 pairs"):
         rates_by_group([0.1, 0.2], [0, 1], [("x", "x")], 0.5)
+    with pytest.raises(ValueError, match="`threshold` must"):
+        rates_by_group([0.1], [0], [("x", "x")], float("nan"))
     with pytest.raises(ValueError, match="both images"):
         rates_by_group([0.1], [0], [("x", None)], 0.5)
 

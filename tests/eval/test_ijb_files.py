@@ -136,6 +136,27 @@ def test_blanks_are_of_any_kind(tree):
         assert np.array_equal(getattr(files, name), getattr(expected, name)), name
 
 
+def test_pairs_that_come_again(tree):
+    first, second, label = tree.meta("template_pair_label.txt").read_text().split()[:3]
+    append(tree.meta("template_pair_label.txt"), f"{second} {first} {label}\n")
+    with pytest.warns(SphereFaceWarning, match="lists 1 pairs again"):
+        count = read_files(tree.root, "ijbc").counts["pairs"]
+    assert count == len(tree.pairs) + 1
+    append(tree.meta("template_pair_label.txt"), f"{first} {second} {1 - int(label)}\n")
+    low, high = sorted((int(first), int(second)))
+    with pytest.raises(ValueError, match=f"templates {low} and {high} with 0 and with 1, 1 such"):
+        read_files(tree.root, "ijbc")
+
+
+def test_a_probe_of_somebody_in_no_gallery_is_said(tree):
+    path = tree.meta("1N_probe_mixed.csv")
+    text = path.read_text()
+    owner = text.splitlines()[1].split(",")[1]
+    path.write_text(text.replace(f",{owner},", ",777,"))
+    with pytest.warns(SphereFaceWarning, match=r"2 of 8 probes .* in no gallery \(777\)"):
+        read_files(tree.root, "ijbc")
+
+
 def test_detector_scores_of_zero_leave_no_template(tree, embedder):
     template = tree.lines[0].template
     names = [line.image for line in tree.lines if line.template == template]

@@ -126,7 +126,7 @@ def test_the_page_says_what_the_json_says(reports):
     assert f'<td>AUC</td><td class="n">{100 * low:.2f} – {100 * high:.2f}</td>' in text
     shown = sum(len(values["errors"][kind]["worst"]) for kind in values["errors"])
     assert text.count("data:image/jpeg;base64,") == 2 * shown
-    assert text.count("<svg") == 3
+    assert text.count("<svg") == 4
     assert "P01_<wbr>with_<wbr>a_<wbr>long_<wbr>name/<wbr>" in text  # where a phone breaks it
     assert "<b>&/" not in text  # a name is text, not markup
     assert "&lt;b&gt;&amp;" in text

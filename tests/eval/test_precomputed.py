@@ -205,6 +205,8 @@ def test_a_byte_order_mark_is_no_part_of_a_score(tmp_path):
     found = scores.evaluate(path)
     assert found.headline.scores.tolist() == [0.9, 0.1, 0.8, 0.2]
     assert "chosen on the other;" in found.protocol
+    path.write_text("\ufeffScore,label\r\n0.9,1\r\n0.1,0\r\n", encoding="utf-8")
+    assert scores.evaluate(path).headline.scores.tolist() == [0.9, 0.1]
 
 
 def test_landmarks_are_not_said_to_align_what_is_stored(lfw_folder, stored):

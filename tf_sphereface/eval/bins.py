@@ -250,6 +250,7 @@ def evaluate(
     items = f"{len(names):,} images in {pairs.num_folds} folds in the file's order"
     return BinResult(
         table=scored.table,
+        norms=scored.norms,
         name="bin",
         protocol=describe(pairs, items, scored.headline_key[0], over_folds(pairs))
         + " By insightface's search (squared distances from 0 by 0.01, the first best): "

@@ -16,6 +16,7 @@ from tf_sphereface.eval.scoring.score_pairs import (
     VerificationTable,
     check_embeddings,
     join_sides,
+    lengths_of_sides,
 )
 from tf_sphereface.eval.scoring.sources import EmbeddingSource
 from tf_sphereface.utils.messages import ProgressCallback
@@ -85,8 +86,12 @@ def verify_frame_pairs(
                 table[flip, mean] = verification.evaluate(
                     scores, pairs.is_same, pairs.folds, search=search
                 )
+        norms = {
+            video: float(np.mean(lengths_of_sides(vectors[start[video] : end], None)))
+            for video, end in zip(needed, ends.tolist(), strict=True)
+        }
         del vectors, parts, part  # before the file that they map
-    return VerificationTable(table), int(ends[-1])
+    return VerificationTable(table, norms=norms), int(ends[-1])
 
 
 def _embed(

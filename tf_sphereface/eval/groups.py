@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
 import os
@@ -17,6 +18,7 @@ from tf_sphereface.eval.measures.checks import as_labels, check_scores
 from tf_sphereface.eval.measures.curve import IMPOSTORS_PER_FALSE_ACCEPT, clopper_pearson
 from tf_sphereface.eval.pairs import read_lines
 from tf_sphereface.eval.protocol import ProtocolResult, own_threshold
+from tf_sphereface.utils.checks import check_number
 from tf_sphereface.utils.messages import SphereFaceWarning, and_more
 
 FEWEST = 30  # pairs of a class in a group, whatever the rate
@@ -82,8 +84,9 @@ class GroupReport:
 def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
     r"""Read a list of groups: person or image -> group.
 
-    A line holds a name and its group, separated by a tab, else a comma, else the last blank; empty
-    lines, those that begin with `#`, and a first line whose group is `group` are skipped. A name is
+    A line holds a name and its group, separated by a tab, else a semicolon or a comma, else the
+    last blank, in double quotes or without; empty lines, those that begin with `#`, and a first
+    line whose group is `group` are skipped. A name is
     a person (`Ann_Lee`) or an image (`Ann_Lee/Ann_Lee_0001.jpg`, with or without its suffix), which
     counts before the person; in a `.bin` set, the image's number (of several sets, `lfw/12`).
 
@@ -102,14 +105,15 @@ def read_groups(path: str | os.PathLike[str]) -> dict[str, str]:
     for number, line in enumerate(read_lines(path, "of groups"), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        sign = next((sign for sign in "\t," if sign in line), None)
-        fields = [field.strip() for field in (line.split(sign) if sign else line.rsplit(None, 1))]
+        sign = next((sign for sign in "\t;," if sign in line), None)
+        parts = next(csv.reader([line], delimiter=sign)) if sign else line.rsplit(None, 1)
+        fields = [field.strip().strip('"') for field in parts]
         if len(fields) != 2 or not all(fields):
             raise ValueError(
                 f"{path}, line {number}: expected a name, a tab and its group. "
                 f"Received: {line[:120]!r}"
             )
-        name, group = fields
+        name, group = fields[0].rstrip("/"), fields[1]
         if not groups and group.lower() == "group":
             continue
         if groups.setdefault(name, group) != group:
@@ -191,6 +195,7 @@ def rates_by_group(
     """
     same = as_labels(is_same)
     values = check_scores(scores, len(same), 1)[0]
+    check_number("threshold", threshold, -math.inf)
     if len(groups) != len(same):
         raise ValueError(f"groups must be of all {len(same)} pairs. Received: {len(groups)}")
     known = np.array([None not in pair for pair in groups], bool)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tf_sphereface.alignment.face_reader import Problems
 from tf_sphereface.alignment.suffixes import without_suffix
@@ -15,6 +18,7 @@ from tf_sphereface.embedder.embedder import Embedder
 from tf_sphereface.eval.identification.rates import RatesAtFar
 from tf_sphereface.eval.ijb_files import NAMES, PUBLISHED, FacePoints, IJBFiles, Subset, read_files
 from tf_sphereface.eval.measures.hints import hint_of_vectors, hints_of
+from tf_sphereface.eval.quality import QualityReport, one_length, quality_report
 from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, embedding_source, open_embedder
 from tf_sphereface.eval.template_search import TemplateSearch, search_templates
@@ -59,6 +63,11 @@ class IJBResult:
             image where it was embedded), then the others.
         curve: points of the headline's ROC curve, of `templates.curve_points`.
         hints: what there is to be asked about the headline's scores.
+        images: names of the images, (n,).
+        norms: float64 (n,), the length of each image's embedding before any scaling, of image and
+            mirror image concatenated where both were embedded.
+        detector_scores: float64 (n,), of the images.
+        qualities: what the norms and the detector's scores tell of the headline's errors.
     """
 
     name: str
@@ -68,6 +77,10 @@ class IJBResult:
     variants: list[VariantResult]
     curve: list[dict[str, Any]]
     hints: list[str]
+    images: list[str]
+    norms: NDArray[np.float64]
+    detector_scores: NDArray[np.float64]
+    qualities: list[QualityReport]
 
     @property
     def headline(self) -> VariantResult:
@@ -88,6 +101,7 @@ def evaluate(
     flip: bool = True,
     progress: ProgressCallback | None = None,
     cache: str | os.PathLike[str] | None = None,
+    stages: Callable[[str], ProgressCallback] | None = None,
 ) -> IJBResult:
     """Run IJB-B's or IJB-C's verification, and the search where its files are there.
 
@@ -103,6 +117,8 @@ def evaluate(
         flip: whether mirror images are embedded and added; without it there are half the variants.
         progress: called with (images done, images in all).
         cache: as for `lfw.evaluate`: a killed run goes on.
+        stages: called with what takes long beside the embedding, `"reading pairs"` and
+            `"scoring pairs"`; returns what is called with (done, in all).
 
     Raises:
         FileNotFoundError: files of the set are missing; all are named.
@@ -112,7 +128,7 @@ def evaluate(
     A `SphereFaceWarning` says where the counts are not those of the published set: files cut off
     between two lines look whole.
     """
-    files = read_files(root, subset)
+    files = read_files(root, subset, None if stages is None else stages("reading pairs"))
     _warn_of_counts(files)
     options = EmbeddingOptions(flip, cache=cache, progress=progress)
     model = open_embedder(embedder, options)
@@ -120,11 +136,16 @@ def evaluate(
     results: list[VariantResult] = []
     hints: list[str] = []
     curve: list[dict[str, Any]] = []
-    for variant in sums.variants:
+    qualities: list[QualityReport] = []
+    variants = sums.variants
+    show = None if stages is None else stages("scoring pairs")
+    for number, variant in enumerate(variants):
         templates = sums.pop(variant, files.template_ids)
-        scores = template_cosines(templates, files.left, files.right)
+        part = None if show is None else _part(show, number, len(variants))
+        scores = template_cosines(templates, files.left, files.right, progress=part)
         if not results:
             curve = curve_points(scores, files.is_same)
+            qualities = _qualities(files, sums, scores)
             hints = [*hints_of(scores, files.is_same), hint_of_vectors(templates) or ""]
         auc, rates = curve_of(scores, files.is_same)
         search = None
@@ -139,7 +160,43 @@ def evaluate(
         variants=results,
         curve=curve,
         hints=list(dict.fromkeys(hint for hint in hints if hint)),
+        images=files.images,
+        norms=sums.norms,
+        detector_scores=files.detector_scores,
+        qualities=qualities,
     )
+
+
+def _part(show: ProgressCallback, number: int, parts: int) -> ProgressCallback:
+    """Return what shows the progress of one of several equal parts."""
+    return lambda done, total: show(number * total + done, parts * total)
+
+
+def _qualities(
+    files: IJBFiles, sums: TemplateSums, scores: NDArray[np.float32]
+) -> list[QualityReport]:
+    """Return what the norms and the detector's scores tell of the errors, by template.
+
+    A template's quality is the mean over its media of the mean over their images, as its embedding
+    is; a pair takes the lower of its two.
+    """
+    reports = []
+    for name, what, values, reason in (
+        ("norm", "length of the embedding before any scaling", sums.norms, one_length(sums.norms)),
+        ("detector_score", "face detector's score", files.detector_scores, ""),
+    ):
+        means = sums.template_means(values)
+        description = (
+            f"an image's: {what}; a template's: mean over its media of the mean over their images; "
+            "the lower of a pair's two"
+        )
+        pairs = np.minimum(means[files.left], means[files.right])
+        reports.append(
+            quality_report(
+                name, description, means, pairs, scores, files.is_same, meaningless=reason
+            )
+        )
+    return reports
 
 
 def _embed(

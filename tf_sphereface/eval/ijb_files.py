@@ -24,7 +24,7 @@ from tf_sphereface.eval.ijb_galleries import (
 from tf_sphereface.eval.measures.checks import check_classes
 from tf_sphereface.eval.pairs import read_lines
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.messages import and_more
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning, and_more
 
 Subset = Literal["ijbb", "ijbc"]
 NAMES = {"ijbb": "IJB-B", "ijbc": "IJB-C"}
@@ -104,7 +104,9 @@ class IJBFiles:
         }
 
 
-def read_files(root: str | os.PathLike[str], subset: Subset) -> IJBFiles:
+def read_files(
+    root: str | os.PathLike[str], subset: Subset, progress: ProgressCallback | None = None
+) -> IJBFiles:
     """Read the files in `meta/` of a folder of IJB-B or IJB-C; images are not looked at.
 
     Args:
@@ -114,6 +116,7 @@ def read_files(root: str | os.PathLike[str], subset: Subset) -> IJBFiles:
             perhaps `ijbc_1N_gallery_G1.csv`, `_G2.csv` and `ijbc_1N_probe_mixed.csv` (for
             `"ijbb"`: `_S1.csv`, `_S2.csv`).
         subset: `"ijbb"` or `"ijbc"`.
+        progress: called with (bytes of the list of pairs read, in all).
 
     Raises:
         FileNotFoundError: files are missing; all are named, with the likely cause.
@@ -129,7 +132,8 @@ def read_files(root: str | os.PathLike[str], subset: Subset) -> IJBFiles:
     ids, template = np.unique(template_of, return_inverse=True)
     weight, num_media = _media_weights(template, media)
     _check_repeats(lists, list(place), ids, image, template)
-    left, right, same = _read_pairs(meta / f"{subset}_template_pair_label.txt", ids, lists)
+    pairs_file = meta / f"{subset}_template_pair_label.txt"
+    left, right, same = _read_pairs(pairs_file, ids, lists, progress)
     galleries, probes = read_searches(meta, subset, ids, lists)
     order = np.argsort(image, kind="stable")
     return IJBFiles(
@@ -271,12 +275,12 @@ def _check_repeats(
 
 
 def _read_pairs(
-    path: Path, ids: NDArray[np.int64], lists: Path
+    path: Path, ids: NDArray[np.int64], lists: Path, progress: ProgressCallback | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]:
     """Return both templates of each pair as positions in `ids`, and the labels."""
     codes, labels = [], []
     unknown: set[int] = set()
-    done = 0
+    done = size = 0
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
         while chunk := list(itertools.islice(lines, _LINES)):
             table = _integers(path, done, chunk)
@@ -285,6 +289,9 @@ def _read_pairs(
             unknown.update(table[:, :2][ids[places] != table[:, :2]].tolist())
             codes.append(places.astype(np.int32))
             labels.append(table[:, 2] == 1)
+            if progress is not None:
+                size += sum(map(len, chunk))
+                progress(size, path.stat().st_size)
     if not sum(map(len, codes)):
         raise ValueError(f"{path} must hold pairs of templates. Received: no line at all")
     check_unknown(path, unknown, lists)
@@ -294,7 +301,32 @@ def _read_pairs(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     left, right = (np.concatenate([part[:, side] for part in codes]) for side in (0, 1))
+    _check_pairs(path, ids, left, right, same)
     return left, right, same
+
+
+def _check_pairs(
+    path: Path,
+    ids: NDArray[np.int64],
+    left: NDArray[np.int32],
+    right: NDArray[np.int32],
+    same: NDArray[np.bool_],
+) -> None:
+    """Raise a ValueError where a pair has both labels, and warn of pairs that are listed again."""
+    codes = np.minimum(left, right) * np.int64(2 * len(ids)) + 2 * np.maximum(left, right) + same
+    codes.sort()
+    both = codes[:-1][(codes[1:] == codes[:-1] + 1) & (codes[:-1] % 2 == 0)]
+    if len(both):
+        first, second = ids[list(divmod(int(both[0]) // 2, len(ids)))].tolist()
+        raise ValueError(
+            f"{path} must give a pair one label. Received: templates {first} and {second} with 0 "
+            f"and with 1, {len(both):,} such pairs in all"
+        )
+    again = int(np.sum(codes[1:] == codes[:-1]))
+    if again:
+        warnings.warn(
+            f"{path} lists {again:,} pairs again; each line counts", SphereFaceWarning, stacklevel=5
+        )
 
 
 def _integers(path: Path, done: int, lines: list[str]) -> NDArray[np.int64]:

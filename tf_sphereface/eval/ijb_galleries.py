@@ -51,7 +51,25 @@ def read_searches(
                 f"{files[name]} must hold somebody whom {probe_file.name} searches for. "
                 "Received: nobody in common"
             )
+    _warn_of_strangers(probe_file, galleries, probes)
     return galleries, probes
+
+
+def _warn_of_strangers(
+    path: Path, galleries: dict[str, TemplateOwners], probes: TemplateOwners
+) -> None:
+    """Say how many probes are of people in no gallery; the published sets have none."""
+    enrolled = np.concatenate([gallery.subjects for gallery in galleries.values()])
+    lost = np.flatnonzero(~np.isin(probes.subjects, enrolled))
+    if len(lost):
+        people = sorted(set(probes.subjects[lost].tolist()))
+        warnings.warn(
+            f"{len(lost):,} of {len(probes.subjects):,} probes in {path} are of people in no "
+            f"gallery ({and_more(people, SHOWN)}): joined leaves them out, apart takes them as "
+            "impostors",
+            SphereFaceWarning,
+            stacklevel=5,
+        )
 
 
 def _read_owners(path: Path, ids: NDArray[np.int64], lists: Path) -> TemplateOwners:

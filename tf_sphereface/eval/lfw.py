@@ -151,6 +151,7 @@ def evaluate_view1(
     about = "View 1" if name == "lfw" else f"{name}, as View 1"
     return ProtocolResult(
         table=scored.table,
+        norms=scored.norms,
         name=f"{name}-view1",
         protocol=f"{about}, for choosing between models and not for publication: {measured}"
         + alignment_note(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ def evaluate_pairs(
     items = f"{images:,} images in the {pairs.num_folds} folds {origin}"
     return ProtocolResult(
         table=scored.table,
+        norms=scored.norms,
         name=name,
         protocol=describe(pairs, items, scored.headline_key[0], over_folds(pairs, search))
         + alignment_note(options),
@@ -102,8 +104,12 @@ def verify_items(
     *,
     test_fold: int | None = None,
     search: Search = "exact",
+    norms: Mapping[str, float] | None = None,
 ) -> VerificationTable:
-    """Score pairs of images or videos whose embeddings have the order of `pairs.images()`."""
+    """Score pairs of images or videos whose embeddings have the order of `pairs.images()`.
+
+    `norms` are as for `verify_embeddings`.
+    """
     names, left, right = pairs.images()
     return verify_embeddings(
         plain,
@@ -116,6 +122,7 @@ def verify_items(
         labels=[name.split("/")[0] for name in names],  # the first folder is the person
         test_fold=test_fold,
         search=search,
+        norms=norms,
     )
 
 

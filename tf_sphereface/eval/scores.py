@@ -26,7 +26,8 @@ def evaluate(
 
     Args:
         path: a text file, one line per pair, fields separated by tabs, else commas, else spaces;
-            empty lines and those that begin with `#` are skipped. With `pairs` a line is the score
+            empty lines, those that begin with `#`, and a first line that begins with the field
+            `score` are skipped. With `pairs` a line is the score
             alone, in the order of the pairs. Without, it is `score, label, fold`, the label 1 (or
             true) for one person and 0 (or false) for two; further fields name what is compared.
             Where no line has a fold (`score, label`, or `-` in its place before names), there are
@@ -98,6 +99,8 @@ def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs, bool]:
             continue
         sign = next((sign for sign in "\t," if sign in line), None)
         fields = [field.strip() for field in line.split(sign)]
+        if not values and fields[0].strip('"').lower() == "score":
+            continue
         try:
             values.append(float(fields[0]))
             if pairs is None:

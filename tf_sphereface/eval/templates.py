@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tf_sphereface.eval.identification.rates import RatesAtFar, rates_at_far
 from tf_sphereface.eval.measures.angles import norms_of
 from tf_sphereface.eval.measures.curve import FARS, clopper_pearson
-from tf_sphereface.eval.scoring.score_pairs import check_embeddings
+from tf_sphereface.eval.scoring.score_pairs import check_embeddings, lengths_of_sides
+from tf_sphereface.utils.messages import ProgressCallback
 from tf_sphereface.utils.optional import require
 
 MEMORY = 2**27  # bytes of a block of cosines
@@ -60,6 +61,10 @@ class TemplateSums:
         embedding_dim: d.
         flip: whether mirror images are given.
         names: of the images, for errors.
+
+    Attributes:
+        norms: float64 (n,), the length of each image's embedding before any scaling, of image and
+            mirror image concatenated where both are given.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class TemplateSums:
         }
         self._csr = require("scipy.sparse", extra="eval").csr_array
         self._done = 0
+        self.norms = np.zeros(len(names))
 
     def add(self, plain: NDArray[np.floating], mirrored: NDArray[np.floating] | None) -> None:
         """Add the embeddings of the next images, (k, embedding_dim) each."""
@@ -92,6 +98,7 @@ class TemplateSums:
         templates, row = np.unique(self._template[lines], return_inverse=True)
         places = self._image[lines]
         shape = (len(templates), len(plain))
+        self.norms[begin : self._done] = lengths_of_sides(plain, mirrored)
         for flip in {variant.flip for variant in self._sums}:
             vectors = np.asarray(plain, np.float64)
             if flip:
@@ -107,6 +114,14 @@ class TemplateSums:
                 if variant.detector_score:
                     factor = factor * self._scores[places]
                 sums[templates] += self._csr((factor, (row, places - begin)), shape) @ vectors
+
+    def template_means(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean over each template's media of the mean over their images, (t,).
+
+        `values` are (n,), of the images.
+        """
+        weighted = np.bincount(self._template, self._weight * values[self._image])
+        return np.asarray(weighted / np.bincount(self._template, self._weight))
 
     @property
     def variants(self) -> list[Variant]:
@@ -137,6 +152,7 @@ def template_cosines(
     left: NDArray[np.integer],
     right: NDArray[np.integer],
     memory: int = MEMORY,
+    progress: ProgressCallback | None = None,
 ) -> NDArray[np.float32]:
     """Return the cosine of each pair of templates, float32 (pairs,).
 
@@ -149,6 +165,7 @@ def template_cosines(
         left: (pairs,) position of each pair's first template.
         right: (pairs,) of its second.
         memory: bytes of a block of cosines.
+        progress: called with (pairs done, in all).
 
     Example:
 
@@ -169,6 +186,8 @@ def template_cosines(
         columns, column = _distinct(right[pairs], count)
         block = templates[rows] @ templates[columns].T
         scores[pairs] = block[row, column]
+        if progress is not None:
+            progress(end, len(left))
     return np.clip(scores, -1.0, 1.0, out=scores)
 
 

@@ -15,6 +15,7 @@ from tf_sphereface.alignment.face_reader import Landmarks, Problems
 from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.eval.folder import image_names
 from tf_sphereface.eval.frame_pairs import stream_videos, verify_frame_pairs
+from tf_sphereface.eval.measures.angles import ONE_LENGTH
 from tf_sphereface.eval.measures.checks import check_protocol
 from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs, read_lines
@@ -25,6 +26,7 @@ from tf_sphereface.eval.protocol import (
     over_folds,
     verify_items,
 )
+from tf_sphereface.eval.scoring.score_pairs import lengths_of_sides
 from tf_sphereface.eval.scoring.sources import (
     EmbeddingOptions,
     EmbeddingSource,
@@ -145,8 +147,8 @@ def evaluate(
             source, pairs, files, count=frame_pairs, seed=seed, progress=progress, search=search
         )
     else:
-        plain, mirrored = pool_videos(source, files, pooling, progress)
-        scored = verify_items(pairs, plain, mirrored, search=search)
+        plain, mirrored, norms = pool_videos(source, files, pooling, progress)
+        scored = verify_items(pairs, plain, mirrored, search=search, norms=norms)
     sentences = [
         describe(
             pairs,
@@ -163,6 +165,7 @@ def evaluate(
         sentences.append(f"At most {max_frames} frames of a video, evenly spaced.")
     return ProtocolResult(
         table=scored.table,
+        norms=scored.norms,
         name="ytf",
         protocol=" ".join(sentences),
         embedder=model,
@@ -246,25 +249,25 @@ def _split(path: Path, number: int, line: str) -> tuple[int, str, str, bool]:
     return int(fields[0]), first, second, same
 
 
-ONE_LENGTH = 1e-3  # relative spread of norms below which a network must scale its output
-
-
 def pool_videos(
     source: EmbeddingSource,
     files: Mapping[str, Sequence[str]],
     pooling: Pooling,
     progress: ProgressCallback | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Return float64 (videos, embedding_dim), and that of the mirror images or None.
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, dict[str, float]]:
+    """Return float64 (videos, embedding_dim), that of the mirror images or None, and lengths.
 
-    At most 256 frames are in memory at a time. `"best_frame"` is refused where all embeddings have
-    one length.
+    A video's length is the mean over its frames' embeddings (of image and mirror image
+    concatenated), before any scaling. At most 256 frames are in memory at a time. `"best_frame"` is
+    refused where all embeddings have one length.
     """
     pooled = np.zeros((2 if source.flip else 1, len(files), source.embedding_dim))
+    lengths = np.zeros(len(files))
     longest = np.full(len(files), -1.0)
     shortest = np.inf
     for i, *sides in stream_videos(source, files, progress):
         vectors = [np.asarray(side, np.float64) for side in sides if side is not None]
+        lengths[i] += lengths_of_sides(vectors[0], vectors[1] if source.flip else None).sum()
         if pooling == "best_frame":
             norms = np.linalg.norm(vectors[0], axis=1)
             best = int(np.argmax(norms))
@@ -274,15 +277,16 @@ def pool_videos(
                 pooled[:, i] = [side[best] for side in vectors]
         else:
             pooled[:, i] += [_sum(side, pooling) for side in vectors]
-    if pooling == "best_frame":
-        if np.max(longest) - shortest <= ONE_LENGTH * np.max(longest):
-            raise ValueError(
-                "pooling best_frame takes the frame with the longest embedding. Received: "
-                "embeddings that are all of one length; the network scales them itself"
-            )
-    else:
-        pooled /= np.array([len(names) for names in files.values()])[:, None]
-    return pooled[0], pooled[1] if source.flip else None
+    if pooling == "best_frame" and np.max(longest) - shortest <= ONE_LENGTH * np.max(longest):
+        raise ValueError(
+            "pooling best_frame takes the frame with the longest embedding. Received: "
+            "embeddings that are all of one length; the network scales them itself"
+        )
+    counts = np.array([len(names) for names in files.values()])
+    if pooling != "best_frame":
+        pooled /= counts[:, None]
+    norms = dict(zip(files, (lengths / counts).tolist(), strict=True))
+    return pooled[0], pooled[1] if source.flip else None, norms
 
 
 def _sum(vectors: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:

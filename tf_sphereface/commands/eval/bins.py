@@ -33,6 +33,7 @@ from tf_sphereface.eval.report.bin_sets import (
     write_sets_page,
 )
 from tf_sphereface.eval.report.groups import groups_table
+from tf_sphereface.eval.report.quality import quality_tables
 from tf_sphereface.eval.scoring.sources import open_embedder
 from tf_sphereface.utils.messages import ProgressCallback
 
@@ -87,7 +88,12 @@ def run(args: argparse.Namespace) -> int:
         for name, entry in values["sets"].items():
             if "groups" in entry:
                 console.print(groups_table(entry["groups"], f"groups in {name}"))
-        console.print(values["description"], soft_wrap=True)
+        for part in quality_tables(
+            {name: entry["quality"] for name, entry in values["sets"].items()}
+        ):
+            console.print(part)
+        if result.sets:
+            console.print(values["description"], soft_wrap=True)
         for name, reason in result.failures.items():
             warn(f"{name} is not evaluated: {reason}")
     return EXIT_CHECK_FAILED if result.failures else EXIT_OK

@@ -11,7 +11,7 @@ from tf_sphereface.commands.console import (
     console,
     existing_dir,
     note,
-    progress_bar,
+    progress,
     warn,
     write_json_option,
 )
@@ -21,10 +21,13 @@ from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.eval import ijb
 from tf_sphereface.eval.ijb_files import NAMES, PUBLISHED
 from tf_sphereface.eval.measures.curve import CONFIDENCE
+from tf_sphereface.eval.report.quality import NAMES as NAMES_OF_QUALITIES
+from tf_sphereface.eval.report.quality import quality_tables
 from tf_sphereface.eval.report.tables import describe_model
 from tf_sphereface.eval.report.template_page import write_template_page
 from tf_sphereface.eval.scoring.sources import open_embedder
 from tf_sphereface.eval.template_search import COMPUTATIONS, FPIRS, RANKS, TemplateSearch
+from tf_sphereface.utils.messages import ProgressCallback
 
 
 def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
@@ -54,14 +57,20 @@ def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
     embedding = embedding_options(args)
     model = open_embedder(args.model, embedding)
-    with progress_bar("embedding images") as show:
+    with progress() as bars:
+
+        def stage(name: str) -> ProgressCallback:
+            task = bars.add_task(name, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
         result = ijb.evaluate(
             model,
             args.root,
             args.subset,
             flip=embedding.flip,
             cache=embedding.cache,
-            progress=show,
+            progress=stage("embedding images"),
+            stages=stage,
         )
     for hint in result.hints:
         warn(hint)
@@ -73,6 +82,10 @@ def run(args: argparse.Namespace) -> int:
             note(f"wrote {args.report}")
     finally:
         _print(result)
+        for part in quality_tables(
+            {NAMES_OF_QUALITIES[e["quality"]]: e for e in values["qualities"]}
+        ):
+            console.print(part)
     return 0
 
 
@@ -95,6 +108,7 @@ def to_dict(result: ijb.IJBResult) -> dict[str, Any]:
         "curve": {"confidence": CONFIDENCE, "points": result.curve},
         "versions": library_versions(),
         "hints": result.hints,
+        "qualities": [entry.to_dict() for entry in result.qualities],
     }
 
 

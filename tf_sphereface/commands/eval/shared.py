@@ -22,6 +22,7 @@ from tf_sphereface.commands.input_options import add_input_options, input_facts
 from tf_sphereface.eval import groups, scores, verification
 from tf_sphereface.eval.report import tables
 from tf_sphereface.eval.report.groups import groups_table
+from tf_sphereface.eval.report.quality import quality_tables
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 
 Subparsers = argparse._SubParsersAction
@@ -228,6 +229,8 @@ def finish(args: argparse.Namespace, result: Any) -> int:
             console.print(tables.bootstrap_table(values["headline"]["bootstrap"]))
         if "groups" in values:
             console.print(groups_table(values["groups"]))
+        for part in quality_tables({"norm": values["quality"]}):
+            console.print(part)
     if failure is not None:
         raise failure
     return 0

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from tf_sphereface.eval.measures.checks import check_rows
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+ONE_LENGTH = 1e-3  # relative spread of norms below which a network must scale its output
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

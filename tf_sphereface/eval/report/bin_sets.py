@@ -16,6 +16,7 @@ from tf_sphereface.eval.report import figures, tables
 from tf_sphereface.eval.report.contents import curve_points
 from tf_sphereface.eval.report.page import about_model, groups_section, model_name, template
 from tf_sphereface.eval.report.provenance import pairs_sha256, published_sets
+from tf_sphereface.eval.report.quality import quality_section
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.optional import require
 
@@ -55,6 +56,7 @@ def _set_to_dict(result: BinResult) -> dict[str, Any]:
         },
         "curve": curve_points(headline.scores, headline.is_same),
         "hints": hints_of(headline.scores, headline.is_same),
+        "quality": tables.norms_to_dict(result),
     }
 
 
@@ -142,6 +144,11 @@ def write_sets_page(values: dict[str, Any], path: str | os.PathLike[str]) -> Non
                 f"Groups in {name}": groups_section(entry["groups"])
                 for name, entry in sets.items()
                 if "groups" in entry
+            },
+            "quality_sections": {
+                f"Quality in {name}": quality_section(entry["quality"])
+                for name, entry in sets.items()
+                if entry.get("quality")
             },
             "provenance": [(name, str(value)) for name, value in lines if value is not None],
         }

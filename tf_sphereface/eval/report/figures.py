@@ -106,6 +106,25 @@ def group_errors(values: dict[str, Any]) -> str:
     return _svg(figure)
 
 
+def discard(curves: Mapping[str, dict[str, Any]]) -> str:
+    """Return error over the share left out, of the curves `fnmr` and `verification`."""
+    figure, axes = _axes("pairs left out, lowest quality first", "error of the pairs left")
+    looks = {"fnmr": (GENUINE, "FNMR"), "verification": (IMPOSTOR, "verification error")}
+    for kind, curve in curves.items():
+        color, label = looks[kind]
+        share, error = np.array([(p["share"], p["error"]) for p in curve["points"]]).T
+        start = curve["wrong"] / curve["pairs"]
+        axes.step(share, error, where="post", color=color, linewidth=1.6, label=label)
+        axes.axhline(start, color=color, linewidth=0.8, linestyle=":")
+        best = np.clip(start - share, 0, None) / (1 - share)
+        axes.plot(share, best, color=color, linewidth=0.8, linestyle="--")
+    axes.set(xlim=(0, 0.95), ylim=(0, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda rate, _: f"{100 * rate:g} %")
+    axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    return _svg(figure)
+
+
 def _axes(x: str, y: str) -> tuple[Any, Any]:
     figure = require("matplotlib.figure", extra="eval").Figure(_SIZE, layout="constrained")
     axes = figure.subplots()

@@ -16,6 +16,7 @@ from tf_sphereface.eval.report import figures
 from tf_sphereface.eval.report.figures import GENUINE, IMPOSTOR
 from tf_sphereface.eval.report.groups import COLUMNS, group_notes, group_rows, threshold_text
 from tf_sphereface.eval.report.provenance import FULL_SIZE
+from tf_sphereface.eval.report.quality import quality_section
 from tf_sphereface.eval.report.tables import FLIPS, MEANS, bootstrap_rows
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.optional import require
@@ -66,6 +67,7 @@ def write_page(
             "errors": [_errors(contents, kind, picture) for kind in _KINDS if contents["errors"]],
             "provenance": _provenance(contents),
             "groups": groups_section(contents.get("groups")),
+            "quality": quality_section(contents.get("quality")),
         }
     )
     with atomic_path(path) as temporary:

@@ -15,6 +15,7 @@ from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.eval.measures.angles import AngleDistribution
 from tf_sphereface.eval.measures.hints import hints_of
 from tf_sphereface.eval.protocol import ProtocolResult
+from tf_sphereface.eval.quality import norms_report
 from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, StoredScores
 from tf_sphereface.eval.verification import (
     BootstrapIntervals,
@@ -61,7 +62,14 @@ def to_dict(result: ProtocolResult) -> dict[str, Any]:
         ],
         "versions": library_versions(),
         "hints": hints_of(result.headline.scores, result.headline.is_same),
+        "quality": norms_to_dict(result),
     }
+
+
+def norms_to_dict(result: ProtocolResult) -> dict[str, Any] | None:
+    """Return what the embeddings' lengths tell of the errors; None where they are not known."""
+    report = norms_report(result)
+    return None if report is None else report.to_dict()
 
 
 def result_to_dict(result: VerificationRates) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 from tf_sphereface.eval.ijb_files import NAMES
 from tf_sphereface.eval.report import figures
 from tf_sphereface.eval.report.page import about_model, template, versions_in_words
+from tf_sphereface.eval.report.quality import NAMES as NAMES_OF_QUALITIES
+from tf_sphereface.eval.report.quality import quality_section
 from tf_sphereface.eval.template_search import RANKS
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.optional import require
@@ -41,6 +43,10 @@ def write_template_page(contents: dict[str, Any], path: str | os.PathLike[str]) 
                 figures.roc(contents["curve"]["points"], data["impostor"])
             ),
             "ranks": RANKS,
+            "quality_sections": {
+                f"Quality: errors by {NAMES_OF_QUALITIES[entry['quality']]}": quality_section(entry)
+                for entry in contents.get("qualities", [])
+            },
             "provenance": [
                 *(fact for fact in about_model(contents["model"]) if fact[1] is not None),
                 ("images", f"{data['images']:,} in {data['templates']:,} templates"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
@@ -37,9 +37,13 @@ class VerificationTable:
             and mirror image, concatenated, `"sum"` for their sum, `"scores"` where only scores were
             given; `mean` is `"plain"`, or `"mean_subtracted"` where the mean embedding of the other
             folds is subtracted before the cosine.
+        norms: name of an image (or video) -> length of its embedding before any scaling, of image
+            and mirror image concatenated where both were embedded; None where only scores were
+            given, or embeddings without names.
     """
 
     table: dict[tuple[str, str], VerificationResult]
+    norms: Mapping[str, float] | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def headline(self) -> VerificationResult:
@@ -150,6 +154,7 @@ def verify_embeddings(
     combine: Literal["flip", "sum"] = "flip",
     test_fold: int | None = None,
     search: Search = "exact",
+    norms: Mapping[str, float] | None = None,
 ) -> VerificationTable:
     """Evaluate pairs of embeddings.
 
@@ -166,6 +171,7 @@ def verify_embeddings(
         test_fold: None tests every fold; a number tests this fold alone, with the threshold chosen
             on all others.
         search: as for `verification.evaluate`.
+        norms: for the table's `norms`; None takes those of the embeddings.
 
     Returns:
         The table, without its second row where `mirrored` is None.
@@ -189,7 +195,19 @@ def verify_embeddings(
         table[flip, "mean_subtracted"] = _evaluate(
             centered, is_same, fold_of, test_fold, search=search
         )
-    return VerificationTable(table)
+    if norms is None and names is not None:
+        lengths = lengths_of_sides(plain, mirrored)
+        norms = dict(zip(names, lengths.tolist(), strict=True))
+    return VerificationTable(table, norms=norms)
+
+
+def lengths_of_sides(
+    plain: NDArray[np.floating], mirrored: NDArray[np.floating] | None
+) -> NDArray[np.float64]:
+    """Return the lengths (n,) of embeddings, of image and mirror image concatenated."""
+    sides = [side for side in (plain, mirrored) if side is not None]
+    squares = [np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in sides]
+    return np.asarray(np.sqrt(np.sum(squares, axis=0)))
 
 
 def _evaluate(
