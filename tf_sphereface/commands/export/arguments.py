@@ -17,6 +17,7 @@ from tf_sphereface.commands.console import (
 from tf_sphereface.commands.input_options import add_input_options, add_strict_option
 from tf_sphereface.export.job import KINDS
 from tf_sphereface.export.options import INPUTS, LAYOUTS
+from tf_sphereface.utils.files import check_name
 
 DEFAULT_MAX_DROP = 0.25
 
@@ -172,11 +173,14 @@ def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:
     if args.batch is not None and args.batch < 1:
         raise CommandError(f"--batch must be at least 1. Received: {args.batch}")
     folder = args.output_dir or args.model.parent
-    return [
+    jobs = [
         (folder / f"{args.model.stem}{'' if kind == 'none' else f'.{kind}'}.{name}", name, kind)
         for name in formats
         for kind in kinds
     ]
+    for path, *_ in jobs:
+        check_name(path, "give MODEL's file a shorter one")
+    return jobs
 
 
 def built_in(args: argparse.Namespace, file_format: str, kind: str) -> dict[str, Any]:
