@@ -35,8 +35,8 @@ class Finding:
 
     Attributes:
         kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"lambda"`,
-            `"lambda anew"`, `"labels"`, `"precision"`, `"val_loss"`, `"validation"`, `"batches"`, `"evaluated batches"` or
-            `"diverged"`.
+            `"lambda anew"`, `"labels"`, `"precision"`, `"val_loss"`, `"validation"`, `"batches"`,
+            `"evaluated batches"` or `"diverged"`.
         step: number of updates after which it was found.
         text: a sentence or two.
         details: for `"diverged"`: `layer`, its name or None; `files`, the batch's; `suspects`,
