@@ -222,6 +222,8 @@ def test_a_classifier_that_is_loaded_without_its_optimizer_says_what_restarts(tm
         else:
             loaded.compile("sgd", loss=loss)
     fit(keras.models.load_model(tmp_path / "m.keras"))  # compiled: nothing restarts
+    with pytest.raises(AttributeError, match="`gradient` is fixed.*new classifier"):
+        model.gradient = "caffe"
 
 
 def test_a_count_of_epochs_is_no_count_that_stands_still():

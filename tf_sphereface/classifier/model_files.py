@@ -13,6 +13,7 @@ import numpy as np
 from tf_sphereface.classifier import serving
 from tf_sphereface.classifier.weight_files import stored_optimizer
 from tf_sphereface.utils import keras_private
+from tf_sphereface.utils.layer_checks import require_remakable
 from tf_sphereface.utils.messages import SphereFaceWarning
 
 logger = logging.getLogger("tf_sphereface")
@@ -29,6 +30,7 @@ class ModelFiles(keras.Model):
     """The part of `FaceClassifier` that reads and writes files."""
 
     optimizer: Any
+    backbone: keras.Model
     _updates_in_file = 0  # of weights that were loaded before `compile`
 
     def save(self, filepath: Any, *arguments: Any, **keywords: Any) -> None:
@@ -36,8 +38,10 @@ class ModelFiles(keras.Model):
 
         Raises:
             ValueError: the path ends in `.h5` or `.hdf5`. Keras' former format finds no class by
-                its registered name, and loses the state of the optimizer.
+                its registered name, and loses the state of the optimizer. Or the backbone has a
+                `Lambda`, with which nobody could open the file.
         """
+        require_remakable("backbone", self.backbone)
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(f"{_NO_HDF5} Received: filepath={str(filepath)!r}")
         super().save(filepath, *arguments, **keywords)

@@ -38,7 +38,7 @@ def add_input_options(parser: argparse.ArgumentParser, *, layout: bool = True) -
         )
 
 
-def add_strict_option(parser: argparse.ArgumentParser, stops: str = "") -> None:
+def add_strict_option(parser: argparse._ActionsContainer, stops: str = "") -> None:
     """Add `--strict`, for commands that list images; `stops` says what else it stops at."""
     parser.add_argument(
         "--strict", action="store_true", help=f"stop where images are passed over{stops}"
