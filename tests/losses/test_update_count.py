@@ -222,7 +222,7 @@ def test_a_classifier_that_is_loaded_without_its_optimizer_says_what_restarts(tm
         else:
             loaded.compile("sgd", loss=loss)
     fit(keras.models.load_model(tmp_path / "m.keras"))  # compiled: nothing restarts
-    with pytest.raises(AttributeError, match="`gradient` is fixed.*new classifier"):
+    with pytest.raises(AttributeError, match=r"`gradient` is fixed.*new classifier"):
         model.gradient = "caffe"
 
 
