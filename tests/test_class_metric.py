@@ -215,3 +215,9 @@ def test_class_metric_counts_over_replicas(two_replicas):
         ("auc", keras.metrics.AUC),
     ):
         assert found[name] == pytest.approx(on_classes(make, outputs, labels), abs=1e-4)
+
+
+def test_arguments_are_fixed():
+    for metric, name in ((sf.metrics.TARAtFAR(), "far"), (ClassMetric("auc", 3), "scale")):
+        with pytest.raises(AttributeError, match=f"`{name}` of .* is fixed.*a new metric"):
+            setattr(metric, name, 0.5)

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 Inputs = Literal["head", "pairs"]
+_FIXED = ("far", "inputs", "scale", "num_classes", "metric", "sparse")  # arguments of the metrics
 BINS = 20_000  # of cosine, 1e-4 each: the step of the SphereFace authors' own search
 _BLOCKS = 100
 IMPOSTORS_PER_FALSE_ACCEPT = 10  # as in eval.verification
@@ -108,8 +109,22 @@ class MeanTargetAngle(keras.metrics.Mean):
         return {"name": self.name, "dtype": self.dtype}
 
 
+class _Fixed(keras.metrics.Metric):
+    """A metric whose arguments stay: a compiled step would not see another one."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute once; refuse another value for an argument."""
+        if name in _FIXED and name in self.__dict__:
+            raise AttributeError(
+                f"`{name}` of {type(self).__name__} is fixed: a training step that is compiled "
+                "would go on with the old value. Compile with a new metric. "
+                f"Received: {name}={value!r}"
+            )
+        super().__setattr__(name, value)
+
+
 @keras.saving.register_keras_serializable(package="tf_sphereface")
-class ClassMetric(keras.metrics.Metric):
+class ClassMetric(_Fixed):
     """A metric of Keras on the classes of a head: F1, AUC, precision, recall, cross-entropy.
 
     A head returns logits, and an angular one columns after them that are no classes; labels are
@@ -158,9 +173,8 @@ class ClassMetric(keras.metrics.Metric):
         super().__init__(name=name or given, dtype=dtype)
         self.metric = inner
         self.num_classes = check_integer("num_classes", num_classes, 1)
-        self.scale = scale
-        if scale is not None:
-            self.scale = check_number("scale", scale, 0.0, open_low=True)
+        given = None if scale is None else check_number("scale", scale, 0.0, open_low=True)
+        self.scale = given
         self.sparse = type(inner).__name__.startswith("Sparse")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -207,7 +221,7 @@ class ClassMetric(keras.metrics.Metric):
         return cls(**config)
 
 
-class _ScoreHistogram(keras.metrics.Metric):
+class _ScoreHistogram(_Fixed):
     """Counts genuine and impostor cosines in bins of 1e-4, so that any curve can be read off.
 
     The counts add up over batches and replicas, which a rate or a threshold would not.

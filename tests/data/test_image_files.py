@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import re
 import struct
 import sys
 from pathlib import Path
@@ -14,12 +16,13 @@ from PIL import Image, ImageOps
 
 from tests.data.comparing import batches
 from tf_sphereface import data
+from tf_sphereface.alignment import align_photos
 from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.alignment.images import read_photo
 from tf_sphereface.alignment.listing import find_images
 from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES
 from tf_sphereface.data import synthetic
-from tf_sphereface.eval.folder import scan
+from tf_sphereface.eval.folder import random_pairs, scan
 from tf_sphereface.export.calibration_faces import calibration_faces
 
 FACE = synthetic.faces(0, 0)[0]
@@ -195,3 +198,25 @@ def test_what_is_passed_over_is_said_or_refused(tmp_path: Path) -> None:
         data.pack_folder(root, tmp_path / "strict", strict=True)
     result = data.pack_folder(root, tmp_path / "packed")
     assert (result.images, result.passed_over.lost) == (7, 3)
+    with pytest.warns(UserWarning, match="1 loose"):
+        assert data.write_rec(root, tmp_path / "rec").images == 7
+    for list_images in (
+        functools.partial(scan, strict=True),
+        functools.partial(find_images, strict=True),
+        functools.partial(random_pairs, folds=2, strict=True),
+        functools.partial(data.read_face_set, strict=True),
+        functools.partial(data.write_rec, target=tmp_path / "strict.rec", strict=True),
+    ):
+        with pytest.raises(ValueError, match=r"a strict run leaves no image out"):
+            list_images(root)
+    (root / "a.mp4").write_bytes(b"a video")
+    with pytest.raises(ValueError, match=r"1 \.mp4"):
+        align_photos(root, tmp_path / "aligned", strict=True)
+    assert not (tmp_path / "aligned").exists()
+
+
+def test_people_a_level_too_deep_are_told_which_folder_to_name(tmp_path: Path) -> None:
+    people = synthetic.write_folder(tmp_path / "all" / "train", 2, 2)
+    for list_people in (data.scan_folder, scan, random_pairs):
+        with pytest.raises(ValueError, match=re.escape(f"are those in {people}, name that folder")):
+            list_people(tmp_path / "all")

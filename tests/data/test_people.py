@@ -59,7 +59,8 @@ def test_one_image_of_each_is_refused_by_a_source_and_said_of_a_dataset(tmp_path
 @pytest.mark.parametrize(
     ("counts", "names", "said"),
     [
-        ([1, 1, 1, 5], None, "3 of the 4 people of x have one image alone"),
+        ([30, 3, 3], ["unknown", "a", "b"], "the classes are unbalanced: unknown has 30 images"),
+        ([1, 1, 1, 2], None, "3 of the 4 people of x have one image alone"),
         ([1, 1, 5, 5], None, None),
         ([9, 9], ["train", "Val"], "2 of the 2 folders in x have names like parts of a data set"),
         ([9, 9, 9], ["Ada", "Val", "Grace"], None),

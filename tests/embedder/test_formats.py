@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import keras
 import numpy as np
 import onnx
@@ -83,6 +86,13 @@ def test_onnx_of_any_layout_and_batch_size(tmp_path, faces, batch, channels_firs
     embedder = load_embedder(tmp_path / "x.onnx", batch_size=3, threads=1, **FED)
     assert embedder(faces) == pytest.approx(ordered.reshape(11, -1) @ weights, abs=1e-4)
     assert (embedder.format, embedder.input_size, embedder.embedding_dim) == ("onnx", SIZE, 10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 or UTF-16")
+def test_onnx_under_a_name_that_is_not_utf8(tmp_path, faces):
+    write_onnx(tmp_path / "x.onnx", None, False)
+    path = (tmp_path / "x.onnx").rename(tmp_path / os.fsdecode(b"caf\xe9.onnx"))
+    assert load_embedder(path, **FED)(faces).shape == (11, 10)
 
 
 def test_onnx_that_takes_pixels(tmp_path, faces):

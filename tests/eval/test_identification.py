@@ -322,6 +322,10 @@ def test_the_command(tmp_path, lfw_folder, save_pixels, capsys):
     assert values["blufr"]["vr_at_far"][-1]["reason"]
     assert main(["identify", str(model), folder, "--trials", "0", "--no-flip"]) == 2
     assert "nothing to do" in capsys.readouterr().err
+    (lfw_folder / "images" / "loose.jpg").write_bytes(b"a face of nobody")
+    for name, *options in (["identify"], ["folder", "--folds", "2"], ["calibrate", "--far", "0.1"]):
+        assert main([name, str(model), folder, "--strict", *options]) == 2
+        assert "a strict run leaves no image out" in capsys.readouterr().err
 
 
 POINTS = np.array([[19.0, 26.0], [30.0, 26.0], [24.0, 35.0], [20.0, 45.0], [29.0, 45.0]])
@@ -373,4 +377,4 @@ def test_the_command_names_what_it_cannot_use(tmp_path, lfw_folder, capsys):
     assert f"the embedding of {names[4]} is not finite" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["identify", stored, str(tmp_path / "empty")]) == 2
-    assert "one folder of images per person. Received: " in capsys.readouterr().err
+    assert "one folder per identity, with images in it. Received: " in capsys.readouterr().err

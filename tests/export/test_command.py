@@ -13,7 +13,9 @@ import tf_sphereface as sf
 from tf_sphereface.commands.export import main
 from tf_sphereface.data import synthetic
 from tf_sphereface.embedder import EmbedderMetadata, read_metadata, save_embedder
+from tf_sphereface.embedder.metadata import sidecar_path
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
+from tf_sphereface.embedder.model_card import card_path
 from tf_sphereface.utils.files import sha256_file
 
 
@@ -164,6 +166,18 @@ def test_a_folder_that_cannot_be_written(model, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
     assert main.main(["--tflite", str(model), "--output-dir", str(tmp_path / "taken")]) == 2
     assert "taken" in capsys.readouterr().err
+
+
+def test_names_of_files_that_are_too_long(model, capsys):
+    """The file's own is refused before any work; those that lie beside it are shortened."""
+    long = model.rename(model.parent / f"{'x' * 246}.keras")
+    assert main.main([str(long), "--tflite", "--quantize", "dynamic"]) == 2
+    assert "255 bytes: give MODEL's file a shorter one" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(ValueError, match="255 bytes"):
+        sf.export.export_tflite(keras.Model(), model.parent / f"{'x' * 250}.tflite")
+    assert list(model.parent.iterdir()) == [long]
+    for beside in (sidecar_path(long), card_path(long)):
+        assert len(beside.name) <= 255
 
 
 def test_a_failed_check_ends_with_1_and_the_other_files_are_written(model, monkeypatch, capsys):

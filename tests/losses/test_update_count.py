@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tf_sphereface import FaceClassifier, losses
-from tf_sphereface.callbacks import AngularLogs
+from tf_sphereface.callbacks import AngularLogs, TrainingDoctor
 from tf_sphereface.layers import AngularDense
 from tf_sphereface.losses import ASoftmaxLoss
 from tf_sphereface.schedules import LambdaAnnealing
@@ -187,6 +187,43 @@ def test_a_callable_that_stands_still_is_warned_about():
     at_minimum = LambdaAnnealing(minimum=999.0)
     model.compile("sgd", loss=ASoftmaxLoss(4, at_minimum, step=lambda: tf.constant(3)))
     fit(model, AngularLogs(), epochs=3)
+
+
+def test_lambda_that_begins_anew_in_a_trained_model_is_warned_about(tmp_path):
+    """As after load_model(compile=False), where nothing of the optimizer is left."""
+    labels = np.arange(64) % 16
+    images = np.eye(16, dtype="float32")[labels]
+    inputs = keras.Input((16,))
+    model = keras.Model(inputs, AngularDense(16, kernel_initializer="identity")(inputs))
+
+    def fit_anew(*callbacks: Any) -> None:
+        optimizer = keras.optimizers.SGD(0.01)
+        model.compile(optimizer, ASoftmaxLoss(4, step=optimizer), metrics=["accuracy"])
+        model.fit(images, labels, batch_size=8, verbose=0, callbacks=list(callbacks))
+
+    with pytest.warns(UserWarning, match=r"begins anew, .* names 100 % of the first images"):
+        fit_anew(AngularLogs())
+    said: list[str] = []
+    fit_anew(TrainingDoctor(say=said.append))
+    assert any("begins anew" in text for text in said)
+    model.fit(images, labels, batch_size=8, verbose=0, callbacks=[AngularLogs()])  # goes on
+
+
+def test_a_classifier_that_is_loaded_without_its_optimizer_says_what_restarts(tmp_path):
+    model = FaceClassifier(keras.Sequential([keras.Input((8,)), keras.layers.Dense(6)]), 4)
+    model.compile("sgd", loss=ASoftmaxLoss(4))
+    fit(model)
+    model.save(tmp_path / "m.keras")
+    for loss in (ASoftmaxLoss(4), losses.CosFaceLoss(8.0)):
+        loaded = keras.models.load_model(tmp_path / "m.keras", compile=False)
+        if loss.needs_step:
+            with pytest.warns(UserWarning, match=r"saved after 2 updates.*without compile=False"):
+                loaded.compile("sgd", loss=loss)
+        else:
+            loaded.compile("sgd", loss=loss)
+    fit(keras.models.load_model(tmp_path / "m.keras"))  # compiled: nothing restarts
+    with pytest.raises(AttributeError, match=r"`gradient` is fixed.*new classifier"):
+        model.gradient = "caffe"
 
 
 def test_a_count_of_epochs_is_no_count_that_stands_still():

@@ -73,6 +73,7 @@ def find_images(
     *,
     skip: Iterable[str | os.PathLike[str]] = (),
     passed_over: PassedOver | None = None,
+    strict: bool = False,
 ) -> list[str]:
     """Return the images in a folder and all its subfolders, sorted, as POSIX paths relative to it.
 
@@ -86,14 +87,15 @@ def find_images(
         skip: folders that are left out.
         passed_over: where it is counted what is left out; without it, images that are left out are
             a warning.
+        strict: raise ValueError where images are left out.
     """
     given = PassedOver() if passed_over is None else passed_over
     images: list[str] = []
     for inside, contents in walk(root, given, skip=skip):
         images += [inside + entry.name for entry in contents.images]
         contents.count_others(given)
-    if passed_over is None:
-        given.warn()
+    if passed_over is None or strict:
+        given.settle(root, strict)
     return sorted(images)
 
 
@@ -132,8 +134,10 @@ def people_in(
 ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
     """Yield each person's folder in `root` by name, with its images; folders without are none.
 
-    Folders whose names are in `exclude` are left out.
+    Folders whose names are in `exclude` are left out. ValueError: there is no such folder, with
+    why that may be.
     """
+    empty = True
     top, seen = os.path.realpath(root), set[str]()
     contents = _look(os.fspath(root), passed_over)
     for entry in (*contents.images, *contents.unread, *contents.videos):
@@ -150,7 +154,15 @@ def people_in(
         person.count_others(passed_over)
         _count_deep(path, person, passed_over, seen, top)
         if person.images:
+            empty = False
             yield name, person.images
+    if empty:
+        told = f"; {passed_over.summary()}" if passed_over.summary() else ""
+        left = f", and {len(exclude):,} people that are left out" if exclude else ""
+        raise ValueError(
+            "root must hold one folder per identity, with images in it. "
+            f"Received: {root}, without such a folder{left}{told}"
+        )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 from tf_sphereface.alignment.suffixes import LIST_SUFFIXES, UNREAD_SUFFIXES, advice
@@ -13,7 +14,7 @@ SYSTEM, HIDDEN, COPY, NO_SUFFIX = "system", "hidden", "copy", "no suffix"
 _LOST = (LOOSE, DEEP, BROKEN, CLOSED)
 _SORTS = {
     LOOSE: "loose, beside the people's folders: an image must lie in the folder of its person",
-    DEEP: "a level too deep: an image must lie in its person's folder itself, not in one below",
+    DEEP: "a level too deep: an image must lie in its person's folder itself",
     LINK: "links to a folder that is listed already, or back up: each folder is taken once",
     BROKEN: "links that lead nowhere",
     CLOSED: "folders that may not be read",
@@ -64,8 +65,13 @@ class PassedOver:
         ]
         return "\n  ".join(["passed over:", *lines]) if lines else ""
 
-    def warn(self) -> None:
-        """Warn where images are left out: for callers that show no summary."""
+    def settle(self, folder: object, strict: bool = False) -> None:
+        """Warn where images are left out of `folder`, or with `strict` raise ValueError.
+
+        For callers that show no summary.
+        """
+        if strict:
+            self.refuse(folder)
         if self.lost:
             warnings.warn(self.summary(), SphereFaceWarning, stacklevel=3)
 
@@ -78,6 +84,9 @@ class PassedOver:
         example = f"such as {self._examples[sort]}"
         if sort in _SORTS:
             what, _, why = _SORTS[sort].partition(": ")
+            if sort == DEEP:
+                people = os.path.dirname(os.path.dirname(self._examples[sort]))
+                why += f"; if the people's folders are those in {people}, name that folder"
             return f"{what}, {example}" + (f": {why}" if why else "")
         why = advice(sort)
         return f"{sort}, {example}" + (f": {why}" if why else "")

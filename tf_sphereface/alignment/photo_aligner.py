@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -64,6 +65,7 @@ class Settings:
     every: int | None
     overwrite: bool
     only: str | None = None  # one file in `src`; None: all of them
+    strict: bool = False
 
     @property
     def output(self) -> str:
@@ -105,7 +107,12 @@ class Aligner:
         settings = self.settings
         photos, videos = self._find()
         if settings.every is None:
-            self.videos_left_out, videos = len(videos), []
+            self.videos_left_out, left_out, videos = len(videos), videos, []
+            if settings.strict:
+                for name in left_out:
+                    self.passed_over.add(suffix_of(name), os.fspath(settings.src / name))
+        if settings.strict:
+            self.passed_over.refuse(settings.src)
         if not photos and not videos:
             hint = "; --every N takes frames of its videos" if self.videos_left_out else ""
             what = "is no photograph" if settings.only else "holds no photographs"

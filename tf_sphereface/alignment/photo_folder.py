@@ -59,6 +59,7 @@ def align_photos(
     overwrite: bool = False,
     report: str | os.PathLike[str] | None = None,
     landmarks_out: str | os.PathLike[str] | None = None,
+    strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> AlignResult:
     """Find the faces in a folder of photographs, and write them aligned.
@@ -86,6 +87,8 @@ def align_photos(
             `target`/report.tsv (of one image: IMAGE.report.tsv).
         landmarks_out: the file of the points found; by default `target`/landmarks.tsv (of one
             image: IMAGE.landmarks.tsv).
+        strict: raise where images or videos of a folder are passed over. Images that cannot be
+            read are outcomes still.
         progress: called with (done, in all) after each image.
 
     Returns:
@@ -93,7 +96,8 @@ def align_photos(
 
     Raises:
         ValueError: an argument is out of range; there is no photograph, two would be written to
-            one file, or `target` is no folder, is `source`, or holds the faces of another folder.
+            one file, or `target` is no folder, is `source`, or holds the faces of another folder;
+            with `strict`, something is passed over.
         ImportError: a package of the extra `align` is missing.
         OSError: `target` cannot be written.
 
@@ -127,6 +131,7 @@ def align_photos(
         jobs=_threads(jobs),
         every=None if every is None else check_integer("every", every, 1),
         overwrite=overwrite,
+        strict=strict,
     )
     with single_threaded_operations():
         aligner = Aligner(settings, _make_detector(settings.min_face, max_side))

@@ -9,8 +9,14 @@ import keras
 import tensorflow as tf
 
 from tf_sphereface import angular
+from tf_sphereface.callbacks import diagnoses
 from tf_sphereface.losses.update_count import other_optimizer, read_step, scheduled_losses
 from tf_sphereface.utils.messages import SphereFaceWarning
+
+_ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy")
+_FIRST_BATCHES = 4
+_TRAINED = 0.5  # accuracy that a new network does not have in its first batches
+_MANY = 10  # classes
 
 
 class AngularLogs(keras.callbacks.Callback):
@@ -19,8 +25,8 @@ class AngularLogs(keras.callbacks.Callback):
     Each batch's and epoch's logs get `lambda`, the value that the last update used, and
     `effective_margin` (see `angular.effective_margin`). Validation logs are left alone. Put it
     before callbacks that write logs, such as `CSVLogger`. `FaceClassifier` logs both by itself;
-    there this callback does nothing. Where lambda has stood still for two epochs, or the whole run,
-    while the model was updated, it warns.
+    there this callback does nothing. It warns where lambda has stood still for two epochs, or the
+    whole run, while the model was updated; and where it begins anew in a model that is trained.
 
     Raises:
         ValueError: at the start of training, the model has no loss that follows a schedule, or its
@@ -72,6 +78,8 @@ class AngularLogs(keras.callbacks.Callback):
         if applied > 1:  # steps_per_execution: the last of several updates
             self._lambda = float(self._loss.annealing(self._updates + applied))
         self._add(logs)
+        if self._watch is not None:
+            self._warn(self._watch.began_anew(batch, logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the last update's lambda to the epoch's logs."""
@@ -85,9 +93,11 @@ class AngularLogs(keras.callbacks.Callback):
     def _look(self, at_end: bool) -> None:
         if self._watch is None or isinstance(self._loss.step, int):  # a number holds it on purpose
             return
-        text = self._watch.stood_still(at_end)
+        self._warn(self._watch.stood_still(at_end))
+
+    def _warn(self, text: str | None) -> None:
         if text is not None:
-            warnings.warn(text, SphereFaceWarning, stacklevel=2)
+            warnings.warn(text, SphereFaceWarning, stacklevel=3)
             self._watch = None
 
     def _add(self, logs: dict[str, Any] | None) -> None:
@@ -112,6 +122,29 @@ class LambdaWatch:
         self._updates = self._applied()
         self._counts = [int(read_step(loss.step)) for loss in self._losses]
         self._epochs = 0
+        held = any(isinstance(loss.step, int) for loss in self._losses)
+        self._fresh = not held and not self._updates and not any(self._counts)
+
+    def began_anew(self, batch: int, logs: dict[str, Any]) -> str | None:
+        """Judge the accuracy of the first batches under a count of updates that began at 0.
+
+        That of a network which was trained before is high at once. Few classes are not judged.
+        """
+        if not self._fresh or batch + 1 < _FIRST_BATCHES:
+            return None
+        self._fresh = False
+        accuracy = max((float(logs.get(name, 0.0)) for name in _ACCURACIES), default=0.0)
+        classes = diagnoses.label_count(self._model)
+        if accuracy < _TRAINED or classes is None or classes < _MANY:
+            return None
+        now = float(self._losses[0].current_lambda())
+        return (
+            f"lambda begins anew, at {now:.4g}, in a network that names {100 * accuracy:.0f} % of "
+            "the first images' people already: the optimizer counts its updates from 0, and the "
+            "margin is hardly felt for long. To go on where a file was saved, load it without "
+            "compile=False (a stock model then needs tf_sphereface.losses.bind_step(model)), or "
+            "call model.optimizer.iterations.assign(count) before fit."
+        )
 
     def stood_still(self, at_end: bool) -> str | None:
         """Judge after an epoch or at the end; a count of epochs moves once an epoch."""

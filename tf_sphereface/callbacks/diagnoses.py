@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tf_sphereface import angular
 from tf_sphereface.callbacks.nonfinite_layer import single
 from tf_sphereface.data.options import BatchOptions
-from tf_sphereface.data.people import too_few
+from tf_sphereface.data.people import too_few, unbalanced
 from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.schedules import ALMOST_ZERO, LambdaAnnealing
 from tf_sphereface.utils import hardware
@@ -29,8 +29,6 @@ UNDERFLOWS = {
 }
 NORM_TOO_SMALL = 0.1  # logits in [-0.1, 0.1]: the loss stays within 0.2 of ln C
 NORM_TOO_LARGE = 1000.0  # 0.1 of cosine is e^100, which is beyond float32
-UNBALANCED = 100  # largest class over the median one: a prior of ln 100 = 4.6 in its logit
-SHARE = 0.5
 FELT = 0.05  # of the way from margin 1 to m
 ARRIVED = 0.9  # of the way from margin 1 to the one that is felt at lambda's minimum
 LATE = {"reach": 0.9, "power": 4.0}  # the curve of the preset `short`
@@ -158,19 +156,7 @@ def labels(counts: NDArray[Any], names: Sequence[str] | None) -> str | None:
             f"{len(empty)} of {len(counts)} classes {verb} no image ({classes}): its centre "
             "only ever moves away from everything; leave it out"
         )
-    filled = counts[counts > 0]
-    if len(filled) > 1:
-        top = int(np.argmax(counts))
-        median = float(np.median(filled))
-        share = counts[top] / counts.sum()
-        if counts[top] > UNBALANCED * median or (len(filled) > 2 and share > SHARE):
-            found.append(
-                f"the classes are unbalanced: {name(top)} has {int(counts[top])} images, "
-                f"{100 * share:.0f} % of all, and the median class {median:g}; cap the large ones, "
-                "or the net learns their frequency"
-            )
-    few = too_few(counts)
-    found += [few] if few is not None else []
+    found += [text for text in (unbalanced(counts, names), too_few(counts)) if text is not None]
     return "; ".join(found) + "." if found else None
 
 

@@ -34,9 +34,9 @@ class Finding:
     """A finding of the doctor.
 
     Attributes:
-        kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"lambda"`, `"labels"`,
-            `"precision"`, `"val_loss"`, `"validation"`, `"batches"`, `"evaluated batches"` or
-            `"diverged"`.
+        kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"lambda"`,
+            `"lambda anew"`, `"labels"`, `"precision"`, `"val_loss"`, `"validation"`, `"batches"`,
+            `"evaluated batches"` or `"diverged"`.
         step: number of updates after which it was found.
         text: a sentence or two.
         details: for `"diverged"`: `layer`, its name or None; `files`, the batch's; `suspects`,
@@ -62,6 +62,7 @@ class TrainingDoctor(keras.callbacks.Callback):
     - `lambda`: the loss counts the updates of another optimizer than the model's, or lambda stands
       still while the model is updated; the schedule cannot reach its minimum in this run, or the
       run ended with a margin that is not felt (less than 5 % of the way from 1 to m);
+    - `lambda anew`: lambda begins at its base in a model that is trained already;
     - `labels`: a class has no image, one holds half of all, or 100 times the median class; there is
       one class alone, or one image of each;
     - `batches`: the `face_dataset` that is trained on is not shuffled; `evaluated batches`: that of
@@ -179,6 +180,8 @@ class TrainingDoctor(keras.callbacks.Callback):
             self._stop(mean)
             return
         self._note("batches", diagnoses.training_batches(self._passes_begun()))
+        if self._watch is not None:
+            self._note("lambda anew", self._watch.began_anew(batch, logs or {}))
         if self._mean is not None:  # logs hold the mean since the epoch began: take it apart
             count, before = self._mean
             self._window.append((mean * (batch + 1) - before * count) / (batch + 1 - count))

@@ -13,7 +13,7 @@ from tf_sphereface import metrics
 from tf_sphereface.classifier import cpu_layers, gradient_updates, xla
 from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mixing
 from tf_sphereface.classifier.class_predictions import ClassPredictions
-from tf_sphereface.classifier.heads import Head, loss_for_head, make_head
+from tf_sphereface.classifier.heads import Head, loss_for_head, make_head, refuse_change
 from tf_sphereface.classifier.model_files import ModelFiles
 from tf_sphereface.classifier.replicas import (
     check_share,
@@ -113,6 +113,11 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self._training_network: Any = backbone
         self._smallest_share = 1
         self.built = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; refuse another value for an argument that the head was made of."""
+        refuse_change(self, name, value)
+        super().__setattr__(name, value)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return embeddings, `(batch, embedding_dim)`, float32."""

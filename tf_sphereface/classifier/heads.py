@@ -74,3 +74,12 @@ def loss_for_head(head: Head, loss: Any) -> Any:
         raise ValueError(wrong_head(loss))
     loss.fix()  # to set an argument of it would do nothing: the model has its own
     return copy.copy(loss)
+
+
+def refuse_change(model: Any, name: str, value: Any) -> None:
+    """Raise AttributeError where an argument of a head that is made gets another value."""
+    if name in ("num_classes", "head", "gradient", "sample_rate") and name in vars(model):
+        raise AttributeError(
+            f"`{name}` is fixed: the head was made of it. Make a new classifier of the same "
+            f"backbone: FaceClassifier(model.backbone, ..., {name}={value!r})"
+        )

@@ -8,10 +8,12 @@ import warnings
 from typing import Any
 
 import keras
+import numpy as np
 
 from tf_sphereface.classifier import serving
 from tf_sphereface.classifier.weight_files import stored_optimizer
 from tf_sphereface.utils import keras_private
+from tf_sphereface.utils.layer_checks import require_remakable
 from tf_sphereface.utils.messages import SphereFaceWarning
 
 logger = logging.getLogger("tf_sphereface")
@@ -20,7 +22,7 @@ _NO_HDF5 = (
     "and so lambda, would be lost. Use model.save('model.keras'), or "
     "model.save_weights('model.weights.h5') for the weights and the optimizer's state."
 )
-_RANDOM_STATE = "random_state_"
+_RANDOM_STATE, _UPDATES = "random_state_", "updates"
 _ONNX_OPSET = 18  # the highest that tf2onnx writes
 
 
@@ -28,6 +30,7 @@ class ModelFiles(keras.Model):
     """The part of `FaceClassifier` that reads and writes files."""
 
     optimizer: Any
+    backbone: keras.Model
     _updates_in_file = 0  # of weights that were loaded before `compile`
 
     def save(self, filepath: Any, *arguments: Any, **keywords: Any) -> None:
@@ -35,8 +38,10 @@ class ModelFiles(keras.Model):
 
         Raises:
             ValueError: the path ends in `.h5` or `.hdf5`. Keras' former format finds no class by
-                its registered name, and loses the state of the optimizer.
+                its registered name, and loses the state of the optimizer. Or the backbone has a
+                `Lambda`, with which nobody could open the file.
         """
+        require_remakable("backbone", self.backbone)
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(f"{_NO_HDF5} Received: filepath={str(filepath)!r}")
         super().save(filepath, *arguments, **keywords)
@@ -97,15 +102,18 @@ class ModelFiles(keras.Model):
 
     def save_own_variables(self, store: Any) -> None:
         """Save the random states of all layers, which Keras leaves out, beside own weights."""
+        super().save_own_variables(store)
         if self.compiled:
             self._build_optimizer()  # is saved next; a loaded model has one that is built
-        super().save_own_variables(store)
+            store[_UPDATES] = np.int64(_updates(self.optimizer))
         for number, state in enumerate(self._random_states()):
             store[f"{_RANDOM_STATE}{number}"] = state
 
     def load_own_variables(self, store: Any) -> None:
-        """Load what `save_own_variables` saved; files of former versions hold no random states."""
+        """Load what `save_own_variables` saved; files of former versions hold nothing of it."""
         values = {key: store[key] for key in list(store.keys())}
+        updates = int(np.asarray(values.pop(_UPDATES, 0)))
+        self._updates_in_file = 0 if self.compiled else updates  # loaded with compile=False
         random = {key: values.pop(key) for key in list(values) if key.startswith(_RANDOM_STATE)}
         states = self._random_states()
         if len(random) == len(states):
@@ -183,7 +191,8 @@ class ModelFiles(keras.Model):
         if self._updates_in_file and getattr(self.loss, "needs_step", False):
             warnings.warn(
                 f"The weights were loaded before compile: {_restart(self._updates_in_file)}. "
-                "To go on where they were saved, call compile first, then load_weights.",
+                "To go on where they were saved, load the model without compile=False; of weights "
+                "alone, call compile first, then load_weights.",
                 SphereFaceWarning,
                 stacklevel=3,
             )

@@ -27,7 +27,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tf_sphereface.utils.files import write_json
+from tf_sphereface.utils.files import check_name, write_json
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 STACK = ("Graph execution error", "Detected at node", "<stack traces")
@@ -224,7 +224,7 @@ def existing_dir(text: str) -> Path:
 
 def output_file(text: str) -> Path:
     """An argparse type: a file to write. What cannot be one is said before the work, not after."""
-    path = Path(text)
+    path = _named(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"a file to write is expected, this is a folder: {text!r}")
     _require_writable(text, path.absolute().parent)
@@ -233,8 +233,16 @@ def output_file(text: str) -> Path:
 
 def output_dir(text: str) -> Path:
     """An argparse type: a folder to write into, there or not."""
-    _require_writable(text, Path(text).absolute())
+    _require_writable(text, _named(text).absolute())
     return Path(text)
+
+
+def _named(text: str) -> Path:
+    """Return a path to write, or raise argparse's error if a name in it is too long."""
+    try:
+        return check_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _require_writable(text: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Options that say how a model is fed, for every command that opens one."""
+"""Options that several commands share: how a model is fed, and what stops a listing of images."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ def add_input_options(parser: argparse.ArgumentParser, *, layout: bool = True) -
             type=str.lower,
             help="order of the input's axes, where the shape in the file leaves it open",
         )
+
+
+def add_strict_option(parser: argparse._ActionsContainer, stops: str = "") -> None:
+    """Add `--strict`, for commands that list images; `stops` says what else it stops at."""
+    parser.add_argument(
+        "--strict", action="store_true", help=f"stop where images are passed over{stops}"
+    )
 
 
 def input_facts(args: argparse.Namespace) -> dict[str, Any]:

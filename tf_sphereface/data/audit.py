@@ -122,6 +122,7 @@ def read_face_set(
     embed: Embed | None = None,
     size: Size | None = None,
     landmarks: Landmarks | None = None,
+    strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> FaceSet:
     """Read, align, hash and embed every image of a set; those that cannot be read are listed.
@@ -132,11 +133,12 @@ def read_face_set(
             embedder; None for hashes alone.
         size: (height, width) that `embed` takes; None leaves the images as they are.
         landmarks: to align the images by, as for `FaceReader`; with `size` only.
+        strict: raise where images of a folder are passed over, rather than warn.
         progress: called with (done, total) images.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: no image can be used.
+        ValueError: no image can be used; with `strict`, images are passed over.
 
     Example:
 
@@ -149,7 +151,7 @@ def read_face_set(
     if isinstance(source, str | os.PathLike):
         source = _open(source)
         if isinstance(source, FolderIndex):
-            source.passed_over.warn()
+            source.passed_over.settle(source.root, strict)
     names = image_names(source)
     reader = FaceReader(size, landmarks) if size is not None else None
     load = functools.partial(_load, source, names, reader)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from tf_sphereface.alignment.listing import people_in
 from tf_sphereface.alignment.passed_over import PassedOver
-from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES
 from tf_sphereface.utils.messages import and_more
 
 
@@ -145,12 +144,10 @@ def note_passed_over(index: FolderIndex, strict: bool, report: SkipReport | None
 
     With `strict` they are a ValueError.
     """
-    if strict:
-        index.passed_over.refuse(index.root)
     if report is not None:
         report.passed_over = index.passed_over
-    else:
-        index.passed_over.warn()
+    if report is None or strict:
+        index.passed_over.settle(index.root, strict)
 
 
 def select(paths: Sequence[Path], good: NDArray[np.bool_]) -> Sequence[Path]:
@@ -175,17 +172,7 @@ def identities_in(
         raise ValueError(
             f"exclude must name identity folders of {root}. Received: {', '.join(unknown[:20])}"
         )
-    empty = True
-    for folder, images in people_in(root, passed_over, excluded):
-        empty = False
-        yield folder, images
-    if empty:
-        told = passed_over.summary()
-        raise ValueError(
-            "root must hold one folder per identity, with images "
-            f"({', '.join(IMAGE_SUFFIXES)}) in it. "
-            f"Received: {root}, without such an image" + (f"; {told}" if told else "")
-        )
+    yield from people_in(root, passed_over, excluded)
 
 
 class PathList(Sequence[Path]):

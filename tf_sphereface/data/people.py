@@ -15,6 +15,8 @@ from tf_sphereface.data.options import ClassWeights
 from tf_sphereface.utils.checks import check_choice, check_number, error
 from tf_sphereface.utils.messages import and_more
 
+UNBALANCED = 100  # largest class over the median one: a prior of ln 100 = 4.6 in its logit
+SHARE = 0.5
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 LISTS = (".csv", ".tsv", ".txt", ".lst", ".json", ".jsonl", ".xlsx", ".parquet")
 # Names of folders, in lower case, that are hardly a person's.
@@ -58,6 +60,31 @@ def too_few(
     return None
 
 
+def unbalanced(counts: NDArray[np.integer], names: Sequence[str] | None = None) -> str | None:
+    """Say that one person has by far the most of the images; None where nobody has.
+
+    `counts` and `names` are as for `too_few`.
+
+    Example:
+
+    >>> unbalanced(np.array([90, 5, 5]), ["unknown", "Ada", "Grace"])
+    'the classes are unbalanced: unknown has 90 images, 90 % of all, and the median class 5; ...'
+    """
+    counts = np.asarray(counts)
+    filled = counts[counts > 0]
+    if len(filled) < 2:
+        return None
+    top, median = int(np.argmax(counts)), float(np.median(filled))
+    share = counts[top] / counts.sum()
+    if counts[top] <= UNBALANCED * median and (len(filled) == 2 or share <= SHARE):
+        return None
+    return (
+        f"the classes are unbalanced: {top if names is None else names[top]} has "
+        f"{int(counts[top])} images, {100 * share:.0f} % of all, and the median class {median:g}; "
+        "cap the large ones, or the net learns their frequency"
+    )
+
+
 def doubts(
     counts: NDArray[np.integer], names: Sequence[str] | None = None, where: str = "the data"
 ) -> list[str]:
@@ -73,6 +100,8 @@ def doubts(
             f"{single:,} of the {len(filled):,} people of {where} have one image alone: what "
             "images of one person have in common is learnt from the others"
         )
+    uneven = unbalanced(counts, names)
+    found += [uneven] if uneven is not None else []
     if names is None:
         return found
     parts = [name for name in names if _PART.fullmatch(name.lower())]

@@ -16,6 +16,7 @@ import numpy as np
 
 from tf_sphereface.backbones.remembered_metadata import metadata_text
 from tf_sphereface.utils.checks import check_choice, check_image_size, check_integer, error
+from tf_sphereface.utils.files import short_name
 from tf_sphereface.utils.optional import require
 
 METADATA_NAME = "tf_sphereface"
@@ -169,7 +170,7 @@ def read_metadata(path: str | os.PathLike[str]) -> EmbedderMetadata | None:
 
 def sidecar_path(path: Path) -> Path:
     """Return where the JSON beside an exported file lies: its name with `.json` behind."""
-    return path.with_name(f"{path.name}.json")
+    return path.with_name(short_name(path.name, ".json"))
 
 
 def _read_keras(path: Path) -> str | None:

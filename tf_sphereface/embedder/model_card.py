@@ -16,7 +16,7 @@ import keras
 
 from tf_sphereface.backbones.common import count_macs, count_parameters
 from tf_sphereface.embedder.metadata import EmbedderMetadata, artifact_format, read_metadata
-from tf_sphereface.utils.files import atomic_path, sha256_file
+from tf_sphereface.utils.files import atomic_path, sha256_file, short_name
 
 UNKNOWN = "unknown"
 
@@ -29,7 +29,7 @@ EARLIER_SOURCE = "earlier_source"  # what the source was made from: {"file", "sh
 def card_path(path: str | os.PathLike[str]) -> Path:
     """Return where the card of a model lies, such as `embedder.keras.card.md`."""
     path = Path(path)
-    return path.with_name(f"{path.name}.card.md")
+    return path.with_name(short_name(path.name, ".card.md"))
 
 
 def write_card(path: str | os.PathLike[str]) -> Path:

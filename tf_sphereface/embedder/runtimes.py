@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_sphereface.embedder.metadata import EmbedderMetadata
+from tf_sphereface.utils.messages import printable
 from tf_sphereface.utils.optional import require
 
 
@@ -221,9 +222,11 @@ class OnnxRunner(_FileRunner):
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
+        # ONNX Runtime takes no name that is not UTF-8.
+        source = str(path) if printable(str(path)) == str(path) else path.read_bytes()
         try:
             self._session = runtime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                source, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime raises its own kinds
             raise ValueError(f"{path} cannot be run as ONNX: {error}") from error

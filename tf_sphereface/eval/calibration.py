@@ -121,6 +121,7 @@ def calibrate(
     max_pairs: int = 200_000,
     seed: int = 0,
     groups: Mapping[str, str] | None = None,
+    strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Calibration:
     """Choose the threshold for a false accept rate.
@@ -141,6 +142,7 @@ def calibrate(
         max_pairs: genuine pairs, and impostor pairs, at most.
         seed: of the choice of pairs and of the bootstrap.
         groups: what `groups.read_groups` returned, for the errors of each group.
+        strict: raise where images of the folder are passed over, rather than warn.
         progress: called with (images done, images in all).
 
     Returns:
@@ -157,7 +159,7 @@ def calibrate(
     model = load_embedder(embedder)
     flip = _flip_of(model, flip)
     rng = np.random.default_rng(seed)
-    names, left, right, same = _choose(root, pairs, max_pairs, rng)
+    names, left, right, same = _choose(root, pairs, max_pairs, rng, strict)
     people, person = np.unique([str(PurePosixPath(n).parent) for n in names], return_inverse=True)
     _check_counts(int(np.sum(~same)), len(people), far, max_pairs)
     of_pairs = None if groups is None else groups_of_pairs(names, left, right, groups)
@@ -250,13 +252,13 @@ def _flip_of(model: Embedder, flip: Flip | None) -> Flip:
 
 
 def _choose(
-    root: Path, pairs: Any, max_pairs: int, rng: np.random.Generator
+    root: Path, pairs: Any, max_pairs: int, rng: np.random.Generator, strict: bool
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return the images and the pairs of them: those listed, or any two of the folder."""
     if pairs is not None:
         listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
         return *listed.images(), listed.is_same
-    names = sorted(name for files in scan(root).values() for name in files)
+    names = sorted(name for files in scan(root, strict).values() for name in files)
     owner = np.unique([name.split("/")[0] for name in names], return_inverse=True)[1]
     count = len(names)
     if count * (count - 1) // 2 <= 4 * max_pairs:

@@ -30,6 +30,7 @@ def evaluate(
     progress: ProgressCallback | None = None,
     cache: str | os.PathLike[str] | None = None,
     search: Search = "exact",
+    strict: bool = False,
 ) -> ProtocolResult:
     """Verify on random pairs of a folder that holds one folder per identity.
 
@@ -48,6 +49,7 @@ def evaluate(
         progress: called with (images done, images in all).
         cache: as for `lfw.evaluate`.
         search: as for `lfw.evaluate`.
+        strict: raise where images are passed over, rather than warn.
 
     Returns:
         The same table as `lfw.evaluate` gives; `.pairs` holds the pairs that were drawn.
@@ -57,7 +59,7 @@ def evaluate(
         ValueError: too few identities or images for the folds; images that cannot be used.
     """
     folder = existing_folder("root", root)
-    pairs = random_pairs(folder, pairs_per_fold, folds, seed)
+    pairs = random_pairs(folder, pairs_per_fold, folds, seed, strict=strict)
     options = EmbeddingOptions(flip, landmarks, cache=cache, progress=progress)
     model = open_embedder(embedder, options)
     origin = f"that seed {seed} draws, with identities disjoint between folds"
@@ -65,7 +67,12 @@ def evaluate(
 
 
 def random_pairs(
-    root: str | os.PathLike[str], pairs_per_fold: int = 300, folds: int = 10, seed: int = 0
+    root: str | os.PathLike[str],
+    pairs_per_fold: int = 300,
+    folds: int = 10,
+    seed: int = 0,
+    *,
+    strict: bool = False,
 ) -> Pairs:
     """Draw verification pairs from a folder of identity folders.
 
@@ -78,19 +85,20 @@ def random_pairs(
         pairs_per_fold: pairs of each class in a fold, at most.
         folds: how many, two at least.
         seed: the same seed and files give the same pairs.
+        strict: raise where images are passed over, rather than warn.
 
     Returns:
         The pairs, with paths relative to `root`.
 
     Raises:
-        ValueError: the folder is too small for the folds.
+        ValueError: the folder is too small for the folds; with `strict`, images are passed over.
     """
     if folds < 2 or pairs_per_fold < 1:
         raise ValueError(
             "folds must be at least 2 and pairs_per_fold at least 1. "
             f"Received: {folds} and {pairs_per_fold}"
         )
-    identities = scan(Path(root))
+    identities = scan(Path(root), strict)
     rng = np.random.default_rng(seed)
     lists = list(identities.values())
     shuffled = [lists[i] for i in rng.permutation(len(lists))]
@@ -120,18 +128,19 @@ def _too_few(root: str | os.PathLike[str], identities: dict[str, list[str]], fol
     )
 
 
-def scan(root: Path) -> dict[str, list[str]]:
+def scan(root: Path, strict: bool = False) -> dict[str, list[str]]:
     """Return identity -> sorted relative paths of the images in a folder of identity folders.
 
     Hidden files and folders are passed over, as in training. Images that are passed over, because
-    nothing here reads them or they lie elsewhere, are a warning.
+    nothing here reads them or they lie elsewhere, are a warning, with `strict` a ValueError; so is
+    a folder without people.
     """
     passed_over = PassedOver()
     identities = {
         name: [f"{name}/{entry.name}" for entry in images]
         for name, images in people_in(root, passed_over)
     }
-    passed_over.warn()
+    passed_over.settle(root, strict)
     return identities
 
 

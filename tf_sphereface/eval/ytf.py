@@ -96,6 +96,7 @@ def evaluate(
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
     search: Search = "exact",
+    strict: bool = False,
 ) -> ProtocolResult:
     """Run the YouTube Faces protocol, video by video.
 
@@ -120,6 +121,7 @@ def evaluate(
         seed: of that draw.
         cache: as for `lfw.evaluate`.
         search: as for `lfw.evaluate`.
+        strict: raise where images are passed over, rather than warn.
 
     Returns:
         The 2x2 table of flip and mean subtraction; the headline says the pooling.
@@ -140,7 +142,7 @@ def evaluate(
     model = open_embedder(embedder, options)
     source = embedding_source(model, root, options, "frames")
     videos = pairs.images()[0]
-    files = _frames_of(videos, model, root, max_frames)
+    files = _frames_of(videos, model, root, max_frames, strict)
     count = sum(len(names) for names in files.values())
     if pooling == "frame_pairs":
         scored, count = verify_frame_pairs(
@@ -175,14 +177,14 @@ def evaluate(
 
 
 def _frames_of(
-    videos: list[str], model: Any, root: Path | None, max_frames: int | None
+    videos: list[str], model: Any, root: Path | None, max_frames: int | None, strict: bool
 ) -> dict[str, list[str]]:
     """Return video -> names of the frames to take, from the folder or the stored embeddings."""
-    frames = _stored_frames(model, videos) if root is None else _list_frames(root, videos)
+    frames = _stored_frames(model, videos) if root is None else _list_frames(root, videos, strict)
     return {video: _sample(names, max_frames) for video, names in frames.items()}
 
 
-def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
+def _list_frames(root: Path, videos: list[str], strict: bool) -> dict[str, list[str]]:
     """Return video -> relative paths of its frames in time order; every video must have some."""
     problems, passed_over = Problems("videos"), PassedOver()
     files = {}
@@ -194,7 +196,7 @@ def _list_frames(root: Path, videos: list[str]) -> dict[str, list[str]]:
         else:
             problems.add(video, "missing" if not folder.is_dir() else "no frames in it")
     problems.raise_if_any(len(videos), root)
-    passed_over.warn()
+    passed_over.settle(root, strict)
     return files
 
 

@@ -37,7 +37,7 @@ from tf_sphereface.export.parity import (
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
 from tf_sphereface.utils.checks import check_integer, error
-from tf_sphereface.utils.files import atomic_path, write_json
+from tf_sphereface.utils.files import atomic_path, check_name, write_json
 from tf_sphereface.utils.layer_checks import require_remakable
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
@@ -132,6 +132,7 @@ def _check_arguments(
         raise error("quantize", f"be one of {listed} for .{file_format.name} files", kind)
     if path.suffix != f".{file_format.name}":
         raise error("path", f"end in .{file_format.name}", str(path))
+    check_name(path)
     if kind == "int8" and calibration is None:
         raise ValueError(
             "Argument `calibration` must hold faces for quantize='int8': an array (uint8, aligned, "

@@ -16,6 +16,26 @@ from typing import Any
 MOST_BYTES = 255  # of a file's name, on every common file system
 
 
+def check_name(path: str | os.PathLike[str], advice: str = "choose a shorter one") -> Path:
+    """Return a path that is to be written, or raise ValueError where a name in it is too long.
+
+    Example:
+
+    >>> check_name("x" * 255 + ".tflite")
+    Traceback (most recent call last):
+        ...
+    ValueError: a file's name can have 255 bytes: choose a shorter one. Received: 262 bytes, 'xxx...
+    """
+    for part in Path(path).parts:
+        size = len(os.fsencode(part))
+        if size > MOST_BYTES:
+            raise ValueError(
+                f"a file's name can have {MOST_BYTES} bytes: {advice}. "
+                f"Received: {size} bytes, {part!r}"
+            )
+    return Path(path)
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, remove it on an error.
@@ -23,7 +43,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     The old file stays intact until the new one is complete. The folder is created when missing. The
     temporary name keeps the suffix, because Keras and the converters choose the format by it.
     """
-    target = Path(path)
+    target = check_name(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # A name may have 255 bytes already, the most there are.
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
@@ -43,7 +63,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The old folder stays intact until the new one is complete, and is removed then.
     """
-    target = Path(path)
+    target = check_name(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
     temporary, old = folder / target.name, folder / "old"

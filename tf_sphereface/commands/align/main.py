@@ -24,6 +24,7 @@ from tf_sphereface.commands.console import (
     progress_bar,
     write_json_option,
 )
+from tf_sphereface.commands.input_options import add_strict_option
 from tf_sphereface.utils.messages import and_more
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ EXAMPLES = """\
   tf_sphereface-align lfw/ lfw_aligned/ --landmarks landmarks.tsv"""
 SHOWN = 10  # failures that are printed; --json holds them all
 LEAST = {"jobs": 1, "every": 1, "min_face": 20, "max_side": 100}
-DETECTION = ("select", "min_face", "max_side", "every", "report", "landmarks_out")
+DETECTION = ("select", "min_face", "max_side", "every", "report", "landmarks_out", "strict")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -109,6 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="also take each N-th frame of the videos in SRC, as VIDEO_000000.jpg",
     )
+    add_strict_option(group, " (a video without --every, a folder that may not be read)")
     group.add_argument(
         "--report",
         type=output_file,
@@ -127,9 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _check_numbers(args)
     if args.landmarks is None:
-        with photos_of(args.src, args.dst) as source:
+        with photos_of(args.src, args.dst, strict=args.strict) as source:
             return _detect(args, source)
-    given = [f"--{name.replace('_', '-')}" for name in DETECTION if getattr(args, name) is not None]
+    given = [f"--{name.replace('_', '-')}" for name in DETECTION if getattr(args, name)]
     if given:
         raise CommandError(f"{', '.join(given)}: only without --landmarks, when faces are detected")
     with photos_of(args.src, args.dst) as source:
@@ -170,7 +172,7 @@ def _detect(args: argparse.Namespace, source: Path) -> int:
     """Find the faces, write them, and say what was found."""
     from tf_sphereface.alignment import align_photos
 
-    asked = {name: getattr(args, name) for name in DETECTION if getattr(args, name) is not None}
+    asked = {name: getattr(args, name) for name in DETECTION if getattr(args, name)}
     with progress_bar("aligning") as show:
         result = align_photos(source, args.dst, **_options(args), **asked, progress=show)
     images, problems = len(result.outcomes), result.counts()

@@ -11,11 +11,11 @@ from tf_sphereface.commands.console import CheckFailed, CommandError, note, prog
 
 
 @contextlib.contextmanager
-def photos_of(source: Path, target: Path) -> Iterator[Path]:
+def photos_of(source: Path, target: Path, *, strict: bool = False) -> Iterator[Path]:
     """Yield `source`, or the folder into which the images of a .rec file are extracted.
 
     The folder, `.DST.photos`, is removed at the end. A run that is stopped leaves it, so that the
-    next one goes on with the same files.
+    next one goes on with the same files. With `strict` a damaged record is an error.
     """
     from tf_sphereface import data
 
@@ -31,7 +31,8 @@ def photos_of(source: Path, target: Path) -> Iterator[Path]:
         if not photos.with_suffix(".partial").is_dir():  # those of another file
             shutil.rmtree(folder, ignore_errors=True)
         with progress_bar("extracting") as show:
-            result = data.extract_rec(source, photos.with_suffix(".partial"), progress=show)
+            place = photos.with_suffix(".partial")
+            result = data.extract_rec(source, place, strict=strict, progress=show)
         photos.with_suffix(".partial").rename(photos)
         note(f"{source}: {result.images:,} images lie in {photos} while they are aligned")
         if result.skipped:

@@ -21,7 +21,11 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.data.audit_report import as_dict, reason, show, write
-from tf_sphereface.commands.input_options import add_input_options, input_facts
+from tf_sphereface.commands.input_options import (
+    add_input_options,
+    add_strict_option,
+    input_facts,
+)
 from tf_sphereface.utils.files import sha256_file
 
 
@@ -54,24 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-names", action="store_true", help="names mean nothing, such as numbers of both sets"
     )
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if anything is found")
+    add_strict_option(parser, ", and exit with 1 if anything is found")
     add_input_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Audit, print and write."""
-    for name in ("train", "test"):
-        source = getattr(args, name)
-        packed = data.is_pack(source) or data.is_rec(source)
-        if not source.is_dir() and not (packed and source.is_file()):
-            raise CommandError(f"no such folder or RecordIO file: {source}")
-        if getattr(args, f"{name}_landmarks") is not None and packed:
-            raise CommandError(
-                f"--{name}-landmarks is for a folder of images: {source} is packed, "
-                "and what is packed is aligned already"
-            )
-    if not args.expected > 0:
-        raise CommandError(f"--expected must be positive. Received: {args.expected}")
+    _check(args)
     embedder = None
     if args.model is not None:
         from tf_sphereface.embedder.embedder import load_embedder
@@ -88,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
                 embed=embedder,
                 size=size,
                 landmarks=getattr(args, f"{name}_landmarks"),
+                strict=args.strict,
                 progress=show_progress,
             )
     overlap = data.find_overlap(
@@ -119,6 +113,22 @@ def run(args: argparse.Namespace) -> int:
     if args.strict and entries:
         raise CheckFailed(f"{args.train} and {args.test} have {len(entries):,} entries in common")
     return EXIT_OK
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse sets that are not there, and options that do not fit them."""
+    for name in ("train", "test"):
+        source = getattr(args, name)
+        packed = data.is_pack(source) or data.is_rec(source)
+        if not source.is_dir() and not (packed and source.is_file()):
+            raise CommandError(f"no such folder or RecordIO file: {source}")
+        if getattr(args, f"{name}_landmarks") is not None and packed:
+            raise CommandError(
+                f"--{name}-landmarks is for a folder of images: {source} is packed, "
+                "and what is packed is aligned already"
+            )
+    if not args.expected > 0:
+        raise CommandError(f"--expected must be positive. Received: {args.expected}")
 
 
 def _describe(embedder: Any) -> dict[str, Any]:

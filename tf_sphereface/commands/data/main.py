@@ -26,6 +26,7 @@ from tf_sphereface.commands.console import (
 )
 from tf_sphereface.commands.data import audit, records
 from tf_sphereface.commands.data.lists import listed, say
+from tf_sphereface.commands.input_options import add_strict_option
 
 DESCRIPTION = """\
 Pack a folder of identity folders into a few large TFRecord files with an index, for data sets of
@@ -81,11 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     pack.add_argument("--resize", type=image_size, metavar="HxW", help="encode other sizes again")
     pack.add_argument("--encoding", choices=("jpg", "png"), default="jpg", help="of resized images")
     pack.add_argument("--seed", type=int, default=0, metavar="S", help="of the order on disk")
-    pack.add_argument(
-        "--strict",
-        action="store_true",
-        help="stop at a damaged file, or where images are passed over",
-    )
+    add_strict_option(pack, ", and at a damaged one")
     pack.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="threads")
     check = add("check", "read a whole pack or .rec file, and list what is damaged", run_check)
     info = add("info", "say what is in a pack, a .rec file or a folder of faces", run_info)
@@ -202,11 +199,12 @@ def _describe_folder(path: Path) -> tuple[str, dict[str, Any]]:
         "faces": len(index),
         "faces_per_person": records.least_median_most(counts),
     }
+    info["passed_over"] = index.passed_over.counts
     text = (
         f"{path}: a folder, {len(index):,} image files of {index.num_classes:,} people, from "
         f"{counts.min():,} to {counts.max():,} each, {np.median(counts):g} in the median"
     )
-    return text, info
+    return "\n".join(filter(None, [text, index.passed_over.summary()])), info
 
 
 def _describe_pack(path: Path) -> tuple[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 from tf_sphereface import data
 from tf_sphereface.commands.console import EXIT_OK, CommandError, progress_bar, write_json_option
 from tf_sphereface.commands.data.lists import listed, say
+from tf_sphereface.commands.input_options import add_strict_option
 from tf_sphereface.data.recordio.checking import notes_of
 from tf_sphereface.data.recordio.index_file import index_path
 
@@ -47,7 +48,7 @@ def add_write_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="a new file, OUT.rec, or a folder for train.rec"
     )
-    parser.add_argument("--strict", action="store_true", help="stop at a damaged image")
+    add_strict_option(parser, ", and at a damaged one")
 
 
 def run_write(args: argparse.Namespace) -> int:

@@ -21,7 +21,11 @@ from tf_sphereface.commands.eval.shared import (
     add_landmarks_option,
     add_subcommand,
 )
-from tf_sphereface.commands.input_options import add_input_options, input_facts
+from tf_sphereface.commands.input_options import (
+    add_input_options,
+    add_strict_option,
+    input_facts,
+)
 from tf_sphereface.embedder.embedder import load_embedder
 from tf_sphereface.eval.calibration import calibrate, store
 from tf_sphereface.eval.report.groups import groups_table
@@ -62,6 +66,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     add_batch_size_option(parser)
     add_input_options(parser)
     add_groups_options(parser, threshold=False)
+    add_strict_option(parser)
     parser.add_argument("--dry-run", action="store_true", help="leave the model as it is")
     add_json_option(parser)
 
@@ -79,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             max_pairs=args.max_pairs,
             seed=args.seed,
             groups=args.groups,
+            strict=args.strict,
             progress=show,
         )
     write_json_option(args.json, result.to_dict())

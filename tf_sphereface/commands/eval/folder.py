@@ -11,6 +11,7 @@ from tf_sphereface.commands.eval.shared import (
     add_search_option,
     run_protocol,
 )
+from tf_sphereface.commands.input_options import add_strict_option
 from tf_sphereface.eval import folder
 
 
@@ -26,6 +27,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--folds", type=int, default=10, metavar="K", help="number of folds")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pairs")
     add_search_option(parser)
+    add_strict_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,4 +41,5 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         landmarks=args.landmarks,
         search=args.search,
+        strict=args.strict,
     )

@@ -20,6 +20,7 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, embedding_options
+from tf_sphereface.commands.input_options import add_strict_option
 from tf_sphereface.eval import folder, identification
 from tf_sphereface.eval.measures.hints import hint_of_vectors
 from tf_sphereface.eval.report.tables import describe_model
@@ -56,6 +57,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "--trials", type=int, default=10, metavar="N", help="in BLUFR's manner; 0 leaves them out"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of people, distractors")
+    add_strict_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,12 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if args.distractor_landmarks is not None:
         _check_aligned(args.distractors)
     model = open_embedder(args.model, embedding_options(args))
-    people = folder.scan(args.root)
+    people = folder.scan(args.root, args.strict)
     names = [file for files in people.values() for file in files]
-    if not names:
-        raise CommandError(
-            f"DIR must hold one folder of images per person. Received: {args.root} with none in it"
-        )
     labels = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
     vectors = _embed(args, model, args.root, names, args.landmarks)
     hint = hint_of_vectors(vectors)
@@ -140,7 +138,7 @@ def _distractors(args: argparse.Namespace, model: Any) -> Any:
         return join_sides(stored.embeddings, stored.mirrored, "concat")
     if not root.is_dir():
         raise CommandError(f"no such file or folder: {root}")
-    names = find_images(root)
+    names = find_images(root, strict=args.strict)
     if not names:
         raise CommandError(f"{root} holds no images")
     return _embed(args, model, root, names, args.distractor_landmarks)

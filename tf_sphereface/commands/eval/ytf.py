@@ -11,6 +11,7 @@ from tf_sphereface.commands.eval.shared import (
     add_search_option,
     run_protocol,
 )
+from tf_sphereface.commands.input_options import add_strict_option
 from tf_sphereface.eval import ytf
 
 DRAWS = {"frame_pairs": 100, "seed": 0}  # of --pooling frame_pairs, unless given
@@ -48,6 +49,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
         "--seed", type=int, help=f"of the choice of frame pairs (default: {DRAWS['seed']})"
     )
     add_search_option(parser)
+    add_strict_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         max_frames=args.max_frames,
         landmarks=args.landmarks,
         search=args.search,
+        strict=args.strict,
         **_draws(args),
     )
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tf_sphereface.alignment.listing import find_images
 from tf_sphereface.commands.console import (
     CommandError,
     add_json_option,
@@ -13,9 +14,10 @@ from tf_sphereface.commands.console import (
     existing_file,
     output_file,
 )
-from tf_sphereface.commands.input_options import add_input_options
+from tf_sphereface.commands.input_options import add_input_options, add_strict_option
 from tf_sphereface.export.job import KINDS
 from tf_sphereface.export.options import INPUTS, LAYOUTS
+from tf_sphereface.utils.files import check_name
 
 DEFAULT_MAX_DROP = 0.25
 
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="aligned faces, subfolders included: needed for int8; at most 256 are used",
     )
+    add_strict_option(parser, " in the folder to --calibrate by")
     parser.add_argument(
         "--explain",
         action="store_true",
@@ -151,6 +154,10 @@ def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:
             )
     if "int8" in kinds and args.calibrate is None:
         raise CommandError("--quantize int8 needs --calibrate DIR, a folder of aligned faces")
+    if args.strict:
+        if args.calibrate is None:
+            raise CommandError("--strict needs --calibrate DIR, a folder of aligned faces")
+        find_images(args.calibrate, strict=True)
     if (args.gate_images is None) != (args.gate_pairs is None):
         raise CommandError("--gate-images and --gate-pairs go together")
     for name, value in (("gate-landmarks", args.gate_landmarks), ("max-drop", args.max_drop)):
@@ -166,11 +173,14 @@ def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:
     if args.batch is not None and args.batch < 1:
         raise CommandError(f"--batch must be at least 1. Received: {args.batch}")
     folder = args.output_dir or args.model.parent
-    return [
+    jobs = [
         (folder / f"{args.model.stem}{'' if kind == 'none' else f'.{kind}'}.{name}", name, kind)
         for name in formats
         for kind in kinds
     ]
+    for path, *_ in jobs:
+        check_name(path, "give MODEL's file a shorter one")
+    return jobs
 
 
 def built_in(args: argparse.Namespace, file_format: str, kind: str) -> dict[str, Any]:

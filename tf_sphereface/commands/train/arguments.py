@@ -17,6 +17,7 @@ from tf_sphereface.commands.console import (
     image_size,
     positive_int,
 )
+from tf_sphereface.commands.input_options import add_strict_option
 from tf_sphereface.eval import bin_sets
 from tf_sphereface.training import recipes
 
@@ -138,7 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--license", metavar="TEXT", help="of the trained weights, for the model card")
     add_json_option(parser)
     _add_recipe(parser.add_argument_group("changes to the preset").add_argument)
-    _add_faces(parser.add_argument_group("data").add_argument)
+    _add_faces(parser.add_argument_group("data"))
     add = parser.add_argument_group("checkpoints and verification").add_argument
     add(
         "--checkpoint-every",
@@ -222,9 +223,10 @@ def _add_recipe(add: Callable[..., Any]) -> None:
     add("--seed", type=int, metavar="N")
 
 
-def _add_faces(add: Callable[..., Any]) -> None:
+def _add_faces(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     people, each, cache = (DEFAULTS[name] for name in ("identities", "images", "cache"))
-    add("--strict", action="store_true", help="stop where an image is damaged or passed over")
+    add_strict_option(group, ", and at a damaged one")
     add("--resize", action="store_true", help="resize faces of another size")
     add("--cache", choices=("memory", "none"), help=f"none: decode every epoch (default: {cache})")
     add(

@@ -108,6 +108,7 @@ def say_shared(names: Sequence[str] | None, folder: Path) -> None:
 
 def doctor(run: training.Run, *others: keras.callbacks.Callback) -> callbacks.TrainingDoctor:
     """Return a doctor that knows the labels, the batches, their files and the other callbacks."""
+    said = run.source.doubts()  # by the run, before its first step
     return callbacks.TrainingDoctor(
         label_counts=run.source.counts(),
         class_names=run.source.names,
@@ -117,5 +118,5 @@ def doctor(run: training.Run, *others: keras.callbacks.Callback) -> callbacks.Tr
         callbacks=others,
         first_step=run.step,
         total_steps=run.total_steps,
-        say=warn,
+        say=lambda text: None if text.rstrip(".") in said else warn(text),
     )

@@ -129,7 +129,9 @@ def _open(source: Faces | str | os.PathLike[str], strict: bool) -> Faces:
         return open_pack(source, errors="raise" if strict else "skip")
     if is_rec(source):
         return open_rec(source, errors="raise" if strict else "report")
-    return scan_folder(source)
+    index = scan_folder(source)
+    index.passed_over.settle(index.root, strict)
+    return index
 
 
 class _Writer:
