@@ -126,7 +126,7 @@ def _silent() -> Iterator[None]:
 
 def _build(graph: Graph, path: Path, input_size: Sequence[int] | None) -> OnnxNetwork:
     """Build the model of a graph."""
-    contents = f"operators of version {graph.opset}, {graph.kinds()}"
+    contents = f"operator set {graph.opset}, {graph.kinds()}"
     graph.nodes = with_unit_length(graph)
     network = Network(graph, _image_size(graph, path, input_size))
     pending = _settle_constants(network, graph.nodes)
