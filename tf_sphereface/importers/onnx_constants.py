@@ -1,4 +1,4 @@
-"""Operators on constants, computed while a graph is read: shapes above all, and reshaped weights."""
+"""Operators on constants, computed while a graph is read: shapes above all, reshaped weights."""
 
 from __future__ import annotations
 

@@ -142,8 +142,8 @@ def _build(graph: Graph, path: Path, input_size: Sequence[int] | None) -> OnnxNe
     if max(embedding.shape[1:], default=0) != embedding.count:
         shape = ("n", *embedding.shape[1:])
         raise ValueError(
-            f"{path}: its output {graph.output!r} must be one vector per face. Received: {shape}, a "
-            "map of features"
+            f"{path}: its output {graph.output!r} must be one vector per face. Received: {shape}, "
+            "a map of features"
         )
     embedding = plain(reshaped(embedding, (embedding.shape[0], embedding.count)))
     if embedding.tensor is network.image:

@@ -41,6 +41,11 @@ def convolution(network: Network, node: Node) -> Value:
         raise ValueError(f"strides {strides} and dilations {dilations} together")
     reach = [(side - 1) * step + 1 for side, step in zip(size, dilations, strict=True)]
     x, padding = _padded(network, node, x, reach, strides)
+    if size == [1, 1] and max(strides) > 1 and padding == "valid":
+        # The same, picked out before: on some CPUs TensorFlow 2.21's oneDNN crashes in the gradient
+        # of a 1x1 convolution with strides.
+        pick = keras.layers.MaxPooling2D(1, tuple(strides), data_format="channels_last")
+        x, strides = x.of(pick(x.tensor)), [1, 1]
     options: dict[str, Any] = {
         "kernel_size": tuple(size),
         "strides": tuple(strides),

@@ -108,11 +108,16 @@ def _arithmetic(network: Network, node: Node) -> Value:
     values = [each for each in operands if isinstance(each, Value)]
     if len(values) == len(operands):
         return _merged(network, node, values)
-    if len(operands) != 2 or node.kind in ("Min", "Max", "Sum"):
-        raise ValueError("values and constants together, more than two of them or a limit")
+    if len(operands) != 2:
+        raise ValueError("values and constants together, more than two of them")
     first = isinstance(operands[0], Value)
     constant = np.asarray(network.constant(node, 1 if first else 0), np.float64)
-    if node.kind == "Add":
+    if node.kind in ("Min", "Max"):
+        if constant.size != 1:
+            raise ValueError("a limit of more than one number")
+        limit = keras.ops.minimum if node.kind == "Min" else keras.ops.maximum
+        return values[0].of(limit(values[0].tensor, constant.item()))
+    if node.kind in ("Add", "Sum"):
         return network.affine(node, values[0], 1.0, constant)
     if node.kind == "Sub":
         return network.affine(node, values[0], *((1.0, -constant) if first else (-1.0, constant)))
