@@ -37,10 +37,10 @@ def test_unknown_operators_are_listed_once(path):
     with pytest.raises(ValueError, match="operators that cannot be imported") as caught:
         import_checkpoint(path)
     text = str(caught.value)
-    assert "Softsign 'Softsign_1' (3 of them), Bitshift 'Bitshift_4', LRN 'LRN_5'" in text
-    assert "com.example.FusedThing 'com.example.FusedThing_7'" in text.replace(
-        "'F", "'com.example.F"
-    )
+    assert "Softsign 'Softsign_1' (3 of them), " in text
+    assert "LRN 'LRN_4'" in text
+    assert "Bitshift 'Bitshift_5'" in text
+    assert "com.example.FusedThing 'FusedThing_7'" in text
     assert "tf_sphereface-eval, load_embedder" in text
 
 
@@ -219,7 +219,7 @@ def test_weights_beyond_the_end(path, tmp_path, facts):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"<!DOCTYPE html><html>sign in</html>", "not an ONNX model but a web page"),
+        (b"<!DOCTYPE html><html>sign in</html>", "but a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
         (b"PK\x03\x04" + bytes(60), "a zip archive"),
         (b"", "an empty file"),
@@ -250,6 +250,7 @@ def test_every_cut_and_many_changed_bytes_are_no_crash(path):
     add, output = mobilefacenet(size=(16, 12))
     content = bytearray(add.model(output).SerializeToString())
     rng = np.random.default_rng(11)
+    messages: list[str] = []
     structure = len(content) - 400  # nodes lie before the tensors, names of values at the end
     for trial in range(60):
         changed = bytearray(content)
@@ -259,7 +260,8 @@ def test_every_cut_and_many_changed_bytes_are_no_crash(path):
         try:
             load_onnx(path)
         except ValueError as error:
-            assert str(path) in str(error)
+            messages.append(str(error))
+    assert all(str(path) in message for message in messages)
 
 
 def test_a_map_of_features_is_no_embedding(path):
@@ -289,7 +291,7 @@ def test_the_weights_must_be_constants(path):
     add = Maker(17)
     x = add("Flatten", add.conv(add.input, 3, 4))
     x = add("MatMul", x, add("Transpose", x, perm=[1, 0]))
-    with pytest.raises(ValueError, match="batch|must be a constant, and depends on the image"):
+    with pytest.raises(ValueError, match=r"batch|must be a constant, and depends on the image"):
         load_onnx(add.save(path, x))
 
 

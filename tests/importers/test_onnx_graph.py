@@ -65,10 +65,6 @@ def head(add, x, channels):
     return add.conv(add("GlobalAveragePool", x), channels, 6, kernel=1)
 
 
-def mean_of_the_last(add, x, axes, keep):
-    return add.axes("ReduceMean", x, axes, since=18, keepdims=keep)
-
-
 def channel_shuffle(add, x):
     x = add("Reshape", x, np.asarray([0, 2, 4, 16, 12]))
     return add("Reshape", add("Transpose", x, perm=[0, 2, 1, 3, 4]), np.asarray([0, 8, 16, 12]))
@@ -113,7 +109,8 @@ ON_MAPS = {
     "hard_sigmoid": lambda add, x: add("HardSigmoid", x, alpha=1 / 6),
     "hard_swish": lambda add, x: add("HardSwish", x),
     "swish": lambda add, x: add("Mul", x, add("Sigmoid", x)),
-    "affine": lambda add, x: add("Sub", add("Mul", x, add.weights(1, 8, 1, 1)), add.weights(8, 1, 1)),
+    "affine": lambda add, x: add("Sub", add("Mul", x, add.weights(1, 8, 1, 1)),
+                                  add.weights(8, 1, 1)),
     "from_one": lambda add, x: add("Sub", np.float32(1), add("Div", x, np.float32(3))),
     "sum_of_three": lambda add, x: add("Sum", x, add("Relu", x), add("Neg", x)),
     "largest": lambda add, x: add("Max", add.conv(x, 8, 8), x),
@@ -132,14 +129,14 @@ ON_MAPS = {
     "parts": lambda add, x: add("Concat", *add("Split", x, np.asarray([3, 5]), outputs=2, axis=1),
                                 axis=-3),
     "shuffle": channel_shuffle,
-    "transposed": lambda add, x: add("Transpose", add("Relu", add("Transpose", x, perm=[0, 3, 2, 1])),
-                                     perm=[0, 3, 2, 1]),
+    "transposed": lambda add, x: add("Transpose", add("Relu", add(
+                                     "Transpose", x, perm=[0, 3, 2, 1])), perm=[0, 3, 2, 1]),
     "dropout": dropout,
     "cast": lambda add, x: add("Cast", add("Identity", x), to=1),
     "squeeze_back": lambda add, x: add.axes("Squeeze", add.axes("Unsqueeze", x, [1]), [1]),
     "bn": lambda add, x: add.norm(x, 8),
-    "weights_made": lambda add, x: add("Conv", x, add("Transpose", add("Mul", add.weights(3, 3, 8, 8),
-                                       np.float32(2)), perm=[3, 2, 0, 1]), pads=[1] * 4),
+    "weights_made": lambda add, x: add("Conv", x, add("Transpose", add(
+                                       "Mul", add.weights(3, 3, 8, 8), np.float32(2)), perm=[3, 2, 0, 1]), pads=[1] * 4),
 }  # fmt: skip
 
 
@@ -148,10 +145,6 @@ def test_operators_on_maps(tmp_path, images, name):
     add = Maker(18)
     x = ON_MAPS[name](add, add.conv(add.input, 3, 8))
     agree(add.save(tmp_path / "x.onnx", head(add, x, 8)), images)
-
-
-def to_vector(add, x, reshape):
-    return add("Gemm", reshape(x), add.weights(16 * 12 * 8, 6), transB=0)
 
 
 ON_VECTORS = {
@@ -184,7 +177,8 @@ def test_the_order_of_flattened_features(tmp_path, images, name, end):
 
 NORMS = {
     "reduce_l2": lambda add, x: add("Div", x, add.axes("ReduceL2", x, [1], since=18)),
-    "root": lambda add, x: add("Div", x, add("Sqrt", add.axes("ReduceSum", add("Mul", x, x), [-1]))),
+    "root": lambda add, x: add("Div", x, add("Sqrt", add.axes(
+        "ReduceSum", add("Mul", x, x), [-1]))),
     "power": lambda add, x: add("Mul", x, add("Reciprocal", add("Sqrt", add("Max", add.axes(
         "ReduceSum", add("Pow", x, np.float32(2)), [1]), np.float32(1e-12))))),
     "lp": lambda add, x: add("LpNormalization", x, axis=1, p=2),

@@ -226,7 +226,7 @@ def test_the_command(network, tmp_path, faces, capsys):
     assert json.loads(report.read_text())["parity"]["relative_error"] < 1e-4
     metadata = read_metadata(out)
     assert {name: getattr(metadata, name) for name in FED} == FED
-    assert (metadata.architecture, metadata.assumed) == ("network (ONNX)", [])
+    assert (metadata.architecture, metadata.assumed) == ("network (ONNX)", ["template"])
     plain = keras.models.load_model(out)  # nothing of ours is in it
     np.testing.assert_allclose(
         plain((faces[..., ::-1] - 127.5) / 127.5), load_embedder(out)(faces), atol=1e-5
@@ -258,3 +258,19 @@ def test_an_imported_network_trains(tmp_path, faces, graph):
     np.testing.assert_allclose(
         load_embedder(tmp_path / "trained.keras")(faces), load_embedder(model)(faces), atol=1e-5
     )
+
+
+@pytest.mark.slow
+def test_a_real_embedder(real_data):
+    """Its embeddings are ONNX Runtime's, and a few steps of training lower the loss."""
+    path = real_data / "phone_onnx" / "fr_feature.onnx"
+    fed = {"channel_order": "rgb", "pixel_mean": 127.5, "pixel_scale": 128.0}
+    imported = import_checkpoint(path, **fed)
+    assert imported.parity.relative_error < 1e-4
+    assert imported.model.output_shape == (None, 512)
+    model = sf.FaceClassifier(imported.model, num_classes=4)
+    model.compile(keras.optimizers.SGD(0.01), loss=sf.losses.CosFaceLoss(scale=16.0, margin=0.1))
+    images = source_parity.seeded_images(112, 112)[:4]
+    images = ((images - 127.5) / 128).astype(np.float32)
+    history = model.fit(images, np.arange(4), batch_size=4, epochs=4, verbose=0).history["loss"]
+    assert history[-1] < history[0]

@@ -291,9 +291,13 @@ def _take_in(tensor: Any, path: Path) -> None:
     facts = {entry.key: entry.value for entry in tensor.external_data}
     location, label = facts.get("location", ""), f"{path}: its tensor {tensor.name[:120]!r}"
     file = path.parent / location
-    folder = path.parent.resolve()
-    inside = file.resolve().is_relative_to(folder) and not Path(location).is_absolute()
-    if not location or "\0" in location or ".." in Path(location).parts or not inside:
+    parts = Path(location).parts
+    lexical = location and "\0" not in location and ".." not in parts
+    if (
+        not lexical
+        or Path(location).is_absolute()
+        or not file.resolve().is_relative_to(path.parent.resolve())
+    ):
         raise ValueError(f"{label} lies outside the model's folder, at {location[:200]!r}: refused")
     if not file.is_file():
         raise ValueError(f"{label} lies in {file}, which is missing: download it too")
