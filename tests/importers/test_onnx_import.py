@@ -269,7 +269,7 @@ def test_a_real_embedder(real_data):
     assert imported.parity.relative_error < 1e-4
     assert imported.model.output_shape == (None, 512)
     model = sf.FaceClassifier(imported.model, num_classes=4)
-    model.compile(keras.optimizers.SGD(0.01), loss=sf.losses.CosFaceLoss(scale=16.0, margin=0.1))
+    model.compile(keras.optimizers.SGD(1e-3), loss=sf.losses.CosFaceLoss(scale=16.0, margin=0.1))
     images = source_parity.seeded_images(112, 112)[:4]
     images = ((images - 127.5) / 128).astype(np.float32)
     history = model.fit(images, np.arange(4), batch_size=4, epochs=4, verbose=0).history["loss"]

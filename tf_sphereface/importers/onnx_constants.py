@@ -162,9 +162,9 @@ def _expand(node: Node, inputs: Arrays) -> Any:
 
 
 def _range(node: Node, inputs: Arrays) -> Any:
-    start, limit, step = (np.asarray(array).item() for array in inputs)
+    start, limit, step = (float(np.asarray(array).item()) for array in inputs)
     _limited([max(0, math.ceil((limit - start) / step))])
-    return np.arange(start, limit, step, np.asarray(inputs[0]).dtype)
+    return np.arange(start, limit, step).astype(np.asarray(inputs[0]).dtype)
 
 
 def _reduce(function: Callable[..., Any]) -> Callable[[Node, Arrays], Any]:
@@ -180,8 +180,8 @@ FOLDED: dict[str, Callable[[Node, Arrays], Any]] = {
     "Constant": _constant,
     "Identity": lambda node, inputs: inputs[0],
     "Cast": _cast,
-    "Shape": lambda node, inputs: np.asarray(np.shape(inputs[0]), np.int64),
-    "Size": lambda node, inputs: np.asarray(np.size(inputs[0]), np.int64),
+    "Shape": lambda node, inputs: np.asarray(np.shape(np.asarray(inputs[0])), np.int64),
+    "Size": lambda node, inputs: np.asarray(np.size(np.asarray(inputs[0])), np.int64),
     "Gather": _gather,
     "Concat": _concatenate,
     "Unsqueeze": _unsqueeze,
