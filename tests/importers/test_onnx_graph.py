@@ -136,8 +136,8 @@ ON_MAPS = {
     "squeeze_back": lambda add, x: add.axes("Squeeze", add.axes("Unsqueeze", x, [1]), [1]),
     "bn": lambda add, x: add.norm(x, 8),
     "weights_made": lambda add, x: add("Conv", x, add("Transpose", add(
-                                       "Mul", add.weights(3, 3, 8, 8), np.float32(2)), perm=[3, 2, 0, 1]),
-                                       pads=[1] * 4),
+                                       "Mul", add.weights(3, 3, 8, 8), np.float32(2)),
+                                       perm=[3, 2, 0, 1]), pads=[1] * 4),
 }  # fmt: skip
 
 
