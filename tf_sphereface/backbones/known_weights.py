@@ -49,10 +49,13 @@ class KnownWeights:
 
     @property
     def how(self) -> str:
-        """How to open the file once it is here: a command, or Python for ONNX."""
+        """The command that makes an embedder of the file, once it is here."""
         if self.arch is None:
-            facts = f'channel_order="{self.channel_order}", pixel_mean=127.5'
-            return f'sf.load_embedder("FILE.onnx", {facts}, pixel_scale={self.pixel_scale:g})'
+            return (
+                "tf_sphereface-import FILE.onnx --out model.keras "
+                f"--channel-order {self.channel_order} "
+                f"--pixel-mean 127.5 --pixel-scale {self.pixel_scale:g}"
+            )
         return f"tf_sphereface-import FILE --arch {self.arch} --out model.keras"
 
 

@@ -18,16 +18,17 @@ from tf_sphereface.commands.console import (
     make_parser,
     write_json_option,
 )
+from tf_sphereface.commands.input_options import add_input_options
 from tf_sphereface.embedder import EmbedderMetadata, model_card, save_embedder
-from tf_sphereface.embedder.input_facts import given_facts, with_given
-from tf_sphereface.importers import ARCHITECTURES, AUTO, Imported, import_checkpoint
+from tf_sphereface.importers import ARCHITECTURES, AUTO, ONNX, Imported, import_checkpoint
+from tf_sphereface.importers.source_parity import SourceParity
 from tf_sphereface.utils.files import sha256_file
 
 
 def _listed() -> str:
     """Return the architectures by what they are, those of one kind and several depths together."""
     names: dict[str, list[str]] = {}
-    for kind in ARCHITECTURES.values():
+    for kind in (*ARCHITECTURES.values(), ONNX):
         names.setdefault(kind.summary, []).append(kind.name)
     return "\n".join(f"  {summary}:\n    {', '.join(names[summary])}" for summary in names)
 
@@ -40,6 +41,9 @@ They may lie anywhere in the file, with any prefix.
 
 Architectures:
 {_listed()}
+
+Of an ONNX file the graph itself becomes a network of Keras' own layers, which can be trained; both
+are run on the same images and must agree. An operator that cannot be imported is named.
 
 Where nothing else is said they take (x - 127.5) / 128. Faces are aligned to the 112x96 or 112x112
 template: the weights tell which. Channel order and scale go into the file, so that every command
@@ -55,6 +59,7 @@ EXAMPLES = """\
   tf_sphereface-import backbone.pth --out iresnet50.keras
   tf_sphereface-import sphere20a.pth --arch sphere20a --out sphere20a.keras
   tf_sphereface-import sphereface.caffemodel --arch sphereface20-caffe --out sphereface20.keras
+  tf_sphereface-import w600k_r50.onnx --pixel-scale 127.5 --channel-order rgb --out model.keras
   tf_sphereface-eval lfw model.keras --images lfw/ --pairs pairs.txt --landmarks landmarks.tsv"""
 
 
@@ -65,20 +70,22 @@ def build_parser() -> argparse.ArgumentParser:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="a .pt, .pth, .ckpt, .safetensors or .caffemodel file",
+        help="a .pt, .pth, .ckpt, .safetensors, .caffemodel or .onnx file",
     )
     parser.add_argument(
         "--arch",
         default=AUTO,
-        choices=[AUTO, *ARCHITECTURES],
+        choices=[AUTO, *ARCHITECTURES, ONNX.name],
         metavar="NAME",
-        help="what the weights are of, as listed above; auto recognises it",
+        help="what the file is of, as listed above; auto recognises it",
     )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="where to write, ending in .keras"
     )
     parser.add_argument(
-        "--key", help="the entry or prefix of the weights; only needed where several fit"
+        "--key",
+        help="the entry or prefix of the weights, or the output of an ONNX file; only needed where "
+        "several fit",
     )
     parser.add_argument(
         "--input-size",
@@ -87,13 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the faces, where it is neither 112x96 nor 112x112",
     )
     parser.add_argument(
-        "--channel-order",
-        choices=("rgb", "bgr"),
-        help="what the network was trained on; by default as the list above says",
-    )
-    parser.add_argument(
         "--license", metavar="TEXT", help="of the weights, if you know it, such as MIT"
     )
+    add_input_options(parser, layout=False)
     add_json_option(parser)
     return parser
 
@@ -107,8 +110,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint = args.checkpoint
     if not checkpoint.exists():
         raise CommandError(f"no such file: {checkpoint}")
-    imported = import_checkpoint(checkpoint, args.arch, key=args.key, input_size=args.input_size)
-    metadata = describe(args, imported)
+    imported = import_checkpoint(
+        checkpoint,
+        args.arch,
+        key=args.key,
+        input_size=args.input_size,
+        channel_order=args.channel_order,
+        pixel_mean=args.pixel_mean,
+        pixel_scale=args.pixel_scale,
+    )
+    metadata, parity = describe(args, imported), imported.parity
     save_embedder(imported.model, args.out, metadata)
     card = model_card.write_card(args.out)
     height, width = metadata.input_size
@@ -123,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines.append(f"read: {imported.read_as}")
     lines += [f"left out: {text}" for text in imported.left_out]
     lines += [f"note: {text}" for text in metadata.extra.get(model_card.NOTES, ())]
+    lines.append(str(parity))
     lines.append(f"card: {card}; licence of the weights: {metadata.extra[model_card.LICENSE]}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     write_json_option(
@@ -140,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "read_as": imported.read_as,
             "left_out": imported.left_out,
             "source_hash": metadata.source_hash,
+            "parity": dataclasses.asdict(parity) if isinstance(parity, SourceParity) else None,
         },
     )
     return EXIT_OK
@@ -160,16 +173,13 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
         extra[model_card.LEFT_OUT] = imported.left_out
     source_hash = sha256_file(args.checkpoint)
     if stored is not None:
-        metadata = dataclasses.replace(
+        return dataclasses.replace(
             stored,
             input_size=(height, width),
             embedding_dim=imported.model.output_shape[1],
             extra=extra,
             source_hash=source_hash,
             architecture=stored.architecture or kind.network,
-        )
-        return with_given(
-            metadata, given_facts(channel_order=args.channel_order), str(args.checkpoint)
         )
     notes = list(kind.notes)
     if args.channel_order not in (None, kind.channel_order):
@@ -181,13 +191,10 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
     return EmbedderMetadata(
         input_size=(height, width),
         embedding_dim=imported.model.output_shape[1],
-        channel_order=args.channel_order or kind.channel_order,
-        pixel_scale=kind.pixel_scale,
         template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
-        flip=kind.flip,
-        architecture=kind.network,
         source_hash=source_hash,
         extra=extra,
+        **imported.facts,
     )
 
 

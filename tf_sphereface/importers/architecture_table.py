@@ -211,3 +211,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         *(_named(arch, layout) for arch, layout in NAMED.items()),
     )
 }
+
+
+ONNX = Architecture(
+    "onnx",
+    "ONNX graph",
+    "an ONNX model",
+    0,
+    channel_order="rgb",
+    flip="none",
+    summary="any embedder in an .onnx file, operator by operator",
+)
+"""A file that holds the network itself: it has no layout of tensors here."""

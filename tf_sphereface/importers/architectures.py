@@ -6,14 +6,29 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import keras
 
 from tf_sphereface.backbones.remembered_metadata import remember, remember_input
+from tf_sphereface.embedder.input_facts import given_facts, with_given
 from tf_sphereface.embedder.metadata import METADATA_NAME, EmbedderMetadata
-from tf_sphereface.importers.architecture_table import ARCHITECTURES, Architecture
+from tf_sphereface.importers.architecture_table import ARCHITECTURES, ONNX, Architecture
 from tf_sphereface.importers.caffemodel import read_caffemodel
-from tf_sphereface.importers.file_formats import is_torch_or_safetensors, refuse_other_formats
+from tf_sphereface.importers.file_formats import (
+    ONNX_MODEL,
+    is_onnx,
+    is_torch_or_safetensors,
+    refuse_other_formats,
+)
+from tf_sphereface.importers.onnx_facts import onnx_facts
+from tf_sphereface.importers.onnx_graph import load_onnx
+from tf_sphereface.importers.source_parity import (
+    NOT_POSSIBLE,
+    OF_WEIGHTS,
+    SourceParity,
+    compare_with_onnx,
+)
 from tf_sphereface.importers.sphereface import load_sphereface_caffe
 from tf_sphereface.importers.state_dictionaries import (
     Fit,
@@ -38,6 +53,8 @@ class Imported:
     left_out: list[str]  # what of the file is not in the model, in words
     read_as: str = ""  # which tensors of the file were taken, in words, where there was a choice
     metadata: EmbedderMetadata | None = None  # what `save_weights` has put into the file
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # fields of the metadata
+    parity: SourceParity | str = OF_WEIGHTS  # with the source; in words why there is none
 
 
 def import_checkpoint(
@@ -46,6 +63,9 @@ def import_checkpoint(
     *,
     key: str | None = None,
     input_size: Sequence[int] | None = None,
+    channel_order: Literal["rgb", "bgr"] | None = None,
+    pixel_mean: float | Sequence[float] | None = None,
+    pixel_scale: float | Sequence[float] | None = None,
 ) -> Imported:
     """Read a checkpoint of a known kind.
 
@@ -55,15 +75,21 @@ def import_checkpoint(
     Args:
         path: the file.
         arch: one of `ARCHITECTURES`, or `"auto"`: the one whose tensors the file has, by name and
-            shape.
-        key: the entry or the prefix of the weights in a PyTorch checkpoint; only needed where two
-            networks in it fit.
+            shape. `"onnx"` is the graph in an ONNX file.
+        key: the entry or the prefix of the weights in a PyTorch checkpoint, only needed where two
+            networks in it fit; of several outputs of an ONNX file the embedding.
         input_size: (height, width), where the weights do not tell it.
+        channel_order: what the network was trained on; by default as the architecture says, for an
+            ONNX file as its metadata say, or a guess.
+        pixel_mean: subtracted from the pixels of 0 to 255, likewise. Of an ONNX file that begins
+            with a normalisation of its own, what comes before that.
+        pixel_scale: what the difference is divided by, likewise.
 
     Raises:
         ValueError: an unknown `arch`, the file is of another format (the message says which), or
             it does not hold such a network: the message lists the tensors that do not fit, and
-            names the `arch` that would.
+            names the `arch` that would. An ONNX file has operators that are not imported, or the
+            model does not compute what ONNX Runtime computes.
         OSError: the file cannot be read.
 
     Example:
@@ -73,7 +99,10 @@ def import_checkpoint(
     (None, 512)
     """
     path = Path(path)
-    check_choice("arch", arch, (AUTO, *ARCHITECTURES))
+    check_choice("arch", arch, (AUTO, *ARCHITECTURES, ONNX.name))
+    given = given_facts(channel_order=channel_order, pixel_mean=pixel_mean, pixel_scale=pixel_scale)
+    if arch == ONNX.name or (arch == AUTO and is_onnx(path)):
+        return _imported_onnx(path, key, input_size, given)
     if arch == AUTO:
         refuse_other_formats(path, "file of weights that can be imported")
         arch = recognise(path, key)
@@ -86,16 +115,18 @@ def import_checkpoint(
             raise
         raise ValueError(f"{error}. The file looks like --arch {better}") from error
     if imported.metadata is not None:
-        remember(imported.model, imported.metadata.to_json())
-        return imported
-    remember_input(
-        imported.model,
-        architecture.channel_order,
-        architecture=architecture.network,
-        flip=architecture.flip,
-        pixel_scale=architecture.pixel_scale,
-    )
-    return imported
+        stored = with_given(imported.metadata, given, str(path))
+        remember(imported.model, stored.to_json())
+        return dataclasses.replace(imported, metadata=stored)
+    facts = {
+        "channel_order": architecture.channel_order,
+        "pixel_scale": architecture.pixel_scale,
+        "flip": architecture.flip,
+        "architecture": architecture.network,
+        **given,
+    }
+    remember_input(imported.model, **facts)
+    return dataclasses.replace(imported, facts=facts)
 
 
 def recognise(path: str | os.PathLike[str], key: str | None = None) -> str:
@@ -152,6 +183,25 @@ def _stored_metadata(file: TensorFile) -> EmbedderMetadata | None:
         return EmbedderMetadata.from_json(text)
     except (TypeError, ValueError) as caught:
         raise file.error(f"its metadata cannot be read. {caught}") from caught
+
+
+def _imported_onnx(
+    path: Path, key: str | None, input_size: Sequence[int] | None, given: dict[str, Any]
+) -> Imported:
+    """Build the graph of an ONNX file, and run both."""
+    refuse_other_formats(path, ONNX_MODEL)
+    network = load_onnx(path, output=key, input_size=input_size)
+    facts = onnx_facts(path, network, given)
+    pixels = {name: facts.model[name] for name in ("pixel_mean", "pixel_scale")}
+    parity: SourceParity | str = NOT_POSSIBLE + "the file has several outputs"
+    if not network.left_out:
+        parity = compare_with_onnx(
+            network.model, path, source=facts.source, imported=pixels, half=network.half
+        )
+    remember_input(network.model, **facts.model)
+    return Imported(
+        network.model, ONNX, network.left_out, network.contents, facts=facts.model, parity=parity
+    )
 
 
 def _layouts() -> dict[str, Layout]:

@@ -19,6 +19,9 @@ _WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".caffemodel", ".tar
 _STATE_DICT = 'torch.save(model.state_dict(), "weights.pth")'
 
 
+ONNX_MODEL = "an ONNX model"
+
+
 class FormatError(ValueError):
     """The file is of a format that cannot be imported; the message says which, and what to do."""
 
@@ -28,11 +31,12 @@ def refuse_other_formats(path: Path, expected: str) -> None:
 
     Args:
         path: the file.
-        expected: what it should be, such as `"PyTorch checkpoint"`.
+        expected: what it should be, such as `"PyTorch checkpoint"`, or `ONNX_MODEL`.
     """
     found = describe_format(path)
-    if found is not None:
-        raise FormatError(f"{path}: not a {expected} but {found}")
+    if found is not None and not (found == _ONNX and expected == ONNX_MODEL):
+        article = "" if expected == ONNX_MODEL else "a "
+        raise FormatError(f"{path}: not {article}{expected} but {found}")
 
 
 def describe_format(path: Path) -> str | None:
@@ -190,6 +194,18 @@ def _folder(path: Path) -> str:
     return "a folder: name the file of weights"
 
 
+def is_onnx(path: Path) -> bool:
+    """Tell whether a file is an ONNX model, or is named as one and is nothing else.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found = describe_format(path)
+    if found is None and path.suffix.lower() == ".onnx":
+        return not is_torch_or_safetensors(path)
+    return found == _ONNX
+
+
 def _onnx(head: bytes) -> str | None:
     """Recognise an ONNX model: its field 1 is a small number, and text fields follow."""
     if (
@@ -198,11 +214,14 @@ def _onnx(head: bytes) -> str | None:
         and 0 < head[1] < 32
         and head[2] in b"\x12\x1a\x22\x3a\x42"
     ):
-        return (
-            "an ONNX model, which is not imported: the commands take it as it is, such as "
-            "tf_sphereface-eval; for a Keras model ask its author for the PyTorch file"
-        )
+        return _ONNX
     return None
+
+
+_ONNX = (
+    "an ONNX model: tf_sphereface-import makes a Keras model of it (--arch onnx), and the other "
+    "commands take it as it is"
+)
 
 
 def _text(head: bytes) -> str | None:
