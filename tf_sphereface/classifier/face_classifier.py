@@ -15,6 +15,7 @@ from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mi
 from tf_sphereface.classifier.class_predictions import ClassPredictions
 from tf_sphereface.classifier.heads import Head, loss_for_head, make_head
 from tf_sphereface.classifier.model_files import ModelFiles
+from tf_sphereface.classifier.pixels import pixel_scaling
 from tf_sphereface.classifier.replicas import (
     check_share,
     first_local,
@@ -65,7 +66,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             classes, and named `sampled_...`; evaluation is over all. For `head="angular"`.
         **kwargs: `name`, `dtype`, `trainable`.
 
-    Input shape: the backbone's. Output shape: `(batch, embedding_dim)`, float32, not normalised.
+    Input shape: the backbone's; images of uint8 are normalised, `(x - 127.5) / 128`, unless the
+    backbone does so itself. Output shape: `(batch, embedding_dim)`, float32, not normalised.
 
     Raises:
         ValueError: `head`, `gradient`, `sample_rate` or `num_classes` is not valid, the backbone
@@ -107,6 +109,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self.head_layer.build(shape)
         if gradient == "caffe":
             released_gradient.start_on_the_sphere(self.head_layer)
+        self._scale_pixels = pixel_scaling(backbone)
         self._jit: bool = False
         self.xla_reason = "off, not compiled"
         self._update_function: Any = None
@@ -118,7 +121,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return embeddings, `(batch, embedding_dim)`, float32."""
         network = self._training_network if training else self.backbone
-        return ops.cast(network(inputs, training=training), "float32")
+        return ops.cast(network(self._scale_pixels(inputs), training=training), "float32")
 
     # Compiling -----------------------------------------------------------------------------------
 
