@@ -13,7 +13,7 @@ from tf_sphereface import metrics
 from tf_sphereface.classifier import cpu_layers, gradient_updates, xla
 from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mixing
 from tf_sphereface.classifier.class_predictions import ClassPredictions
-from tf_sphereface.classifier.heads import Head, loss_for_head, make_head
+from tf_sphereface.classifier.heads import Head, loss_for_head, make_head, say_sampling_doubt
 from tf_sphereface.classifier.model_files import ModelFiles
 from tf_sphereface.classifier.pixels import pixel_scaling
 from tf_sphereface.classifier.replicas import (
@@ -175,6 +175,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         if self.sample_rate < 1:
             self.optimizer.build(self.trainable_variables)
             self.head_layer.attach(self.optimizer)
+            say_sampling_doubt(self.head_layer)
         if isinstance(loss, MarginLoss):
             loss.xla = uses_xla
         if getattr(loss, "needs_step", False):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tf_sphereface.data.options import Augment, PixelType
+from tf_sphereface.utils.exit_guard import guarded
 
 SHIFT = 1.0 / 24.0  # largest shift, as a fraction of the height (4 of 112 pixels)
 BRIGHTNESS = 0.16  # largest offset, in units of (x - 127.5) / 128
@@ -87,13 +91,21 @@ def augment_batch(
 def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
     """Flip some images left to right: uint8 (batch, height, width, 3), booleans (batch,).
 
-    TensorFlow has a fast kernel for rows of pixels, and a slow one for whole images.
+    By OpenCV: TensorFlow's reversal and selection take ten times as long, and more tables.
     """
-    rows = tf.reshape(images, [-1, images.shape[2], 3])
-    flipped = tf.reshape(tf.reverse(rows, [1]), tf.shape(images))
-    batch = tf.shape(images)[0]
-    places = tf.range(batch) + tf.where(mirror, batch, 0)
-    return tf.ensure_shape(tf.gather(tf.concat([images, flipped], 0), places), images.shape)
+
+    def flip(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        flipped = np.array(images)
+        for place in np.flatnonzero(mirror):
+            cv2.flip(flipped[place], 1, flipped[place])
+        return flipped
+
+    def guarded_flip(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        return guarded(lambda: flip(images, mirror), at_the_end=lambda: images)
+
+    return tf.ensure_shape(
+        tf.numpy_function(guarded_flip, [images, mirror], tf.uint8), images.shape
+    )
 
 
 def _fold(seed: tf.Tensor, data: int) -> tf.Tensor:
