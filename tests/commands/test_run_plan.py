@@ -7,6 +7,7 @@ import pytest
 
 from tf_sphereface import FaceClassifier
 from tf_sphereface.commands.train import run_plan
+from tf_sphereface.layers.sampled_angular_dense import sampling_doubt
 from tf_sphereface.training import recipes
 
 CLASSES, DIM = 200, 8
@@ -31,6 +32,20 @@ def model_of(sample_rate: float, head: str = "angular") -> FaceClassifier:
 def test_the_head_has_as_many_parameters_as_its_centres(rate, head, expected):
     found = run_plan.parameters_by_part(model_of(rate, head))
     assert found == {"backbone": 5 * DIM, "head": expected}
+
+
+def test_a_sample_that_saves_no_time_is_said_on_a_gpu(monkeypatch, caplog):
+    plan = run_plan.Plan.__new__(run_plan.Plan)
+    plan.model, plan.people = model_of(0.1), CLASSES
+    assert plan._sampling() == ["20 of 200 class centres a step"]
+    monkeypatch.setattr(
+        "tensorflow.config.list_physical_devices", lambda kind=None: [kind] if kind else []
+    )
+    with caplog.at_level("INFO", "tf_sphereface"):
+        model_of(0.1)
+    assert "20 of 200 class centres probably saves no time" in caplog.text
+    assert "probably saves no time" in plan._sampling()[0]
+    assert sampling_doubt(1_000_000, 100_000, gpu=True) is None
 
 
 @pytest.mark.parametrize(("rate", "logits"), [(1.0, CLASSES + 1), (0.1, CLASSES // 10 + 1)])

@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 
 from tf_sphereface.classifier.replicas import replica_count
-from tf_sphereface.classifier.xla import is_debugged
+from tf_sphereface.utils.debugging import is_debugged
 from tf_sphereface.utils.keras_private import is_functional
 
 DTYPES = ("float32", "bfloat16")

@@ -13,8 +13,15 @@ from tf_sphereface import metrics
 from tf_sphereface.classifier import cpu_layers, gradient_updates, xla
 from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mixing
 from tf_sphereface.classifier.class_predictions import ClassPredictions
-from tf_sphereface.classifier.heads import Head, loss_for_head, make_head, refuse_change
+from tf_sphereface.classifier.heads import (
+    Head,
+    loss_for_head,
+    make_head,
+    refuse_change,
+    say_sampling_doubt,
+)
 from tf_sphereface.classifier.model_files import ModelFiles
+from tf_sphereface.classifier.pixels import pixel_scaling
 from tf_sphereface.classifier.replicas import (
     check_share,
     first_local,
@@ -65,7 +72,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             classes, and named `sampled_...`; evaluation is over all. For `head="angular"`.
         **kwargs: `name`, `dtype`, `trainable`.
 
-    Input shape: the backbone's. Output shape: `(batch, embedding_dim)`, float32, not normalised.
+    Input shape: the backbone's; images of uint8 are normalised, `(x - 127.5) / 128`, unless the
+    backbone does so itself. Output shape: `(batch, embedding_dim)`, float32, not normalised.
 
     Raises:
         ValueError: `head`, `gradient`, `sample_rate` or `num_classes` is not valid, the backbone
@@ -107,8 +115,10 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self.head_layer.build(shape)
         if gradient == "caffe":
             released_gradient.start_on_the_sphere(self.head_layer)
+        self._scale_pixels = pixel_scaling(backbone)
         self._jit: bool = False
         self.xla_reason = "off, not compiled"
+        self._update_function: Any = None
         self._gradient_function: Any = None
         self._training_network: Any = backbone
         self._smallest_share = 1
@@ -122,7 +132,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return embeddings, `(batch, embedding_dim)`, float32."""
         network = self._training_network if training else self.backbone
-        return ops.cast(network(inputs, training=training), "float32")
+        return ops.cast(network(self._scale_pixels(inputs), training=training), "float32")
 
     # Compiling -----------------------------------------------------------------------------------
 
@@ -176,6 +186,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         if self.sample_rate < 1:
             self.optimizer.build(self.trainable_variables)
             self.head_layer.attach(self.optimizer)
+            say_sampling_doubt(self.head_layer)
         if isinstance(loss, MarginLoss):
             loss.xla = uses_xla
         if getattr(loss, "needs_step", False):
@@ -188,32 +199,17 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self._training_network = (
             cpu_layers.for_training(self.backbone).__call__ if faster else self.backbone
         )
-        self._gradient_function = (
-            tf.function(self._loss_and_gradients, jit_compile=True, autograph=False)
-            if self._jit
-            else self._loss_and_gradients
-        )
+        # The tables of a sampled head are updated in place only inside the XLA function; what
+        # replicas exchange must stay outside.
+        whole = self._jit and self.sample_rate < 1 and replica_count() == 1
+        self._update_function = xla.compiled(self._update) if whole else self._update
+        pure = self._loss_and_gradients
+        self._gradient_function = xla.compiled(pure) if self._jit and not whole else pure
 
     @property
     def uses_xla(self) -> bool:
         """Whether the training step is compiled by XLA."""
         return self._jit
-
-    def get_compile_config(self) -> dict[str, Any]:
-        """Return what `compile_from_config` needs, with this model's own `jit_compile`."""
-        config = super().get_compile_config()
-        if config:
-            config["jit_compile"] = self._jit_requested
-        return config
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile a loaded model; its lambda goes on with the optimizer's count of updates."""
-        loss = config.get("loss")
-        if isinstance(loss, dict) and "step" in loss.get("config", {}):  # bound below, not held
-            loss = {**loss, "config": {**loss["config"], "step": None}}
-        config = keras.saving.deserialize_keras_object({**config, "loss": loss})
-        self.compile(**config)
-        self._build_optimizer()
 
     # One step ------------------------------------------------------------------------------------
 
@@ -222,6 +218,15 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._checked_labels(y)
         x = require_examples(self, x)
+        loss, outputs, y, logs = self._update_function(x, y, sample_weight)
+        self._track_loss(loss, x)
+        if outputs is not None:
+            super().compute_metrics(x, y, tf.concat(outputs, axis=-1), sample_weight)
+        results = metric_results(self)
+        return reducible({**self.training_names(results), **logs})
+
+    def _update(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """Apply one update; return loss, head outputs, labels as the loss saw them, and logs."""
         if self.sample_rate < 1:
             chosen, y = self.head_layer.choose(y, self.optimizer.iterations)
             self.head_layer.load(chosen)
@@ -236,15 +241,11 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         updates = shared_statistics(self, state, updates)
         for variable, value in zip(state, updates, strict=True):
             variable.assign(value)
-        self._track_loss(loss, x)
         logs = gradient_updates.angular_logs(self.loss)  # before the update: this step's lambda
         gradient_updates.apply_gradients(self.optimizer, gradients, self.trainable_variables)
-        if outputs is not None:
-            super().compute_metrics(x, y, tf.concat(outputs, axis=-1), sample_weight)
-        results = metric_results(self)
         if self.sample_rate < 1:
             self.head_layer.store(chosen)
-        return reducible({**self.training_names(results), **logs})
+        return loss, outputs, y, logs
 
     def training_names(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return metrics under the names of training's logs: `sampled_...` over a sample."""

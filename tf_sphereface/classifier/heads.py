@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any, Literal, get_args
 
 import keras
+import tensorflow as tf
 
 from tf_sphereface import losses
 from tf_sphereface.layers import released_gradient
 from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.layers.compile_checks import is_stock_loss
-from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
+from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense, sampling_doubt
 from tf_sphereface.losses.margin_loss import wrong_head
 from tf_sphereface.utils.checks import check_choice
 
+logger = logging.getLogger("tf_sphereface")
 Head = Literal["angular", "softmax", "sphereface2"]
 
 
@@ -41,6 +44,14 @@ def make_head(
     return keras.layers.Dense(
         num_classes, kernel_initializer=initializer, dtype="float32", name="head"
     )
+
+
+def say_sampling_doubt(head: SampledAngularDense) -> None:
+    """Log where a sample probably saves no time; nothing is changed."""
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    doubt = sampling_doubt(head.num_classes, head.sample_size, gpu=gpu)
+    if doubt is not None:
+        logger.info("%s", doubt)
 
 
 def loss_for_head(head: Head, loss: Any) -> Any:

@@ -31,6 +31,7 @@ class ModelFiles(keras.Model):
 
     optimizer: Any
     backbone: keras.Model
+    _jit_requested: bool | str
     _updates_in_file = 0  # of weights that were loaded before `compile`
 
     def save(self, filepath: Any, *arguments: Any, **keywords: Any) -> None:
@@ -52,6 +53,22 @@ class ModelFiles(keras.Model):
             raise ValueError(_NO_HDF5)
         config: dict[str, Any] = super().get_config()
         return config
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Return what `compile_from_config` needs, with this model's own `jit_compile`."""
+        config = super().get_compile_config()
+        if config:
+            config["jit_compile"] = self._jit_requested
+        return config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile a loaded model; its lambda goes on with the optimizer's count of updates."""
+        loss = config.get("loss")
+        if isinstance(loss, dict) and "step" in loss.get("config", {}):  # bound below, not held
+            loss = {**loss, "config": {**loss["config"], "step": None}}
+        config = keras.saving.deserialize_keras_object({**config, "loss": loss})
+        self.compile(**config)
+        self._build_optimizer()
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Load weights, and the optimizer's state where the file has it and the model can take it.

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tf_sphereface.utils.checks import error
+from tf_sphereface.utils.debugging import is_debugged
 from tf_sphereface.utils.keras_private import all_layers, input_structure
 from tf_sphereface.utils.messages import SphereFaceWarning, and_more
 
@@ -99,14 +100,9 @@ def decide(
     return True, f"on, {gpus} GPU(s)"
 
 
-def is_debugged() -> bool:
-    """Tell whether TensorFlow adds checks to the graphs that it traces, which XLA cannot compile.
-
-    So do `tf.debugging.enable_check_numerics` and its like, in the thread that calls them.
-    """
-    probe = tf.function(tf.sqrt, autograph=False)
-    graph = probe.get_concrete_function(tf.TensorSpec((), tf.float32)).graph
-    return any("Debug" in op.type or "CheckNumerics" in op.type for op in graph.get_operations())
+def compiled(function: Any) -> Any:
+    """Return a function of tensors that XLA compiles."""
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 def _obstacle(backbone: keras.Model) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import cv2
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from tf_sphereface.data.options import Augment
+from tf_sphereface.data.options import Augment, PixelType
+from tf_sphereface.utils.exit_guard import guarded
 
 SHIFT = 1.0 / 24.0  # largest shift, as a fraction of the height (4 of 112 pixels)
 BRIGHTNESS = 0.16  # largest offset, in units of (x - 127.5) / 128
@@ -24,7 +28,7 @@ def normalize(images: tf.Tensor) -> tf.Tensor:
     >>> normalize(np.array([0, 255], np.uint8)).numpy().tolist()
     [-0.99609375, 0.99609375]
     """
-    return (tf.cast(images, tf.float32) - 127.5) / 128.0
+    return (tf.cast(images, tf.float32) - 127.5) * (1.0 / 128.0)  # to the bit as by a division
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,26 +59,53 @@ class Part:
 
 
 def augment_batch(
-    images: tf.Tensor, seed: tf.Tensor, kind: Augment, part: Part | None = None
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    kind: Augment,
+    part: Part | None = None,
+    *,
+    dtype: PixelType = "float32",
 ) -> tf.Tensor:
-    """Augment and normalise a batch, uint8 (batch, height, width, 3) to float32.
+    """Augment a batch, uint8 (batch, height, width, 3), and normalise it to float32.
+
+    With `dtype="uint8"` it is not normalised; `"strong"`, which leaves 0..255, needs float32.
 
     `"mirror"` flips each image left to right with probability 1/2. `"strong"` also shifts it by
     up to 1/24 of its height (edges repeat), changes contrast by up to 25 % and brightness by up to
     0.16, and blanks a rectangle in 30 % of the images. `seed`, int64 (2,), is for this batch alone,
     in which `part` says where the images stand: they are the whole by default.
     """
+    finish = normalize if dtype == "float32" else tf.identity
     if kind == "none":
-        return normalize(images)
+        return finish(images)
     if part is None:
         part = Part(0, tf.shape(images)[0], tf.shape(images)[0])
     mirror = part.uniform(_fold(seed, 0)) < 0.5
     if kind == "mirror":
-        flipped = tf.where(mirror[:, None, None, None], tf.reverse(images, [2]), images)
-        return normalize(flipped)
+        return finish(mirrored(images, mirror))
     moved = _shift(images, mirror, _fold(seed, 1), part)
     pixels = _jitter(normalize(moved), _fold(seed, 2), part)
     return tf.ensure_shape(_erase(pixels, _fold(seed, 3), part), images.shape)
+
+
+def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
+    """Flip some images left to right: uint8 (batch, height, width, 3), booleans (batch,).
+
+    By OpenCV: TensorFlow's reversal and selection take ten times as long, and more tables.
+    """
+
+    def flip(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        flipped = np.array(images)
+        for place in np.flatnonzero(mirror):
+            cv2.flip(flipped[place], 1, flipped[place])
+        return flipped
+
+    def guarded_flip(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        return guarded(lambda: flip(images, mirror), at_the_end=lambda: images)
+
+    return tf.ensure_shape(
+        tf.numpy_function(guarded_flip, [images, mirror], tf.uint8), images.shape
+    )
 
 
 def _fold(seed: tf.Tensor, data: int) -> tf.Tensor:

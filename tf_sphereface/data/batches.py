@@ -21,7 +21,7 @@ _ORDER, _AUGMENT = 1, 2  # keep the random streams of order and augmentation apa
 
 
 def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Dataset:
-    """Make batches of normalised faces and labels, as `face_dataset` describes them."""
+    """Make batches of faces and labels, as `face_dataset` describes them."""
     with tf.device("/cpu:0"):
         steps = options.steps(images.count)
         weights = None
@@ -56,10 +56,11 @@ def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Datas
 def prepare(
     pixels: tf.Tensor, step: tf.Tensor, options: BatchOptions, part: Part | None = None
 ) -> tf.Tensor:
-    """Return uint8 RGB faces as batch `step` has them: channel order, augmentation, range."""
+    """Return uint8 RGB faces as batch `step` has them: channel order, augmentation, range, type."""
     if options.channel_order == "bgr":
         pixels = tf.reverse(pixels, [3])
-    return augment_batch(pixels, _key(options.seed, _AUGMENT, step), options.augment, part)
+    key = _key(options.seed, _AUGMENT, step)
+    return augment_batch(pixels, key, options.augment, part, dtype=options.dtype)
 
 
 def single_order(count: int, options: BatchOptions, epoch: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,14 @@ from tf_sphereface.data.folder_index import (
     note_passed_over,
     scan_folder,
 )
-from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, ClassWeights, Size
+from tf_sphereface.data.options import (
+    Augment,
+    BatchOptions,
+    ChannelOrder,
+    ClassWeights,
+    PixelType,
+    Size,
+)
 from tf_sphereface.data.people import doubts, too_few
 from tf_sphereface.data.sources import NumberedImages, Source, open_source
 from tf_sphereface.utils.checks import check_image_size
@@ -115,6 +122,7 @@ def face_dataset(
     channel_order: ChannelOrder = "rgb",
     training: bool = True,
     augment: Augment | None = None,
+    dtype: PixelType = "float32",
     shuffle: bool | None = None,
     seed: int = 0,
     drop_remainder: bool | None = None,
@@ -161,6 +169,10 @@ def face_dataset(
         training: what the next three are by default; False: none, no shuffle, nothing dropped.
         augment: `"none"`, `"mirror"` or `"strong"` (mirror, shift, contrast, brightness, erasing);
             `"mirror"` in training.
+        dtype: `"float32"`, normalised, or `"uint8"`, pixels 0..255: a quarter of the bytes on their
+            way to a GPU. `FaceClassifier` normalises them in the step; a stock Keras model needs
+            `keras.layers.Rescaling(1 / 128, offset=-127.5 / 128)` before its network, and is
+            refused without. Not with `"strong"`.
         shuffle: whether each epoch has its own random order; else the source's.
         seed: of order and augmentation.
         drop_remainder: drop the images that fill no batch, in each epoch others; shapes are then
@@ -189,8 +201,8 @@ def face_dataset(
             `shard_index` and `num_shards`; batches are then those of one replica.
 
     Returns:
-        A dataset of (float32 (part of batch, height, width, 3), `(x - 127.5) / 128`; int32 (part
-        of batch,)), and with `class_weights` float32 (part of batch,).
+        A dataset of (float32 (part of batch, height, width, 3), `(x - 127.5) / 128`, or uint8, x;
+        int32 (part of batch,)), and with `class_weights` float32 (part of batch,).
 
     Raises:
         FileNotFoundError: there is no such folder, or a packed folder is not complete.
@@ -213,6 +225,7 @@ def face_dataset(
         batch_size=batch_size,
         channel_order=channel_order,
         augment=("mirror" if training else "none") if augment is None else augment,
+        dtype=dtype,
         shuffle=training if shuffle is None else shuffle,
         seed=seed,
         drop_remainder=training if drop_remainder is None else drop_remainder,

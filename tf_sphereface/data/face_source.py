@@ -78,6 +78,8 @@ class FaceSource:
         image_size: (height, width) in pixels.
         batch_size: of a step, over all replicas.
         augment: `"none"`, `"mirror"` or `"strong"`, as in `face_dataset`.
+        dtype: of the stream's images, `"float32"` or `"uint8"`, as in `face_dataset`; `batch_at`
+            gives float32.
         seed: of order and augmentation.
         channel_order: `"rgb"` or `"bgr"`.
         cache: of a folder; `"memory"` decodes it once, `"none"` in each epoch.
@@ -102,6 +104,7 @@ class FaceSource:
     image_size: Size = (112, 96)
     batch_size: int = 128
     augment: Literal["none", "mirror", "strong"] = "mirror"
+    dtype: Literal["float32", "uint8"] = "float32"
     seed: int = 0
     channel_order: Literal["rgb", "bgr"] = "rgb"
     cache: Literal["memory", "none"] = "memory"
@@ -167,11 +170,12 @@ class FaceSource:
         augment: Literal["none", "mirror", "strong"],
         seed: int,
         class_weights: Literal["balanced"] | None = None,
+        dtype: Literal["float32", "uint8"] = "float32",
     ) -> FaceSource:
         """Return a source of the same faces, read once for both, with other batches."""
         other = copy.copy(self.load())
         other.batch_size, other.augment, other.seed = batch_size, augment, seed
-        other.class_weights = class_weights
+        other.class_weights, other.dtype = class_weights, dtype
         return other
 
     def __len__(self) -> int:
@@ -236,6 +240,7 @@ class FaceSource:
         def make(input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
             options = BatchOptions(
                 **self._batch_options(),
+                dtype=self.dtype,
                 class_weights=self.class_weights,
                 repeat=True,
                 start_step=step,

@@ -17,6 +17,7 @@ Size = tuple[int, int]
 
 ChannelOrder = Literal["rgb", "bgr"]
 Augment = Literal["none", "mirror", "strong"]
+PixelType = Literal["float32", "uint8"]
 ClassWeights = Literal["balanced"] | Mapping[int, float]
 
 
@@ -39,6 +40,7 @@ class BatchOptions:
     batch_size: int = 128
     channel_order: ChannelOrder = "rgb"
     augment: Augment = "mirror"
+    dtype: PixelType = "float32"
     shuffle: bool = True
     seed: int = 0
     drop_remainder: bool = True
@@ -54,6 +56,13 @@ class BatchOptions:
         object.__setattr__(self, "image_size", size)
         checks.check_choice("channel_order", self.channel_order, get_args(ChannelOrder))
         checks.check_choice("augment", self.augment, get_args(Augment))
+        checks.check_choice("dtype", self.dtype, get_args(PixelType))
+        if self.dtype == "uint8" and self.augment == "strong":
+            raise checks.error(
+                "dtype",
+                'be "float32" with augment="strong", whose light goes beyond 0..255',
+                self.dtype,
+            )
         for name, least in (("batch_size", 1), ("seed", 0), ("start_step", 0), ("num_shards", 1)):
             value = checks.check_integer(name, getattr(self, name), least)
             object.__setattr__(self, name, value)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from tf_sphereface.backbones import first_layers
 from tf_sphereface.backbones.extraction import (
     LoadedModel,
     as_backbone,
@@ -39,6 +38,7 @@ from tf_sphereface.embedder.metadata import (
     read_metadata,
 )
 from tf_sphereface.embedder.runtimes import KerasRunner, OnnxRunner, TFLiteRunner
+from tf_sphereface.utils import first_layers
 from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.layer_checks import require_stock_layers

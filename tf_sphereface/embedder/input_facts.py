@@ -11,10 +11,10 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.first_layers import input_chain
 from tf_sphereface.backbones.remembered_metadata import recall
 from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.utils.checks import error
+from tf_sphereface.utils.first_layers import input_chain
 from tf_sphereface.utils.messages import SphereFaceWarning
 
 PIXELS = ("channel_order", "pixel_mean", "pixel_scale")

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from tf_sphereface.layers.compile_checks import refuse_misuse
+from tf_sphereface.layers.pixel_checks import refuse_raw_pixels
 from tf_sphereface.losses import head_output, sphereface2_bias
 from tf_sphereface.utils.checks import check_integer, error
 
@@ -107,6 +108,7 @@ class AngularDense(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Return `||x|| cos(theta_j)`, the shared bias if there is one, and `-||x||`."""
         refuse_misuse(self)
+        refuse_raw_pixels(inputs)
         embedding = ops.cast(inputs, "float32")
         logits = ops.matmul(embedding, unit_columns(self.kernel))
         return head_output.join(logits, row_norms(embedding), self.bias)

@@ -11,8 +11,10 @@ import tensorflow as tf
 from keras import ops
 
 from tf_sphereface.layers.angular_dense import row_norms, unit_columns
+from tf_sphereface.layers.class_sample import sample_function
 from tf_sphereface.losses import head_output
 from tf_sphereface.utils.checks import error
+from tf_sphereface.utils.debugging import is_debugged
 from tf_sphereface.utils.keras_private import unlocked
 
 _NAME = "sampled_centres"  # the optimizer's slots of this weight are found by it
@@ -130,9 +132,10 @@ class SampledAngularDense(keras.layers.Layer):
     def choose(self, labels: Any, step: Any) -> tuple[Any, Any]:
         """Draw the sample of step number `step`, the same in each replica.
 
-        Returns the classes, int32 `(sample_size,)`, ascending, among them all of the global batch;
+        Returns the classes, int32 `(sample_size,)`, none twice, among them all of the global batch;
         and the place in them of each of this replica's labels, int32 `(batch,)`. A batch that may
-        have more classes than the sample has places is refused.
+        have more classes than the sample has places is refused. It costs as much as the sample and
+        the batch are large, however many classes there are; see `class_sample`.
         """
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
@@ -145,12 +148,14 @@ class SampledAngularDense(keras.layers.Layer):
                     f"sample_rate >= {most / self.num_classes:.4g}, or a smaller batch."
                 )
         everyone = labels if replicas == 1 else context.all_gather(labels, axis=0)
-        seed = tf.stack([tf.constant(self.seed, tf.int64), tf.cast(step, tf.int64)])
-        draws = tf.random.stateless_uniform([self.num_classes], seed)
-        present = tf.fill(tf.shape(everyone), 2.0)  # above every draw
-        draws = tf.tensor_scatter_nd_update(draws, everyone[:, None], present)
-        chosen = tf.sort(tf.math.top_k(draws, self.sample_size, sorted=False).indices)
-        return chosen, tf.searchsorted(chosen, labels, out_type=tf.int32)
+        draw = sample_function(self.num_classes, self.sample_size, self.seed, not is_debugged())
+        chosen, places, present = draw(everyone, labels, tf.cast(step, tf.int64))
+        if labels.shape[0] is None:
+            message = f"A batch has more classes than the sample has places, {self.sample_size}."
+            check = tf.debugging.assert_less_equal(present, self.sample_size, message)
+            with tf.control_dependencies([] if check is None else [check]):
+                chosen, places = tf.identity(chosen), tf.identity(places)
+        return chosen, places
 
     def load(self, chosen: Any) -> None:
         """Put the drawn centres and their optimizer state where the optimizer looks for them."""
@@ -193,6 +198,29 @@ def check_sample_rate(sample_rate: Any) -> float:
         text = "be a number in (0, 1], the share of the class centres that a step sees"
         raise error("sample_rate", text, sample_rate)
     return float(sample_rate)
+
+
+# Classes that a step must be spared on a GPU for a sample to cost less than it saves: what drawing,
+# fetching and putting back cost there beside the full head's products. A bound from the bytes that
+# each moves; no GPU has confirmed it.
+_SPARED_ON_GPU = 75_000
+
+
+def sampling_doubt(num_classes: int, sample_size: int, *, gpu: bool) -> str | None:
+    """Say that a sample of the class centres probably saves no time; None where it may.
+
+    Example:
+
+    >>> sampling_doubt(10_575, 1_058, gpu=False) is None
+    True
+    """
+    spared = num_classes - sample_size
+    if not gpu or spared >= _SPARED_ON_GPU:
+        return None
+    return (
+        f"a sample of {sample_size:,} of {num_classes:,} class centres probably saves no time: on "
+        "a GPU the full head is about as fast up to some 100,000 classes. It saves memory"
+    )
 
 
 def _load(strategy: tf.distribute.Strategy, pairs: list[Any], chosen: Any) -> None:

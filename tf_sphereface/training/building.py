@@ -132,6 +132,7 @@ def batches_of(recipe: Recipe, source: FaceSource) -> FaceSource:
         augment=recipe.augment,
         seed=recipe.seed,
         class_weights=recipe.class_weights,
+        dtype="float32" if recipe.augment == "strong" else "uint8",  # normalised in the step
     )
 
 

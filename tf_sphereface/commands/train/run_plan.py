@@ -14,6 +14,7 @@ from tf_sphereface import FaceClassifier
 from tf_sphereface.angular import effective_margin
 from tf_sphereface.commands.console import console
 from tf_sphereface.commands.train.arguments import RunOptions
+from tf_sphereface.layers.sampled_angular_dense import sampling_doubt
 from tf_sphereface.losses.update_count import scheduled_losses
 from tf_sphereface.training import recipe_losses, recipes
 from tf_sphereface.training.building import rate_drops, steps_of
@@ -59,7 +60,17 @@ class Plan:
             f"{precision}; XLA {self.model.xla_reason}",
             recipe_losses.describe_loss(self.model.loss, recipe.gradient),
             *([weights] if recipe.class_weights else []),
+            *self._sampling(),
         ]
+
+    def _sampling(self) -> list[str]:
+        """Say how many centres a step sees, and where that probably saves no time."""
+        size = getattr(self.model.head_layer, "sample_size", None)
+        if size is None:
+            return []
+        gpu = bool(tf.config.list_physical_devices("GPU"))
+        doubt = sampling_doubt(self.people, size, gpu=gpu)
+        return [doubt or f"{size:,} of {self.people:,} class centres a step"]
 
     def report(self) -> dict[str, Any]:
         """Return the plan, ready for JSON."""
