@@ -13,17 +13,29 @@ from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.layers.compile_checks import is_stock_loss
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
 from tf_sphereface.losses.margin_loss import wrong_head
-from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.losses.update_count import check_step
+from tf_sphereface.utils.checks import check_choice, check_integer
 
 Head = Literal["angular", "softmax", "sphereface2"]
 
 
 def make_head(
-    head: Head, num_classes: int, gradient: released_gradient.Gradient, sample_rate: float
+    head: Head,
+    num_classes: int,
+    gradient: released_gradient.Gradient,
+    sample_rate: float,
+    centers_per_class: int = 1,
 ) -> keras.layers.Layer:
     """Return the head for these arguments of `FaceClassifier`, not built yet."""
     check_choice("head", head, get_args(Head))
     released_gradient.check_gradient(gradient, head)
+    plain = head != "softmax" and gradient == "exact" and sample_rate == 1
+    if check_integer("centers_per_class", centers_per_class, 1) > 1 and not plain:
+        raise ValueError(
+            'centers_per_class above 1 needs head="angular" or "sphereface2", gradient="exact" and '
+            f"sample_rate=1. Received: centers_per_class={centers_per_class}, head={head!r}, "
+            f"gradient={gradient!r}, sample_rate={sample_rate:g}"
+        )
     if sample_rate < 1:
         if head != "angular" or gradient != "exact":
             raise ValueError(
@@ -35,7 +47,11 @@ def make_head(
         constraint = keras.constraints.UnitNorm(axis=0) if gradient == "caffe" else None
         bias = "sphereface2" if head == "sphereface2" else None
         return AngularDense(
-            num_classes, kernel_constraint=constraint, shared_bias=bias, name="head"
+            num_classes,
+            kernel_constraint=constraint,
+            shared_bias=bias,
+            centers_per_class=centers_per_class,
+            name="head",
         )
     initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
     return keras.layers.Dense(
@@ -74,3 +90,14 @@ def loss_for_head(head: Head, loss: Any) -> Any:
         raise ValueError(wrong_head(loss))
     loss.fix()  # to set an argument of it would do nothing: the model has its own
     return copy.copy(loss)
+
+
+def bind_loss(loss: Any, head_layer: keras.layers.Layer, optimizer: Any, uses_xla: bool) -> None:
+    """Tell a compiled model's own copy of a loss where it reads and keeps what it needs."""
+    if not isinstance(loss, losses.MarginLoss):
+        return
+    loss.xla = uses_xla
+    if loss.first_state:
+        loss.bind_state(head_layer.loss_state)
+    if loss.needs_step:
+        loss.step = check_step(optimizer)  # type: ignore[attr-defined]
