@@ -29,13 +29,7 @@ def make_head(
     """Return the head for these arguments of `FaceClassifier`, not built yet."""
     check_choice("head", head, get_args(Head))
     released_gradient.check_gradient(gradient, head)
-    plain = head != "softmax" and gradient == "exact" and sample_rate == 1
-    if check_integer("centers_per_class", centers_per_class, 1) > 1 and not plain:
-        raise ValueError(
-            'centers_per_class above 1 needs head="angular" or "sphereface2", gradient="exact" and '
-            f"sample_rate=1. Received: centers_per_class={centers_per_class}, head={head!r}, "
-            f"gradient={gradient!r}, sample_rate={sample_rate:g}"
-        )
+    check_centers(centers_per_class, head, gradient, sample_rate)
     if sample_rate < 1:
         if head != "angular" or gradient != "exact":
             raise ValueError(
@@ -57,6 +51,19 @@ def make_head(
     return keras.layers.Dense(
         num_classes, kernel_initializer=initializer, dtype="float32", name="head"
     )
+
+
+def check_centers(
+    centers_per_class: int, head: Head, gradient: released_gradient.Gradient, sample_rate: float
+) -> None:
+    """Raise ValueError where a head cannot have so many centres for each class."""
+    plain = head != "softmax" and gradient == "exact" and sample_rate == 1
+    if check_integer("centers_per_class", centers_per_class, 1) > 1 and not plain:
+        raise ValueError(
+            'centers_per_class above 1 needs head="angular" or "sphereface2", gradient="exact" and '
+            f"sample_rate=1. Received: centers_per_class={centers_per_class}, head={head!r}, "
+            f"gradient={gradient!r}, sample_rate={sample_rate:g}"
+        )
 
 
 def loss_for_head(head: Head, loss: Any) -> Any:

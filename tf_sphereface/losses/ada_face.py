@@ -101,7 +101,7 @@ class AdaFaceLoss(MarginLoss):
 
     >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])
     >>> round(float(AdaFaceLoss(scale=3)([0], outputs)), 4)
-    0.1418
+    0.1506
     """
 
     options = ("scale", "margin", "h", "t_alpha", "label_smoothing")

@@ -96,7 +96,7 @@ class MagFaceLoss(MarginLoss):
 
     >>> outputs = keras.ops.array([[2.0, -1.0, -3.0]])     # ||x|| = 3 counts as 10
     >>> round(float(MagFaceLoss(scale=3, regularizer=0)([0], outputs)), 4)
-    0.1549
+    0.149
     """
 
     options = (

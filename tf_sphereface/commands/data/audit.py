@@ -20,6 +20,7 @@ from tf_sphereface.commands.console import (
     progress_bar,
     write_json_option,
 )
+from tf_sphereface.commands.data import label_audit
 from tf_sphereface.commands.data.audit_report import as_dict, reason, show, write
 from tf_sphereface.commands.input_options import add_input_options, input_facts
 from tf_sphereface.utils.files import sha256_file
@@ -28,9 +29,28 @@ from tf_sphereface.utils.files import sha256_file
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument(
-        "train", type=Path, metavar="TRAIN", help="a folder per person, a pack or a .rec"
+        "train", type=Path, nargs="?", metavar="TRAIN", help="a folder per person, a pack or a .rec"
     )
-    parser.add_argument("test", type=Path, metavar="TEST", help="a folder per person, as LFW's")
+    parser.add_argument(
+        "test", type=Path, nargs="?", metavar="TEST", help="a folder per person, as LFW's"
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="RUN",
+        help="list the images of a run whose label is in doubt, in place of a comparison; TRAIN: "
+        "where its faces are now",
+    )
+    parser.add_argument(
+        "--angle",
+        type=float,
+        metavar="A",
+        help="with --labels: degrees to a person's main centre, above which an image is doubtful "
+        "(75)",
+    )
+    parser.add_argument(
+        "--exclude", type=Path, metavar="FILE", help="with --labels: what the run left out"
+    )
     parser.add_argument("--model", type=Path, metavar="M", help="an embedder, to compare faces by")
     for side in ("test", "train"):
         parser.add_argument(
@@ -60,6 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Audit, print and write."""
+    label_audit.check_options(args)
+    if args.labels is not None:
+        return label_audit.run(args)
     for name in ("train", "test"):
         source = getattr(args, name)
         packed = data.is_pack(source) or data.is_rec(source)
