@@ -107,10 +107,8 @@ def _own_cosines(
     """Return the cosines to the centres of each image's own class, (n, centers_per_class)."""
     width = centers.shape[2]
     units = likeness.unit(centers.reshape(-1, width)).reshape(centers.shape)
-    parts = [
-        np.einsum(
-            "nd,nkd->nk", likeness.unit(vectors[i : i + _BLOCK]), units[labels[i : i + _BLOCK]]
-        )
-        for i in range(0, len(vectors), _BLOCK)
-    ]
-    return np.concatenate(parts).astype(np.float64)
+    cosines = np.empty((len(vectors), centers.shape[1]))
+    for begin in range(0, len(vectors), _BLOCK):
+        part = slice(begin, begin + _BLOCK)
+        cosines[part] = np.einsum("nd,nkd->nk", likeness.unit(vectors[part]), units[labels[part]])
+    return cosines
