@@ -79,10 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Audit, print and write."""
+    """Audit a test set, or the labels of a run."""
     label_audit.check_options(args)
-    if args.labels is not None:
-        return label_audit.run(args)
+    return audit_test_set(args) if args.labels is None else label_audit.run(args)
+
+
+def audit_test_set(args: argparse.Namespace) -> int:
+    """Compare the two sets, print and write."""
     for name in ("train", "test"):
         source = getattr(args, name)
         packed = data.is_pack(source) or data.is_rec(source)

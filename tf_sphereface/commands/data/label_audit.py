@@ -21,6 +21,7 @@ from tf_sphereface.utils.messages import and_more
 HEADER = """\
 Images of {data} whose label is in doubt, by tf_sphereface-data audit --labels {run}.
 Look at them before you use it: tf_sphereface-train --exclude FILE"""
+TOO_MANY = 1 / 3  # of the images
 OTHERS = (
     "test", "model", "test_landmarks", "train_landmarks", "identity_cosine", "image_cosine",
     "hash_bits", "no_names", "channel_order", "pixel_mean", "pixel_scale", "layout",
@@ -110,6 +111,11 @@ def _show(
     ]
     if many == 1:
         lines.insert(1, "with one centre the angle alone decides; --centers-per-class 3 finds more")
+    if len(entries) > TOO_MANY * images:
+        lines.append(
+            "that many are no errors of labels: the run has not drawn its people together. Train "
+            "longer or with a lower --scale, or take a larger --angle"
+        )
     listed = [f"{name}: {why}" for name, why in entries]
     if listed:
         where = f"in {args.out / 'doubtful.tsv'}"
