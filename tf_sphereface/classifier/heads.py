@@ -107,4 +107,4 @@ def bind_loss(loss: Any, head_layer: keras.layers.Layer, optimizer: Any, uses_xl
     if loss.first_state:
         loss.bind_state(head_layer.loss_state)
     if loss.needs_step:
-        loss.step = check_step(optimizer)  # type: ignore[attr-defined]
+        loss.step = check_step(optimizer)

@@ -99,8 +99,12 @@ def audit_labels(
 def _recipe(fields: dict[str, Any]) -> Recipe:
     """Return the recipe that a configuration holds; its lists were tuples."""
     known = {field.name for field in dataclasses.fields(Recipe)}
-    values = {name: value for name, value in fields.items() if name in known}
-    return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+        if name in known
+    }
+    return Recipe(**values)
 
 
 def _source(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from typing import Any
 
 from tf_sphereface import data, training
 from tf_sphereface.commands.console import (
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             progress=show_progress,
         )
     entries, out = audit.entries(), args.out
-    report = {
+    report: dict[str, Any] = {
         "run": str(args.labels),
         "step": audit.step,
         "people": audit.source.num_classes,
