@@ -175,6 +175,16 @@ def test_the_released_gradient_knows_smoothed_labels():
     np.testing.assert_allclose(*weights, rtol=1e-4, atol=1e-5)
 
 
+def test_weights_multiply_magfaces_regularizer():
+    outputs = table("magface", np.full((3, CLASSES), 1.5), np.array([1.0, 3.0, 9.0]))
+    labels, weights = np.array([0, 1, 2]), np.array([0.0, 1.0, 3.0])
+    loss = losses.MagFaceLoss(1.0, lower_norm=1, upper_norm=5, regularizer=200)
+    each = np.asarray(loss.per_example(labels, outputs))
+    assert each[0] - each[1] > 100  # it is a part of each example's loss
+    expected = float(np.mean(weights * each))
+    assert float(loss(labels, outputs, sample_weight=weights)) == pytest.approx(expected, rel=1e-5)
+
+
 WEIGHTS = {0: 3.0, 1: 1.0, 2: 2.0, 3: 1.0}
 
 

@@ -111,7 +111,7 @@ def _show(
         f"labels in doubt: {len(entries):,} ({len(entries) / images:.1%})",
     ]
     if many == 1:
-        lines.insert(1, "with one centre the angle alone decides; --centers-per-class 3 finds more")
+        lines.insert(1, "with one centre the angle alone decides (--centers-per-class)")
     if len(entries) > TOO_MANY * images:
         lines.append(
             "that many are no errors of labels: the run has not drawn its people together. Train "
