@@ -90,6 +90,29 @@ def margin_softmax(
     return np.array(losses)
 
 
+def by_length(
+    name: str, theta: np.ndarray, norms: np.ndarray, labels: np.ndarray, scale: float, margin: float
+) -> np.ndarray:
+    """AdaFace with its first statistics, MagFace and CurricularFace with t = 0, by their papers."""
+    losses = []
+    for row, norm, label in zip(theta, norms, labels, strict=True):
+        own, others, more = row[label], np.cos(np.delete(row, label)), 0.0
+        if name == "adaface":
+            z = max(-1.0, min(1.0, 0.333 * (min(max(norm, 0.001), 100) - 20) / 100.001))
+            kept = min(max(own - margin * z, 1e-3), math.pi - 1e-3)
+            target = math.cos(kept) - (margin + margin * z)
+        else:
+            length = min(max(norm, 10), 110)
+            m = 0.45 + 0.35 * (length - 10) / 100 if name == "magface" else margin
+            over = own + m >= math.pi
+            target = math.cos(own) - math.sin(math.pi - m) * m if over else math.cos(own + m)
+            more = 35 * (length / 110**2 + 1 / length) if name == "magface" else 0.0
+        if name == "curricularface":
+            others = np.where(others > target, others * others, others)
+        losses.append(more + np.logaddexp(0, np.logaddexp.reduce(scale * others) - scale * target))
+    return np.array(losses)
+
+
 def sphereface2(
     theta: np.ndarray,
     labels: np.ndarray,

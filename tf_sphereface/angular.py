@@ -230,11 +230,44 @@ def cos_shifted_angle(cos_theta: Any, shift: float) -> Any:
     [0.8776, -0.4794, -1.1224]
     """
     c = _as_float_tensor(cos_theta)
-    square = ops.maximum((1.0 - c) * (1.0 + c), 0.0)
-    floor = SINE_FLOOR**2
-    sine = ops.where(square > floor, ops.sqrt(ops.maximum(square, floor)), square / SINE_FLOOR)
-    shifted = c * math.cos(shift) - sine * math.sin(shift)
+    shifted = _cos_sum(c, shift)
     return ops.where(c >= -math.cos(shift), shifted, -2.0 - shifted)
+
+
+def cos_shifted_angle_released(cos_theta: Any, shift: Any) -> Any:
+    """Compute `cos(theta + shift)`; past pi, `cos(theta) - shift sin(shift)`.
+
+    `shift`, radians in [0, pi), is broadcast against `cos_theta`, and has a gradient too.
+
+    Source: Meng, Zhao, Huang, Zhou, "MagFace", CVPR 2021, arXiv:2103.06627, released code.
+
+    Example:
+
+    >>> [round(float(cos_shifted_angle_released(c, 0.5)), 4) for c in (1.0, 0.0, -1.0)]
+    [0.8776, -0.4794, -1.2397]
+    """
+    c = _as_float_tensor(cos_theta)
+    shift = ops.convert_to_tensor(shift, dtype=c.dtype)
+    return ops.where(c > -ops.cos(shift), _cos_sum(c, shift), c - shift * ops.sin(shift))
+
+
+def cos_clipped_shift(cos_theta: Any, shift: Any, edge: float = 1e-3) -> Any:
+    """Compute `cos(theta + shift)` of a sum that is clipped to [edge, pi - edge].
+
+    `shift`, radians of either sign, is broadcast against `cos_theta` and has no gradient.
+
+    Source: Kim, Jain, Liu, "AdaFace", CVPR 2022, arXiv:2204.00964, released code.
+
+    Example:
+
+    >>> [round(float(cos_clipped_shift(0.0, shift)), 4) for shift in (0.5, -0.5, 3.0)]
+    [-0.4794, 0.4794, -1.0]
+    """
+    theta = angle_of(cos_theta)
+    total = theta + ops.convert_to_tensor(shift, dtype=theta.dtype)
+    kept = ops.clip(total, edge, math.pi - edge)
+    slope = ops.where(kept == total, ops.sin(total), 0.0) / ops.maximum(ops.sin(theta), SINE_FLOOR)
+    return _with_slope(ops.cos(kept), slope, cos_theta)
 
 
 def a_softmax_logit(cos_theta: Any, norm: Any, margin: int, lambda_: Any) -> Any:
@@ -336,6 +369,15 @@ def angle_of(cos_theta: Any) -> Any:
     """Return the angle of a cosine in radians, without a gradient."""
     c = ops.stop_gradient(_as_float_tensor(cos_theta))
     return ops.arccos(ops.clip(c, -1.0, 1.0))
+
+
+def _cos_sum(c: Any, shift: Any) -> Any:
+    """Return `cos(theta + shift)` without an arccos."""
+    square = ops.maximum((1.0 - c) * (1.0 + c), 0.0)
+    floor = SINE_FLOOR**2
+    sine = ops.where(square > floor, ops.sqrt(ops.maximum(square, floor)), square / SINE_FLOOR)
+    shift = ops.convert_to_tensor(shift, dtype=c.dtype)
+    return c * ops.cos(shift) - sine * ops.sin(shift)
 
 
 def _sine_ratio(theta: Any, factor: float) -> Any:

@@ -86,6 +86,21 @@ def test_norms_that_explode_on_images_that_nobody_normalised():
     assert "(x - 127.5) / 128" in next(f.text for f in doctor.findings if f.kind == "exploded")
 
 
+@pytest.mark.parametrize(("norm", "what"), [(3, "shorter than 10"), (300, "longer than 110")])
+def test_norms_out_of_magfaces_range(norm, what):
+    loss = sf.losses.MagFaceLoss()
+    text = diagnoses.norm_range(np.eye(4) * norm, loss, 7)
+    assert f"after 7 updates 100% of the embeddings are {what}" in text
+    assert diagnoses.norm_range(np.eye(4) * 30, loss, 7) is None
+
+
+def test_the_doctor_looks_at_magfaces_range():
+    model = classifier(rate=1e-9)
+    model.compile("sgd", sf.losses.MagFaceLoss())
+    doctor = run(model, probe=faces()[0])
+    assert "norm range" in kinds(doctor)
+
+
 @pytest.mark.parametrize("make", [classifier, stock])
 def test_a_schedule_that_cannot_come_down_is_told_before_the_first_step(make):
     doctor = run(make())

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_sphereface import FaceClassifier
 from tf_sphereface.classifier import xla
 from tf_sphereface.layers import AngularDense
-from tf_sphereface.losses import ASoftmaxLoss
+from tf_sphereface.losses import AdaFaceLoss, ASoftmaxLoss
 
 
 class Unsupported(keras.layers.Layer):
@@ -72,6 +72,9 @@ def test_auto_follows_the_hardware_and_says_why(monkeypatch, caplog):
     uses, why = xla.decide("auto", False, synchronised, 2)
     assert not uses
     assert "1 synchronised" in why
+    assert xla.decide("auto", False, net, 1, AdaFaceLoss())[0] is True
+    uses, why = xla.decide("auto", False, net, 2, AdaFaceLoss())
+    assert (uses, why) == (False, "off, AdaFaceLoss sums over the replicas")
 
 
 def test_synchronised_normalisation_under_xla_is_refused(two_replicas):

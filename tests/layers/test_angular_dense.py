@@ -7,6 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tf_sphereface as sf
 from tf_sphereface.layers import AngularDense
 from tf_sphereface.losses import ASoftmaxLoss
 
@@ -151,6 +152,50 @@ def test_a_stock_loss_on_another_output_is_fine():
     model.compile("sgd", loss={"face": "mse", "age": "mse"})
     with pytest.raises(ValueError, match="stock Keras loss"):
         model.fit(np.ones((4, 3)), labels, verbose=0)
+
+
+def several(k: int = 3) -> tuple[AngularDense, np.ndarray, np.ndarray]:
+    layer = AngularDense(4, centers_per_class=k, shared_bias=1.5)
+    layer.build((None, 5))
+    x = np.random.default_rng(0).normal(size=(7, 5)).astype("float32")
+    w = layer.kernel.numpy().astype(float)
+    each = (x @ (w / np.linalg.norm(w, axis=0))).reshape(7, 4, k)
+    return layer, x, each
+
+
+def test_with_several_centres_a_class_is_as_near_as_its_nearest_one():
+    layer, x, each = several()
+    outputs = layer(x).numpy()
+    assert outputs.shape == (7, 6)
+    np.testing.assert_allclose(outputs[:, :4], each.max(axis=2), atol=1e-5)  # float32
+    np.testing.assert_allclose(outputs[:, -1], -np.linalg.norm(x, axis=1), rtol=1e-6)
+    with tf.GradientTape() as tape:
+        target = layer(x[:1])[0, 2]
+    gradient = tape.gradient(target, layer.kernel.value).numpy()
+    moved = np.flatnonzero(np.abs(gradient).sum(axis=0))
+    assert moved.tolist() == [2 * 3 + each[0, 2].argmax()]  # the nearest centre of class 2 alone
+    compiled = tf.function(layer, jit_compile=True)(x)
+    np.testing.assert_allclose(compiled, outputs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_several_centres_train_in_a_classifier_and_are_saved(jit_compile, tmp_path):
+    inputs = keras.Input((5,))
+    network = keras.Model(inputs, keras.layers.Dense(6)(inputs))
+    model = sf.FaceClassifier(network, 4, centers_per_class=2)
+    model.compile("sgd", ASoftmaxLoss(2, 5.0), metrics=["accuracy"], jit_compile=jit_compile)
+    x, labels = several()[1], np.arange(7) % 4
+    first = model.evaluate(x, labels, verbose=0)[0]
+    model.fit(x, labels, epochs=3, verbose=0)
+    value = model.evaluate(x, labels, verbose=0)
+    assert value[0] < first
+    assert model.head_layer.kernel.shape == (6, 8)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(loaded.evaluate(x, labels, verbose=0), value, rtol=1e-6)
+    for options in ({"gradient": "caffe"}, {"head": "softmax"}, {"sample_rate": 0.5}):
+        with pytest.raises(ValueError, match="centers_per_class above 1 needs"):
+            sf.FaceClassifier(network, 4, centers_per_class=2, **options)
 
 
 def test_config_round_trip():

@@ -25,6 +25,11 @@ MAKE: dict[str, Make] = {
     "v0": lambda e: losses.SphereFaceRLoss("v0", 1.7, 12.0, detach=False, label_smoothing=e),
     "v1": lambda e: losses.SphereFaceRLoss("v1", 1.7, 12.0, detach=False, label_smoothing=e),
     "v2": lambda e: losses.SphereFaceRLoss("v2", 1.7, 12.0, detach=False, label_smoothing=e),
+    "adaface": lambda e: losses.AdaFaceLoss(12.0, 0.3, label_smoothing=e),
+    "magface": lambda e: losses.MagFaceLoss(
+        12.0, lower_norm=1, upper_norm=5, regularizer=2, label_smoothing=e
+    ),
+    "curricularface": lambda e: losses.CurricularFaceLoss(12.0, 0.4, label_smoothing=e),
     "sphereface2": lambda e: losses.SphereFace2Loss(detach=False, label_smoothing=e),
 }
 
@@ -42,16 +47,29 @@ def naive(reference: Any, name: str, angles: Any, norm: float, label: int, e: fl
             total += 0.7 * share * np.logaddexp(0, yes) + 0.3 * (1 - share) * np.logaddexp(0, no)
         return 50 / 40 * total
     z = np.cos(angles / 1.7) if name == "v2" else np.cos(angles)
-    own = angles[label]
+    own, more = angles[label], 0.0
+    if name == "adaface":
+        quality = max(-1.0, 0.333 * (norm - 20) / 100.001)
+        moved = math.cos(max(own - 0.3 * quality, 1e-3)) - 0.3 * (1 + quality)
+    elif name == "magface":
+        length = min(max(norm, 1.0), 5.0)
+        m, more = 0.45 + 0.35 * (length - 1) / 4, 2 * (length / 25 + 1 / length)
+        moved = math.cos(own + m) if own + m < math.pi else math.cos(own) - m * math.sin(m)
+    elif name == "curricularface":
+        moved = math.cos(own + 0.4) if own + 0.4 < math.pi else math.cos(own) - 0.4 * math.sin(0.4)
+        z = np.where(z > moved, z * z, z)
     z[label] = {
         "a_softmax": lambda: (2 * math.cos(own) + reference.psi(own, 3)) / 3,
         "cosface": lambda: math.cos(own) - 0.3,
         "arcface": lambda: math.cos(own + 0.4),
         "v0": lambda: reference.real_psi(own, 1.7),
         "v1": lambda: math.cos(min(1.7 * own, math.pi)),
+        "adaface": lambda: moved,
+        "magface": lambda: moved,
+        "curricularface": lambda: moved,
     }.get(name, lambda: math.cos(own))()
     z *= getattr(loss, "scale", norm)
-    return float(shares @ (np.log(np.exp(z).sum()) - z))
+    return more + float(shares @ (np.log(np.exp(z).sum()) - z))
 
 
 def table(name: str, angles: np.ndarray, norms: np.ndarray) -> Any:
@@ -88,7 +106,9 @@ def test_gradient_equals_finite_differences_and_is_the_same_under_xla(name):
         return tape.gradient(value, outputs)
 
     found = gradient(outputs).numpy()
-    columns = [*range(CLASSES), *([] if name == "sphereface2" else [outputs.shape[-1] - 1])]
+    # The detached length of SphereFace2 and AdaFace has another gradient on purpose.
+    detached = name in ("sphereface2", "adaface")
+    columns = [*range(CLASSES), *([] if detached else [outputs.shape[-1] - 1])]
     for column in columns:
         shift = np.eye(outputs.shape[-1])[column] * 1e-6
         up, down = (loss.per_example(labels, outputs + s) for s in (shift, -shift))
@@ -153,6 +173,16 @@ def test_the_released_gradient_knows_smoothed_labels():
         model.train_on_batch(x, np.arange(6))
         weights.append(network.get_weights()[0])
     np.testing.assert_allclose(*weights, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_multiply_magfaces_regularizer():
+    outputs = table("magface", np.full((3, CLASSES), 1.5), np.array([1.0, 3.0, 9.0]))
+    labels, weights = np.array([0, 1, 2]), np.array([0.0, 1.0, 3.0])
+    loss = losses.MagFaceLoss(1.0, lower_norm=1, upper_norm=5, regularizer=200)
+    each = np.asarray(loss.per_example(labels, outputs))
+    assert each[0] - each[1] > 100  # it is a part of each example's loss
+    expected = float(np.mean(weights * each))
+    assert float(loss(labels, outputs, sample_weight=weights)) == pytest.approx(expected, rel=1e-5)
 
 
 WEIGHTS = {0: 3.0, 1: 1.0, 2: 2.0, 3: 1.0}

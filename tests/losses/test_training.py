@@ -20,6 +20,9 @@ LOSSES = {
     "v0": losses.SphereFaceRLoss("v0", scale=16.0),
     "v1": losses.SphereFaceRLoss("v1", scale=16.0),
     "v2": losses.SphereFaceRLoss("v2", scale=16.0),
+    "adaface": losses.AdaFaceLoss(16.0, 0.2),
+    "magface": losses.MagFaceLoss(16.0, lower_norm=0.5, upper_norm=20.0, regularizer=1.0),
+    "curricularface": losses.CurricularFaceLoss(16.0, 0.3),
     "sphereface2": losses.SphereFace2Loss(),
 }
 # Each loss under one policy; tests/losses/test_family.py has them all under XLA.
@@ -30,6 +33,9 @@ CASES = [
     ("v0", "mixed_float16", False),
     ("v1", "float32", False),
     ("v2", "mixed_bfloat16", False),
+    ("adaface", "mixed_float16", False),
+    ("magface", "mixed_bfloat16", False),
+    ("curricularface", "float32", False),
     ("sphereface2", "mixed_float16", False),
 ]
 
@@ -72,7 +78,7 @@ def test_trains_saves_and_goes_on(kind, name, policy, jit_compile, tmp_path: Pat
     assert history["loss"][-1] < history["loss"][0]
     assert history["accuracy"][-1] > 0.6  # chance is 0.25
     assert set(history) == {"loss", "accuracy"}  # no lambda: nothing is annealed
-    if kind == "stock" and name not in ("arcface", "sphereface2"):
+    if kind == "stock" and name not in ("arcface", "adaface", "sphereface2"):
         return  # the same code brings them back
     before = model.evaluate(data(), verbose=0)
     model.save(tmp_path / "m.keras")

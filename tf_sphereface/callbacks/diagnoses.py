@@ -29,6 +29,7 @@ UNDERFLOWS = {
 }
 NORM_TOO_SMALL = 0.1  # logits in [-0.1, 0.1]: the loss stays within 0.2 of ln C
 NORM_TOO_LARGE = 1000.0  # 0.1 of cosine is e^100, which is beyond float32
+NEARLY_ALL = 0.95  # of the embeddings
 FELT = 0.05  # of the way from margin 1 to m
 ARRIVED = 0.9  # of the way from margin 1 to the one that is felt at lambda's minimum
 LATE = {"reach": 0.9, "power": 4.0}  # the curve of the preset `short`
@@ -110,6 +111,23 @@ def norms(embeddings: NDArray[np.floating[Any]], step: int) -> tuple[str, str | 
             "(x - 127.5) / 128? If so, lower the learning rate."
         )
     return "fine", None
+
+
+def norm_range(embeddings: NDArray[np.floating[Any]], loss: Any, step: int) -> str | None:
+    """Judge whether MagFace's range of lengths is that of some embeddings, (n, embedding_dim)."""
+    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    for outside, what in (
+        (norms < loss.lower_norm, f"shorter than {loss.lower_norm:g}"),
+        (norms > loss.upper_norm, f"longer than {loss.upper_norm:g}"),
+    ):
+        if np.mean(outside) >= NEARLY_ALL:
+            return (
+                f"after {step} updates {np.mean(outside):.0%} of the embeddings are {what} (median "
+                f"{np.median(norms):.3g}), out of MagFace's range: they all have one margin, and "
+                "its regularizer has no gradient. MagFaceLoss(lower_norm=..., upper_norm=...) "
+                "takes the lengths that this network has."
+            )
+    return None
 
 
 def unreachable(loss: Any, updates: int | None) -> str | None:

@@ -23,6 +23,7 @@ from tf_sphereface.callbacks.nonfinite_layer import (
 )
 from tf_sphereface.data.options import BatchOptions
 from tf_sphereface.data.passes import begun_since, last_begun
+from tf_sphereface.losses.mag_face import MagFaceLoss
 from tf_sphereface.losses.update_count import other_optimizer, scheduled_losses
 from tf_sphereface.utils.messages import and_more
 
@@ -34,8 +35,9 @@ class Finding:
     """A finding of the doctor.
 
     Attributes:
-        kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"lambda"`,
-            `"lambda anew"`, `"labels"`, `"precision"`, `"val_loss"`, `"validation"`, `"batches"`,
+        kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"norm range"`,
+            `"lambda"`, `"lambda anew"`, `"labels"`, `"precision"`, `"val_loss"`, `"validation"`,
+            `"batches"`,
             `"evaluated batches"` or `"diverged"`.
         step: number of updates after which it was found.
         text: a sentence or two.
@@ -59,6 +61,8 @@ class TrainingDoctor(keras.callbacks.Callback):
     - `underflow`: the loss is 87.3 = -ln(1.2e-38) or 16.1 = -ln(1e-7): the probabilities are 0;
     - `collapsed`: the probe's median norm is below 0.1, so the logits move the loss by 0.2 at most;
     - `exploded`: it is above 1000, so a tenth of cosine is a factor of e^100;
+    - `norm range`: from the fourth window on, or at the end, 95 % of the probe's norms are below
+      the range of `MagFaceLoss`, or above it;
     - `lambda`: the loss counts the updates of another optimizer than the model's, or lambda stands
       still while the model is updated; the schedule cannot reach its minimum in this run, or the
       run ended with a margin that is not felt (less than 5 % of the way from 1 to m);
@@ -227,6 +231,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         """Look at the margin that the run ended with."""
         self._snapshot = []
         self._look_at_lambda(at_end=True)
+        self._look_at_norms(late=True)
         for loss in scheduled_losses(self.model):
             self._note("lambda", diagnoses.not_felt(loss, self._step))
 
@@ -261,12 +266,15 @@ class TrainingDoctor(keras.callbacks.Callback):
             means, classes = self._means[-2:], diagnoses.class_count(self.model)
             self._note("at chance", diagnoses.at_chance(means, classes, self._step, self._advice()))
 
-    def _look_at_norms(self) -> None:
+    def _look_at_norms(self, late: bool = False) -> None:
         if self._probe is None or {"collapsed", "exploded"} & {f.kind for f in self.findings}:
             return
         embeddings = diagnoses.embed(self.model, self._probe)
         if embeddings is not None:
             self._note(*diagnoses.norms(embeddings, self._step))
+            for loss in keras.tree.flatten(getattr(self.model, "loss", None)):
+                if isinstance(loss, MagFaceLoss) and (late or len(self._means) >= 4):
+                    self._note("norm range", diagnoses.norm_range(embeddings, loss, self._step))
 
     def _stop(self, mean: float) -> None:
         if self.diverged is not None:

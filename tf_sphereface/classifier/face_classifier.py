@@ -15,6 +15,7 @@ from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mi
 from tf_sphereface.classifier.class_predictions import ClassPredictions
 from tf_sphereface.classifier.heads import (
     Head,
+    bind_loss,
     loss_for_head,
     make_head,
     refuse_change,
@@ -37,8 +38,6 @@ from tf_sphereface.layers import released_gradient
 from tf_sphereface.layers.compile_checks import refuse_metrics
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
 from tf_sphereface.losses.cross_entropy import check_labels
-from tf_sphereface.losses.margin_loss import MarginLoss
-from tf_sphereface.losses.update_count import check_step
 from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.checks import check_integer
 from tf_sphereface.utils.layer_checks import check_before_training
@@ -70,6 +69,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             global batch's classes and a random sample of the rest, new in each step (Partial FC;
             see `layers.SampledAngularDense`). Below 1 the training metrics are over the sampled
             classes, and named `sampled_...`; evaluation is over all. For `head="angular"`.
+        centers_per_class: centres of each class, >= 1 (see `layers.AngularDense`). Above 1 with
+            `gradient="exact"` and `sample_rate=1`, and not for the softmax head.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Input shape: the backbone's; images of uint8 are normalised, `(x - 127.5) / 128`, unless the
@@ -102,6 +103,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         head: Head = "angular",
         gradient: released_gradient.Gradient = "exact",
         sample_rate: float = 1.0,
+        centers_per_class: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -111,7 +113,10 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self.num_classes = check_integer("num_classes", num_classes, 1)
         self.head, self.gradient = head, gradient
         self.sample_rate = check_sample_rate(sample_rate)
-        self.head_layer = make_head(head, self.num_classes, gradient, self.sample_rate)
+        self.centers_per_class = centers_per_class
+        self.head_layer = make_head(
+            head, self.num_classes, gradient, self.sample_rate, centers_per_class
+        )
         self.head_layer.build(shape)
         if gradient == "caffe":
             released_gradient.start_on_the_sphere(self.head_layer)
@@ -162,7 +167,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             ValueError: the loss does not belong to the head, or not to `gradient`; a metric cannot
                 read the head's output (the error says how it can);
                 `steps_per_execution` above 1 under a strategy with several replicas, which crashes
-                in Keras; `jit_compile=True` with synchronised batch normalisation over several
+                in Keras; `jit_compile=True` with synchronised batch normalisation, or with a loss
+                that sums over the batch (`AdaFaceLoss`, `CurricularFaceLoss`), over several
                 replicas.
         """
         if kwargs.get("steps_per_execution", 1) != 1 and replica_count() > 1:
@@ -170,10 +176,10 @@ class FaceClassifier(ModelFiles, ClassPredictions):
                 "steps_per_execution must be 1 under a strategy with several replicas. "
                 f"Received: steps_per_execution={kwargs['steps_per_execution']}"
             )
-        uses_xla, reason = xla.decide(
-            jit_compile, kwargs.get("run_eagerly", False), self.backbone, replica_count()
-        )
         loss = loss_for_head(self.head, loss)
+        uses_xla, reason = xla.decide(
+            jit_compile, kwargs.get("run_eagerly", False), self.backbone, replica_count(), loss
+        )
         for name in ("metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:
                 refuse_metrics(kwargs[name], self.head)
@@ -187,10 +193,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             self.optimizer.build(self.trainable_variables)
             self.head_layer.attach(self.optimizer)
             say_sampling_doubt(self.head_layer)
-        if isinstance(loss, MarginLoss):
-            loss.xla = uses_xla
-        if getattr(loss, "needs_step", False):
-            loss.step = check_step(self.optimizer)
+        bind_loss(loss, self.head_layer, self.optimizer, uses_xla)
         self._jit_requested = jit_compile
         self._jit, self.xla_reason = uses_xla, reason
         logger.info("XLA: %s", reason)
@@ -358,7 +361,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         if self.sample_rate < 1:
             return self.head_layer.sampled(embedding)
         if self.gradient == "exact":
-            return self.head_layer(embedding)
+            return self.head_layer(embedding, training=True)
         margin, lambda_ = self.loss.margin, self.loss.current_lambda()
         kernel = self.head_layer.kernel
         return released_gradient.angular_outputs(embedding, kernel, labels, margin, lambda_)
@@ -389,6 +392,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             "head": self.head,
             "gradient": self.gradient,
             "sample_rate": self.sample_rate,
+            "centers_per_class": self.centers_per_class,
         }
 
     @classmethod

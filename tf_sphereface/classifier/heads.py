@@ -15,18 +15,25 @@ from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.layers.compile_checks import is_stock_loss
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense, sampling_doubt
 from tf_sphereface.losses.margin_loss import wrong_head
-from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.losses.update_count import check_step
+from tf_sphereface.utils.checks import check_choice, check_integer
 
 logger = logging.getLogger("tf_sphereface")
 Head = Literal["angular", "softmax", "sphereface2"]
+_FIXED = ("num_classes", "head", "gradient", "sample_rate", "centers_per_class")
 
 
 def make_head(
-    head: Head, num_classes: int, gradient: released_gradient.Gradient, sample_rate: float
+    head: Head,
+    num_classes: int,
+    gradient: released_gradient.Gradient,
+    sample_rate: float,
+    centers_per_class: int = 1,
 ) -> keras.layers.Layer:
     """Return the head for these arguments of `FaceClassifier`, not built yet."""
     check_choice("head", head, get_args(Head))
     released_gradient.check_gradient(gradient, head)
+    check_centers(centers_per_class, head, gradient, sample_rate)
     if sample_rate < 1:
         if head != "angular" or gradient != "exact":
             raise ValueError(
@@ -38,7 +45,11 @@ def make_head(
         constraint = keras.constraints.UnitNorm(axis=0) if gradient == "caffe" else None
         bias = "sphereface2" if head == "sphereface2" else None
         return AngularDense(
-            num_classes, kernel_constraint=constraint, shared_bias=bias, name="head"
+            num_classes,
+            kernel_constraint=constraint,
+            shared_bias=bias,
+            centers_per_class=centers_per_class,
+            name="head",
         )
     initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
     return keras.layers.Dense(
@@ -52,6 +63,19 @@ def say_sampling_doubt(head: SampledAngularDense) -> None:
     doubt = sampling_doubt(head.num_classes, head.sample_size, gpu=gpu)
     if doubt is not None:
         logger.info("%s", doubt)
+
+
+def check_centers(
+    centers_per_class: int, head: Head, gradient: released_gradient.Gradient, sample_rate: float
+) -> None:
+    """Raise ValueError where a head cannot have so many centres for each class."""
+    plain = head != "softmax" and gradient == "exact" and sample_rate == 1
+    if check_integer("centers_per_class", centers_per_class, 1) > 1 and not plain:
+        raise ValueError(
+            'centers_per_class above 1 needs head="angular" or "sphereface2", gradient="exact" and '
+            f"sample_rate=1. Received: centers_per_class={centers_per_class}, head={head!r}, "
+            f"gradient={gradient!r}, sample_rate={sample_rate:g}"
+        )
 
 
 def loss_for_head(head: Head, loss: Any) -> Any:
@@ -89,8 +113,25 @@ def loss_for_head(head: Head, loss: Any) -> Any:
 
 def refuse_change(model: Any, name: str, value: Any) -> None:
     """Raise AttributeError where an argument of a head that is made gets another value."""
-    if name in ("num_classes", "head", "gradient", "sample_rate") and name in vars(model):
+    if name in (
+        "num_classes",
+        "head",
+        "gradient",
+        "sample_rate",
+        "centers_per_class",
+    ) and name in vars(model):
         raise AttributeError(
             f"`{name}` is fixed: the head was made of it. Make a new classifier of the same "
             f"backbone: FaceClassifier(model.backbone, ..., {name}={value!r})"
         )
+
+
+def bind_loss(loss: Any, head_layer: keras.layers.Layer, optimizer: Any, uses_xla: bool) -> None:
+    """Tell a compiled model's own copy of a loss where it reads and keeps what it needs."""
+    if not isinstance(loss, losses.MarginLoss):
+        return
+    loss.xla = uses_xla
+    if loss.first_state:
+        loss.bind_state(head_layer.loss_state)
+    if loss.needs_step:
+        loss.step = check_step(optimizer)

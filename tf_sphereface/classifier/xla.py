@@ -50,7 +50,11 @@ _LONGEST_REASON = 200  # characters of TensorFlow's own message
 
 
 def decide(
-    jit_compile: bool | str, run_eagerly: bool, backbone: keras.Model, replicas: int
+    jit_compile: bool | str,
+    run_eagerly: bool,
+    backbone: keras.Model,
+    replicas: int,
+    loss: Any = None,
 ) -> tuple[bool, str]:
     """Return whether the step runs under XLA, and the reason in words.
 
@@ -68,7 +72,15 @@ def decide(
         for layer in all_layers(backbone)
         if replicas > 1 and getattr(layer, "synchronized", False) is True
     ]
+    summing = replicas > 1 and getattr(loss, "sums_over_replicas", False)
     if jit_compile is True:
+        if summing:
+            raise ValueError(
+                f"jit_compile=True cannot be had with {type(loss).__name__} over {replicas} "
+                "replicas: its statistics are sums over the replicas in the middle of the step, "
+                "where XLA has no such sum. Use jit_compile=False or 'auto'. "
+                f"Received: jit_compile={jit_compile}"
+            )
         if synchronised:
             raise ValueError(
                 "jit_compile=True cannot be had with synchronised batch normalisation over "
@@ -92,6 +104,8 @@ def decide(
         return False, "off, no GPU (on a CPU it is slower than without)"
     if is_debugged():
         return False, "off, TensorFlow's debugging is on, which XLA cannot compile"
+    if summing:
+        return False, f"off, {type(loss).__name__} sums over the replicas"
     if synchronised:
         return False, f"off, {len(synchronised)} synchronised batch normalisations over replicas"
     obstacle = _obstacle(backbone)

@@ -9,6 +9,7 @@ from tf_sphereface.data.audit import FaceSet, Match, Overlap, find_overlap, read
 from tf_sphereface.data.augmentation import normalize
 from tf_sphereface.data.batches import batch_at, batch_positions
 from tf_sphereface.data.datasets import check_folder, face_dataset, load_folder
+from tf_sphereface.data.doubtful_labels import DoubtfulLabel, doubtful_labels
 from tf_sphereface.data.exclusions import Exclusions, leave_out, read_exclusions, write_exclusions
 from tf_sphereface.data.face_source import FaceSource, SyntheticFaces
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
@@ -23,6 +24,7 @@ from tf_sphereface.data.recordio.writing import RecResult, write_rec
 
 __all__ = [
     "TEMPLATES",
+    "DoubtfulLabel",
     "Exclusions",
     "ExtractResult",
     "FaceSet",
@@ -44,6 +46,7 @@ __all__ = [
     "check_folder",
     "check_pack",
     "check_rec",
+    "doubtful_labels",
     "extract_rec",
     "face_dataset",
     "find_overlap",

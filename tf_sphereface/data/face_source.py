@@ -17,7 +17,7 @@ from tf_sphereface.data import synthetic
 from tf_sphereface.data.arrays import check_arrays
 from tf_sphereface.data.batches import batch_at, batch_positions, make_dataset
 from tf_sphereface.data.datasets import check_folder, load_folder
-from tf_sphereface.data.exclusions import Exclusions, leave_out
+from tf_sphereface.data.exclusions import Exclusions, image_names, leave_out
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
 from tf_sphereface.data.options import BatchOptions, Size
 from tf_sphereface.data.pack.format import is_pack
@@ -266,6 +266,31 @@ class FaceSource:
         """Make one batch of the stream again, with its own augmentation or another one."""
         options = {**self._batch_options(), "augment": augment or self.augment}
         return batch_at(self._faces.pixels, step, resize=self.resize, **options)
+
+    def in_order(self) -> Any:
+        """Return batches of each face once, in order and as it is: a `tf.data.Dataset`."""
+        options = {**self._batch_options(), "augment": "none"}
+        with tf.device("/cpu:0"):
+            size = options["image_size"]
+            images = open_source(
+                self._faces.pixels, size, "none", report=self.report, resize=self.resize
+            )
+        return make_dataset(images, BatchOptions(**options, shuffle=False, drop_remainder=False))
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """The class of each face, (n,)."""
+        return self._faces.labels
+
+    def image_names(self) -> list[str]:
+        """Return `IDENTITY/FILE` of each face, as lists of exclusions name them.
+
+        Raises:
+            ValueError: the faces are arrays or synthetic, and no files.
+        """
+        if self._faces.index is None:
+            raise ValueError(f"faces without files have no names. Received: {self._title}")
+        return image_names(self._faces.index)
 
     def files_at(self, step: int) -> list[str]:
         """Name the faces of one batch of the stream."""

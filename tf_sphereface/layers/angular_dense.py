@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from tf_sphereface.layers.compile_checks import refuse_misuse
+from tf_sphereface.layers.loss_state import LossState
 from tf_sphereface.layers.pixel_checks import refuse_raw_pixels
 from tf_sphereface.losses import head_output, sphereface2_bias
 from tf_sphereface.utils.checks import check_integer, error
@@ -41,6 +42,9 @@ class AngularDense(keras.layers.Layer):
         shared_bias: for `SphereFace2Loss` alone, which needs it: the first value of a trainable
             scalar that all classes share, or `"sphereface2"` for that loss's own first value
             (`losses.sphereface2_bias(num_classes)`). None (default): no bias.
+        centers_per_class: K, >= 1. Default 1. With more, a class's cosine is that of the nearest of
+            its K centres (sub-center ArcFace): a person's wrong or odd images find a centre of
+            their own. It goes with every loss. A step takes K tables of logits.
         **kwargs: `name`, `trainable`. A `dtype` is accepted and has no effect: see above.
 
     Input shape: `(batch, embedding_dim)`, any floating dtype.
@@ -53,7 +57,11 @@ class AngularDense(keras.layers.Layer):
             loss that needs a shared bias where there is none (or the reverse), or with
             `jit_compile=True` under a strategy with several replicas (use `FaceClassifier` there).
 
-    Source: CVPR 2017, eq. 4 (modified softmax).
+    The kernel is `(embedding_dim, num_classes * centers_per_class)`: the centres of class j are its
+    columns j K to j K + K - 1.
+
+    Source: CVPR 2017, eq. 4 (modified softmax). Several centres: Deng, Guo, Liu, Gong, Zafeiriou,
+    "Sub-center ArcFace", ECCV 2020, eq. 3.
 
     Example:
 
@@ -69,6 +77,8 @@ class AngularDense(keras.layers.Layer):
         kernel_regularizer: Any = None,
         kernel_constraint: Any = None,
         shared_bias: float | str | None = None,
+        *,
+        centers_per_class: int = 1,
         **kwargs: Any,
     ) -> None:
         kwargs["dtype"] = "float32"
@@ -80,9 +90,11 @@ class AngularDense(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.shared_bias = check_shared_bias(shared_bias)
+        self.centers_per_class = check_integer("centers_per_class", centers_per_class, 1)
+        self.loss_state = LossState()
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create the kernel, `(embedding_dim, num_classes)`."""
+        """Create the kernel, `(embedding_dim, num_classes * centers_per_class)`."""
         if len(input_shape) != 2 or input_shape[-1] is None:
             raise ValueError(
                 "AngularDense expects embeddings of shape (batch, embedding_dim) with a known "
@@ -90,7 +102,7 @@ class AngularDense(keras.layers.Layer):
             )
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(input_shape[-1], self.num_classes),
+            shape=(input_shape[-1], self.num_classes * self.centers_per_class),
             initializer=self.kernel_initializer,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
@@ -105,12 +117,16 @@ class AngularDense(keras.layers.Layer):
             )
         self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: input_shape[-1]})
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return `||x|| cos(theta_j)`, the shared bias if there is one, and `-||x||`."""
         refuse_misuse(self)
         refuse_raw_pixels(inputs)
+        self.loss_state.serve(self, training)
         embedding = ops.cast(inputs, "float32")
         logits = ops.matmul(embedding, unit_columns(self.kernel))
+        if self.centers_per_class > 1:
+            each = (-1, self.num_classes, self.centers_per_class)
+            logits = ops.max(ops.reshape(logits, each), axis=-1)
         return head_output.join(logits, row_norms(embedding), self.bias)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, int]:
@@ -126,6 +142,7 @@ class AngularDense(keras.layers.Layer):
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
             "shared_bias": self.shared_bias,
+            "centers_per_class": self.centers_per_class,
         }
 
 

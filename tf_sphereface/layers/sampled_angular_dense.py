@@ -12,6 +12,7 @@ from keras import ops
 
 from tf_sphereface.layers.angular_dense import row_norms, unit_columns
 from tf_sphereface.layers.class_sample import sample_function
+from tf_sphereface.layers.loss_state import LossState
 from tf_sphereface.losses import head_output
 from tf_sphereface.utils.checks import error
 from tf_sphereface.utils.debugging import is_debugged
@@ -62,6 +63,7 @@ class SampledAngularDense(keras.layers.Layer):
         self.seed = int(seed)
         self.sample_size = min(self.num_classes, math.ceil(self.sample_rate * self.num_classes))
         self._slots: tuple[Any, ...] = ()
+        self.loss_state = LossState()
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create all centres, `(num_classes, embedding_dim)`, and a step's, `(sample, ...)`."""
@@ -87,12 +89,14 @@ class SampledAngularDense(keras.layers.Layer):
         """The variables that hold every class: the centres and their optimizer state."""
         return [self.centres, *(store for store, _ in self._slots)]
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return `||x|| cos(theta_j)` for all classes, then `-||x||`."""
+        self.loss_state.serve(self, training)
         return self._outputs(inputs, self.centres)
 
     def sampled(self, inputs: Any) -> Any:
         """Return the same over the step's sample, `(batch, sample_size + 1)`."""
+        self.loss_state.in_training = True
         return self._outputs(inputs, self.drawn)
 
     def _outputs(self, inputs: Any, centres: Any) -> Any:
@@ -173,7 +177,8 @@ class SampledAngularDense(keras.layers.Layer):
 
     def load_own_variables(self, store: Any) -> None:
         """Read the weights; optimizer state is left out where no optimizer is attached."""
-        for number, variable in enumerate(self.weights):
+        numbered = [v for v in self.weights if v.name not in self.loss_state.numbers]
+        for number, variable in enumerate(numbered):
             if str(number) in store:
                 variable.assign(store[str(number)])
 

@@ -6,6 +6,9 @@
 | `NormFaceLoss` | nothing; cosines times a scale |
 | `CosFaceLoss` | takes a margin off the cosine |
 | `ArcFaceLoss` | adds a margin to the angle |
+| `AdaFaceLoss` | adds a margin that follows the embedding's length, the image's quality |
+| `MagFaceLoss` | adds a margin that grows with the length, and rewards length |
+| `CurricularFaceLoss` | adds a margin, and weighs hard negatives more as training goes on |
 | `SphereFaceRLoss` | multiplies it (or divides the others') by a real number |
 | `SphereFace2Loss` | binary decisions, one for each class, with a shared bias |
 
@@ -13,6 +16,7 @@
 """
 
 from tf_sphereface.losses.a_softmax import ASoftmaxLoss, a_softmax
+from tf_sphereface.losses.ada_face import AdaFaceLoss, adaface
 from tf_sphereface.losses.cosine_softmax import (
     ArcFaceLoss,
     CosFaceLoss,
@@ -21,6 +25,8 @@ from tf_sphereface.losses.cosine_softmax import (
     cosface,
     normface,
 )
+from tf_sphereface.losses.curricular_face import CurricularFaceLoss, curricularface
+from tf_sphereface.losses.mag_face import MagFaceLoss, magface
 from tf_sphereface.losses.margin_loss import MarginLoss
 from tf_sphereface.losses.sphereface2 import SphereFace2Loss, sphereface2, sphereface2_bias
 from tf_sphereface.losses.sphereface_r import SphereFaceRLoss, sphereface_r
@@ -28,16 +34,22 @@ from tf_sphereface.losses.update_count import bind_step
 
 __all__ = [
     "ASoftmaxLoss",
+    "AdaFaceLoss",
     "ArcFaceLoss",
     "CosFaceLoss",
+    "CurricularFaceLoss",
+    "MagFaceLoss",
     "MarginLoss",
     "NormFaceLoss",
     "SphereFace2Loss",
     "SphereFaceRLoss",
     "a_softmax",
+    "adaface",
     "arcface",
     "bind_step",
     "cosface",
+    "curricularface",
+    "magface",
     "normface",
     "sphereface2",
     "sphereface2_bias",

@@ -47,7 +47,7 @@ def a_softmax(
     0.0486
     """
 
-    def target_cosine(cosine: Any) -> Any:
+    def target_cosine(cosine: Any, _: Any) -> Any:
         return angular.a_softmax_logit(cosine, 1.0, margin, lambda_)
 
     return margin_cross_entropy(

@@ -37,7 +37,7 @@ def normface(
     return margin_cross_entropy(
         labels,
         outputs,
-        lambda cosine: cosine,
+        lambda cosine, _: cosine,
         scale=scale,
         xla=xla,
         label_smoothing=label_smoothing,
@@ -66,7 +66,7 @@ def cosface(
     return margin_cross_entropy(
         labels,
         outputs,
-        lambda cosine: cosine - margin,
+        lambda cosine, _: cosine - margin,
         scale=scale,
         xla=xla,
         label_smoothing=label_smoothing,
@@ -94,7 +94,7 @@ def arcface(
     0.1704
     """
 
-    def target_cosine(cosine: Any) -> Any:
+    def target_cosine(cosine: Any, _: Any) -> Any:
         return angular.cos_shifted_angle(cosine, margin)
 
     return margin_cross_entropy(

@@ -24,18 +24,20 @@ LOWEST = float(np.finfo("float32").min / 4)  # finite, so that a single class ha
 def margin_cross_entropy(
     labels: Any,
     outputs: Any,
-    target_cosine: Callable[[Any], Any],
+    target_cosine: Callable[[Any, Any], Any],
     *,
     scale: float | None,
     xla: bool,
     label_smoothing: float = 0.0,
+    norm_term: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Compute the softmax cross-entropy in which a margin has moved the target's cosine.
 
-    `target_cosine` is the margin: it maps the targets' cosines, `(batch,)`, to what stands in their
-    place. `scale` multiplies all cosines; None stands for the length of each embedding. The result
-    is in nats, `(batch,)`; NaN where a label is out of range. `label_smoothing` is that of
-    `smoothed`; above 0 it costs one more table in the backward pass.
+    `target_cosine` is the margin: it maps the targets' cosines and the embeddings' lengths, both
+    `(batch,)`, to what stands in the cosines' place. `norm_term` maps the lengths to a term that is
+    added to each example's loss. `scale` multiplies all cosines; None stands for the length of each
+    embedding. The result is in nats, `(batch,)`; NaN where a label is out of range.
+    `label_smoothing` is that of `smoothed`; above 0 it costs one more table in the backward pass.
 
     The target stands outside the sum, so neither value nor gradient cancels where it dominates: at
     a probability of `1 - 1e-12` the gradient is -1e-12 and not 0.
@@ -43,16 +45,18 @@ def margin_cross_entropy(
     num_classes = outputs.shape[-1] - 1
     target, norm, rest = target_norm_rest(outputs, labels, scale, xla=xla)
     if scale is None:
-        logit = norm * target_cosine(target / norm)
+        logit = norm * target_cosine(target / norm, norm)
     else:
         floored = ops.maximum(norm, head_output.NORM_FLOOR)
-        logit = scale * target_cosine(target / floored)
+        logit = scale * target_cosine(target / floored, norm)
     loss = ops.softplus(rest - logit)
     if label_smoothing:
         others = ops.sum(outputs, axis=-1) + norm - target  # the last column is -norm
         if scale is not None:
             others = others * (scale / floored)
         loss = smoothed(loss, logit, others, num_classes, label_smoothing)
+    if norm_term is not None:
+        loss = loss + norm_term(norm)
     return _or_nan(loss, labels, num_classes)
 
 

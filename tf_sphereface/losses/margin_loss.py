@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 from keras import ops
@@ -10,6 +10,16 @@ from keras import ops
 from tf_sphereface.losses import head_output
 from tf_sphereface.losses.cross_entropy import check_labels
 from tf_sphereface.utils.checks import check_number
+
+
+class StateVariables:
+    """The layer that keeps a loss's numbers, in an object that Keras does not look into.
+
+    Keras saves what it finds in the attributes of a loss; this layer is the head's.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
 
 
 class MarginLoss(keras.losses.Loss):
@@ -46,8 +56,16 @@ class MarginLoss(keras.losses.Loss):
     needs_shared_bias: bool = False
     """Whether the loss belongs to `AngularDense(..., shared_bias=...)`."""
 
+    first_state: ClassVar[dict[str, float]] = {}
+    """Numbers that the loss keeps from step to step, with their first values."""
+
+    sums_over_replicas: bool = False
+    """Whether `moved` sums over the replicas of a strategy, in the middle of the step."""
+
     xla: bool = False
     """Whether XLA compiles the training step; `FaceClassifier.compile` says so to its copy."""
+
+    _kept: StateVariables | None = None
 
     _used: bool = False
     """Whether the loss was called, or a model took a copy; then its arguments are fixed."""
@@ -81,6 +99,31 @@ class MarginLoss(keras.losses.Loss):
     def fix(self) -> None:
         """Refuse from now on that an argument is set."""
         self._used = True
+
+    def bind_state(self, layer: Any) -> None:
+        """Let a head keep this loss's numbers, among its weights: `layers.loss_state.LossState`."""
+        layer.keep(self.first_state)
+        self._kept = StateVariables(layer)
+
+    def current_state(self, labels: Any, outputs: Any) -> dict[str, Any]:
+        """Return the numbers for a batch; in training they move first, by this batch, and are kept.
+
+        Without a head that keeps them, as where a loss is called by itself, they are those of
+        `first_state`.
+        """
+        kept = self._kept
+        if kept is None:
+            return dict(self.first_state)
+        values = {name: kept.layer.numbers[name].value for name in self.first_state}
+        if kept.layer.in_training:
+            values = self.moved(values, labels, outputs)
+            for name, value in values.items():
+                kept.layer.numbers[name].assign(value)
+        return values
+
+    def moved(self, values: dict[str, Any], labels: Any, outputs: Any) -> dict[str, Any]:
+        """Return the numbers after a training step on this batch; no gradient goes through them."""
+        raise NotImplementedError
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's own arguments by name."""

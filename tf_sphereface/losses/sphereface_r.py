@@ -63,7 +63,7 @@ def sphereface_r(
         return target_cross_entropy(scale * cosines, labels, scale * target, label_smoothing)
     move = angular.psi_real if version == "v0" else angular.cos_scaled_angle
 
-    def target_cosine(cosine: Any) -> Any:
+    def target_cosine(cosine: Any, _: Any) -> Any:
         return detached(move(cosine, margin), cosine, detach)
 
     return margin_cross_entropy(

@@ -10,6 +10,7 @@ from tf_sphereface.training.building import (
 )
 from tf_sphereface.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from tf_sphereface.training.fitting import train, train_recipe
+from tf_sphereface.training.label_audit import LabelAudit, audit_labels
 from tf_sphereface.training.recipes import PRESETS, Recipe, preset
 from tf_sphereface.training.resumable import Run, run
 from tf_sphereface.training.run_callbacks import RunStopped, deferred_stop
@@ -18,10 +19,12 @@ from tf_sphereface.training.run_folder import RunFolder
 __all__ = [
     "PRESETS",
     "Checkpoint",
+    "LabelAudit",
     "Recipe",
     "Run",
     "RunFolder",
     "RunStopped",
+    "audit_labels",
     "build_annealing",
     "build_backbone",
     "build_classifier",

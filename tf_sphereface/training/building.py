@@ -50,7 +50,12 @@ def build_classifier(
     head = recipe_losses.CHOICES[recipe.loss].head
     backbone = with_dropout(build_backbone(recipe), recipe.dropout, recipe.seed)
     model = FaceClassifier(
-        backbone, num_classes, head=head, gradient=recipe.gradient, sample_rate=recipe.sample_rate
+        backbone,
+        num_classes,
+        head=head,
+        gradient=recipe.gradient,
+        sample_rate=recipe.sample_rate,
+        centers_per_class=recipe.centers_per_class,
     )
     total = recipe.epochs * steps_per_epoch
     optimizer = optimizers.paper_optimizer(

@@ -20,10 +20,11 @@ from tf_sphereface.utils.checks import check_choice, check_number, error
 class LossChoice:
     """One value of `Recipe.loss`: its defaults, the margins it allows, and how it is built.
 
-    The default margins are for networks of some hundred people; the classes in `losses` default to
-    the papers' values, for many thousands. Gradients are clipped because that of a loss with a
-    scale is `scale / ||x||` times A-Softmax's, some 25 times on a fresh network: unclipped, the
-    first updates blow up ||x||, and with it the gradient dies.
+    The default margins are for networks of some hundred people, but those of AdaFace, MagFace and
+    CurricularFace, which are the papers', as in the classes in `losses`, for many thousands.
+    Gradients are clipped because that of a loss with a scale is `scale / ||x||` times A-Softmax's,
+    some 25 times on a fresh network: unclipped, the first updates blow up ||x||, and with it the
+    gradient dies.
     """
 
     margin: float | None = None  # None: the loss has none
@@ -32,6 +33,7 @@ class LossChoice:
     low: float = 0.0
     high: float = math.inf
     unit: str = ""  # what the margin is, in words
+    no_margin: str = "which has none"  # why no margin can be given, where there is none
     clip_norm: float = 0.0  # 0: no clipping
     head: Head = "angular"
     build: Callable[..., keras.losses.Loss] | None = (
@@ -80,6 +82,28 @@ CHOICES: dict[str, LossChoice] = {
         clip_norm=1.0,  # with 5 a small run collapsed: all embeddings opposite to all centres
         build=lambda margin, scale, _, **more: losses.ArcFaceLoss(scale, margin, **more),
     ),
+    "adaface": LossChoice(
+        margin=0.4,
+        scale=64.0,
+        high=math.pi,
+        unit="off the cosine and, for short embeddings, radians on the angle",
+        clip_norm=5.0,
+        build=lambda margin, scale, _, **more: losses.AdaFaceLoss(scale, margin, **more),
+    ),
+    "magface": LossChoice(
+        scale=64.0,
+        no_margin="whose margin follows the length of the embedding, from 0.45 to 0.8 rad",
+        clip_norm=5.0,
+        build=lambda _, scale, __, **more: losses.MagFaceLoss(scale, **more),
+    ),
+    "curricularface": LossChoice(
+        margin=0.5,
+        scale=64.0,
+        high=math.pi,
+        unit="radians, added to the angle",
+        clip_norm=1.0,
+        build=lambda margin, scale, _, **more: losses.CurricularFaceLoss(scale, margin, **more),
+    ),
     "sphereface-r-v0": _sphereface_r("v0"),
     "sphereface-r-v1": _sphereface_r("v1"),
     "sphereface-r-v2": _sphereface_r("v2"),
@@ -108,7 +132,7 @@ def resolve_margin(loss: str, margin: float | None) -> float | None:
     if margin is None:
         return choice.margin
     if choice.margin is None:
-        raise error("margin", f"be left out for {loss}, which has none", margin)
+        raise error("margin", f"be left out for {loss}, {choice.no_margin}", margin)
     if choice.margins is not None:
         if isinstance(margin, bool) or margin not in choice.margins:
             allowed = ", ".join(map(str, choice.margins))

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+from tf_sphereface.classifier.heads import check_centers
 from tf_sphereface.data.options import Augment
 from tf_sphereface.layers.released_gradient import Gradient
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
@@ -41,6 +42,8 @@ class Recipe:
         clip_norm: global norm that gradients are clipped to, 0: none; None: the loss's default.
         gradient: `"exact"`, or `"caffe"`: the released layer's, for A-Softmax.
         sample_rate: share of the class centres that a step sees, in (0, 1]; see `sampling`.
+        centers_per_class: centres of each person, >= 1 (sub-center ArcFace; with any loss but
+            softmax). With several, `data audit --labels` lists doubtful images.
         annealing: `"paper"`, lambda by the released layer's constants, or `"fit"`, the same curve
             scaled to the run.
         lambda_minimum: where lambda stops, >= 0. With `"fit"` and 0, which the curve never reaches,
@@ -73,6 +76,7 @@ class Recipe:
     clip_norm: float | None = None
     gradient: Gradient = "exact"
     sample_rate: float = 1.0
+    centers_per_class: int = 1
     annealing: Annealing = "paper"
     lambda_minimum: float = 5.0
     annealing_reach: float = 0.4
@@ -99,6 +103,8 @@ class Recipe:
         check_choice("class_weights", self.class_weights, (None, "balanced"))
         recipe_losses.check_gradient(self.loss, self.margin, self.gradient)
         check_sample_rate(self.sample_rate)
+        head = recipe_losses.CHOICES[self.loss].head
+        check_centers(self.centers_per_class, head, self.gradient, self.sample_rate)
         check_choice("annealing", self.annealing, ANNEALINGS)
         check_choice("augment", self.augment, ("none", "mirror", "strong"))
         check_choice("precision", self.precision, PRECISIONS)

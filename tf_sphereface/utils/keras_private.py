@@ -103,8 +103,16 @@ def is_trained(layer: keras.layers.Layer) -> bool:
     """
     context = layer._get_call_context()
     training = getattr(context, "training", None)
-    silent = not getattr(getattr(context, "entry_layer", None), "_call_has_training_arg", True)
+    silent = not takes_training(getattr(context, "entry_layer", None))
     return silent if training is None else bool(training)
+
+
+def takes_training(layer: Any) -> bool:
+    """Tell whether a layer's `call` has an argument `training` .
+
+    Keras 3.15, `_call_has_training_arg`.
+    """
+    return bool(getattr(layer, "_call_has_training_arg", True))
 
 
 def compiled_metrics(model: keras.Model) -> list[Any]:

@@ -20,6 +20,7 @@ from tf_sphereface.commands.console import (
     progress_bar,
     write_json_option,
 )
+from tf_sphereface.commands.data import label_audit
 from tf_sphereface.commands.data.audit_report import as_dict, reason, show, write
 from tf_sphereface.commands.input_options import (
     add_input_options,
@@ -32,9 +33,28 @@ from tf_sphereface.utils.files import sha256_file
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument(
-        "train", type=Path, metavar="TRAIN", help="a folder per person, a pack or a .rec"
+        "train", type=Path, nargs="?", metavar="TRAIN", help="a folder per person, a pack or a .rec"
     )
-    parser.add_argument("test", type=Path, metavar="TEST", help="a folder per person, as LFW's")
+    parser.add_argument(
+        "test", type=Path, nargs="?", metavar="TEST", help="a folder per person, as LFW's"
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="RUN",
+        help="list the images of a run whose label is in doubt, in place of a comparison; TRAIN: "
+        "where its faces are now",
+    )
+    parser.add_argument(
+        "--angle",
+        type=float,
+        metavar="A",
+        help="with --labels: degrees to a person's main centre, above which an image is doubtful "
+        "(75)",
+    )
+    parser.add_argument(
+        "--exclude", type=Path, metavar="FILE", help="with --labels: what the run left out"
+    )
     parser.add_argument("--model", type=Path, metavar="M", help="an embedder, to compare faces by")
     for side in ("test", "train"):
         parser.add_argument(
@@ -63,7 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Audit, print and write."""
+    """Audit a test set, or the labels of a run."""
+    label_audit.check_options(args)
+    return audit_test_set(args) if args.labels is None else label_audit.run(args)
+
+
+def audit_test_set(args: argparse.Namespace) -> int:
+    """Compare the two sets, print and write."""
     _check(args)
     embedder = None
     if args.model is not None:

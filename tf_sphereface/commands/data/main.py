@@ -42,8 +42,9 @@ Public sets that come as MXNet RecordIO (train.rec) are read as they are, withou
 and find what a training set has in common with a test set (docs/audit.md):
 
   audit TRAIN TEST --model M
+  audit --labels RUN   list the training images of a run whose label is in doubt
 
-exit code: 0 all well, 1 check found damage (or audit --strict an overlap), 2 bad input or a full
+exit code: 0 all well, 1 check found damage (or audit --strict anything), 2 bad input or a full
 disk"""
 EXAMPLES = """\
   tf_sphereface-data pack faces/ packed/
@@ -54,7 +55,9 @@ EXAMPLES = """\
   tf_sphereface-data to-rec faces/ ours/
   tf_sphereface-train --data packed/ --preset small --out runs/first
   tf_sphereface-data audit faces/ lfw/ --model embedder.keras --test-landmarks lfw.tsv --out audit/
-  tf_sphereface-train --data faces/ --exclude audit/exclude.txt --out runs/clean"""
+  tf_sphereface-train --data faces/ --centers-per-class 3 --loss arcface --out runs/first
+  tf_sphereface-data audit --labels runs/first --out labels/
+  tf_sphereface-train --data faces/ --exclude labels/exclude.txt --out runs/clean"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -92,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     records.add_extract_arguments(extract)
     records.add_write_arguments(add("to-rec", "write faces as a .rec file", records.run_write))
     audit.add_arguments(
-        add("audit", "find people and images of a test set in a training set", audit.run)
+        add("audit", "find a test set in a training set, or labels in doubt", audit.run)
     )
     for sub in commands.choices.values():
         add_json_option(sub)

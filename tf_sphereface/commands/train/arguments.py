@@ -178,7 +178,7 @@ def _add_recipe(add: Callable[..., Any]) -> None:
     add("--embedding-dim", type=int, metavar="N")
     add("--input-size", type=image_size, metavar="HxW", help="such as 112x96")
     add("--loss", choices=recipes.LOSSES)
-    add("--margin", type=float, metavar="M", help="a-softmax: 1, 2, 3 or 4")
+    add("--margin", type=float, metavar="M", help="a-softmax: 1, 2, 3 or 4; not magface")
     add("--scale", type=float, metavar="S", help="of the cosines; not a-softmax")
     add("--clip-norm", type=float, metavar="G", help="of gradients; 0: none")
     add("--label-smoothing", type=float, metavar="E", help="in [0, 1); not for softmax")
@@ -189,6 +189,12 @@ def _add_recipe(add: Callable[..., Any]) -> None:
     )
     add("--gradient", choices=("exact", "caffe"), help="caffe: the released layer's, for a-softmax")
     add("--sample-rate", type=float, metavar="R", help="share of the class centres a step sees")
+    add(
+        "--centers-per-class",
+        type=int,
+        metavar="K",
+        help="of each person; above 1, tf_sphereface-data audit --labels RUN finds wrong labels",
+    )
     add("--annealing", choices=recipes.ANNEALINGS, help="fit: lambda's fall scaled to the run")
     add(
         "--annealing-reach",

@@ -137,7 +137,8 @@ def memory(model: Any, recipe: recipes.Recipe, replicas: int) -> dict[str, int]:
         for layer in model.backbone.layers
         for output in keras.tree.flatten(layer.output)
     )
-    logits = getattr(model.head_layer, "sample_size", model.num_classes) + 1
+    centers = model.num_classes * model.centers_per_class
+    logits = getattr(model.head_layer, "sample_size", centers) + 1
     parts = {
         "weights": _bytes(model.weights),
         "optimizer": _bytes(model.optimizer.variables),

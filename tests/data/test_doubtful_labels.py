@@ -1,0 +1,131 @@
+"""Doubtful labels: the rule by hand, planted wrong labels, a run's list, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tf_sphereface as sf
+from tf_sphereface import data, training
+from tf_sphereface.commands.data.main import main
+from tf_sphereface.data import doubtful_labels, synthetic
+
+
+def test_the_rule_by_hand():
+    """Two people in the plane; angles are those of the vectors."""
+    centers = np.array([[[1.0, 0.0], [0.0, 2.0]], [[-1.0, 0.0], [0.0, -1.0]]])
+    degrees = np.array([0.0, 10.0, 80.0, -76.0, 180.0, 190.0])
+    vectors = np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], axis=1) * 5
+    found = doubtful_labels(vectors, [0, 0, 0, 0, 1, 1], centers)
+    # at 80 the other centre is nearer, -76 is past 75 degrees; both people's centre 0 is dominant
+    assert [(d.position, d.label, d.center, d.dominant) for d in found] == [
+        (2, 0, 1, 0),
+        (3, 0, 0, 0),
+    ]
+    assert [d.angle for d in found] == pytest.approx([80.0, 76.0], abs=1e-4)
+    assert "above 75°, nearer to centre 1 than to centre 0" in found[0].reason()
+    assert [d.position for d in doubtful_labels(vectors, [0, 0, 0, 0, 1, 1], centers, 79)] == [2]
+
+
+def test_planted_wrong_labels_are_found():
+    """One label in ten is wrong; a list drawn by chance would have a precision of 0.1."""
+    rng = np.random.default_rng(0)
+    people, each = 30, 20
+    true = np.repeat(np.arange(people), each)
+    x = rng.normal(size=(people, 24))[true] + 0.6 * rng.normal(size=(len(true), 24))
+    wrong = np.zeros(len(true), bool)
+    wrong[rng.choice(len(true), 60, replace=False)] = True
+    labels = np.where(wrong, (true + rng.integers(1, people, len(true))) % people, true)
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((24,))
+    network = keras.Model(inputs, keras.layers.Dense(16)(inputs))
+    model = sf.FaceClassifier(network, people, centers_per_class=3)
+    model.compile(keras.optimizers.Adam(0.01), loss=sf.losses.ArcFaceLoss(16.0, 0.3))
+    model.fit(x.astype("float32"), labels, batch_size=32, epochs=15, verbose=0)
+    centers = model.head_layer.kernel.numpy().T.reshape(people, 3, 16)
+    listed = [d.position for d in doubtful_labels(network(x), labels, centers)]
+    precision, recall = wrong[listed].mean(), wrong[listed].sum() / wrong.sum()
+    assert precision > 0.7
+    assert recall > 0.5
+
+
+RECIPE = dataclasses.replace(
+    training.preset("quick"),
+    input_size=(28, 24),
+    embedding_dim=8,
+    batch_size=8,
+    epochs=1,
+    loss="adaface",
+    centers_per_class=2,
+    precision="float32",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("labels")
+    faces = synthetic.write_folder(root / "faces", 4, 5, size=(28, 24))
+    (faces / "Person_000002" / "Person_000002_0001.jpg").write_bytes(b"broken")
+    training.run(RECIPE, data.FaceSource(faces, image_size=(28, 24)), root / "run")
+    return root / "run", faces
+
+
+def test_the_command_writes_a_list_that_training_reads(run, tmp_path, capsys):
+    folder, faces = run
+    out = tmp_path / "out"
+    assert main(["audit", "--labels", str(folder), "--angle", "1", "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 centres each" in said
+    assert "that many are no errors of labels" in said
+    report = json.loads((out / "labels.json").read_text())
+    assert (report["people"], report["images"], report["max_angle"]) == (4, 19, 1.0)
+    with (out / "doubtful.tsv").open() as handle:
+        rows = list(csv.DictReader(handle, delimiter="\t"))
+    assert len(rows) == len(report["doubtful"]) > 10  # no image is within a degree of its centre
+    assert float(rows[0]["angle_degrees"]) >= float(rows[-1]["angle_degrees"])
+    listed = data.read_exclusions(out / "exclude.txt")
+    assert listed.images == {row["image"] for row in rows}
+    assert all((faces / name).is_file() for name in listed.images)
+    audit = training.audit_labels(folder, faces, max_angle=1.0)
+    assert [name for name, _ in audit.entries()] == [row["image"] for row in rows]
+    assert main(["audit", "--labels", str(folder), "--angle", "1", "--out", str(out), "--strict"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "{run}", "{faces}", "{faces}"], "TEST cannot go with --labels"),
+        (["--labels", "{run}", "--model", "m.keras"], "--model cannot go with --labels"),
+        (["--labels", "{faces}"], "holds no run with a checkpoint"),
+        (["--labels", "{run}", "--angle", "180"], "`max_angle` must be"),
+        (["--labels", "{run}", "--exclude", "{list}"], "the list that it left out"),
+        (["--labels", "{run}", "{fewer}"], "these are not the faces of"),
+        (["{faces}"], "audit needs TRAIN and TEST, or --labels RUN"),
+        (["{faces}", "{faces}", "--angle", "70"], "--angle needs --labels RUN"),
+    ],
+)
+def test_what_cannot_be_audited_is_said(run, options, message, tmp_path, capsys):
+    folder, faces = run
+    fewer = synthetic.write_folder(tmp_path / "fewer", 3, 5, size=(28, 24))
+    (tmp_path / "list").write_text("Person_000000\n")
+    places = {"run": folder, "faces": faces, "fewer": fewer, "list": tmp_path / "list"}
+    words = [word.format(**places) for word in options]
+    assert main(["audit", *words, "--out", str(tmp_path / "out")]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_wrong_arrays_are_refused():
+    centers = np.ones((2, 1, 3))
+    for vectors, labels, message in (
+        (np.ones((2, 4)), [0, 1], "shapes"),
+        (np.ones((2, 3)), [0, 2], r"`labels` must be 2 integers in \[0, 2\)"),
+        (np.full((2, 3), np.nan), [0, 1], "must be finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            doubtful_labels(vectors, labels, centers)

@@ -1,0 +1,149 @@
+"""The images of a run whose labels are in doubt."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from tf_sphereface.data.doubtful_labels import MAX_ANGLE, DoubtfulLabel, doubtful_labels
+from tf_sphereface.data.exclusions import Exclusions
+from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.training.building import build_classifier, kept_policy
+from tf_sphereface.training.recipes import Recipe
+from tf_sphereface.training.run_folder import RunFolder
+from tf_sphereface.utils.messages import ProgressCallback
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelAudit:
+    """What `audit_labels` found.
+
+    Attributes:
+        source: the faces of the run.
+        centers_per_class: of the run's head.
+        step: updates of the checkpoint that was read.
+        max_angle: degrees.
+        doubtful: the images, the largest angle first.
+    """
+
+    source: FaceSource
+    centers_per_class: int
+    step: int
+    max_angle: float
+    doubtful: list[DoubtfulLabel]
+
+    def entries(self) -> list[tuple[str, str]]:
+        """Return `IDENTITY/FILE` and the reason of each, as `data.write_exclusions` takes them."""
+        names = self.source.image_names()
+        return [(names[d.position], d.reason(self.max_angle)) for d in self.doubtful]
+
+
+def audit_labels(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    exclude: Exclusions | None = None,
+    max_angle: float = MAX_ANGLE,
+    progress: ProgressCallback | None = None,
+) -> LabelAudit:
+    """List the training images of a run that may have a wrong label.
+
+    The newest checkpoint is read, network and class centres; each image of the run is embedded
+    and compared with its person's centres, as `data.doubtful_labels` does. Train with several
+    centres (`Recipe.centers_per_class`, 3 for example): then wrong images find a centre of their
+    own. With one centre the angle decides alone.
+
+    Args:
+        run: a run folder.
+        data: where its faces are now; None: where they were.
+        exclude: the list that the run left out, where it did.
+        max_angle: degrees, in [0, 180).
+        progress: called with (done, total) images.
+
+    Raises:
+        ValueError: no run folder, or none with a checkpoint; a run on faces that are no files; the
+            faces are not those of the run; a loss without class centres, or a sampled head.
+    """
+    folder = RunFolder(run)
+    state = folder.newest_state()
+    if state is None:
+        raise ValueError(f"{folder.path} holds no run with a checkpoint to read the centres from")
+    config = json.loads(folder.config.read_text(encoding="utf-8"))
+    recipe = _recipe(config["recipe"])
+    if recipe.loss == "softmax" or recipe.sample_rate < 1:
+        raise ValueError(
+            "labels are audited by a head of class centres that holds them all. Received: a run "
+            f"with loss={recipe.loss}, sample_rate={recipe.sample_rate:g}"
+        )
+    source = _source(config, recipe, data, exclude)
+    facts = {"people": source.num_classes, "faces": len(source)}
+    changed = [f"{state.info.get(k)} {k}, now {v}" for k, v in facts.items() if state.info[k] != v]
+    if changed:
+        raise ValueError(f"these are not the faces of {folder.path}: it had {', '.join(changed)}")
+    with kept_policy():
+        model = build_classifier(recipe, source.num_classes, source.steps_per_epoch)
+        state.restore(model)
+        embeddings = _embeddings(model.backbone, source, progress)
+    kernel = np.asarray(ops.convert_to_numpy(model.head_layer.kernel), np.float32)
+    centers = kernel.T.reshape(source.num_classes, recipe.centers_per_class, -1)
+    found = doubtful_labels(embeddings, source.labels, centers, max_angle)
+    return LabelAudit(source, recipe.centers_per_class, state.info["step"], max_angle, found)
+
+
+def _recipe(fields: dict[str, Any]) -> Recipe:
+    """Return the recipe that a configuration holds; its lists were tuples."""
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+        if name in known
+    }
+    return Recipe(**values)
+
+
+def _source(
+    config: dict[str, Any],
+    recipe: Recipe,
+    data: str | os.PathLike[str] | None,
+    exclude: Exclusions | None,
+) -> FaceSource:
+    """Return the faces of a run, read."""
+    faces = config.get("faces", {})
+    if data is None and config["data"] in ("synthetic", "arrays"):
+        raise ValueError(
+            f"labels of files are audited, and this run was trained on {config['data']} faces; for "
+            "arrays use tf_sphereface.data.doubtful_labels"
+        )
+    listed = faces.get("exclude")
+    if listed != (None if exclude is None else exclude.to_dict()):
+        raise ValueError(
+            "the run must be audited with the list that it left out (exclude=, --exclude), and "
+            f"that is another one. Received: exclude={exclude}, the run had {listed}"
+        )
+    return FaceSource(
+        data if data is not None else config["data"],
+        image_size=recipe.input_size,
+        batch_size=recipe.batch_size,
+        channel_order=faces.get("channel_order", "rgb"),
+        resize=bool(faces.get("resize", False)),
+        exclude=exclude,
+    ).load()
+
+
+def _embeddings(
+    network: Any, source: FaceSource, progress: ProgressCallback | None
+) -> NDArray[np.float32]:
+    """Embed each face once, in the source's order."""
+    vectors, done = [], 0
+    for images, *_ in source.in_order():
+        vectors.append(np.asarray(ops.cast(network(images, training=False), "float32")))
+        done += len(vectors[-1])
+        if progress is not None:
+            progress(done, len(source))
+    return np.concatenate(vectors)
