@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from tf_sphereface import metrics
-from tf_sphereface.classifier import cpu_layers, gradient_updates, xla
+from tf_sphereface.classifier import fast_layers, gradient_updates, xla
 from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mixing
 from tf_sphereface.classifier.class_predictions import ClassPredictions
 from tf_sphereface.classifier.heads import Head, loss_for_head, make_head
@@ -178,10 +178,10 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self._jit_requested = jit_compile
         self._jit, self.xla_reason = uses_xla, reason
         logger.info("XLA: %s", reason)
-        faster = not (uses_xla or self.run_eagerly or tf.config.list_physical_devices("GPU"))
-        # A bound method, in which Keras does not look for weights: they are the backbone's.
         self._training_network = (
-            cpu_layers.for_training(self.backbone).__call__ if faster else self.backbone
+            self.backbone
+            if self.run_eagerly
+            else fast_layers.training_call(self.backbone, xla=self._jit)
         )
         self._gradient_function = (
             tf.function(self._loss_and_gradients, jit_compile=True, autograph=False)
