@@ -290,6 +290,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         would copy a `(batch, classes)` table. Without XLA the metrics are updated here, before the
         loss: later ones would keep the outputs alive beside the loss's own tables.
         """
+        if self._jit:
+            keras_private.renumber_functions()
         x, y, sample_weight = data
         state = self._step_state()
         counter = keras_private.micro_steps(self.optimizer)

@@ -326,7 +326,7 @@ STAND_INS: dict[Target, dict[type, tuple[type[StandIn], ...]]] = {
 }
 """The one place that chooses, by target and Keras' class: of several kinds the first that fits.
 
-`ShiftedConvolution` is in no row: in an XLA step on a CPU it takes 12 % off a MobileFaceNet's step and
+`ShiftedConvolution` is in no row: on a CPU it takes an eighth off a MobileFaceNet's XLA step and
 adds half to the time that the step takes to compile (measured here); on a GPU it has not been
 measured yet (docs/gpu.md).
 """
