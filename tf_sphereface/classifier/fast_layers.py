@@ -330,6 +330,6 @@ STAND_INS: dict[Target, dict[type, tuple[type[StandIn], ...]]] = {
 adds half to the time that the step takes to compile (measured here); on a GPU it has not been
 measured yet (docs/gpu.md).
 """
-DTYPES = dict.fromkeys(STAND_INS, ("float32", "bfloat16", "float16"))
+DTYPES: dict[Target, tuple[str, ...]] = dict.fromkeys(STAND_INS, ("float32", "bfloat16", "float16"))
 """Types of the layers that are replaced."""
 DTYPES[Target("CPU", False)] = ("float32", "bfloat16")  # its kernels for float16 are slow
