@@ -9,14 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 from tf_sphereface.backbones import MobileFaceNet, SphereFaceNet, count_macs, count_parameters
+from tf_sphereface.classifier import fast_layers
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 MODULES = (
     *("cases", "process", "table", "worker", "compare", "processor"),
-    *("with_keras", "with_torch"),
+    *("with_keras", "with_torch", "gpu", "hlo"),
 )
 
 
@@ -134,6 +136,53 @@ def test_multiplications_are_those_of_the_networks():
         "SphereFaceNet-20": count_macs(SphereFaceNet(20)),
         "MobileFaceNet": count_macs(MobileFaceNet()),
     } == MACS
+
+
+@pytest.mark.parametrize(
+    ("network", "depthwise", "instructions", "reductions"),
+    [
+        ("SphereFaceNet-20", "table", 1550, 40),
+        ("MobileFaceNet", "table", 5500, 100),
+        ("MobileFaceNet", "shifted", 10_500, 200),
+    ],
+)
+def test_a_step_stays_short_to_compile(network, depthwise, instructions, reductions, monkeypatch):
+    """Of Keras' own layers it has 1,739 and 9,887 instructions, 36 and 242 reductions."""
+    import hlo
+
+    for target, kinds in fast_layers.STAND_INS.items():
+        monkeypatch.setitem(fast_layers.STAND_INS, target, dict(kinds))
+    if depthwise == "shifted":
+        hlo.use_shifted_convolutions()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = hlo.classifier(network, 10_575, (112, 96))
+    found = hlo.counts(hlo.step_program(model, batch=8), 10_575)
+    assert found["instructions"] <= instructions
+    assert found["reductions"] <= reductions
+    grouped = {"table": 48, "shifted": 0}[depthwise]
+    assert found["of them grouped"] == (grouped if network == "MobileFaceNet" else 0)
+    assert found["sorts"] == found["copies of tables"] == 0
+
+
+def test_sorts_and_copies_of_tables_are_seen():
+    import hlo
+
+    program = """HloModule step
+      %a.1 = f32[8,500]{1,0} parameter(0), metadata={op_name="sort(x)"}
+      %b.1 = f32[8,500]{1,0} copy(f32[8,500]{1,0} %a.1)
+      %c.1 = f32[8,50]{1,0} copy(f32[8,50]{1,0} %a.1)
+      %d.1 = (f32[8,500]{1,0}, s32[8,500]{1,0}) sort(f32[8,500]{1,0} %b.1, s32[8,500]{1,0} %i.1)
+      ROOT %e.1 = f32[8]{0} reduce(f32[8,500]{1,0} %b.1, f32[] %z.1), dimensions={1}
+    """
+    found = hlo.counts(program, 500)
+    assert found["instructions"] == 5
+    assert (found["sorts"], found["reductions"], found["copies of tables"]) == (1, 1, 1)
+
+
+def test_the_gpu_script_counts_without_a_gpu(capsys):
+    gpu = importlib.import_module("gpu")
+    assert gpu.main(["--hlo", "--tiny"]) == 0
+    assert "| MobileFaceNet | bfloat16 | 5,3" in capsys.readouterr().out
 
 
 @pytest.mark.slow

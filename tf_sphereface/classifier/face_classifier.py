@@ -10,17 +10,9 @@ import tensorflow as tf
 from keras import ops
 
 from tf_sphereface import metrics
-from tf_sphereface.classifier import cpu_layers, gradient_updates, xla
+from tf_sphereface.classifier import fast_layers, gradient_updates, heads, xla
 from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mixing
 from tf_sphereface.classifier.class_predictions import ClassPredictions
-from tf_sphereface.classifier.heads import (
-    Head,
-    bind_loss,
-    loss_for_head,
-    make_head,
-    refuse_change,
-    say_sampling_doubt,
-)
 from tf_sphereface.classifier.model_files import ModelFiles
 from tf_sphereface.classifier.pixels import pixel_scaling
 from tf_sphereface.classifier.replicas import (
@@ -100,7 +92,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self,
         backbone: keras.Model,
         num_classes: int,
-        head: Head = "angular",
+        head: heads.Head = "angular",
         gradient: released_gradient.Gradient = "exact",
         sample_rate: float = 1.0,
         centers_per_class: int = 1,
@@ -114,7 +106,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self.head, self.gradient = head, gradient
         self.sample_rate = check_sample_rate(sample_rate)
         self.centers_per_class = centers_per_class
-        self.head_layer = make_head(
+        self.head_layer = heads.make_head(
             head, self.num_classes, gradient, self.sample_rate, centers_per_class
         )
         self.head_layer.build(shape)
@@ -131,7 +123,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; refuse another value for an argument that the head was made of."""
-        refuse_change(self, name, value)
+        heads.refuse_change(self, name, value)
         super().__setattr__(name, value)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -176,7 +168,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
                 "steps_per_execution must be 1 under a strategy with several replicas. "
                 f"Received: steps_per_execution={kwargs['steps_per_execution']}"
             )
-        loss = loss_for_head(self.head, loss)
+        loss = heads.loss_for_head(self.head, loss)
         uses_xla, reason = xla.decide(
             jit_compile, kwargs.get("run_eagerly", False), self.backbone, replica_count(), loss
         )
@@ -192,15 +184,15 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         if self.sample_rate < 1:
             self.optimizer.build(self.trainable_variables)
             self.head_layer.attach(self.optimizer)
-            say_sampling_doubt(self.head_layer)
-        bind_loss(loss, self.head_layer, self.optimizer, uses_xla)
+            heads.say_sampling_doubt(self.head_layer)
+        heads.bind_loss(loss, self.head_layer, self.optimizer, uses_xla)
         self._jit_requested = jit_compile
         self._jit, self.xla_reason = uses_xla, reason
         logger.info("XLA: %s", reason)
-        faster = not (uses_xla or self.run_eagerly or tf.config.list_physical_devices("GPU"))
-        # A bound method, in which Keras does not look for weights: they are the backbone's.
         self._training_network = (
-            cpu_layers.for_training(self.backbone).__call__ if faster else self.backbone
+            self.backbone
+            if self.run_eagerly
+            else fast_layers.training_call(self.backbone, xla=self._jit)
         )
         # The tables of a sampled head are updated in place only inside the XLA function; what
         # replicas exchange must stay outside.
@@ -299,6 +291,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         would copy a `(batch, classes)` table. Without XLA the metrics are updated here, before the
         loss: later ones would keep the outputs alive beside the loss's own tables.
         """
+        if self._jit:
+            keras_private.renumber_functions()
         x, y, sample_weight = data
         state = self._step_state()
         counter = keras_private.micro_steps(self.optimizer)

@@ -113,13 +113,7 @@ def loss_for_head(head: Head, loss: Any) -> Any:
 
 def refuse_change(model: Any, name: str, value: Any) -> None:
     """Raise AttributeError where an argument of a head that is made gets another value."""
-    if name in (
-        "num_classes",
-        "head",
-        "gradient",
-        "sample_rate",
-        "centers_per_class",
-    ) and name in vars(model):
+    if name in _FIXED and name in vars(model):
         raise AttributeError(
             f"`{name}` is fixed: the head was made of it. Make a new classifier of the same "
             f"backbone: FaceClassifier(model.backbone, ..., {name}={value!r})"

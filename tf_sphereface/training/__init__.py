@@ -15,6 +15,7 @@ from tf_sphereface.training.recipes import PRESETS, Recipe, preset
 from tf_sphereface.training.resumable import Run, run
 from tf_sphereface.training.run_callbacks import RunStopped, deferred_stop
 from tf_sphereface.training.run_folder import RunFolder
+from tf_sphereface.utils.xla_flags import tune_xla
 
 __all__ = [
     "PRESETS",
@@ -36,4 +37,5 @@ __all__ = [
     "save_checkpoint",
     "train",
     "train_recipe",
+    "tune_xla",
 ]

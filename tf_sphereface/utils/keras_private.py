@@ -232,6 +232,32 @@ def decays(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
     return bool(optimizer._use_weight_decay(variable))
 
 
+# TensorFlow --------------------------------------------------------------------------------------
+
+
+def is_tensorflow_started() -> bool:
+    """Tell whether TensorFlow has started its devices, as the first tensor makes it do.
+
+    TensorFlow 2.21: `context()._initialized` in `tensorflow.python.eager.context`.
+    """
+    from tensorflow.python.eager import context
+
+    return bool(context.context()._initialized)
+
+
+def renumber_functions() -> None:
+    """Make the name of the function that is being traced the same in each run of a program.
+
+    A name ends in a count, which what was traced or read before has moved, and a compiled function
+    is found in the cache by its name. So the count goes on from the next multiple of 65,536; that
+    takes some milliseconds. TensorFlow 2.21: `ops.uid`.
+    """
+    from tensorflow.python.framework import ops
+
+    while ops.uid() % 2**16:
+        pass
+
+
 # LiteRT ------------------------------------------------------------------------------------------
 
 

@@ -20,9 +20,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tf_sphereface.utils import compile_cache
+
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 VARIABLE = "TF_CPP_MIN_LOG_LEVEL"  # kept where the user has set it; at 0 nothing is held back
 BACKEND = "KERAS_BACKEND"
+GPU_DEVICE = "/dev/nvidiactl"  # of NVIDIA's driver on Linux
 GREETINGS = (
     b"All log messages before absl::InitializeLog() is called",
     b"oneDNN custom operations are on",
@@ -64,9 +67,11 @@ def without_lines(unwanted: Sequence[bytes]) -> Iterator[None]:
 
 def start_tensorflow() -> None:
     """Import TensorFlow and look for devices, without its greetings."""
-    has_gpu = Path("/dev/nvidiactl").exists()
+    has_gpu = Path(GPU_DEVICE).exists()
     # Warnings say why a GPU cannot be used. On a CPU they are about costs that cannot be changed.
-    os.environ.setdefault(VARIABLE, "1" if has_gpu else "2")
+    # What it says of each compiled function that it finds in the cache is not an error.
+    without_gpu = "2" if compile_cache.started() is None else "3"
+    os.environ.setdefault(VARIABLE, "1" if has_gpu else without_gpu)
     with without_lines(GREETINGS if has_gpu else GREETINGS + WITHOUT_A_GPU):
         tensorflow = importlib.import_module("tensorflow")
         tensorflow.config.list_physical_devices()
@@ -112,6 +117,10 @@ _is_command = is_command(sys.argv[0])
 # `python -m tf_sphereface.commands...` is known by Python's own arguments, as long as it imports.
 _is_module = sys.argv[0] == "-m" and any("tf_sphereface.commands" in a for a in sys.orig_argv)
 require_tensorflow_backend(_is_command or _is_module)
+_folder = None
+if _is_command and Path(sys.argv[0]).name == "tf_sphereface-train":
+    _folder = compile_cache.folder_from(sys.argv[1:], Path(GPU_DEVICE).exists())
+cache_problem = "" if _folder is None else compile_cache.start(_folder)
 if _is_command:
     os.environ.setdefault(ONEDNN, "1")
     if os.environ.get(VARIABLE) != "0":

@@ -136,6 +136,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="mirrored: all GPUs of this machine; multiworker: those of all in TF_CONFIG",
     )
     add("--jit", choices=tuple(JIT), default="auto", help="XLA; auto: on for GPUs")
+    add(
+        "--compile-cache",
+        metavar="DIR|none",
+        help="where compiled steps are kept for the next run; default: in the user's cache, with "
+        "a GPU or --jit on",
+    )
     add("--license", metavar="TEXT", help="of the trained weights, for the model card")
     add_json_option(parser)
     _add_recipe(parser.add_argument_group("changes to the preset").add_argument)

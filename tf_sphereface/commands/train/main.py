@@ -29,6 +29,7 @@ from tf_sphereface.embedder import model_card
 from tf_sphereface.training import building
 from tf_sphereface.training.fitting import is_chief
 from tf_sphereface.training.run_callbacks import BEST
+from tf_sphereface.utils import compile_cache, startup
 from tf_sphereface.utils.files import write_json
 
 EXAMPLES = """\
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = read_options(build_parser().parse_args(argv))
     line, folder = options.line, options.folder
     # before TensorFlow does a thing
+    prepare_xla(line.compile_cache)
     strategy = make_strategy(line.strategy, options.recipe.batch_size)
     if line.dry_run:
         return dry_run(options, strategy)
@@ -86,6 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary.show_summary(result)
     write_json_option(line.json, result)
     return 0
+
+
+def prepare_xla(folder: str | None) -> None:
+    """Set XLA's flags for a GPU, and say where compiled steps are kept, or why they are not."""
+    if startup.cache_problem:
+        warn(startup.cache_problem)
+    elif folder not in (None, compile_cache.OFF) and compile_cache.started() is None:
+        warn("--compile-cache has no effect: TensorFlow was imported before the command")
+    for flag in training.tune_xla():
+        note(f"XLA: {flag}")
+    if compile_cache.started() is not None:
+        note(f"compiled steps are kept in {compile_cache.started()}")
 
 
 def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
@@ -147,13 +161,20 @@ def train(run: training.Run, line: argparse.Namespace) -> None:
     doctor = None if line.no_doctor else watchers.doctor(run, *others)
     try:
         with progress() as bar, training.deferred_stop(note) as stop:
-            shown = ShowProgress(bar, run.total_steps, run.step)
+            shown = ShowProgress(bar, run.total_steps, run.step, run.model.uses_xla)
             run.fit(
                 [doctor or keras.callbacks.TerminateOnNaN(), *others, shown],
                 stop=stop,
                 checkpoint_every=line.checkpoint_every,
                 keep=line.keep,
             )
+    except tf.errors.OpError as error:
+        if compile_cache.is_damaged(error.message or ""):
+            raise CommandError(
+                f"the compile cache {compile_cache.started()} is damaged, or its disk is full: "
+                f"remove it, or use --compile-cache none. {error.message}"
+            ) from None
+        raise
     except training.RunStopped as stopped:
         note(f"{stopped}: the same command with --resume goes on")
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,26 @@ from tf_sphereface.utils.optional import require
 class ShowProgress(keras.callbacks.Callback):
     """A progress bar over the whole run, and a line for each epoch."""
 
-    def __init__(self, bar: Any, total: int, done: int) -> None:
+    def __init__(self, bar: Any, total: int, done: int, compiled: bool = False) -> None:
         super().__init__()
-        self.bar = bar
+        self.bar, self.compiled = bar, compiled
+        self.begin = time.monotonic()
         self.task = bar.add_task("training", total=total, completed=done)
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Say that XLA compiles: until the first batch is done the bar shows nothing else."""
+        self.begin = time.monotonic()
+        if self.compiled:
+            self.bar.update(self.task, description="compiling")
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Move the bar."""
+        """Move the bar; after the first batch, say how long it took to compile."""
         self.bar.update(self.task, advance=1)
+        if self.compiled:
+            self.compiled = False
+            self.bar.update(self.task, description="training")
+            seconds = time.monotonic() - self.begin
+            self.bar.console.print(f"compiled: first step after {seconds:.1f} s", highlight=False)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Print the epoch's figures."""

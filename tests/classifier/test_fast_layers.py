@@ -1,4 +1,4 @@
-"""The stand-ins of a CPU step compute what the stock layers compute, forwards and backwards."""
+"""The stand-ins of a training step compute what the stock layers do, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from tf_sphereface import FaceClassifier, losses
 from tf_sphereface.backbones import MobileFaceNet, SphereFaceNet
-from tf_sphereface.classifier import cpu_layers
+from tf_sphereface.classifier import fast_layers
 
+CPU, XLA = fast_layers.Target("CPU", xla=False), fast_layers.Target("CPU", xla=True)
 SHAPE = (6, 5, 4)
 LAYERS = {
     "prelu": lambda: keras.layers.PReLU("uniform", shared_axes=[1, 2]),
@@ -18,13 +19,35 @@ LAYERS = {
     "batchnorm_bare": lambda: keras.layers.BatchNormalization(center=False, scale=False),
     "pointwise": lambda: keras.layers.Conv2D(7, 1, activation="tanh", bias_initializer="normal"),
     "whole_map": lambda: keras.layers.DepthwiseConv2D((6, 5), use_bias=False),
+    "shifted": lambda: keras.layers.DepthwiseConv2D(3, padding="same", activation="tanh"),
+    "shifted_valid": lambda: keras.layers.DepthwiseConv2D(3, use_bias=False),
+    "shifted_by_two": lambda: keras.layers.DepthwiseConv2D(3, strides=2, padding="same"),
+    "shifted_by_two_valid": lambda: keras.layers.DepthwiseConv2D(3, strides=2),
 }
 STAND_IN = {
-    "prelu": cpu_layers.PReLU,
-    "batchnorm": cpu_layers.BatchNormalization,
-    "batchnorm_bare": cpu_layers.BatchNormalization,
-    "pointwise": cpu_layers.PointwiseConvolution,
-    "whole_map": cpu_layers.WholeMapConvolution,
+    "prelu": fast_layers.PReLU,
+    "batchnorm": fast_layers.BatchNormalization,
+    "batchnorm_bare": fast_layers.BatchNormalization,
+    "pointwise": fast_layers.PointwiseConvolution,
+    "whole_map": fast_layers.WholeMapConvolution,
+    **{name: fast_layers.ShiftedConvolution for name in LAYERS if name.startswith("shifted")},
+}
+
+
+@pytest.fixture
+def all_stand_ins(monkeypatch):
+    """Let every target take every stand-in."""
+    for table in fast_layers.STAND_INS.values():
+        for kind, stand_ins in ALL_STAND_INS.items():
+            monkeypatch.setitem(table, kind, stand_ins)
+
+
+ALL_STAND_INS = {
+    keras.layers.Conv2D: (fast_layers.PointwiseConvolution,),
+    keras.layers.DepthwiseConv2D: (
+        fast_layers.WholeMapConvolution,
+        fast_layers.ShiftedConvolution,
+    ),
 }
 
 
@@ -33,7 +56,7 @@ def network_of(layer):
     return keras.Model(image, layer(image))
 
 
-def results(network, x, upstream, graph=True):
+def results(network, x, upstream, graph=True, xla=None):
     """Return outputs, gradients to weights and input, and the new state, by name."""
 
     def compute():
@@ -51,7 +74,8 @@ def results(network, x, upstream, graph=True):
             found[variable.path] = variable.value if new is None else new
         return found
 
-    found = tf.function(compute, autograph=False)() if graph else compute()
+    function = tf.function(compute, autograph=False, jit_compile=xla)
+    found = function() if graph else compute()
     return {name: np.asarray(tf.cast(value, tf.float64)) for name, value in found.items()}
 
 
@@ -69,35 +93,63 @@ def distance(a, b):
     return float(np.sqrt(far / sum(np.sum(value**2) for value in a.values())))
 
 
-@pytest.mark.parametrize("graph", [True, False], ids=["graph", "eager"])
+@pytest.mark.usefixtures("all_stand_ins")
+@pytest.mark.parametrize("way", ["eager", "graph", "xla"])
 @pytest.mark.parametrize("name", sorted(LAYERS))
-def test_each_equals_its_stock_layer(name, graph):
+def test_each_equals_its_stock_layer(name, way):
     network = network_of(LAYERS[name]())
-    fast = cpu_layers.for_training(network)
+    fast = fast_layers.for_training(network, XLA if way == "xla" else CPU)
     assert type(fast.layers[1]) is STAND_IN[name]
     assert fast.output_shape == network.output_shape
     x, upstream = batch(), batch(network.output_shape[1:], seed=2)
-    stock, ours = (results(model, x, upstream, graph) for model in (network, fast))
+    stock = results(network, x, upstream)
+    ours = results(fast, x, upstream, graph=way != "eager", xla=way == "xla")
     for key, value in stock.items():  # rounding of sums over 240 terms
         np.testing.assert_allclose(ours[key], value, rtol=1e-5, atol=3e-5, err_msg=key)
 
 
-@pytest.mark.parametrize("name", sorted(LAYERS))
-def test_bfloat16_is_as_near_to_float32_as_stock_is(name):
+@pytest.mark.usefixtures("all_stand_ins")
+@pytest.mark.parametrize(
+    ("name", "target", "dtype"),
+    [
+        *((name, CPU, "bfloat16") for name in sorted(LAYERS) if "shifted" not in name),
+        *((name, XLA, "bfloat16") for name in sorted(LAYERS)),
+        *((name, XLA, "float16") for name in ("prelu", "batchnorm", "shifted_by_two")),
+    ],
+)
+def test_16_bits_are_as_near_to_float32_as_stock_is(name, target, dtype):
     keras.utils.set_random_seed(3)
     exact = network_of(LAYERS[name]())
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
     network = network_of(LAYERS[name]())
     network.set_weights(exact.get_weights())
-    fast = cpu_layers.for_training(network)
+    fast = fast_layers.for_training(network, target)
     assert type(fast.layers[1]) is STAND_IN[name]
     x, upstream = batch(), batch(network.output_shape[1:], seed=2)
     truth, stock, ours = (
-        list(results(model, x, upstream).values()) for model in (exact, network, fast)
+        list(results(model, x, upstream, xla=target.xla).values())
+        for model in (exact, network, fast)
     )
+    precision = 2**-8 if dtype == "bfloat16" else 2**-11
     for right, theirs, mine in zip(truth, stock, ours, strict=True):
         scale = np.abs(right).max()
-        assert np.abs(mine - right).max() <= 2 * np.abs(theirs - right).max() + 2**-8 * scale
+        assert np.abs(mine - right).max() <= 2 * np.abs(theirs - right).max() + precision * scale
+
+
+def test_one_pass_over_channels_far_from_zero_loses_no_digits():
+    """A difference of means of squares would: of 300 ** 2 float32 keeps the second digit."""
+    fast = fast_layers.for_training(network_of(keras.layers.BatchNormalization(epsilon=1e-5)), XLA)
+    x = np.full((8, *SHAPE), 300.0, "float32")  # one channel constant
+    x[..., 1:] += np.random.default_rng(0).normal(size=(8, *SHAPE[:2], 3))
+    ours = results(fast, tf.constant(x), batch(seed=2), xla=True)
+    exact = x.astype("float64")
+    variance = exact.var((0, 1, 2))
+    right = (exact - exact.mean((0, 1, 2))) / np.sqrt(variance + 1e-5)
+    np.testing.assert_allclose(ours["y"][..., 1:], right[..., 1:], atol=1e-4)
+    assert np.abs(ours["y"][..., 0]).max() < 0.1  # the mean's last digit over sqrt(epsilon)
+    (moved,) = (value for name, value in ours.items() if name.endswith("moving_variance"))
+    np.testing.assert_allclose(moved, 0.99 + 0.01 * variance, rtol=1e-6)
+    assert np.isfinite(ours["x"]).all()
 
 
 @pytest.mark.slow
@@ -111,9 +163,9 @@ def test_a_whole_network_is_as_exact_as_the_stock_one():
     for layer in network.layers:
         if isinstance(layer, keras.layers.PReLU):
             layer.alpha.assign(tf.ones_like(layer.alpha.value))
-    fast = cpu_layers.for_training(network)
-    kinds = [type(layer) for layer in fast.layers if isinstance(layer, cpu_layers.StandIn)]
-    counts = {kind.__name__: kinds.count(kind) for kind in cpu_layers.STAND_INS.values()}
+    fast = fast_layers.for_training(network, CPU)
+    kinds = [type(layer) for layer in fast.layers if isinstance(layer, fast_layers.StandIn)]
+    counts = {kind.__name__: kinds.count(kind) for kind in kinds}
     assert counts == {
         "PReLU": 33,
         "BatchNormalization": 50,
@@ -123,7 +175,7 @@ def test_a_whole_network_is_as_exact_as_the_stock_one():
     keras.config.set_dtype_policy("float64")
     exact = MobileFaceNet(input_shape=(32, 32, 3), embedding_dim=16)
     exact.set_weights(network.get_weights())
-    assert cpu_layers.for_training(exact) is exact
+    assert fast_layers.for_training(exact, CPU) is exact
     keras.config.set_dtype_policy("float32")
     x, upstream = batch((32, 32, 3), 16, zeros=False), batch((16,), 16, zeros=False)
     truth = results(exact, tf.cast(x, tf.float64), upstream)
@@ -150,10 +202,21 @@ def test_a_whole_network_is_as_exact_as_the_stock_one():
 )
 def test_other_settings_keep_the_stock_layer(layer):
     network = network_of(layer())
-    assert cpu_layers.for_training(network) is network
+    assert fast_layers.for_training(network, CPU) is network
 
 
-def test_frozen_and_fixed_normalisation_stays_what_it_is():
+def test_a_mask_is_the_stock_layer_s_business():
+    """It keeps pixels out of the statistics."""
+    image = keras.Input(SHAPE)
+    mask = keras.Input(SHAPE[:2], dtype="bool")
+    masked = keras.layers.BatchNormalization()(image, mask=mask)
+    network = keras.Model([image, mask], masked)
+    for target in fast_layers.STAND_INS:
+        assert fast_layers.for_training(network, target) is network
+
+
+@pytest.mark.parametrize("target", [CPU, XLA], ids=["graph", "xla"])
+def test_frozen_and_fixed_normalisation_stays_what_it_is(target):
     image = keras.Input(SHAPE)
     fixed = keras.layers.BatchNormalization(name="fixed")
     frozen = keras.layers.BatchNormalization(name="frozen")
@@ -161,10 +224,10 @@ def test_frozen_and_fixed_normalisation_stays_what_it_is():
         image, keras.layers.PReLU(shared_axes=[1, 2])(frozen(fixed(image, training=False)))
     )
     frozen.trainable = False
-    fast = cpu_layers.for_training(network)
+    fast = fast_layers.for_training(network, target)
     x = batch()
     upstream = batch(seed=2)
-    stock, ours = results(network, x, upstream), results(fast, x, upstream)
+    stock, ours = results(network, x, upstream), results(fast, x, upstream, xla=target.xla)
     assert distance(stock, ours) < 1e-6
     np.testing.assert_array_equal(ours[frozen.moving_mean.path], np.zeros(4))
 
@@ -173,11 +236,11 @@ def test_networks_inside_a_network_and_other_models():
     inner = network_of(keras.layers.BatchNormalization())
     image = keras.Input(SHAPE)
     outer = keras.Model(image, inner(image))
-    fast = cpu_layers.for_training(outer)
+    fast = fast_layers.for_training(outer, CPU)
     assert distance(*(results(m, batch(), batch(seed=2)) for m in (outer, fast))) < 1e-6
-    assert isinstance(fast.layers[1].layers[1], cpu_layers.BatchNormalization)
+    assert isinstance(fast.layers[1].layers[1], fast_layers.BatchNormalization)
     sequential = keras.Sequential([keras.Input(SHAPE), keras.layers.BatchNormalization()])
-    assert cpu_layers.for_training(sequential) is sequential
+    assert fast_layers.for_training(sequential, CPU) is sequential
 
 
 def twice(layer):
@@ -228,7 +291,7 @@ USED_TWICE = {
 )
 def test_layers_and_networks_that_are_used_twice(name, use):
     network = use(USED_TWICE[name][0]())
-    fast = cpu_layers.for_training(network)
+    fast = fast_layers.for_training(network, CPU)
     assert (fast is not network) or name == "sequential"
     x, upstream = batch(), batch(network.output_shape[1:], seed=2)
     stock, ours = results(network, x, upstream), results(fast, x, upstream)
@@ -270,10 +333,10 @@ def test_classifier_trains_with_them_and_keeps_stock_layers(tmp_path):
     expected = [v.path for v in model.weights]
     model.compile("sgd", loss=losses.ASoftmaxLoss(margin=4))
     used = model._training_network.__self__
-    assert any(isinstance(layer, cpu_layers.PReLU) for layer in used.layers)
+    assert any(isinstance(layer, fast_layers.PReLU) for layer in used.layers)
     model.fit(x, y, verbose=0)
     assert [v.path for v in model.weights] == expected
-    assert not any(isinstance(layer, cpu_layers.StandIn) for layer in model._flatten_layers())
+    assert not any(isinstance(layer, fast_layers.StandIn) for layer in model._flatten_layers())
     backbone.save(tmp_path / "embedder.keras")
     config = keras.models.load_model(tmp_path / "embedder.keras").get_config()
     assert "tf_sphereface" not in str(config)
@@ -291,9 +354,45 @@ def test_a_backbone_with_one_slope_for_all_channels_trains():
     assert np.any(np.asarray(slope.alpha) != 0)
 
 
-@pytest.mark.parametrize("options", [{"jit_compile": True}, {"run_eagerly": True}])
-def test_xla_and_eager_steps_take_the_stock_layers(options):
+def test_an_eager_step_takes_the_stock_layers():
     backbone = SphereFaceNet(4, input_shape=(16, 16, 3), embedding_dim=8)
     model = FaceClassifier(backbone, 3)
-    model.compile("sgd", loss=losses.ASoftmaxLoss(margin=4), **options)
+    model.compile("sgd", loss=losses.ASoftmaxLoss(margin=4), run_eagerly=True)
     assert model._training_network is backbone
+
+
+@pytest.mark.parametrize(("gpus", "xla"), [(0, False), (0, True), (1, False), (1, True)])
+def test_device_and_xla_choose_the_layers_and_the_log_names_them(gpus, xla, monkeypatch, caplog):
+    """On a GPU no 1x1 convolution is a product, and with XLA no PReLU is a function of its own."""
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [None] * gpus)
+    backbone = MobileFaceNet(input_shape=(32, 32, 3), embedding_dim=16)
+    with caplog.at_level("INFO", "tf_sphereface"):
+        used = fast_layers.training_call(backbone, xla=xla).__self__
+    kinds = {type(layer) for layer in used.layers}
+    assert (fast_layers.PointwiseConvolution in kinds) == (not gpus and not xla)
+    (prelu, *_) = (layer for layer in used.layers if isinstance(layer, fast_layers.PReLU))
+    assert prelu.target == ("GPU" if gpus else "CPU", xla)
+    assert "33 PReLU" in caplog.text
+    assert "50 BatchNormalization" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}], ids=["graph", "xla"])
+def test_training_moves_weights_and_averages_as_the_stock_layers_do(options):
+    """With slopes of 1: a value that rounding takes across 0 would change the gradients."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 32, 32, 3)).astype("float32"), np.arange(8) % 3
+    weights = []
+    for choice in (options, {"run_eagerly": True}):
+        keras.utils.set_random_seed(2)
+        image = keras.Input((32, 32, 3))
+        features = keras.layers.Conv2D(8, 3, use_bias=False)(image)
+        features = keras.layers.BatchNormalization()(features)
+        features = keras.layers.PReLU("ones", shared_axes=[1, 2])(features)
+        features = keras.layers.DepthwiseConv2D(3, strides=2)(features)
+        features = keras.layers.GlobalAveragePooling2D()(features)
+        model = FaceClassifier(keras.Model(image, keras.layers.Dense(6)(features)), 3)
+        model.compile(keras.optimizers.SGD(0.01), loss=losses.CosFaceLoss(scale=8), **choice)
+        model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for ours, stock in zip(*weights, strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=1e-4, atol=1e-5)
