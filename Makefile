@@ -10,7 +10,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# In the order of tests/conftest.py: the longest files first.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 # PyTorch for CPUs alone is smaller where its own package index can be reached:

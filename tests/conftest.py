@@ -41,6 +41,25 @@ tf.config.set_logical_device_configuration(
 )
 
 
+# The longest files, longest first: under xdist the last one would keep one worker while the other
+# has nothing left.
+LONGEST = (
+    *("test_accuracy_lfw_subset.py", "test_accuracy_synthetic.py"),
+    *("distributed/test_strategies.py", "reproduce/test_page.py", "commands/test_train.py"),
+    *("export/test_formats.py", "classifier/test_face_classifier.py", "test_examples.py"),
+    *("training/test_resumable.py", "commands/test_multiworker.py", "test_class_metric.py"),
+    *("losses/test_training.py", "reproduce/test_arms.py", "commands/test_resume.py"),
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the others stay in their order."""
+    here = Path(__file__).parent
+    place = {str(here / name): number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(str(item.path), len(place)))
+
+
 def _load(name: str) -> ModuleType:
     """Import a module of this folder, which is no package."""
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")

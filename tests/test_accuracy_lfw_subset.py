@@ -1,5 +1,7 @@
 """The accuracy regression: a public network on a fixed part of LFW, aligned by our own code.
 
+The network is embedded once, for its own figures and for those of the files exported from it.
+
 It runs on the project's data where that is found (`real_data`), or on your own: set
 `TF_SPHEREFACE_LFW` to a folder that holds
 
@@ -7,27 +9,31 @@ It runs on the project's data where that is found (`real_data`), or on your own:
 - `pairs.txt`: the official one (the subset is drawn from it) or the subset's;
 - `landmarks.tsv`: five points per image (docs/import.md);
 - `mobilefacenet_casia_068.ckpt`: the public PyTorch checkpoint;
-- `calibration/NAME/*.jpg`, if you like: aligned faces of other people, for the int8 files of
-  `tests/export/test_accuracy.py`, which takes the same folder.
+- `calibration/NAME/*.jpg`, if you like: aligned faces of other people, for the int8 files.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import pytest
 
+from tf_sphereface.alignment.face_reader import FaceReader
 from tf_sphereface.embedder import load_embedder
 from tf_sphereface.eval import verification
 from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.eval.pairs import Pairs, read_pairs
 from tf_sphereface.eval.scoring.score_pairs import (
     cosines,
+    embed_verification,
     mean_subtracted_cosines,
     verify_embeddings,
 )
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, embed_all, embedding_source
+from tf_sphereface.export import export_onnx, export_tflite
 from tf_sphereface.importers import load_mobilefacenet
 
 # PyTorch's accuracy and standard error in percent, with the threshold grid of the authors' script
@@ -40,9 +46,12 @@ REFERENCE = {
 # 100 / 1200, and the rounding of the reference. Landmarks of another detector move the figures by
 # several pairs: with your own LFW the tolerance is a point.
 ONE_PAIR = 0.09
+WRITERS = {"tflite": export_tflite, "onnx": export_onnx}
 
 
 class Measured(NamedTuple):
+    network: keras.Model
+    names: list[str]
     pairs: Pairs
     plain: np.ndarray
     mirrored: np.ndarray
@@ -58,11 +67,27 @@ def measured(lfw_source, lfw_subset) -> Measured:
     pairs = read_pairs(source.pairs)
     if len(pairs) != 20 * lfw_subset.PAIRS_PER_CLASS:
         pairs = lfw_subset.draw_subset(pairs)
-    embedder = load_embedder(load_mobilefacenet(source.checkpoint))
+    network = load_mobilefacenet(source.checkpoint)
     names, left, right = pairs.images()
     options = EmbeddingOptions(landmarks=source.landmarks)
-    plain, mirrored = embed_all(embedding_source(embedder, source.images, options), names)
-    return Measured(pairs, plain, mirrored, left, right, 1.0 if source.own else ONE_PAIR)
+    images = embedding_source(load_embedder(network), source.images, options)
+    plain, mirrored = embed_all(images, names)
+    tolerance = 1.0 if source.own else ONE_PAIR
+    return Measured(network, names, pairs, plain, mirrored, left, right, tolerance)
+
+
+@pytest.fixture(scope="session")
+def faces(measured: Measured, lfw_source) -> np.ndarray:
+    """The aligned faces, in the order of the embeddings."""
+    reader = FaceReader((112, 96), lfw_source.landmarks)
+    return np.stack([reader(lfw_source.images / name, name) for name in measured.names])
+
+
+@pytest.fixture(scope="session")
+def float_file(measured: Measured, tmp_path_factory):
+    """A function that exports the network to a format in float32, once; it returns the report."""
+    folder = tmp_path_factory.mktemp("float32")
+    return functools.cache(lambda suffix: WRITERS[suffix](measured.network, folder / f"m.{suffix}"))
 
 
 @pytest.mark.slow
@@ -128,6 +153,58 @@ def test_people_are_apart(measured: Measured) -> None:
     tolerance = 0.02 if measured.tolerance < 1 else 3.0
     assert genuine == pytest.approx(49.427, abs=tolerance)
     assert impostor == pytest.approx(89.169, abs=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", list(WRITERS))
+def test_float_files_give_the_same_embeddings(measured, faces, float_file, file_format):
+    """Within 0.005 degrees on each face: a cosine moves by 1e-4, and with it no decision."""
+    embedder = load_embedder(float_file(file_format).path)
+    some = slice(None, None, 16)
+    for images, expected in (
+        (faces[some], measured.plain[some]),
+        (np.ascontiguousarray(faces[some, :, ::-1]), measured.mirrored[some]),
+    ):
+        found = embedder(images)
+        sides = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (found, expected)]
+        # chords: the arc cosine of a float32 next to 1 is no better than 0.02 degrees
+        chords = np.linalg.norm(sides[0].astype("float64") - sides[1], axis=1)
+        assert np.rad2deg(2 * np.arcsin(chords / 2)).max() < 0.005
+        np.testing.assert_allclose(
+            np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1), rtol=1e-4
+        )
+
+
+# Pairs by which each of the four figures may differ from Keras', of 1,200, and how many may be lost
+# and gained in their mean. Each fold's threshold is chosen anew, so that a cosine that moves by
+# 0.01 can turn over a pair next to it, in either direction. On two kinds of processor: ONNX +4, 0,
+# -1 and -4, then +1, -3, +1 and -4; TensorFlow Lite up to +3, then +2, +2, +3 and +1. With sums
+# that overflow ONNX was -3, -4, -2 and +2.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file_format", "most", "lost", "gained"), [("tflite", 3, 1.5, 2.5), ("onnx", 5, 1.5, 1.5)]
+)
+def test_int8_files_keep_the_accuracy(
+    measured, faces, float_file, lfw_source, tmp_path, file_format, most, lost, gained
+):
+    """Calibrated on other people: identities that look like LFW's are left out of that folder."""
+    if not lfw_source.calibration.is_dir():
+        pytest.skip(f"no faces to calibrate on in {lfw_source.calibration}")
+    path = tmp_path / f"m.{file_format}"
+    report = WRITERS[file_format](
+        measured.network, path, "int8", calibration=lfw_source.calibration
+    )
+    # biases, scales and slopes are no bytes: not quite a quarter
+    assert float_file(file_format).size_bytes > 2.8 * report.size_bytes
+    pairs = (measured.left, measured.right, measured.pairs.is_same, measured.pairs.folds)
+    expected = verify_embeddings(measured.plain, measured.mirrored, *pairs).table
+    table = embed_verification(load_embedder(path), faces, *pairs).table
+    moved = {
+        key: round(len(measured.pairs) * (result.accuracy - expected[key].accuracy))
+        for key, result in table.items()
+    }
+    assert max(map(abs, moved.values())) <= most, moved
+    assert -lost <= sum(moved.values()) / len(moved) <= gained, moved
 
 
 def official(folds: int = 10, per_class: int = 300) -> Pairs:

@@ -145,16 +145,21 @@ def test_a_metric_that_misreads_the_head_is_refused(kind, metric, argument):
     x, labels = eight_features()
     with pytest.raises(ValueError, match=r"cannot read what the head returns.*ClassMetric"):
         small_model(kind, **{argument: ["accuracy", metric]}).fit(x, labels, verbose=0)
-    if kind == "stock":  # each output has its own metrics
-        image = keras.Input((8,))
-        heads = [sf.layers.AngularDense(CLASSES), keras.layers.Dense(CLASSES)]
-        model = keras.Model(image, [head(image) for head in heads])
-        own = [sf.losses.CosFaceLoss(), "mse"]
+
+
+@pytest.mark.parametrize("argument", ["metrics", "weighted_metrics"])
+def test_each_output_has_its_own_metrics(argument):
+    x, labels = eight_features()
+    image = keras.Input((8,))
+    heads = [sf.layers.AngularDense(CLASSES), keras.layers.Dense(CLASSES)]
+    model = keras.Model(image, [head(image) for head in heads])
+    own = [sf.losses.CosFaceLoss(), "mse"]
+    for metric in MISREAD:
         model.compile("sgd", loss=own, **{argument: [[metric], ["mse"]]})
         with pytest.raises(ValueError, match=r"cannot read what the head returns"):
             model.evaluate(x, [labels, np.eye(CLASSES)[labels]], verbose=0)
-        model.compile("sgd", loss=own, **{argument: [["accuracy"], ["mse"]]})
-        model.evaluate(x, [labels, np.eye(CLASSES)[labels]], verbose=0)
+    model.compile("sgd", loss=own, **{argument: [["accuracy"], ["mse"]]})
+    model.evaluate(x, [labels, np.eye(CLASSES)[labels]], verbose=0)
 
 
 @pytest.mark.parametrize("metric", READ)
@@ -168,9 +173,10 @@ def test_a_metric_that_reads_the_head_goes_as_it_is(kind, metric):
 def test_accuracy_and_top_k_do_not_count_the_last_columns(kind, head):
     """Of two classes and of many, k up to all of them and beyond."""
     x, labels = eight_features(200)
-    for classes, k in ((2, 1), (2, 2), (7, 2), (7, 6), (7, 7), (7, 9)):
-        top = keras.metrics.SparseTopKCategoricalAccuracy(k=k, name="top")
-        model = small_model(kind, head, classes, metrics=["accuracy", top])
+    top_k = keras.metrics.SparseTopKCategoricalAccuracy
+    for classes, several in ((2, (1, 2)), (7, (2, 6, 7, 9))):
+        tops = [top_k(k=k, name=f"top {k}") for k in several]
+        model = small_model(kind, head, classes, metrics=["accuracy", *tops])
         found = model.evaluate(x, labels % classes, verbose=0, return_dict=True)
         outputs = model.predict(x, verbose=0)
         if kind == "classifier":
@@ -178,7 +184,8 @@ def test_accuracy_and_top_k_do_not_count_the_last_columns(kind, head):
         order = np.argsort(-outputs[:, :classes], axis=1)
         hit = order == (labels % classes)[:, None]
         assert found["accuracy"] == pytest.approx(hit[:, 0].mean())
-        assert found["top"] == pytest.approx(hit[:, :k].any(1).mean())
+        for k in several:
+            assert found[f"top {k}"] == pytest.approx(hit[:, :k].any(1).mean())
 
 
 def test_cross_entropy_as_a_metric_of_the_softmax_head():

@@ -180,8 +180,18 @@ def test_wrong_arguments(pairs):
         sf.callbacks.Verification.from_protocol(lambda embedder: embedder, flip=False)
 
 
-@pytest.mark.parametrize("order", ["verify, swap", "swap, verify", "verify"])
-@pytest.mark.parametrize("kind", ["classifier", "stock", "mixed_float16", "overwritten"])
+@pytest.mark.parametrize(
+    ("kind", "order"),
+    [
+        ("classifier", "verify, swap"),
+        ("classifier", "swap, verify"),
+        ("classifier", "verify"),
+        ("stock", "verify, swap"),
+        ("mixed_float16", "swap, verify"),
+        ("overwritten", "swap, verify"),
+        ("overwritten", "verify"),
+    ],
+)
 def test_the_averages_are_verified_and_kept(pairs, tmp_path, order, kind):
     """Whichever way the callbacks stand: what `fit` leaves in the model is what was verified."""
 

@@ -89,13 +89,12 @@ def assert_same_end(whole: Path, broken: Path, steps: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_three_times_ends_bit_for_bit_as_one_that_was_not(tmp_path):
+def test_a_run_killed_twice_ends_bit_for_bit_as_one_that_was_not(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     uninterrupted = start(whole)
     total = STEPS * EPOCHS
-    first, second, third = sorted(random.Random(1).sample(range(2, total), 3))
-    for at, how in ((first, "step"), (second, "writing"), (third, "step")):
-        options = [] if at == first else ["--resume"]
+    first, second = sorted(random.Random(1).sample(range(2, total), 2))
+    for at, how, options in ((first, "step", []), (second, "writing", ["--resume"])):
         finish(start(broken, *options, die_at=at, how=how), -signal.SIGKILL)
         assert not (broken / "embedder.keras").exists()
     output = finish(start(broken, "--resume"), 0)

@@ -34,14 +34,15 @@ CASES: list[dict[str, Any]] = [
     {"loss": A4, "jit": True, "model": {"sample_rate": 0.75}},
     {"loss": ["CosFaceLoss", {"scale": 8.0}], "jit": False, "model": {"sample_rate": 0.75}},
 ]
-# Devices of each process. All cases run on four mirrored devices, some on the others.
+# Devices of each process, and which cases run there: each on mirrored devices, some on workers.
 CLUSTERS = {"mirrored over 4": 4, "mirrored over 2": 2, "2 workers": 1, "2 workers of 2": 2}
-SOME = [0, 1, 2, 5, 8, 9]
-RUNS = [
-    (cluster, case)
-    for cluster in CLUSTERS
-    for case in (range(len(CASES)) if cluster == "mirrored over 4" else SOME)
-]
+CASES_OF = {
+    "mirrored over 4": [0, 5, 9],
+    "mirrored over 2": [1, 2, 3, 4, 6, 7, 8, 10],
+    "2 workers": [0, 5, 8],
+    "2 workers of 2": [1, 2, 9],
+}
+RUNS = [(cluster, case) for cluster, cases in CASES_OF.items() for case in cases]
 
 
 def start(
@@ -81,8 +82,7 @@ def finish(processes: list[subprocess.Popen[str]]) -> None:
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("distributed")
     for cluster in ["single", *CLUSTERS]:
-        numbers = SOME if cluster not in ("single", "mirrored over 4") else range(len(CASES))
-        chosen = {number: CASES[number] for number in numbers}
+        chosen = {number: CASES[number] for number in CASES_OF.get(cluster, range(len(CASES)))}
         (path / f"{cluster}.json").write_text(json.dumps(chosen))
     return path
 

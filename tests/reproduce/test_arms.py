@@ -102,7 +102,7 @@ def test_arms_are_resumed_one_by_one(
 
 
 def test_arms_run_at_once(tmp_path: Path, few_faces: Faces, recipe: Recipe) -> None:
-    arms = [Arm(f"seed{seed}", dataclasses.replace(recipe, seed=seed)) for seed in range(3)]
+    arms = [Arm(f"seed{seed}", dataclasses.replace(recipe, seed=seed)) for seed in range(2)]
     arms.append(Arm("longest", dataclasses.replace(recipe, epochs=4)))
     said: list[str] = []
     results = run_arms(arms, tmp_path / "both", lambda size: few_faces, say=said.append, jobs=2)
@@ -115,7 +115,7 @@ def test_arms_run_at_once(tmp_path: Path, few_faces: Faces, recipe: Recipe) -> N
             second["training"]["epochs"]["loss"], rel=1e-3
         )
         assert set(results.arrays(arm.name)) == set(alone.arrays(arm.name))
-    assert [line.split()[0] for line in said] == ["1", "2", "3", "4"]
+    assert [line.split()[0] for line in said] == ["1", "2", "3"]
     assert "about 0 minutes left" in said[-1]
 
 

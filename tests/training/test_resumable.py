@@ -175,12 +175,12 @@ def test_class_weights_are_those_of_fit_and_kept_by_resume(tmp_path, sample_rate
     weights = {0: 0.5, 1: 1.0, 2: 2.0, 3: 2.0}
     for _, found, given in batches.stream().take(8):
         np.testing.assert_allclose(given, [weights[label] for label in found.numpy()])
+    plain = batches.stream().map(lambda image, label, weight: (image, label)).take(8)
+    other = training.build_classifier(recipe, 4, 8, jit=False)
+    expected = other.fit(plain, class_weight=weights, verbose=0).history
     for jit in (False, True):
         model = training.build_classifier(recipe, 4, 8, jit=jit)
-        other = training.build_classifier(recipe, 4, 8, jit=False)
         history = model.fit(batches.stream(), steps_per_epoch=8, verbose=0).history
-        plain = batches.stream().map(lambda image, label, weight: (image, label)).take(8)
-        expected = other.fit(plain, class_weight=weights, verbose=0).history
         assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     with pytest.raises(InterruptedError):
         training.run(recipe, faces, tmp_path, callbacks=[StopAfter(2)], checkpoint_every=1)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tf_sphereface.classifier import serving
+from tf_sphereface.classifier.state_building import StateBuilding
 from tf_sphereface.classifier.weight_files import stored_optimizer
 from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.layer_checks import require_remakable
@@ -26,7 +27,7 @@ _RANDOM_STATE, _UPDATES = "random_state_", "updates"
 _ONNX_OPSET = 18  # the highest that tf2onnx writes
 
 
-class ModelFiles(keras.Model):
+class ModelFiles(StateBuilding):
     """The part of `FaceClassifier` that reads and writes files."""
 
     optimizer: Any
@@ -181,11 +182,6 @@ class ModelFiles(keras.Model):
         serving.export(
             self.backbone, filepath, format, verbose=bool(verbose), opset_version=opset_version
         )
-
-    def _build_optimizer(self) -> None:
-        if not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
 
     def _random_states(self) -> list[Any]:
         weights = {id(variable) for variable in self.weights}

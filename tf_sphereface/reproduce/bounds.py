@@ -151,14 +151,19 @@ def widest_and_nearest(centers: Centers, margin: float, rays: int = 360) -> tupl
 
 def _measure(edges: Centers) -> tuple[float, float]:
     """Compare the first region with itself and the others."""
-    widest = _angles(edges[0], edges[0]).max()
-    nearest = min(_angles(edges[0], edge).min() for edge in edges[1:])
+    widest = _angles(edges[0], edges[0], farthest=True).max()
+    nearest = min(_angles(edges[0], edge, farthest=False).min() for edge in edges[1:])
     return float(np.degrees(widest)), float(np.degrees(nearest))
 
 
-def _angles(a: Centers, b: Centers) -> NDArray[np.float64]:
-    """Return all angles between two sets of unit vectors, exact for small ones too."""
-    chord = np.linalg.norm(a[:, None] - b[None, :], axis=2)
+def _angles(a: Centers, b: Centers, *, farthest: bool) -> NDArray[np.float64]:
+    """Return the angles of the farthest or the nearest pairs of two sets of unit vectors.
+
+    The cosine chooses the pairs, up to its rounding; the chord is exact for small angles too.
+    """
+    cosines = -(a @ b.T) if farthest else a @ b.T
+    first, second = np.nonzero(cosines >= cosines.max() - 1e-12)
+    chord = np.linalg.norm(a[first] - b[second], axis=1)
     return 2 * np.arcsin(np.clip(chord / 2, 0.0, 1.0))
 
 

@@ -123,7 +123,7 @@ def quick_base() -> Recipe:
         arms_of.real_base(),
         input_size=(28, 24),
         embedding_dim=128,
-        epochs=12,
+        epochs=8,
         batch_size=64,
         augment="mirror",
         precision="float32",

@@ -150,6 +150,13 @@ def symbolic_build(model: keras.Model, batch: Any) -> None:
     model._symbolic_build(data_batch=batch)
 
 
+def build_metrics(model: keras.Model, labels: Any, outputs: Any) -> None:
+    """Build a compiled model's metrics from symbolic tensors (Keras 3.15, `_compile_metrics`)."""
+    compiled = getattr(model, "_compile_metrics", None)
+    if compiled is not None and not compiled.built:
+        compiled.build(labels, outputs)
+
+
 def set_direction(metric: keras.metrics.Metric, direction: Literal["up", "down"]) -> None:
     """Say which way a metric gets better, for callbacks with `mode="auto"`.
 
