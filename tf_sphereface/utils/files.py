@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -107,6 +108,24 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+
+
+def text_encoding(path: str | os.PathLike[str]) -> str:
+    """Return how a list is to be decoded: `"utf-16"` where its mark says so, else `"utf-8-sig"`.
+
+    Spreadsheets and PowerShell on Windows write UTF-16.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+    ...     _ = Path(file.name).write_text("a b 1", encoding="utf-16")
+    ...     text_encoding(file.name)
+    'utf-16'
+    """
+    with open(path, "rb") as file:
+        mark = file.read(2)
+    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
