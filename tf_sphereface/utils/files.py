@@ -43,8 +43,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The old file stays intact until the new one is complete. The folder is created when missing. The
     temporary name keeps the suffix, because Keras and the converters choose the format by it.
+    What is no file, such as `/dev/stdout` or a named pipe, gets the bytes and stays what it is.
     """
     target = check_name(path)
+    if is_stream(target):
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name, target.name)
+            with target.open("ab") as stream:
+                stream.write(Path(name, target.name).read_bytes())
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     # A name may have 255 bytes already, the most there are.
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
@@ -56,6 +63,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether a path is a device, a pipe or an open descriptor, which is never replaced.
+
+    Example:
+
+    >>> is_stream(Path("/dev/stdout")), is_stream(Path("verdict.json"))
+    (True, False)
+    """
+    folder = str(path.absolute().parent)
+    if folder in ("/dev", "/dev/fd", "/proc/self/fd"):  # may lead to a file: of a redirection
+        return path.exists()
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextlib.contextmanager
