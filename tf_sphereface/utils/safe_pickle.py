@@ -67,8 +67,10 @@ _HARMFUL = re.compile(
     r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open)"
     r"|(subprocess|commands|popen2|runpy|pty|ctypes|importlib|webbrowser|shutil|socket)\b.*"
 )
-"""What no stored value has a use for: a file that names it is an attack, and its reader is told. `commands` is how a
-pickle of protocol 2 calls `subprocess`."""
+"""What no stored value has a use for: a file that names it is an attack, and its reader is told.
+
+A pickle of protocol 2 calls `subprocess` `commands`.
+"""
 
 _GIVE_A_CLASS = (
     *("getattr", "_make_skeleton_class", "_make_skeleton_enum", "_builtin_type"),
