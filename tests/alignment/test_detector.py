@@ -11,6 +11,7 @@ import pytest
 
 from tf_sphereface.alignment.boxes import paint, pyramid
 from tf_sphereface.alignment.detector import Face, FaceDetector, choose
+from tf_sphereface.alignment.mtcnn import _make_networks
 
 SWAPPED = [1, 0, 2, 4, 3]  # left and right of the five points
 
@@ -97,6 +98,13 @@ def test_large_images_are_reduced_and_the_points_brought_back(photo):
 def test_small_faces_are_left_to_those_who_ask(photo):
     assert FaceDetector()(photo)
     assert not FaceDetector(min_face=200)(photo)
+
+
+def test_tensorflow_sees_no_retracing(detector, photo, caplog):
+    networks = _make_networks.__wrapped__()  # as in a process that loads them again
+    for side in (24, 30, 36):
+        networks.propose(np.ascontiguousarray(photo[:side, :side]))
+    assert "retracing" not in caplog.text
 
 
 @pytest.mark.parametrize("shape", [(200, 300, 3), (19, 300, 3), (1, 1, 3), (30, 2000, 3)])

@@ -64,9 +64,12 @@ def test_thumbnails_and_trash_of_the_system(tmp_path):
     make(tmp_path, ".DS_Store", "P/._a.jpg", "P/Thumbs.db", ".thumbnails/c.jpg", "P/m.THM")
     passed_over = PassedOver()
     assert find_images(tmp_path, passed_over=passed_over) == ["P/a.jpg"]
-    assert passed_over.counts == {"system": 11}
+    make(tmp_path, "P/SYNOFILE_THUMB_M.jpg", "@SynoEAStream/a.jpg", content=PNG)
+    make(tmp_path, "P/a.jpg@SynoResource", "P/ZbThumbnail.info", content=PNG)
+    assert find_images(tmp_path, passed_over=passed_over) == ["P/a.jpg"]
+    assert passed_over.counts == {"system": 26}  # 11 of before, then 15
     assert not passed_over.lost
-    assert "11 thumbnails" in passed_over.summary()
+    assert "26 thumbnails" in passed_over.summary()
 
 
 def test_each_folder_is_listed_once(tmp_path):

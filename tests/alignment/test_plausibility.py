@@ -12,7 +12,7 @@ import pytest
 from tf_sphereface.alignment import TEMPLATES, align, align_by_landmarks, read_landmarks
 from tf_sphereface.alignment.face_reader import FaceReader, Problems
 from tf_sphereface.alignment.landmarks import find_odd, load_landmarks
-from tf_sphereface.alignment.plausibility import check_face, find_faults
+from tf_sphereface.alignment.plausibility import check_face, count_hint, find_faults
 
 FIVE = TEMPLATES[112, 96] + np.array([50.0, 40.0])
 SIZE = (200, 200)
@@ -135,6 +135,7 @@ def test_more_points_than_five(tmp_path):
     many = np.arange(136.0).reshape(68, 2)
     with pytest.raises(ValueError, match=r"\(68, 2\)\. Of 68 points take five"):
         load_landmarks({"a.jpg": many})
+    assert count_hint(15) == ". The 5 numbers more may be a box and its score"
     with pytest.raises(ValueError, match=r"136 fields .* Of 68 points take five"):
         load_landmarks(write(tmp_path / "many.tsv", {"a.jpg": many}))
 

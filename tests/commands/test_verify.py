@@ -285,3 +285,12 @@ def test_a_rate_that_the_model_states_is_said(photos, capsys):
 def test_threshold_without_a_known_rate(photos, capsys):
     run(photos, "known.keras", "a.png", "alike.png")
     assert "Its false accept rate is not known" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("calibration", ["yes", {"threshold": 0.9}])
+def test_a_calibration_that_others_wrote_is_passed_over(folder, tmp_path, capsys, calibration):
+    model = keras.models.load_model(folder / "known.keras")
+    known = EmbedderMetadata(threshold=0.9, extra={"calibration": calibration})
+    save_embedder(model, tmp_path / "m.keras", known)
+    assert run(tmp_path, "m.keras", folder / "a.png", folder / "alike.png") == 0
+    assert "Its false accept rate is not known" in " ".join(capsys.readouterr().out.split())

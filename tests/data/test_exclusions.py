@@ -57,7 +57,7 @@ def test_an_audit_that_found_nothing_leaves_nothing_out(tmp_path):
         (b"../secret\n", r"line 1: expected IDENTITY or IDENTITY/FILE"),
         (b"a\n/etc/passwd\n", r"line 2: expected IDENTITY"),
         (b"a/b/c.jpg\n", r"Received: 'a/b/c\.jpg'"),
-        (b"\xff\xfe\n", "must be UTF-8 text"),
+        ("a\n".encode("utf-16-le"), "must be text, in UTF-8 or marked UTF-16"),
     ],
 )
 def test_other_lists_are_refused(tmp_path, text, message):

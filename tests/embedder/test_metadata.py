@@ -78,6 +78,8 @@ def test_a_later_versions_keys_are_kept():
         ({"pixel_scale": True}, "`pixel_scale` must be one number or three"),
         ({"pixel_scale": 0.0}, "`pixel_scale` must be positive"),
         ({"threshold": 1.5}, "`threshold` must be a cosine"),
+        ({"threshold": "0.3"}, "`threshold` must be a cosine"),
+        ({"threshold_far": 5}, "`threshold_far` must be a rate"),
     ],
 )
 def test_metadata_outside_its_range_is_refused(fields, message):

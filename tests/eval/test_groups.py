@@ -28,6 +28,8 @@ def test_lists_in_several_forms(tmp_path):
     assert read_groups(path) == {"Ann": "East Asian"}
     path.write_bytes("\ufeffÅsa\tx\r\n".encode())
     assert read_groups(path) == {"Åsa": "x"}
+    path.write_text("Åsa\tx\nBob\ty\n", encoding="utf-16")  # as PowerShell writes it
+    assert read_groups(path) == {"Åsa": "x", "Bob": "y"}
 
 
 @pytest.mark.parametrize(

@@ -257,8 +257,15 @@ def test_a_misnamed_folder_is_pointed_out(lfw_folder, embedder):
     images = lfw_folder / "images"
     (images / "P03").rename(images / "p03")
     with pytest.raises(
-        ValueError, match=r"P03_0001.jpg: missing; misnamed\? There is p03/P03_0001"
+        ValueError,
+        match=r"(?s)P03_0001.jpg: missing; misnamed\? There is p03/P03_0001.*case of names differ",
     ):
+        run(lfw_folder, embedder)
+    (images / "p03").rename(images / "P03")
+    images.rename(lfw_folder / "inner")
+    (images / "x" / "y").mkdir(parents=True)
+    (lfw_folder / "inner").rename(images / "x" / "y" / "lfw")
+    with pytest.raises(ValueError, match=r"None of these people's folders .* which holds x$"):
         run(lfw_folder, embedder)
 
 

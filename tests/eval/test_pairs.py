@@ -77,9 +77,10 @@ def test_a_bad_line_is_named(tmp_path, old, new, message):
 def test_an_empty_or_binary_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="line 1"):
         read_pairs(write(tmp_path, ""))
-    (tmp_path / "photo.txt").write_bytes(b"\xff\xd8\xff\xe0" * 10)
-    with pytest.raises(ValueError, match="not a text file"):
-        read_pairs(tmp_path / "photo.txt")
+    for content in (b"\xff\xd8\xff\xe0" * 10, "10\t300\n".encode("utf-16-le")):
+        (tmp_path / "photo.txt").write_bytes(content)
+        with pytest.raises(ValueError, match="not a text file"):
+            read_pairs(tmp_path / "photo.txt")
     with pytest.raises(FileNotFoundError):
         read_pairs(tmp_path / "none.txt")
 

@@ -40,6 +40,7 @@ def test_hostile_pickle_runs_nothing(tmp_path, write, state, nested) -> None:
         (b"(cnt\nsystem\nS'ls'\no.", "nt.system"),  # OBJ
         (b"\x8c\x02os\x8c\x06system\x93.", "os.system"),  # STACK_GLOBAL
         (b"csubprocess\nPopen\n(V1\nt\x81.", "subprocess.Popen"),  # NEWOBJ
+        (b"ccommands\nPopen\n(V1\ntR.", "commands.Popen"),  # subprocess, as protocol 2 names it
         (b"crunpy\n_run_code\n.", "runpy._run_code"),
     ],
 )

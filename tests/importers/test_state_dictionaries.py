@@ -60,6 +60,12 @@ def load(tmp_path, write_zip):
     return run
 
 
+@pytest.mark.parametrize("content", [{}, {"epoch": 3, "state_dict": {}}])
+def test_a_checkpoint_without_tensors_is_called_so(load, content):
+    with pytest.raises(ValueError, match=r"x\.pth: a PyTorch checkpoint without named tensors"):
+        load(content)
+
+
 @pytest.mark.parametrize(
     "prefix",
     ["backbone.", "model.", "net.", "module.module.", "encoder.", "student.", "a.b.c.d."],

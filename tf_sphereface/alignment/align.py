@@ -10,6 +10,7 @@ import numpy as np
 from tf_sphereface.alignment.images import check_rgb
 from tf_sphereface.alignment.plausibility import check_face, count_hint
 from tf_sphereface.alignment.template import ORDER, TEMPLATES
+from tf_sphereface.utils.files import text_encoding
 from tf_sphereface.utils.optional import require
 
 
@@ -135,7 +136,7 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         OSError: the file cannot be read.
     """
     landmarks: dict[str, np.ndarray] = {}
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:  # any file's name
+    with open(path, encoding=text_encoding(path), errors="surrogateescape") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip() or line.startswith("#"):
                 continue

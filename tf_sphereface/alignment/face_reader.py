@@ -292,8 +292,14 @@ def _likely_cause(root: Path, names: Sequence[str]) -> str:
         return f"Likely cause: the images lie one level higher: give {root.parent}"
     if any(find_image(root / Path(name).name).is_file() for name in some):
         return "Likely cause: the images lie beside each other, not in a folder for each person"
-    if any("misnamed" in _missing(root / name) for name in some):
+    alike = {name: _missing(root / name).rpartition("There is ")[2] for name in some}
+    if any(name.casefold() == found.casefold() for name, found in alike.items()):
+        return "Likely cause: upper and lower case of names differ"
+    if any(found != "missing" for found in alike.values()):
         return "Likely cause: the files are named otherwise, such as _1 for _0001"
+    if not any((root / name).parent.is_dir() for name in some):
+        held = and_more(below, 3) or "no folder"
+        return f"None of these people's folders is in {root}, which holds {held}"
     return ""
 
 

@@ -77,7 +77,7 @@ def check_places(landmarks: Landmarks, points: Mapping[str, np.ndarray], root: P
         seen += 1
         corner += bool((five < np.array([width, height]) / 2).all())
         if is_outside(five, (height, width)):
-            odd[name] = "they lie outside the images; are they of another size of them, or folder?"
+            odd[name] = "they lie outside the images, and belong to another size or folder of them"
     _refuse_most(where, points, odd, seen)
     if seen >= 5 and corner == seen:
         warnings.warn(

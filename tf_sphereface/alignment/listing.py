@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,11 +42,13 @@ _COPIES = (
     ".download",
 )
 _SYSTEM = {
-    *("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "__macosx"),
+    *("@eadir", "@sharebin", "zbthumbnail.info"),
+    *("@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "__macosx"),
     *("lost+found", "lost.dir", "$recycle.bin", "recycler", "system volume information"),
     *(".ds_store", ".thumbnails", ".thumbs", ".picasaoriginals", ".trash", ".trashes"),
     *(".spotlight-v100", ".fseventsd", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
 }
+_MADE_BY_SYSTEMS = re.compile(r"\._|SYNO(FILE|PHOTO)_THUMB|@Syno|.*@Syno(Resource|EAStream)$")
 
 
 def find_image(path: Path) -> Path:
@@ -265,7 +268,7 @@ def _look(path: str, passed_over: PassedOver) -> Contents:
 
 def _take(entry: os.DirEntry[str], contents: Contents, passed_over: PassedOver) -> None:
     name = entry.name
-    if name.startswith("._") or name.lower() in _SYSTEM:
+    if _MADE_BY_SYSTEMS.match(name) or name.lower() in _SYSTEM:
         passed_over.add(SYSTEM, entry.path)
     elif name[0] == ".":
         passed_over.add(HIDDEN, entry.path)

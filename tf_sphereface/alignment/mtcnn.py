@@ -65,14 +65,18 @@ def _load_weights(name: str) -> list[tf.Tensor]:
 
 
 def _graph(network: Graph, weights: Weights, *inputs: tf.TensorSpec) -> Graph:
-    """Return a network with these weights as a graph that runs on the CPU."""
+    """Return a network with these weights as a graph that runs on the CPU.
+
+    It is traced here, for images of any size: TensorFlow takes the graphs of four networks for one
+    that is traced again and again, and warns, where each is traced by its first call.
+    """
 
     @tf.function(input_signature=inputs, autograph=False)
     def graph(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
         with tf.device("/cpu:0"):
             return network(weights, *tensors)
 
-    return graph
+    return graph.get_concrete_function()
 
 
 def _propose(w: Weights, image: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -41,7 +41,7 @@ def check_face(points: np.ndarray, image_size: tuple[int, ...] | None = None) ->
     (fault,) = find_faults(points[None])
     if fault is None and image_size is not None and is_outside(points, image_size):
         height, width = image_size[:2]
-        return f"they lie outside the image of {height}x{width} pixels; are they of another size?"
+        return f"they lie outside the image of {height}x{width} pixels, and belong to another size"
     return fault
 
 
@@ -104,6 +104,8 @@ def is_outside(points: NDArray[np.float64], image_size: tuple[int, ...]) -> bool
 
 def count_hint(numbers: int) -> str:
     """Say what to do where there are more points than five."""
+    if numbers in (14, 15):
+        return f". The {numbers - 10} numbers more may be a box{' and its score' * (numbers - 14)}"
     if numbers <= 10 or numbers % 2:
         return ""
     five = "the mean of each eye's, the nose's tip and the mouth's corners"

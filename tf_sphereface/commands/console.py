@@ -27,7 +27,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tf_sphereface.utils.files import check_name, write_json
+from tf_sphereface.utils.files import check_name, is_stream, write_json
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 STACK = ("Graph execution error", "Detected at node", "<stack traces")
@@ -227,7 +227,8 @@ def output_file(text: str) -> Path:
     path = _named(text)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"a file to write is expected, this is a folder: {text!r}")
-    _require_writable(text, path.absolute().parent)
+    if not is_stream(path):
+        _require_writable(text, path.absolute().parent)
     return path
 
 

@@ -106,12 +106,13 @@ def read_all(
         return (read_face if strict else _try_face)(path, image_size, allow_resize)
 
     good = np.zeros(len(index), bool)
-    kept = 0
+    kept, first = 0, ""
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         for start in range(0, len(index), _CHUNK):
             piece = index.paths[start : start + _CHUNK]
             for offset, image in enumerate(pool.map(read, piece)):
                 if isinstance(image, str):
+                    first = first or f"{piece[offset]}: {image}"
                     if report is not None:
                         report.add(piece[offset], image)
                     continue
@@ -122,7 +123,10 @@ def read_all(
             if progress is not None:
                 progress(start + len(piece), len(index))
     if not good.any():
-        raise ValueError(f"none of the {len(index):,} files in {index.root} can be decoded")
+        text = (
+            f"none of the {len(index):,} files in {index.root} can be decoded. The first: {first}"
+        )
+        raise ValueError(text)
     return dataclasses.replace(
         index,
         paths=select(index.paths, good),

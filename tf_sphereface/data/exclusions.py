@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +15,7 @@ import numpy as np
 from tf_sphereface.data.folder_index import FolderIndex, select
 from tf_sphereface.data.pack.reading import Pack
 from tf_sphereface.data.recordio.reading import RecordFile
-from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.files import atomic_path, text_encoding
 from tf_sphereface.utils.messages import and_more
 
 
@@ -54,7 +55,7 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
 
     Raises:
         ValueError: the file is empty (comments alone are a list of nothing, as an audit that
-            found nothing writes it), UTF-16 text, or names a path outside the data folder.
+            found nothing writes it), no text, or names a path outside the data folder.
         OSError: the file cannot be read.
 
     Example:
@@ -66,11 +67,10 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
     """
     identities: set[str] = set()
     images: set[str] = set()
-    data = Path(path).read_bytes()
-    if b"\0" in data or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise ValueError(f"{path}: a list of exclusions must be UTF-8 text, and this is UTF-16")
-    lines = data.decode("utf-8-sig", "surrogateescape").splitlines()  # names may be no UTF-8
-    for number, line in enumerate(lines, start=1):
+    text = Path(path).read_bytes().decode(text_encoding(path), "surrogateescape")  # any names
+    if "\0" in text:
+        raise ValueError(f"{path}: a list of exclusions must be text, in UTF-8 or marked UTF-16")
+    for number, line in enumerate(text.splitlines(), start=1):
         name = line.split("\t")[0].rstrip().removeprefix("./")
         if not name or name.startswith("#"):
             continue
@@ -80,7 +80,7 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
                 f"{path}, line {number}: expected IDENTITY or IDENTITY/FILE. Received: {name!r}"
             )
         (images if len(parts) == 2 else identities).add("/".join(parts))
-    if not identities and not images and not any(line.startswith("#") for line in lines):
+    if not identities and not images and not re.search("^#", text, re.MULTILINE):
         raise ValueError(f"{path}: it names no identity and no image")
     return Exclusions(frozenset(identities), frozenset(images))
 

@@ -99,8 +99,10 @@ class EmbedderMetadata:
         if self.batch is not None:
             self.batch = check_integer("batch", self.batch, 1)
         self.assumed = [str(name) for name in self.assumed or ()]
-        if self.threshold is not None and not -1.0 <= self.threshold <= 1.0:
+        if self.threshold is not None and not _lies_within(self.threshold, -1.0, 1.0):
             raise error("threshold", "be a cosine in [-1, 1]", self.threshold)
+        if self.threshold_far is not None and not _lies_within(self.threshold_far, 0.0, 1.0):
+            raise error("threshold_far", "be a rate in [0, 1]", self.threshold_far)
 
     def to_json(self) -> str:
         """Return the fields as JSON text."""
@@ -124,6 +126,11 @@ class EmbedderMetadata:
         extra.update({key: value for key, value in values.items() if key not in known})
         fields = {key: value for key, value in values.items() if key in known}
         return cls(**{**fields, "extra": extra})
+
+
+def _lies_within(value: Any, low: float, high: float) -> bool:
+    real = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return real and bool(low <= value <= high)
 
 
 def _per_channel(name: str, value: Any) -> float | tuple[float, ...]:

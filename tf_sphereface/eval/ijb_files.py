@@ -24,6 +24,7 @@ from tf_sphereface.eval.ijb_galleries import (
 from tf_sphereface.eval.measures.checks import check_classes
 from tf_sphereface.eval.pairs import read_lines
 from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.utils.files import text_encoding
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning, and_more
 
 Subset = Literal["ijbb", "ijbc"]
@@ -281,7 +282,7 @@ def _read_pairs(
     codes, labels = [], []
     unknown: set[int] = set()
     done = size = 0
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+    with open(path, encoding=text_encoding(path), errors="surrogateescape") as lines:
         while chunk := list(itertools.islice(lines, _LINES)):
             table = _integers(path, done, chunk)
             done += len(chunk)

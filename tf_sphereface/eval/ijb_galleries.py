@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.utils.files import text_encoding
 from tf_sphereface.utils.messages import SphereFaceWarning, and_more
 
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
@@ -104,7 +105,7 @@ def _read_owners(path: Path, ids: NDArray[np.int64], lists: Path) -> TemplateOwn
 
 def _read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the fields of each line that is not empty."""
-    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+    with open(path, newline="", encoding=text_encoding(path), errors="surrogateescape") as file:
         reader = csv.reader(file)
         try:
             for row in reader:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tf_sphereface.alignment.formats import begins_as_image
 from tf_sphereface.alignment.listing import find_image
+from tf_sphereface.utils.files import text_encoding
 
 _USUAL_WORDS = {
     *("pairs", "pair", "list", "lists", "test", "dev", "train", "devtest", "devtrain"),
@@ -129,12 +130,14 @@ def locate(pairs: Pairs, root: Path) -> Pairs:
 def read_lines(path: Path, form: str) -> list[str]:
     """Return the lines of a text file, or raise a ValueError that names it and its form.
 
-    Bytes that are no UTF-8 are kept: they may be those of a file's name.
+    It is UTF-8, or UTF-16 with its mark. Bytes that are neither are kept: they may be those of a
+    file's name.
     """
     data = path.read_bytes()
-    if b"\0" in data or begins_as_image(data[:64]):
-        raise ValueError(f"{path} is not a text file {form}, but UTF-16 or no text at all")
-    return data.decode("utf-8-sig", "surrogateescape").splitlines()
+    text = data.decode(text_encoding(path), "surrogateescape")
+    if "\0" in text or begins_as_image(data[:64]):
+        raise ValueError(f"{path} is not a text file {form}, but no text, or UTF-16 unmarked")
+    return text.splitlines()
 
 
 def _header(path: Path, lines: list[str]) -> tuple[int, int]:

@@ -238,8 +238,6 @@ def _nearest_fit(fits: dict[str, list[Fit]]) -> str | None:
 def _nothing_fits(file: TensorFile, fits: dict[str, list[Fit]]) -> str:
     """Say what a file holds that fits no network, and which is nearest."""
     names = [name for tensors in file.entries.values() for name in tensors]
-    if not names:
-        return f"a {file.kind} without named tensors"
     nearest = _nearest_fit(fits)
     if nearest is None:
         return (

@@ -161,8 +161,10 @@ def best_fits(file: TensorFile, layout: Layout, key: str | None = None) -> list[
         key: an entry, a prefix of names or both (`"state_dict.student"`), to choose among.
 
     Raises:
-        ValueError: nothing is under `key`.
+        ValueError: nothing is under `key`, or the file has no named tensors.
     """
+    if not any(file.entries.values()):
+        raise file.error(f"a {file.kind} without named tensors")
     fits = []
     for entry, tensors in file.entries.items():
         for prefix in _prefixes(tensors, layout):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -42,8 +43,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The old file stays intact until the new one is complete. The folder is created when missing. The
     temporary name keeps the suffix, because Keras and the converters choose the format by it.
+    What is no file, such as `/dev/stdout` or a named pipe, gets the bytes and stays what it is.
     """
     target = check_name(path)
+    if is_stream(target):
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name, target.name)
+            with target.open("ab") as stream:
+                stream.write(Path(name, target.name).read_bytes())
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     # A name may have 255 bytes already, the most there are.
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
@@ -55,6 +63,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether a path is a device, a pipe or an open descriptor, which is never replaced.
+
+    Example:
+
+    >>> is_stream(Path("/dev/stdout")), is_stream(Path("verdict.json"))
+    (True, False)
+    """
+    folder = str(path.absolute().parent)
+    if folder in ("/dev", "/dev/fd", "/proc/self/fd"):  # may lead to a file: of a redirection
+        return path.exists()
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextlib.contextmanager
@@ -107,6 +129,24 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+
+
+def text_encoding(path: str | os.PathLike[str]) -> str:
+    """Return how a list is to be decoded: `"utf-16"` where its mark says so, else `"utf-8-sig"`.
+
+    Spreadsheets and PowerShell on Windows write UTF-16.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+    ...     _ = Path(file.name).write_text("a b 1", encoding="utf-16")
+    ...     text_encoding(file.name)
+    'utf-16'
+    """
+    with open(path, "rb") as file:
+        mark = file.read(2)
+    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

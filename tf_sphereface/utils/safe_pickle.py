@@ -65,9 +65,12 @@ class Placeholder:
 _HARMFUL = re.compile(
     r"(os|posix|nt)\.(system|popen|startfile|exec\w*|(posix_)?spawn\w*|remove|unlink|rmdir)"
     r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|__import__|open)"
-    r"|(subprocess|runpy|pty|ctypes|importlib|webbrowser)\b.*"
+    r"|(subprocess|commands|popen2|runpy|pty|ctypes|importlib|webbrowser|shutil|socket)\b.*"
 )
-"""What no stored value has a use for: a file that names it is an attack, and its reader is told."""
+"""What no stored value has a use for: a file that names it is an attack, and its reader is told.
+
+A pickle of protocol 2 calls `subprocess` `commands`.
+"""
 
 _GIVE_A_CLASS = (
     *("getattr", "_make_skeleton_class", "_make_skeleton_enum", "_builtin_type"),

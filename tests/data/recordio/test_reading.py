@@ -43,6 +43,15 @@ def test_insightface_form(rec: Path) -> None:
     assert data.check_rec(rec).ok
 
 
+def test_what_is_passed_over_beside_a_file_is_said(rec: Path) -> None:
+    rec.with_name("val.rec").write_bytes(rec.read_bytes())
+    with pytest.warns(UserWarning, match=r"taking train\.rec, not val\.rec beside it"):
+        assert len(data.open_rec(rec.parent)) == 8
+    rec.with_name("property").write_text("3 people")
+    (note,) = data.check_rec(rec).notes  # named, so without a warning
+    assert "must say classes,height,width" in note
+
+
 @pytest.mark.parametrize("idx", [True, False])
 def test_the_idx_is_not_needed(rec: Path, idx: bool) -> None:
     """Offsets come from the file, so that the batches are the same with and without."""

@@ -45,6 +45,8 @@ missing or no image, no face in it, an embedding that is zero or not finite, a r
 be written), 3 no threshold is known, so there is no verdict
 """
 EXIT_NO_VERDICT = 3
+_TOLD = {"threshold", "threshold_interval", "far", "impostor_pairs", "people", "date"}
+_TOLD |= {"confidence", "model_format"}
 _INPUT = ("channel_order", "pixel_mean", "pixel_scale", "assumed")
 EXAMPLES = """\
   tf_sphereface-verify embedder.keras a.jpg b.jpg
@@ -185,7 +187,9 @@ def _compare(embedder: Embedder, crops: Sequence[np.ndarray], given: float | Non
     if metadata.threshold is None:
         return Verdict(cosine)
     calibration = metadata.extra.get("calibration")
-    if calibration is not None and calibration.get("threshold") != metadata.threshold:
+    if not isinstance(calibration, dict) or not calibration.keys() >= _TOLD:
+        calibration = None  # not as tf_sphereface-eval calibrate writes it
+    elif calibration["threshold"] != metadata.threshold:
         calibration = None  # somebody has changed the threshold since
     return Verdict(cosine, metadata.threshold, "the model", metadata.threshold_far, calibration)
 

@@ -297,7 +297,10 @@ def _finish(
     """Write the index, then the manifest that makes the pack complete."""
     skipped = sorted((int(place), why) for shard in facts for place, why in shard["skipped"])
     if len(skipped) == len(listing):
-        raise ValueError(f"none of the {len(listing):,} files in {listing.root} can be decoded")
+        raise ValueError(
+            f"none of the {len(listing):,} files in {listing.root} can be decoded. "
+            f"The first: {skipped[0][1]}"
+        )
     places = np.array([place for place, _ in skipped], np.int64)
     names = write_index(out, listing, files, places)
     sizes = {tuple(size) for shard in facts for size in shard["sizes"]}

@@ -76,7 +76,10 @@ def check_rec(
 def notes_of(records: RecordFile) -> list[str]:
     """Say what is unusual about a file and no damage, a line each."""
     scan, notes = records.scan, records.scan.notes()
-    said = read_property(records.path)
+    try:
+        said = read_property(records.path)
+    except (OSError, ValueError) as error:
+        return [*notes, str(error)]
     if said is None:
         return notes
     if said.classes != len(scan.people):

@@ -29,12 +29,22 @@ class Property:
 
 
 def read_property(path: Path) -> Property | None:
-    """Return the `property` beside a RecordIO file; None where it is missing or something else."""
-    try:
-        text = path.with_name("property").read_text(encoding="utf-8")
-        classes, height, width = (int(float(word)) for word in text.strip().split(","))
-    except (OSError, ValueError):
+    """Return the `property` beside a RecordIO file; None where there is none.
+
+    Raises ValueError if it says something else than three numbers.
+    """
+    file = path.with_name("property")
+    if not file.is_file():
         return None
+    with file.open("rb") as handle:
+        text = handle.read(200).decode("utf-8-sig", "replace").strip()
+    try:
+        classes, height, width = (int(float(word)) for word in text.split(","))
+    except (ValueError, OverflowError):
+        raise ValueError(
+            "the file `property` must say classes,height,width, and is not used. "
+            f"Received: {text[:40]!r}"
+        ) from None
     return Property(classes, height, width)
 
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from tf_sphereface.data.recordio.scan import Damage, Scan, scan_file
 from tf_sphereface.data.recordio.scan_cache import file_key, keep_scan, load_scan
 from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.files import RandomAccessFile
-from tf_sphereface.utils.messages import ProgressCallback, and_more
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning, and_more
 
 _ADVICE = "See tf_sphereface-data check; errors='skip' leaves damaged records out"
 
@@ -235,6 +236,8 @@ def find_rec(path: str | os.PathLike[str]) -> Path:
     Raises:
         FileNotFoundError: there is none.
         ValueError: the folder holds several, and none is `train.rec`.
+
+    Warns where `train.rec` is taken and others are beside it.
     """
     path = Path(path)
     if not path.is_dir():
@@ -247,14 +250,21 @@ def find_rec(path: str | os.PathLike[str]) -> Path:
     if len(files) > 1:
         names = and_more([file.name for file in files], 5)
         raise ValueError(f"{path} holds several RecordIO files, name one of them: {names}")
+    others = [file.name for file in _all_in(path) if file != files[0]]
+    if others:
+        text = f"{path}: taking {files[0].name}, not {and_more(others, 5)} beside it"
+        warnings.warn(text, SphereFaceWarning, stacklevel=3)
     return files[0]
 
 
 def _files_in(folder: Path) -> list[Path]:
     """Return `train.rec`, or the .rec files of a folder without subfolders."""
     usual = folder / "train.rec"
-    if usual.is_file():
-        return [usual]
+    return [usual] if usual.is_file() else _all_in(folder)
+
+
+def _all_in(folder: Path) -> list[Path]:
+    """Return all .rec files of a folder; none where it has subfolders."""
     files = []
     with os.scandir(folder) as entries:
         for entry in entries:

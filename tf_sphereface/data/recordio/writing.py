@@ -97,7 +97,11 @@ def write_rec(
         writer = _Writer(faces, rec, idx, lst)
         writer.write_images(strict, progress)
         if not writer.count:
-            raise ValueError(f"none of the {len(faces):,} images in {faces.root} can be read")
+            name, why = next(iter(writer.skipped.items()))
+            raise ValueError(
+                f"none of the {len(faces):,} images in {faces.root} can be read. "
+                f"The first: {name}: {why}"
+            )
         written = writer.write_ranges()
     size = next(iter(writer.sizes)) if len(writer.sizes) == 1 else None
     if size is not None:  # `property` has room for one
