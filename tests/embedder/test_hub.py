@@ -205,7 +205,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
     root: Path
     sha = "c0ffee" + 34 * "0"
 
-    def do_GET(self, body: bool = True) -> None:  # noqa: N802 (the library's name)
+    def do_GET(self, body: bool = True) -> None:
         path = self.path.split("?")[0]
         if path.startswith("/api/models/anna/faces"):
             files = [{"rfilename": each.name} for each in (self.root / "anna/faces").iterdir()]
@@ -224,7 +224,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
         if body:
             self.wfile.write(data)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self.do_GET(body=False)
 
     def log_message(self, *args: object) -> None:
@@ -232,7 +232,8 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
 
 def test_the_library_itself_fetches_from_a_server_here(tmp_path, network, monkeypatch):
-    library = pytest.importorskip("huggingface_hub", reason="the hub extra is not installed")
+    reason = "the hub extra is not installed"
+    constants = pytest.importorskip("huggingface_hub.constants", reason=reason)
     stand_in = Hub(tmp_path / "hub")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "huggingface_hub", stand_in)
@@ -241,9 +242,9 @@ def test_the_library_itself_fetches_from_a_server_here(tmp_path, network, monkey
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
-        monkeypatch.setattr(library.constants, "ENDPOINT", address)
-        monkeypatch.setattr(library.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(library.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         embedder = load_embedder(NAME)
         assert embedder.metadata.threshold == 0.31
         assert embedder(FACES).shape == (3, 10)

@@ -72,12 +72,11 @@ def fetched(name: str) -> Iterator[tuple[Path, bool]]:
     """
     place = parse_name(name)
     library = require("huggingface_hub", extra="hub")
-    info = call_hub(
-        name, lambda: library.HfApi().model_info(place.repository, revision=place.revision)
-    )
+    api = library.HfApi()
+    info = call_hub(name, api.model_info, place.repository, revision=place.revision)
     chosen = _choose(place, [entry.rfilename for entry in info.siblings or ()])
     paths = [
-        Path(call_hub(name, library.hf_hub_download, place.repository, file, revision=info.sha))
+        Path(call_hub(name, api.hf_hub_download, place.repository, file, revision=info.sha))
         for file in chosen
     ]
     if chosen[0] != KERAS_FILES[0]:
