@@ -61,6 +61,7 @@ class Embedder:
         batch_size: the most faces that go through the network at once.
         backbone: the Keras network; None for a `.tflite` or `.onnx` file.
         given: the facts of its input that were given when it was opened, by name.
+        threads: CPU threads that were asked for when a file was opened.
         head_left_out: whether the file holds a classifier, whose head is not used.
     """
 
@@ -80,6 +81,7 @@ class Embedder:
         self.backbone: Any = None  # keras.Model | None
         self.given: dict[str, Any] = {}
         self.head_left_out = False
+        self.threads: int | None = None
         self.input_size: tuple[int, int] = runner.input_size
         self.embedding_dim: int = runner.embedding_dim
 
@@ -301,7 +303,7 @@ def _of_file(
     )
     say_guesses(metadata, str(path), lambda: graph_normalization.own_normalization(path))
     embedder = Embedder(runner, metadata, suffix[1:], path, batch_size)
-    embedder.given = given
+    embedder.given, embedder.threads = given, threads
     return embedder
 
 

@@ -95,8 +95,8 @@ def without_tokens(text: str) -> str:
 
     Example:
 
-    >>> without_tokens("Authorization: Bearer abc, hf_AbCdEf123")
-    'Authorization: Bearer ***, ***'
+    >>> without_tokens("Bearer abc of anna, hf_AbCdEf123")
+    'Bearer *** of anna, ***'
     """
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN"):
         token = os.environ.get(name, "").strip()

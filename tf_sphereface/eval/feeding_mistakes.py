@@ -298,7 +298,7 @@ def _refed(embedder: Embedder, facts: Mapping[str, Any]) -> Embedder:
     given = {**embedder.given, **facts}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SphereFaceWarning)
-        return load_embedder(model, embedder.batch_size, **given)
+        return load_embedder(model, embedder.batch_size, embedder.threads, **given)
 
 
 class _WholeFaces(BinReader):
