@@ -1,6 +1,7 @@
 """One callable from aligned faces to embeddings, whatever format the network is stored in."""
 
 from tf_sphereface.embedder.embedder import Embedder, load_embedder, save_embedder
+from tf_sphereface.embedder.hub_upload import Uploaded, upload_embedder
 from tf_sphereface.embedder.metadata import EmbedderMetadata, library_versions, read_metadata
 from tf_sphereface.embedder.metadata_rewriting import describe_file
 from tf_sphereface.embedder.model_card import card_of, write_card
@@ -9,6 +10,7 @@ from tf_sphereface.embedder.weight_files import save_weights
 __all__ = [
     "Embedder",
     "EmbedderMetadata",
+    "Uploaded",
     "card_of",
     "describe_file",
     "library_versions",
@@ -16,5 +18,6 @@ __all__ = [
     "read_metadata",
     "save_embedder",
     "save_weights",
+    "upload_embedder",
     "write_card",
 ]

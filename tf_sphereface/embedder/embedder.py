@@ -20,7 +20,7 @@ from tf_sphereface.backbones.extraction import (
     load_model,
 )
 from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER
-from tf_sphereface.embedder import graph_normalization
+from tf_sphereface.embedder import graph_normalization, hub_download
 from tf_sphereface.embedder.input_facts import (
     check_layout,
     given_facts,
@@ -61,6 +61,7 @@ class Embedder:
         batch_size: the most faces that go through the network at once.
         backbone: the Keras network; None for a `.tflite` or `.onnx` file.
         given: the facts of its input that were given when it was opened, by name.
+        threads: CPU threads that were asked for when a file was opened.
         head_left_out: whether the file holds a classifier, whose head is not used.
     """
 
@@ -80,6 +81,7 @@ class Embedder:
         self.backbone: Any = None  # keras.Model | None
         self.given: dict[str, Any] = {}
         self.head_left_out = False
+        self.threads: int | None = None
         self.input_size: tuple[int, int] = runner.input_size
         self.embedding_dim: int = runner.embedding_dim
 
@@ -189,10 +191,11 @@ def load_embedder(
     `SphereFaceWarning` says so; what is given here wins over both.
 
     Args:
-        model: a `.keras`, `.tflite` or `.onnx` file, a Keras model, or an `Embedder` (returned as
-            it is). A `FaceClassifier` gives its backbone, a model that ends in `AngularDense` is
-            stripped of it. Without metadata the project's defaults hold (RGB,
-            `(x - 127.5) / 128`), with a warning.
+        model: a `.keras`, `.tflite` or `.onnx` file, `"hf://owner/name"` on the Hugging Face Hub
+            (fetched now, by the `hub` extra; `"hf://owner/name/FILE"` where it has several models),
+            a Keras model, or an `Embedder` (returned as it is). A `FaceClassifier` gives its
+            backbone, a model that ends in `AngularDense` is stripped of it. Without metadata the
+            project's defaults hold (RGB, `(x - 127.5) / 128`), with a warning.
         batch_size: the most faces that go through the network at once.
         threads: CPU threads for TensorFlow Lite and ONNX Runtime; None leaves it to them. Keras
             takes TensorFlow's own setting.
@@ -207,7 +210,8 @@ def load_embedder(
         FileNotFoundError: there is no such file.
         ValueError: the file cannot be opened as what its suffix says, or is no embedder; a fact is
             out of range, contradicts the file's shape, or is given for an `Embedder`.
-        ImportError: `.tflite` and `.onnx` need the `export` extra.
+        ImportError: `.tflite` and `.onnx` need the `export` extra, `hf://` the `hub` extra.
+        OSError: a repository cannot be reached.
 
     Example:
 
@@ -229,7 +233,16 @@ def load_embedder(
     batch_size = check_integer("batch_size", batch_size, 1)
     if isinstance(model, keras.Model):
         return _of_backbone(as_backbone(model), None, batch_size, given)
-    path = Path(model)
+    if hub_download.is_hub_name(model):
+        with hub_download.fetched(str(model)) as (path, stays):
+            embedder = _opened(path, threads, batch_size, given)
+        embedder.path = path if stays else None
+        return embedder
+    return _opened(Path(model), threads, batch_size, given)
+
+
+def _opened(path: Path, threads: int | None, batch_size: int, given: dict[str, Any]) -> Embedder:
+    """Open a file."""
     suffix = artifact_format(path)
     if suffix == ".keras":
         stored, loaded = read_metadata(path), load_keras(path)
@@ -290,7 +303,7 @@ def _of_file(
     )
     say_guesses(metadata, str(path), lambda: graph_normalization.own_normalization(path))
     embedder = Embedder(runner, metadata, suffix[1:], path, batch_size)
-    embedder.given = given
+    embedder.given, embedder.threads = given, threads
     return embedder
 
 

@@ -88,6 +88,17 @@ def find_bins(sources: PathLike | Sequence[PathLike]) -> dict[str, Path]:
     }
 
 
+def set_key(name: str) -> str:
+    """Return a set's name as figures of others are looked up, however it is written.
+
+    Example:
+
+    >>> set_key("faces/CFP-FP"), set_key("agedb30") == set_key("agedb_30")
+    ('cfpfp', True)
+    """
+    return name.rsplit("/", 1)[-1].lower().replace("-", "").replace("_", "")
+
+
 def read_sets(sources: Sources, max_pairs: int | None = None) -> dict[str, BinSet]:
     """Read all sets into memory, encoded as they are: name -> set.
 

@@ -10,6 +10,7 @@ from tf_sphereface.commands.eval import (
     bin,
     bins,
     calibrate,
+    check,
     folder,
     identify,
     ijb,
@@ -32,6 +33,7 @@ EXAMPLES = """\
   tf_sphereface-eval ytf embedder.onnx --frames aligned/ --splits splits.txt
   tf_sphereface-eval bin embedder.keras agedb_30.bin
   tf_sphereface-eval bins embedder.keras faces_emore/ --json bins.json --report bins.html
+  tf_sphereface-eval check adaface.keras --bins faces_emore/
   tf_sphereface-eval ijb embedder.keras --root IJBC --subset ijbc --cache embeddings
   tf_sphereface-eval make-bin lfw.bin --images lfw/ --pairs pairs.txt --landmarks landmarks.tsv
   tf_sphereface-eval identify embedder.keras faces/ --distractors strangers/
@@ -44,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command and its protocols."""
     parser = make_parser("eval", DESCRIPTION, EXAMPLES)
     protocols = parser.add_subparsers(dest="protocol", required=True, metavar="PROTOCOL")
-    for subcommand in (lfw, folder, ytf, bin, bins, ijb, identify, scores, calibrate):
+    for subcommand in (lfw, folder, ytf, bin, bins, check, ijb, identify, scores, calibrate):
         subcommand.add(protocols)
     return parser
 

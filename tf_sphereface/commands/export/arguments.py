@@ -15,6 +15,7 @@ from tf_sphereface.commands.console import (
     output_file,
 )
 from tf_sphereface.commands.input_options import add_input_options, add_strict_option
+from tf_sphereface.embedder import hub_upload
 from tf_sphereface.export.job import KINDS
 from tf_sphereface.export.options import INPUTS, LAYOUTS
 from tf_sphereface.utils.files import check_name
@@ -110,6 +111,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output-dir", type=Path, metavar="DIR", help="where to write (default: beside MODEL)"
     )
     parser.add_argument(
+        "--to",
+        metavar="hf://OWNER/NAME",
+        help="also put the network, its facts and the files that were written on the Hugging Face "
+        "Hub (needs the hub extra); a new repository is private",
+    )
+    parser.add_argument(
         "--inspect",
         type=existing_file,
         metavar="FILE",
@@ -139,7 +146,9 @@ def file_jobs(args: argparse.Namespace) -> list[tuple[Path, str, str]]:
     if args.model.suffix != ".keras":
         raise CommandError(f"MODEL must be a .keras file. Received: {args.model}")
     formats = [name for name in KINDS if getattr(args, name)]
-    if not formats:
+    if args.to is not None:
+        hub_upload.check_target(args.to)  # before the work
+    if not formats and args.to is None:
         raise CommandError("say what to write: --tflite, --onnx or both")
     named = ",".join(args.quantize or ["none"]).split(",")
     kinds = list(dict.fromkeys(kind.strip() for kind in named))

@@ -35,6 +35,7 @@ from tf_sphereface.embedder import (
     load_embedder,
     model_card,
     read_metadata,
+    upload_embedder,
 )
 from tf_sphereface.export import (
     ExportError,
@@ -73,6 +74,7 @@ EXAMPLES = """\
   tf_sphereface-export embedder.keras --tflite --quantize int8 --calibrate faces/ --explain
   tf_sphereface-export embedder.keras --tflite --onnx --quantize none,float16,int8 \\
       --calibrate faces/ --parity parity.json
+  tf_sphereface-export embedder.keras --tflite --to hf://anna/faces
   tf_sphereface-export --inspect embedder.int8.tflite
   tf_sphereface-export --describe foreign.onnx --channel-order bgr --pixel-mean 0 --pixel-scale 1"""
 
@@ -112,8 +114,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     values["failures"] = [_failure(path, error) for path, error in failures]
     if args.parity is not None and reports:
         values["parity"] = _parity(args, network, reports)
+    if args.to is not None and not failures:
+        values["uploaded"] = _upload(args, network, reports)
+    elif args.to is not None:
+        note(f"nothing is put on {args.to}, since a file failed its checks")
     write_json_option(args.json, values)
     return EXIT_CHECK_FAILED if failures else EXIT_OK
+
+
+def _upload(
+    args: argparse.Namespace, network: Embedder, reports: Sequence[ExportReport]
+) -> dict[str, Any]:
+    """Put the network and the files that were written on the Hub; return what is there now."""
+    paths = [report.path for report in reports]
+    done = upload_embedder(network.backbone, args.to, paths, network.metadata)
+    console.print(f"{done.address}: {', '.join(done.files)}", soft_wrap=True)
+    if done.others:
+        note(f"left there as they were, perhaps of other weights: {', '.join(done.others)}")
+    return dataclasses.asdict(done)
 
 
 def _write(
