@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+FACES = 64  # of the calibration faces; a channel's range needs no more
 BATCH = 4  # faces whose extremes are one sample of a channel's range
 _LEAST = 1e-6  # of the largest range: a channel that is never used keeps a finite scale
 
@@ -66,13 +67,20 @@ def equalized(network: keras.Model, images: np.ndarray) -> keras.Model:
     """
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
-    groups = _groups(copy)
-    if not groups:
-        return copy
-    _measure(copy, groups, images)
+    groups = _groups(copy) if _calls_once(copy) else []
+    if groups:
+        _measure(copy, groups, images[:: -(-len(images) // FACES)])
     for group in groups:
         group.apply()
     return copy
+
+
+def _calls_once(network: keras.Model) -> bool:
+    """Whether a model is functional and calls each of its layers once."""
+    layers = network.get_config().get("layers", ())
+    return all(len(layer.get("inbound_nodes", ())) <= 1 for layer in layers) and hasattr(
+        network, "operations"
+    )
 
 
 @dataclasses.dataclass
@@ -86,21 +94,18 @@ class _Group:
 
     def apply(self) -> None:
         """Divide every channel by its scale; the consumers' weights are multiplied by it."""
-        ranges = np.maximum(self.ranges, _LEAST * self.ranges.max())
-        scale = ranges
+        if not np.isfinite(self.ranges).all() or not self.ranges.max() > 0:
+            return
+        scale = ranges = np.maximum(self.ranges, _LEAST * self.ranges.max())
         dense = [_weights(layer, len(scale)) for layer in self.consumers if not _per_channel(layer)]
         if dense:
             weights = np.max(dense, axis=0)
-            weights = np.maximum(weights, _LEAST * weights.max())
-            scale = ranges**ALPHA / weights ** (1 - ALPHA)
+            scale = np.sqrt(ranges / np.maximum(weights, _LEAST * weights.max()))
         scale = scale / np.exp(np.log(scale).mean())
         for layer in self.producers:
             _divide_output(layer, scale)
         for layer in self.consumers:
             _multiply_input(layer, scale)
-
-
-ALPHA = 0.5
 
 
 def _groups(network: keras.Model) -> list[_Group]:
@@ -109,12 +114,8 @@ def _groups(network: keras.Model) -> list[_Group]:
     producers: dict[int, keras.layers.Layer] = {}
     consumers: list[tuple[Any, keras.layers.Layer]] = []
     tensors: dict[int, Any] = {}
-    try:
-        operations = list(network.operations)
-        ends = [(keras.tree.flatten(op.input), keras.tree.flatten(op.output)) for op in operations]
-    except (AttributeError, ValueError):  # not functional, or a layer that is called twice
-        return []
-    for operation, (inputs, outputs) in zip(operations, ends, strict=True):
+    for operation in network.operations:
+        inputs, outputs = (keras.tree.flatten(each) for each in (operation.input, operation.output))
         tensors |= {id(tensor): tensor for tensor in (*inputs, *outputs)}
         if isinstance(operation, keras.layers.InputLayer):
             union.freeze(outputs)
@@ -171,19 +172,22 @@ class _Union:
 
 
 def _is_weighted(operation: Any) -> bool:
-    if not isinstance(operation, _WEIGHTED):
+    if type(operation) not in _WEIGHTED:
         return False
     if getattr(operation, "data_format", "channels_last") != "channels_last":
         return False
     if isinstance(operation, keras.layers.BatchNormalization):
-        return operation.gamma is not None and operation.axis in (-1, len(operation.output.shape) - 1)
+        return operation.gamma is not None and operation.axis in (
+            -1,
+            len(operation.output.shape) - 1,
+        )
     if getattr(operation, "groups", 1) != 1 or getattr(operation, "depth_multiplier", 1) != 1:
         return False
     return operation.activation in _LINEAR
 
 
 def _is_homogeneous(operation: Any) -> bool:
-    if not isinstance(operation, _HOMOGENEOUS):
+    if type(operation) not in _HOMOGENEOUS:
         return False
     if getattr(operation, "data_format", "channels_last") != "channels_last":
         return False
@@ -210,37 +214,47 @@ def _divide_output(layer: keras.layers.Layer, scale: np.ndarray) -> None:
     if isinstance(layer, keras.layers.BatchNormalization):
         scaled = [layer.gamma, layer.beta]
     elif isinstance(layer, keras.layers.DepthwiseConv2D):
-        layer.kernel.assign(np.asarray(layer.kernel) / scale[:, np.newaxis])
+        _multiply(layer.kernel, 1 / scale, axis=-2)
         scaled = [layer.bias]
     else:
         scaled = [layer.kernel, layer.bias]
     for weight in scaled:
         if weight is not None:
-            weight.assign(np.asarray(weight) / scale)
+            _multiply(weight, 1 / scale, axis=-1)
 
 
 def _multiply_input(layer: keras.layers.Layer, scale: np.ndarray) -> None:
     if isinstance(layer, keras.layers.BatchNormalization):
-        layer.moving_mean.assign(np.asarray(layer.moving_mean) / scale)
-        layer.gamma.assign(np.asarray(layer.gamma) * scale)
-        return
-    kernel = np.asarray(layer.kernel)
-    rows = np.tile(scale, kernel.shape[-2] // len(scale))  # a flattened map: channels last
-    layer.kernel.assign(kernel * rows[:, np.newaxis])
+        _multiply(layer.moving_mean, 1 / scale, axis=-1)
+        _multiply(layer.gamma, scale, axis=-1)
+    else:
+        _multiply(layer.kernel, scale, axis=-2)
+
+
+def _multiply(weight: keras.Variable, scale: np.ndarray, axis: int) -> None:
+    """Multiply along an axis; that of a flattened map repeats the channels, which are last."""
+    values = np.asarray(weight, np.float64)
+    repeated = np.tile(scale, values.shape[axis] // len(scale))
+    weight.assign(values * (repeated if axis == -1 else repeated[:, np.newaxis]))
 
 
 def _measure(network: keras.Model, groups: list[_Group], images: np.ndarray) -> None:
     """Set each group's ranges: the batches' largest magnitudes, averaged, of all its tensors."""
     tensors = [tensor for group in groups for tensor in group.tensors]
-    probe = keras.Model(network.inputs, tensors)
-    sums = [0.0] * len(tensors)
-    starts = range(0, len(images), BATCH)
-    for start in starts:
-        for i, values in enumerate(probe.predict_on_batch(images[start : start + BATCH])):
-            found = np.abs(values)
-            sums[i] = sums[i] + found.max(axis=tuple(range(found.ndim - 1))) / len(starts)
-    largest = iter(sums)
+    probe = keras.Model(network.inputs, [_largest(tensor) for tensor in tensors])
+    batch = network.inputs[0].shape[0] or BATCH
+    images = images[np.arange(max(len(images), batch)) % len(images)]
+    samples = [
+        probe.predict_on_batch(images[start : start + batch])
+        for start in range(0, len(images) - batch + 1, batch)
+    ]
+    largest = iter([np.mean(found, axis=0) for found in zip(*samples, strict=True)])
     for group in groups:
         each = [next(largest) for _ in group.tensors]
         channels = min(len(found) for found in each)
         group.ranges = np.max([f.reshape(-1, channels).max(axis=0) for f in each], axis=0)
+
+
+def _largest(tensor: Any) -> Any:
+    """Return the largest magnitude of every channel over a batch."""
+    return keras.ops.max(keras.ops.abs(tensor), axis=tuple(range(len(tensor.shape) - 1)))
