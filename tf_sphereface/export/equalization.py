@@ -8,6 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_sphereface.utils import keras_private
+
 FACES = 64  # of the calibration faces; a channel's range needs no more
 BATCH = 4  # faces whose extremes are one sample of a channel's range
 _LEAST = 1e-6  # of the largest range: a channel that is never used keeps a finite scale
@@ -77,10 +79,9 @@ def equalized(network: keras.Model, images: np.ndarray) -> keras.Model:
 
 def _calls_once(network: keras.Model) -> bool:
     """Whether a model is functional and calls each of its layers once."""
-    layers = network.get_config().get("layers", ())
-    return all(len(layer.get("inbound_nodes", ())) <= 1 for layer in layers) and hasattr(
-        network, "operations"
-    )
+    if not keras_private.is_functional(network):
+        return False
+    return all(len(layer["inbound_nodes"]) <= 1 for layer in network.get_config()["layers"])
 
 
 @dataclasses.dataclass
