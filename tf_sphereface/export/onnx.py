@@ -101,7 +101,8 @@ def _to_float(graph: keras.Model, scratch: Path) -> bytes:
             raise ExportError(
                 f"layer {layer.name!r} is a convolution in {layer.groups} groups, which Keras "
                 "hands to XLA and tf2onnx cannot convert: export TensorFlow Lite, or build the "
-                "groups of plain convolutions, joined by Concatenate (one channel per group: DepthwiseConv2D)"
+                "groups of plain convolutions, joined by Concatenate (one channel per "
+                "group: DepthwiseConv2D)"
             )
     path = scratch / "float.onnx"
     with quiet():
