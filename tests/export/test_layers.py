@@ -20,7 +20,9 @@ def lopsided():
     image = keras.Input((56, 48, 3), name=KNOWN)
     x = keras.layers.Conv2D(8, 3, strides=4, activation="relu", name="first")(image)
     second = keras.layers.Conv2D(8, 3, strides=2, name="second")
-    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="third")(second(x))
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="third")(
+        keras.layers.Rescaling(1.0)(second(x))  # over which no channel's scale is moved
+    )
     x = keras.layers.Dense(16, name="last")(keras.layers.Flatten()(x))
     net = keras.Model(image, x, name="lopsided")
     kernel = second.kernel.numpy()
@@ -99,3 +101,14 @@ def test_a_table_of_keras_and_every_file(tiny_net, faces, tmp_path):
         assert row.size_bytes == (tmp_path / row.name).stat().st_size
         assert row.accuracy is None
     assert np.isfinite(a.max_abs)
+
+
+def test_a_grouped_convolution_is_refused_in_onnx_by_name(tmp_path):
+    image = keras.Input((56, 48, 3), name=KNOWN)
+    x = keras.layers.Conv2D(8, 3, strides=4)(image)
+    x = keras.layers.Conv2D(8, 3, groups=4, name="by_fours")(x)
+    net = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+    with pytest.raises(ExportError, match=r"by_fours.*groups"):
+        export_onnx(net, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+    assert export_tflite(net, tmp_path / "m.tflite").cosine_min > 0.99999

@@ -31,9 +31,11 @@ from tf_sphereface.export.onnx_rewrites import (
     shorten_prelu,
 )
 from tf_sphereface.export.options import FileOptions
+from tf_sphereface.export.parity import ExportError
 from tf_sphereface.export.pipeline import Checks, export
 from tf_sphereface.export.quiet import quiet
 from tf_sphereface.export.report import ExportReport
+from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.messages import ProgressCallback
 from tf_sphereface.utils.optional import require
 
@@ -93,6 +95,15 @@ def _to_float(graph: keras.Model, scratch: Path) -> bytes:
     slim = require("onnxslim", extra="export").slim
     for needed in ("tf2onnx", "onnxruntime"):
         require(needed, extra="export")
+    for layer in keras_private.all_layers(graph):
+        if isinstance(layer, keras.layers.Conv2D) and layer.groups > 1:
+            # Keras compiles it by XLA, and tf2onnx cannot read a compiled function.
+            raise ExportError(
+                f"layer {layer.name!r} is a convolution in {layer.groups} groups, which Keras "
+                "hands to XLA and tf2onnx cannot convert: export TensorFlow Lite, or build the "
+                "groups of plain convolutions, joined by Concatenate (one channel per "
+                "group: DepthwiseConv2D)"
+            )
     path = scratch / "float.onnx"
     with quiet():
         graph.export(str(path), format="onnx", verbose=False, opset_version=OPSET)

@@ -23,7 +23,9 @@ from tf_sphereface.embedder.metadata import (
     sidecar_path,
 )
 from tf_sphereface.embedder.model_card import write_card
+from tf_sphereface.embedder.runtimes import to_network
 from tf_sphereface.export.calibration_faces import FaceSource, calibration_faces, probe_faces
+from tf_sphereface.export.equalization import equalized
 from tf_sphereface.export.gate import Gate, GateFailed
 from tf_sphereface.export.inference_graph import inference_graph
 from tf_sphereface.export.job import KINDS, Format, Inputs, Job, LayerError
@@ -87,7 +89,7 @@ def export(
     ):
         job = Job(kind, Inputs(faces, details), options, Path(scratch), checks.progress)
         with _converting(kind, file_format.name):
-            float_content = _to_float(file_format, model, network, job)
+            float_content = _to_float(file_format, model, network, faces, job)
         work = _Work(
             file_format,
             checks,
@@ -242,9 +244,13 @@ def _forgetting(model: keras.Model) -> Iterator[None]:
         raise
 
 
-def _to_float(file_format: Format, model: keras.Model, network: Embedder, job: Job) -> bytes:
+def _to_float(
+    file_format: Format, model: keras.Model, network: Embedder, faces: np.ndarray, job: Job
+) -> bytes:
     """Return the float32 file: that of the last export of `model`, or a new one."""
     backbone, metadata = network.backbone, network.metadata
+    if job.kind == "int8":
+        backbone = equalized(backbone, to_network(faces, metadata))
     fingerprint = _fingerprint(backbone, metadata, job.options)
     stored = _FLOAT.setdefault(model, {})
     if stored.get(file_format.name, ("",))[0] != fingerprint:
