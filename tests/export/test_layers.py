@@ -103,12 +103,24 @@ def test_a_table_of_keras_and_every_file(tiny_net, faces, tmp_path):
     assert np.isfinite(a.max_abs)
 
 
-def test_a_grouped_convolution_is_refused_in_onnx_by_name(tmp_path):
+def grouped() -> keras.Model:
     image = keras.Input((56, 48, 3), name=KNOWN)
     x = keras.layers.Conv2D(8, 3, strides=4)(image)
-    x = keras.layers.Conv2D(8, 3, groups=4, name="by_fours")(x)
-    net = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
-    with pytest.raises(ExportError, match=r"by_fours.*groups"):
-        export_onnx(net, tmp_path / "m.onnx")
+    x = keras.layers.Conv2D(
+        8, 3, groups=4, padding="same", strides=2, activation="relu", name="by_fours"
+    )(x)
+    x = keras.layers.Conv2D(12, 3, groups=2, dilation_rate=2, use_bias=False)(x)
+    return keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(x)))
+
+
+def test_a_grouped_convolution_is_exported(tmp_path):
+    assert export_onnx(grouped(), tmp_path / "m.onnx").cosine_min > 0.99999
+    assert export_tflite(grouped(), tmp_path / "m.tflite").cosine_min > 0.99999
+
+
+def test_a_grouped_convolution_in_an_inner_model_is_refused_in_onnx(tmp_path):
+    net = grouped()
+    outer = keras.Model(image := keras.Input((56, 48, 3), name=KNOWN), net(image))
+    with pytest.raises(ExportError, match=r"convolution in . groups inside"):
+        export_onnx(outer, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
-    assert export_tflite(net, tmp_path / "m.tflite").cosine_min > 0.99999

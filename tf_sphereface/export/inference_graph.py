@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_sphereface.embedder.metadata import EmbedderMetadata
 from tf_sphereface.export.options import FileOptions
@@ -26,9 +27,11 @@ def inference_graph(
     It takes an input named `image` and returns a dict with the one key `embedding` (both become the
     tensors' names). A `Flatten` becomes a reshape to a constant shape: Keras' own asks for the
     batch size at run time, which costs four operators and splits a delegate's partition in two.
-    The backbone must be in float32 (`in_float32` makes it so): the formats know no bfloat16.
+    A convolution in groups is TensorFlow's own operation: Keras' is compiled by XLA, which no
+    converter to ONNX can read. The backbone must be in float32 (`in_float32` makes it so): the
+    formats know no bfloat16.
     """
-    copy = keras.models.clone_model(backbone, call_function=_call)
+    copy = keras.models.clone_model(backbone, clone_function=_clone, call_function=_call)
     copy.set_weights(backbone.get_weights())
     first = options.layout == "nchw"
     shape = (3, *input_size) if first else (*input_size, 3)
@@ -82,6 +85,26 @@ def _with_mirror(x: Any, shape: tuple[int, int, int], first: bool) -> Any:
 def _reversed(x: Any, axis: int) -> Any:
     """Turn an axis around by its indices: OpenCV knows no slice with a negative step."""
     return keras.ops.take(x, np.arange(x.shape[axis])[::-1].astype("int32"), axis=axis)
+
+
+class GroupedConvolution(keras.layers.Conv2D):
+    """`Conv2D` in groups, as one operation of TensorFlow; channels last."""
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """Return the convolution without its bias."""
+        return tf.nn.conv2d(
+            inputs,
+            kernel,
+            strides=list(self.strides),
+            padding=self.padding.upper(),
+            dilations=list(self.dilation_rate),
+        )
+
+
+def _clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+    plain = type(layer) is keras.layers.Conv2D and layer.data_format == "channels_last"
+    kind = GroupedConvolution if plain and layer.groups > 1 else type(layer)
+    return kind.from_config(layer.get_config())
 
 
 def _call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:

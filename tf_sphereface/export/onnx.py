@@ -12,6 +12,7 @@ import numpy as np
 from tf_sphereface.embedder.metadata import EmbedderMetadata, add_onnx_metadata
 from tf_sphereface.export.calibration_faces import FaceSource
 from tf_sphereface.export.gate import Gate
+from tf_sphereface.export.inference_graph import GroupedConvolution
 from tf_sphereface.export.job import (
     EXPLAINED_FACES,
     FACES_AT_ONCE,
@@ -96,13 +97,13 @@ def _to_float(graph: keras.Model, scratch: Path) -> bytes:
     for needed in ("tf2onnx", "onnxruntime"):
         require(needed, extra="export")
     for layer in keras_private.all_layers(graph):
-        if isinstance(layer, keras.layers.Conv2D) and layer.groups > 1:
+        grouped = isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
+        if grouped and not isinstance(layer, GroupedConvolution):
             # Keras compiles it by XLA, and tf2onnx cannot read a compiled function.
             raise ExportError(
-                f"layer {layer.name!r} is a convolution in {layer.groups} groups, which Keras "
-                "hands to XLA and tf2onnx cannot convert: export TensorFlow Lite, or build the "
-                "groups of plain convolutions, joined by Concatenate (one channel per "
-                "group: DepthwiseConv2D)"
+                f"layer {layer.name!r} is a convolution in {layer.groups} groups inside a model "
+                "within the model, or of channels first, which tf2onnx cannot convert: export "
+                "TensorFlow Lite, or make one model of both, with channels last"
             )
     path = scratch / "float.onnx"
     with quiet():
