@@ -279,6 +279,18 @@ def test_the_least_time_is_that_of_products_or_of_memory():
     assert full == pytest.approx(10 * tenth)
 
 
+def test_the_page_has_the_figures_of_the_model_of_several_gpus():
+    import replica_model
+
+    page = (FOLDER.parent / "docs" / "gpu.md").read_text(encoding="utf-8")
+    assert replica_model.expected_table() in page
+    assert replica_model.check_table() in page
+    # Half a second of compute, 100 bytes that go round a ring of 4 twice but for a quarter.
+    assert replica_model.step_seconds(0.5, 4, 50.0, reduced=100.0) == 0.5 + 2 * 75 / 50
+    for classes, found in replica_model.partial_fc().items():
+        assert found == pytest.approx(replica_model.PUBLISHED[classes], rel=0.02)
+
+
 @pytest.mark.slow
 def test_training_task_trains():
     task = importlib.import_module("with_keras").train

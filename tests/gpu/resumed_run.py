@@ -1,8 +1,8 @@
 """Trains with a sampled head on one device: `resumed_run.py FIRST LAST CHECKPOINT OUT.npz`.
 
 Updates FIRST + 1 to LAST: from a checkpoint if FIRST is above 0, else with one halfway. JIT says
-whether XLA compiles the step. A centre that is not drawn stays as it is, so those that a step has changed
-are its sample.
+whether XLA compiles the step. A centre that is not drawn stays as it is, so those that a step has
+changed are its sample.
 """
 
 from __future__ import annotations
