@@ -15,6 +15,7 @@ docs/gpu.md.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -44,7 +45,7 @@ from gpu_cases import (
     network_cases,
 )
 from gpu_turns import Limits, Result, measure
-from process import Worker
+from process import Worker, WorkerFailed
 
 POLICIES = {"bfloat16": "mixed_bfloat16", "float16": "mixed_float16", "float32": "float32"}
 
@@ -105,7 +106,8 @@ def cases_of(part: str, setting: Setting, cache: str, folder: str) -> list[GpuCa
     if part == "heads":
         return head_cases(setting, cache)
     faces = {"folder": folder, "people": setting.people, "each": setting.each}
-    with Worker.preparing("faces", faces) as worker:
+    # Where it fails, those who need them say so, and the rest is measured.
+    with contextlib.suppress(WorkerFailed), Worker.preparing("faces", faces) as worker:
         worker.stop()
     return input_cases(setting, cache, folder)
 

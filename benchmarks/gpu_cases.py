@@ -72,8 +72,8 @@ class Setting:
     tf32: tuple[bool, ...] = (True, False)
     without_xla: bool = True
     count: int = 20
-    people: int = 256
-    each: int = 40
+    people: int = 128
+    each: int = 20
     sources: tuple[str, ...] = ("memory, float32", "memory, uint8", "folder", "pack")
     workers: int = 14
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -126,7 +127,9 @@ def _first_step(result: Result, limits: Limits, end: float) -> tuple[Worker | No
         text = f"no first step within {allowed:.0f} s" if deadline.expired else str(error)
         result.error = "PyTorch is not installed" if NO_TORCH in text else text
         worker.__exit__()
-        return None, 0.0
+    except OSError as error:  # no such interpreter
+        result.error = str(error)
+    return None, 0.0
 
 
 def _warm(result: Result, limits: Limits, end: float) -> Worker | None:
@@ -161,7 +164,7 @@ def _one_turn(result: Result, worker: Worker, limits: Limits, drain: int) -> Non
     try:
         with deadline:
             steps = worker.run(limits.seconds, drain=drain)
-        result.turns.append(min(wall for wall, _ in steps))
+        result.turns.append(statistics.median(wall for wall, _ in steps))
     except WorkerFailed as error:
         result.error = f"a turn took {limits.warm:g} s" if deadline.expired else str(error)
 

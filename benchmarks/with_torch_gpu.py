@@ -152,8 +152,9 @@ def fit(
     """Train from a folder of JPEG files by a DataLoader with pinned memory."""
     _prepare()
     trainer = Trainer(name, precision, people, compiled=True)
+    faces = with_torch.Faces(Path(folder, "faces"))
     loader = torch.utils.data.DataLoader(
-        with_torch.Faces(Path(folder, "faces")),
+        torch.utils.data.ConcatDataset([faces] * 16),  # its workers start anew in each epoch
         batch_size=batch,
         shuffle=True,
         drop_last=True,

@@ -234,6 +234,10 @@ def test_a_side_that_fails_or_hangs_is_named_and_the_rest_goes_on():
     done, failed = gpu_table.rows(gpu_turns.measure([case], limits))
     assert done["milliseconds"] > 0
     assert "unexpected keyword argument 'wrong'" in failed["error"]
+    limits.torch_python = "/no/such/python"
+    elsewhere = Variant("theirs", "torch_gpu", "head", {})
+    (absent,) = gpu_turns.measure([GpuCase("heads", "a case", (elsewhere,))], limits)
+    assert "/no/such/python" in absent.error
     limits.warm = 0.1
     (late,) = gpu_turns.measure([GpuCase("heads", "a case", (good,))], limits)
     assert late.error == "no first step within 0 s"
