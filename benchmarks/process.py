@@ -62,18 +62,22 @@ class Worker:
         threads = str(self.request["threads"])
         paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        self.process = subprocess.Popen(
-            [self.python, str(HERE / "worker.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env={
-                **self.environment,
-                "OMP_NUM_THREADS": threads,
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            },
-        )
+        try:
+            self.process = subprocess.Popen(
+                [self.python, str(HERE / "worker.py")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.log,
+                text=True,
+                env={
+                    **self.environment,
+                    "OMP_NUM_THREADS": threads,
+                    "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                },
+            )
+        except OSError:  # no such interpreter
+            self.log.close()
+            raise
         try:
             self.imported = self._ask(**self.request)["imported"]
         except WorkerFailed:
