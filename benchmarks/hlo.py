@@ -13,6 +13,7 @@ from tf_sphereface.classifier import fast_layers
 from tf_sphereface.utils import keras_private
 
 NETWORKS = {
+    "SphereFaceNet-4": lambda **options: sf.backbones.SphereFaceNet(4, **options),
     "SphereFaceNet-20": lambda **options: sf.backbones.SphereFaceNet(20, **options),
     "SphereFaceNet-64": lambda **options: sf.backbones.SphereFaceNet(64, **options),
     "MobileFaceNet": sf.backbones.MobileFaceNet,
@@ -32,13 +33,17 @@ def use_shifted_convolutions() -> None:
 
 
 def classifier(
-    network: str, classes: int, size: tuple[int, int], sample_rate: float = 1.0
+    network: str,
+    classes: int,
+    size: tuple[int, int],
+    sample_rate: float = 1.0,
+    jit_compile: bool = True,
 ) -> sf.FaceClassifier:
-    """Return a network of `NETWORKS` under XLA with A-Softmax, in Keras' present dtype policy."""
+    """Return a network of `NETWORKS` with A-Softmax, in Keras' present dtype policy."""
     backbone = NETWORKS[network](input_shape=(*size, 3))
     model = sf.FaceClassifier(backbone, classes, sample_rate=sample_rate)
     loss = sf.losses.ASoftmaxLoss(margin=4, annealing=5.0)
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss=loss, jit_compile=True)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss=loss, jit_compile=jit_compile)
     return model
 
 

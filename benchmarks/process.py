@@ -27,6 +27,7 @@ class Worker:
         threads: how many it may use.
         first_core: of the cores that it may use, counted from 0.
         environment: variables of the process; by default oneDNN is on, as in the commands.
+        python: the interpreter; by default this one.
 
     Raises:
         WorkerFailed: from `__enter__`, `run` and `stop`.
@@ -38,7 +39,9 @@ class Worker:
         threads: int,
         first_core: int = 0,
         environment: dict[str, str] | None = None,
+        python: str = sys.executable,
     ) -> None:
+        self.python = python
         self.environment = {"TF_ENABLE_ONEDNN_OPTS": "1", **os.environ, **(environment or {})}
         self.request = {
             "first_core": first_core,
@@ -59,18 +62,22 @@ class Worker:
         threads = str(self.request["threads"])
         paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env={
-                **self.environment,
-                "OMP_NUM_THREADS": threads,
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            },
-        )
+        try:
+            self.process = subprocess.Popen(
+                [self.python, str(HERE / "worker.py")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.log,
+                text=True,
+                env={
+                    **self.environment,
+                    "OMP_NUM_THREADS": threads,
+                    "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                },
+            )
+        except OSError:  # no such interpreter
+            self.log.close()
+            raise
         try:
             self.imported = self._ask(**self.request)["imported"]
         except WorkerFailed:
@@ -96,7 +103,7 @@ class Worker:
         return steps
 
     def stop(self) -> dict[str, Any]:
-        """Return peak memory and versions; the process ends."""
+        """Return peak memory, versions and what the side says of its device; the process ends."""
         return self._ask(stop=True)
 
     def _ask(self, **request: Any) -> dict[str, Any]:

@@ -129,9 +129,14 @@ class Faces(torch.utils.data.Dataset):
 
 def sphereface20() -> tuple[nn.Module, int]:
     """Return SphereFaceNet-20 and the width of its embedding."""
+    return sphereface((1, 2, 4, 1))
+
+
+def sphereface(units_of_stages: tuple[int, ...]) -> tuple[nn.Module, int]:
+    """Return the SphereFaceNet with these residual units, and the width of its embedding."""
     layers: list[nn.Module] = []
     before = 3
-    for channels, units in zip((64, 128, 256, 512), (1, 2, 4, 1), strict=True):
+    for channels, units in zip((64, 128, 256, 512), units_of_stages, strict=True):
         layers += [nn.Conv2d(before, channels, 3, 2, 1), nn.PReLU(channels)]
         layers += [Residual(_unit(channels)) for _ in range(units)]
         before = channels

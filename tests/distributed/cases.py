@@ -2,7 +2,8 @@
 
 A process of its own, because TensorFlow fixes its devices when it starts and confuses the
 collective operations of several strategies in one process. ROLE is `single`, `mirrored`, or
-`worker` (then TF_CONFIG says which of how many); LOGICAL_CPUS is the number of devices.
+`worker` (then TF_CONFIG says which of how many). LOGICAL_DEVICES is their number and DEVICE their
+kind, CPU or GPU: several logical GPUs share one card. STEPS are 30 by default.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tensorflow as tf
 
 import tf_sphereface as sf
 
-STEPS, BATCH, CLASSES = 30, 8, 12
+STEPS, BATCH, CLASSES = int(os.environ.get("STEPS", "30")), 8, 12
 
 
 class Recorder(keras.callbacks.Callback):
@@ -57,7 +58,11 @@ def build(case: dict[str, Any]) -> sf.FaceClassifier:
     hidden = keras.layers.Conv2D(6, 3, use_bias=not case.get("normalise"))(inputs)
     if case.get("normalise"):
         hidden = keras.layers.BatchNormalization(synchronized=True)(hidden)
-    hidden = keras.layers.Flatten()(keras.layers.PReLU(shared_axes=[1, 2])(hidden))
+    if case.get("depthwise"):
+        hidden = keras.layers.DepthwiseConv2D(3, padding="same")(hidden)
+    slopes = keras.initializers.Constant(case.get("slope", 0.0))
+    hidden = keras.layers.PReLU(slopes, shared_axes=[1, 2])(hidden)
+    hidden = keras.layers.Flatten()(hidden)
     if case.get("dropout"):
         hidden = keras.layers.Dropout(0.3)(hidden)
     backbone = keras.Model(inputs, keras.layers.Dense(8)(hidden))
@@ -103,13 +108,18 @@ def run(case: dict[str, Any], strategy: tf.distribute.Strategy | None) -> dict[s
 
 def main() -> None:
     role, cases_file, out = sys.argv[1:]
-    count = int(os.environ.get("LOGICAL_CPUS", "1"))
+    count, kind = int(os.environ.get("LOGICAL_DEVICES", "1")), os.environ.get("DEVICE", "CPU")
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    share = tf.config.LogicalDeviceConfiguration(memory_limit=2048 if kind == "GPU" else None)
     tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * count
+        tf.config.list_physical_devices(kind)[0], [share] * count
     )
     strategy = None
     if role == "mirrored":
-        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
+        # NCCL refuses two ranks on one card.
+        reduction = tf.distribute.ReductionToOneDevice() if kind == "GPU" else None
+        devices = [f"{kind}:{i}" for i in range(count)]
+        strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
     elif role == "worker":
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with open(cases_file, encoding="utf-8") as handle:

@@ -49,7 +49,7 @@ def start(
     role: str, cases: Path, out: Path, devices: int, cluster: Any = None
 ) -> subprocess.Popen[str]:
     threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
-    environment = {**os.environ, **threads, "LOGICAL_CPUS": str(devices)}
+    environment = {**os.environ, **threads, "LOGICAL_DEVICES": str(devices)}
     environment["PYTHONPATH"] = str(HERE.parents[1])
     if cluster:
         environment["TF_CONFIG"] = json.dumps(cluster)
