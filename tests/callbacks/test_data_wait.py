@@ -57,7 +57,7 @@ def test_slow_data_is_said_once_an_epoch(replicas, two_replicas):
     waits = trained(said.append, delay=0.05, epochs=2, strategy=strategy)
     assert waits.share > 0.5
     assert len(said) == 2
-    assert "data-bound" in said[0] and "waiting for batches" in said[0]
+    assert said[0].startswith("data-bound: ")
 
 
 def test_nothing_is_said_where_the_step_is_what_takes_long():
@@ -93,7 +93,7 @@ def test_on_a_gpu_one_step_in_eight_waits_for_the_device(monkeypatch):
 def test_a_stock_model_is_refused():
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="DataWait needs a tf_sphereface.FaceClassifier"):
+    with pytest.raises(ValueError, match="DataWait needs a tf_sphereface"):
         model.fit(
             np.zeros((4, 8)), np.zeros((4, 4)), callbacks=[sf.callbacks.DataWait()], verbose=0
         )

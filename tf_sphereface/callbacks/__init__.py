@@ -1,4 +1,4 @@
-"""Keras callbacks: the margin in the logs, the wait for data, verification after each epoch, diagnoses of a run."""
+"""Keras callbacks: margins and waits in the logs, verification after each epoch, diagnoses."""
 
 from __future__ import annotations
 
