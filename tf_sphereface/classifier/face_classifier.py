@@ -12,6 +12,7 @@ from keras import ops
 from tf_sphereface import metrics
 from tf_sphereface.classifier import fast_layers, gradient_updates, heads, xla
 from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mixing
+from tf_sphereface.classifier.batch_arrival import BatchArrival
 from tf_sphereface.classifier.class_predictions import ClassPredictions
 from tf_sphereface.classifier.model_files import ModelFiles
 from tf_sphereface.classifier.pixels import pixel_scaling
@@ -119,6 +120,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self._gradient_function: Any = None
         self._training_network: Any = backbone
         self._smallest_share = 1
+        self.batch_arrival = BatchArrival()
         self.built = True
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -189,11 +191,9 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self._jit_requested = jit_compile
         self._jit, self.xla_reason = uses_xla, reason
         logger.info("XLA: %s", reason)
-        self._training_network = (
-            self.backbone
-            if self.run_eagerly
-            else fast_layers.training_call(self.backbone, xla=self._jit)
-        )
+        self._training_network = self.backbone
+        if not self.run_eagerly:
+            self._training_network = fast_layers.training_call(self.backbone, xla=self._jit)
         # The tables of a sampled head are updated in place only inside the XLA function; what
         # replicas exchange must stay outside.
         whole = self._jit and self.sample_rate < 1 and replica_count() == 1
@@ -210,6 +210,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Apply one update and return the logs."""
+        self.batch_arrival.record(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._checked_labels(y)
         x = require_examples(self, x)

@@ -7,7 +7,8 @@ were half of what it has to compile. The stand-ins compute the same:
 
 - batch normalisation by TensorFlow's fused operation and its gradient: statistics in one pass;
 - PReLU and its gradient as one selection each, without XLA in small XLA functions of their own;
-- a 1x1 convolution as the matrix product that it is, in the layout that it finds;
+- a 1x1 convolution, with strides or without, as the matrix product that it is, in the layout that
+  it finds;
 - a depthwise convolution as large as its map as a product and a sum;
 - a depthwise 3x3 convolution as nine shifted products, with a gradient that is such a sum again.
 
@@ -249,18 +250,26 @@ class BatchNormalization(StandIn):
 
 
 class PointwiseConvolution(StandIn):
-    """A 1x1 convolution of stride 1: each pixel's channels times one matrix."""
+    """A 1x1 convolution: the channels of each pixel, or of each second one, times one matrix.
+
+    With strides this is also safer: TensorFlow's gradient to such a kernel writes past the end of
+    its memory on some CPUs with oneDNN, and may end the process (seen in 2.21: float32, stride 2,
+    maps of 14x14, 28x24 and 56x56 with 1 to 8 channels; not with 16 and more).
+    """
 
     @staticmethod
     def fits(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> bool:
         return (
-            (layer.kernel_size, layer.strides, layer.groups) == ((1, 1), (1, 1), 1)
+            (layer.kernel_size, layer.groups) == ((1, 1), 1)
             and layer.data_format == "channels_last"
             and not getattr(layer, "lora_enabled", False)
         )
 
     def call(self, inputs: Any) -> Any:
         kernel = tf.cast(tf.convert_to_tensor(self.layer.kernel), inputs.dtype)[0, 0]
+        down, across = self.layer.strides
+        if (down, across) != (1, 1):
+            inputs = inputs[:, ::down, ::across]
         rows = tf.matmul(tf.reshape(inputs, [-1, kernel.shape[0]]), kernel)
         outputs = tf.reshape(rows, tf.concat([tf.shape(inputs)[:-1], kernel.shape[1:]], 0))
         return _finish(self.layer, outputs)

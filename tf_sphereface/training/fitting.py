@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.classifier.face_classifier import FaceClassifier
+from tf_sphereface.data.device_transfer import on_device
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.training.building import batches_of, build_classifier, embedder_of, kept_policy
 from tf_sphereface.training.recipes import Recipe
@@ -61,7 +62,10 @@ def train(
         if first >= last or run.stopped:
             continue
         model.fit(
-            stream(first * steps_per_epoch + (steps_per_epoch - steps)),
+            on_device(
+                stream(first * steps_per_epoch + (steps_per_epoch - steps)),
+                model.distribute_strategy,
+            ),
             epochs=last,
             initial_epoch=first,
             steps_per_epoch=steps,

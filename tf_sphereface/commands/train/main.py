@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from tf_sphereface import embedder, training
+from tf_sphereface import callbacks, embedder, training
 from tf_sphereface.commands.console import (
     CommandError,
     command,
@@ -161,9 +161,10 @@ def train(run: training.Run, line: argparse.Namespace) -> None:
     doctor = None if line.no_doctor else watchers.doctor(run, *others)
     try:
         with progress() as bar, training.deferred_stop(note) as stop:
-            shown = ShowProgress(bar, run.total_steps, run.step, run.model.uses_xla)
+            waits = callbacks.DataWait(say=note)
+            shown = ShowProgress(bar, run.total_steps, run.step, waits, run.model.uses_xla)
             run.fit(
-                [doctor or keras.callbacks.TerminateOnNaN(), *others, shown],
+                [doctor or keras.callbacks.TerminateOnNaN(), *others, waits, shown],
                 stop=stop,
                 checkpoint_every=line.checkpoint_every,
                 keep=line.keep,

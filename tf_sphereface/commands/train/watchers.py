@@ -19,11 +19,17 @@ from tf_sphereface.utils.optional import require
 
 
 class ShowProgress(keras.callbacks.Callback):
-    """A progress bar over the whole run, and a line for each epoch."""
+    """A progress bar over the whole run, and a line for each epoch.
 
-    def __init__(self, bar: Any, total: int, done: int, compiled: bool = False) -> None:
+    `waits` comes before it in the list of callbacks: the bar shows its share of the epoch where the
+    data is what bounds the run.
+    """
+
+    def __init__(
+        self, bar: Any, total: int, done: int, waits: callbacks.DataWait, compiled: bool = False
+    ) -> None:
         super().__init__()
-        self.bar, self.compiled = bar, compiled
+        self.bar, self.waits, self.compiled = bar, waits, compiled
         self.begin = time.monotonic()
         self.task = bar.add_task("training", total=total, completed=done)
 
@@ -35,10 +41,11 @@ class ShowProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Move the bar; after the first batch, say how long it took to compile."""
-        self.bar.update(self.task, advance=1)
+        share = self.waits.share or 0.0
+        bound = f", data-bound {share:.0%}" if share >= callbacks.data_wait.BOUND else ""
+        self.bar.update(self.task, advance=1, description=f"training{bound}")
         if self.compiled:
             self.compiled = False
-            self.bar.update(self.task, description="training")
             seconds = time.monotonic() - self.begin
             self.bar.console.print(f"compiled: first step after {seconds:.1f} s", highlight=False)
 

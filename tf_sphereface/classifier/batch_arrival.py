@@ -1,0 +1,34 @@
+"""The moment at which a training step had its batch, to tell a slow device from slow data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_KEY = 0
+
+
+class BatchArrival:
+    """A clock that the training step sets when its batch is there.
+
+    `fit` fetches the batch inside the function that also computes the step, where no callback can
+    see it. The time is kept in a table and not in a variable: a strategy mirrors variables, and
+    a model saves them.
+    """
+
+    def __init__(self) -> None:
+        with tf.init_scope(), tf.device("/cpu:0"):
+            self._table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float64, 0.0)
+
+    def record(self, batch: Any) -> None:
+        """Keep the time; inside the step, once the tensors of `batch` are there."""
+        tensors = [part for part in keras.tree.flatten(batch) if tf.is_tensor(part)]
+        with tf.control_dependencies(tensors), tf.device("/cpu:0"):
+            self._table.insert(tf.constant(_KEY, tf.int64), tf.timestamp())
+
+    @property
+    def seconds(self) -> float:
+        """When the newest batch was there, as `time.time()` has it; 0 before the first."""
+        return float(self._table.lookup(tf.constant(_KEY, tf.int64)))
