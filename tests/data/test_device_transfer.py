@@ -39,6 +39,18 @@ def test_on_a_gpu_the_batches_are_the_same_and_lie_there(weighted):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("a_gpu")
+def test_where_the_stage_fails_the_dataset_is_as_it_was(monkeypatch, caplog):
+    def refuse(*_):
+        raise tf.errors.UnimplementedError(None, None, "no int32 there")
+
+    monkeypatch.setattr(tf.data.experimental, "prefetch_to_device", refuse)
+    plain = faces()
+    assert device_transfer.on_device(plain, tf.distribute.get_strategy()) is plain
+    assert "not copied" in caplog.text
+    assert "no int32 there" in caplog.text
+
+
 def test_elsewhere_the_dataset_is_as_it_was(two_replicas, monkeypatch):
     plain, default = faces(), tf.distribute.get_strategy()
     assert device_transfer.on_device(plain, default) is plain  # no GPU
