@@ -194,17 +194,18 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             if self.run_eagerly
             else fast_layers.training_call(self.backbone, xla=self._jit)
         )
-        # The tables of a sampled head are updated in place only inside the XLA function; what
-        # replicas exchange must stay outside.
-        whole = self._jit and self.sample_rate < 1 and replica_count() == 1
-        self._update_function = xla.compiled(self._update) if whole else self._update
-        pure = self._loss_and_gradients
-        self._gradient_function = xla.compiled(pure) if self._jit and not whole else pure
+        self._compile_step()
 
     @property
     def uses_xla(self) -> bool:
         """Whether the training step is compiled by XLA."""
         return self._jit
+
+    def _compile_step(self) -> None:
+        """Make the step's functions, the one or the other compiled by XLA."""
+        whole = self.sample_rate < 1 and replica_count() == 1
+        functions = xla.step_functions(self._update, self._loss_and_gradients, self._jit, whole)
+        self._update_function, self._gradient_function = functions
 
     # One step ------------------------------------------------------------------------------------
 
@@ -347,6 +348,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
     def make_train_function(self, force: bool = False) -> Any:
         """Refuse batches that cannot keep each replica busy, and layers that no file can hold."""
         check_before_training(self.backbone)
+        if force:  # layers may have been frozen since
+            self._compile_step()
         check_share(self._smallest_share, self.distribute_strategy.num_replicas_in_sync)
         return super().make_train_function(force)
 

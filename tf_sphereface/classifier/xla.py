@@ -119,6 +119,17 @@ def compiled(function: Any) -> Any:
     return tf.function(function, jit_compile=True, autograph=False)
 
 
+def step_functions(update: Any, gradients: Any, jit: bool, whole: bool) -> tuple[Any, Any]:
+    """Return a step's update and its gradients, of which XLA compiles one, if any.
+
+    The tables of a sampled head are updated in place only inside the XLA function, so that compiles
+    the `whole` update there; what replicas exchange must stay outside.
+    """
+    if not jit:
+        return update, gradients
+    return (compiled(update), gradients) if whole else (update, compiled(gradients))
+
+
 def _obstacle(backbone: keras.Model) -> str:
     """Return what keeps XLA from compiling a training step of the backbone, or ""."""
     if not getattr(backbone, "inputs", None):

@@ -34,16 +34,50 @@ class RunOptions:
     source: data.FaceSource
     folder: training.RunFolder
     line: argparse.Namespace
+    pretrained: training.Pretrained | None = None
 
 
 def read_options(arguments: argparse.Namespace) -> RunOptions:
     """Return what the command line asks for, or raise CommandError, ValueError or OSError."""
     check_options(arguments)
     folder = training.RunFolder(arguments.out)
+    pretrained = pretrained_from(arguments, folder)
     recipe = recipe_from(arguments)
     if arguments.resume:
-        recipe = folder.as_begun(recipe, same_epochs=arguments.epochs is None)
-    return RunOptions(recipe, source_from(arguments, recipe), folder, arguments)
+        given = [n for n in recipes.FINE_TUNING if getattr(arguments, n, None) is not None]
+        same = arguments.epochs is None
+        recipe = folder.as_begun(recipe, same_epochs=same, given=given)
+    if pretrained is not None:
+        recipe = pretrained.recipe(recipe)
+    source = source_from(arguments, recipe)
+    return RunOptions(recipe, source, folder, arguments, pretrained)
+
+
+def pretrained_from(
+    arguments: argparse.Namespace, folder: training.RunFolder
+) -> training.Pretrained | None:
+    """Return the network to start from, if any, and let the options say how it is fed.
+
+    A run that is resumed without `--from` has its own in the run folder.
+    """
+    model = arguments.start
+    if model is None and arguments.resume and folder.base.exists():
+        model = folder.base
+    arguments.preset = arguments.preset or ("small" if model is None else "fine-tune")
+    own = ("backbone", "embedding_dim", "input_size")
+    tuned = ("freeze_epochs", "freeze_norm", "body_rate")
+    if model is None and arguments.preset == "fine-tune":
+        raise CommandError("--preset fine-tune needs --from")
+    for name in tuned if model is None else own:
+        if getattr(arguments, name) is not None:
+            why = "needs --from" if model is None else f"cannot go with --from: {model} has its own"
+            raise CommandError(f"--{name.replace('_', '-')} {why}")
+    if model is None:
+        arguments.channel_order = arguments.channel_order or "rgb"
+        return None
+    pretrained = training.open_pretrained(model, arguments.channel_order)
+    arguments.channel_order = pretrained.metadata.channel_order
+    return pretrained
 
 
 def source_from(arguments: argparse.Namespace, recipe: recipes.Recipe) -> data.FaceSource:
@@ -125,7 +159,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", required=True, metavar="DIR|FILE.rec|synthetic", help="training faces")
     add("--out", required=True, type=Path, metavar="RUN", help="the run folder")
-    add("--preset", default="small", choices=sorted(recipes.PRESETS), help="the recipe")
+    add(
+        "--preset",
+        choices=sorted(recipes.PRESETS),
+        help="the recipe; default: small, with --from fine-tune",
+    )
+    add(
+        "--from",
+        dest="start",
+        type=existing_file,
+        metavar="MODEL",
+        help="fine-tune this .keras or .onnx file: a new head on its network",
+    )
     add("--resume", action="store_true", help="go on where this run stopped")
     add("--dry-run", action="store_true", help="show schedule and memory, train nothing")
     add("--no-doctor", action="store_true", help="no TrainingDoctor")
@@ -214,6 +259,13 @@ def _add_recipe(add: Callable[..., Any]) -> None:
         metavar="P",
         help="exponent of lambda's curve; with --annealing fit. Above 1 it falls later",
     )
+    add("--freeze-epochs", type=int, metavar="N", help="train the new head alone in the first N")
+    add(
+        "--freeze-norm",
+        action=argparse.BooleanOptionalAction,
+        help="leave batch normalisation as it is; with --from",
+    )
+    add("--body-rate", type=float, metavar="R", help="learning rate of the body over the head's")
     add("--lambda-minimum", type=float, metavar="L", help="where lambda stops")
     add("--epochs", type=int, metavar="N", help="with --resume: go on to the end of epoch N")
     add("--batch-size", type=int, metavar="N", help="over all replicas")
@@ -247,6 +299,6 @@ def _add_faces(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="identities and images to leave out, as tf_sphereface-data audit lists them",
     )
-    add("--channel-order", choices=("rgb", "bgr"), default="rgb")
+    add("--channel-order", choices=("rgb", "bgr"), help="default: rgb, with --from the model's")
     add("--identities", type=int, metavar="N", help=f"of synthetic data (default: {people})")
     add("--images", type=int, metavar="N", help=f"each, of synthetic data (default: {each})")

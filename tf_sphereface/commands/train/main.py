@@ -35,6 +35,7 @@ from tf_sphereface.utils.files import write_json
 EXAMPLES = """\
   tf_sphereface-train --data faces/ --preset small --out runs/first
   tf_sphereface-train --data faces/ --preset small --loss softmax --out runs/baseline
+  tf_sphereface-train --data faces/ --from model.keras --verify-people 50 --out runs/mine
   tf_sphereface-train --data synthetic --preset quick --out runs/quick
   tf_sphereface-train --data faces/ --preset small --out runs/first --resume
   tf_sphereface-train --data faces/ --preset small --out runs/first --resume --epochs 40
@@ -110,7 +111,9 @@ def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
     steps = building.steps_of(options.recipe, faces)
     with strategy.scope():
         jit = JIT[options.line.jit]
-        model = training.build_classifier(options.recipe, people, steps, jit=jit)
+        model = training.build_classifier(
+            options.recipe, people, steps, jit=jit, pretrained=options.pretrained
+        )
     plan = Plan(options, model, faces, people)
     report = plan.report()
     note("\n".join(plan.header()), console)
@@ -135,7 +138,18 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
     if source.report:
         note(source.report.summary())
     jit = JIT[line.jit]
-    run = training.Run(recipe, source, folder, state=state, strategy=strategy, jit=jit, warn=warn)
+    with progress_bar("mean embeddings") as show:
+        run = training.Run(
+            recipe,
+            source,
+            folder,
+            state=state,
+            strategy=strategy,
+            jit=jit,
+            warn=warn,
+            pretrained=options.pretrained,
+            progress=show,
+        )
     if state is not None:
         note(f"resumed after step {run.step}")
     note("\n".join(Plan(options, run.model, len(source), source.num_classes).header()))
@@ -151,9 +165,7 @@ def train(run: training.Run, line: argparse.Namespace) -> None:
         best=run.folder.best,
         metadata=summary.metadata_of(run, line.license),
         best_so_far=None if best is None else best[BEST],
-        embedder=lambda trained: training.embedder_of(
-            trained, run.recipe, run.source.channel_order
-        ),
+        embedder=lambda trained: run.network(),
     )
     if verifier is not None and best is not None:
         watchers.say_other_sets(verifier, best)

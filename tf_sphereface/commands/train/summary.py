@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,12 +21,25 @@ def metadata_of(
 ) -> embedder.EmbedderMetadata:
     """Return what the embedder says of itself; at the end, the last epoch's figures too."""
     recipe = run.recipe
-    metadata = embedder.EmbedderMetadata(
+    template = "112x112" if recipe.input_size[0] == recipe.input_size[1] else "112x96"
+    start, more = embedder.EmbedderMetadata(template=template, flip="concat"), {}
+    if run.pretrained is not None:
+        start = run.pretrained.metadata
+        more = {
+            **{key: start.extra[key] for key in (model_card.LICENSE,) if key in start.extra},
+            "fine_tuned_from": {
+                "model": Path(run.pretrained.name).name,
+                "sha256": run.pretrained.sha256,
+                "training_data": start.training_data,
+                "loss": start.loss,
+                "source_hash": start.source_hash,
+            },
+        }
+    metadata = dataclasses.replace(
+        start,
         input_size=recipe.input_size,
         embedding_dim=recipe.embedding_dim,
         channel_order=run.source.channel_order,
-        template="112x112" if recipe.input_size[0] == recipe.input_size[1] else "112x96",
-        flip="concat",
         architecture=recipe.backbone,
         loss=recipe.loss,
         margin=recipe_losses.resolve_margin(recipe.loss, recipe.margin),
@@ -33,8 +48,12 @@ def metadata_of(
             "recipe": recipe.to_dict(),
             "loss": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
             model_card.NETWORK: model_card.network_facts(run.model.backbone),
-            model_card.LICENSE: license or model_card.UNKNOWN,
+            model_card.LICENSE: model_card.UNKNOWN,
+            **more,
+            **({model_card.LICENSE: license} if license else {}),
         },
+        source_hash=None,
+        versions={},
     )
     if not finished or not run.log.rows:
         return metadata
@@ -51,6 +70,7 @@ def summarise(run: training.Run) -> dict[str, Any]:
         "scale": recipe_losses.resolve_scale(recipe.loss, recipe.scale),
         "loss in words": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
         "backbone": recipe.backbone,
+        "from": None if run.pretrained is None else run.pretrained.name,
         "people": run.source.num_classes,
         "faces": len(run.source),
         "skipped": run.source.report.count,
