@@ -34,7 +34,9 @@ def network(policy="float32", name=KNOWN) -> keras.Model:
     inner = keras.Input(x.shape[1:])
     y = layers.Conv2D(6, 3, strides=2, name="second", dtype=policy)(inner)
     y = layers.BatchNormalization(name="second_norm", dtype=policy)(y)
-    x = keras.Model(inner, layers.PReLU(shared_axes=[1, 2], name="act", dtype=policy)(y), name="block")(x)
+    x = keras.Model(
+        inner, layers.PReLU(shared_axes=[1, 2], name="act", dtype=policy)(y), name="block"
+    )(x)
     x = layers.Dense(8, name="fc", dtype=policy)(layers.Flatten()(x))
     return keras.Model(image, x, name="tiny")
 

@@ -193,6 +193,7 @@ def _pretrained(opened: Embedder, name: str, channel_order: str | None) -> Pretr
         )
     network = in_precision(network, "float32")
     metadata = without_measurements(metadata)
+    remember(network, metadata.to_json())
     return Pretrained(network, metadata, name, _digest(network, metadata), opened.head_left_out)
 
 

@@ -35,6 +35,7 @@ class RunOptions:
     folder: training.RunFolder
     line: argparse.Namespace
     pretrained: training.Pretrained | None = None
+    held: data.FaceSource | None = None  # of people who are kept out of training
 
 
 def read_options(arguments: argparse.Namespace) -> RunOptions:
@@ -49,8 +50,14 @@ def read_options(arguments: argparse.Namespace) -> RunOptions:
         recipe = folder.as_begun(recipe, same_epochs=same, given=given)
     if pretrained is not None:
         recipe = pretrained.recipe(recipe)
-    source = source_from(arguments, recipe)
-    return RunOptions(recipe, source, folder, arguments, pretrained)
+    source, held = source_from(arguments, recipe), None
+    if arguments.verify_people and arguments.data != "synthetic":
+        if arguments.verify_people < 4:
+            raise CommandError(
+                f"--verify-people must be at least 4. Received: {arguments.verify_people}"
+            )
+        source, held = data.hold_out(source, arguments.verify_people, recipe.seed)
+    return RunOptions(recipe, source, folder, arguments, pretrained, held)
 
 
 def pretrained_from(
@@ -131,7 +138,6 @@ def check_options(arguments: argparse.Namespace) -> None:
             ("exclude", "strict", "resize", "cache") if synthetic else ()
         ),
         "needs --verify-images": () if folder else ("verify_pairs", "verify_landmarks"),
-        "is for --data synthetic; use --verify-images": () if synthetic else ("verify_people",),
         "cannot go with --verify-images: the run verifies on one set": (
             ("verify_people",) if folder else ()
         ),
@@ -202,7 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--verify-images", type=existing_dir, metavar="DIR", help="verify after each epoch")
     add("--verify-pairs", type=existing_file, metavar="FILE", help="as LFW's; else random pairs")
     add("--verify-landmarks", type=existing_file, metavar="FILE", help="to align them by")
-    add("--verify-people", type=int, metavar="N", help="held out, for synthetic data")
+    add("--verify-people", type=int, metavar="N", help="so many of the data's, not trained on")
     add(
         "--verify-bins",
         nargs="+",

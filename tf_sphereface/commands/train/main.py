@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(f"this run is finished: {folder.summary}; nothing to do", console)
         return 0
     run = begin(options, strategy)
-    train(run, line)
+    train(run, options)
     if not is_chief(run.model):
         return 0
     metadata = summary.metadata_of(run, line.license, finished=True)
@@ -124,7 +124,11 @@ def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
 
 def say_excluded(options: RunOptions) -> Callable[[str], None]:
     """Return what says how much the list of exclusions has left out."""
-    return lambda text: note(f"left out by {options.line.exclude}: {text}")
+    line = options.line
+    lists = [] if line.exclude is None else [str(line.exclude)]
+    if options.held is not None:
+        lists.append(f"--verify-people {line.verify_people}")
+    return lambda text: note(f"left out by {' and '.join(lists)}: {text}")
 
 
 def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run:
@@ -156,12 +160,13 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
     return run
 
 
-def train(run: training.Run, line: argparse.Namespace) -> None:
+def train(run: training.Run, options: RunOptions) -> None:
     """Train to the end, or raise where the loss is no number."""
-    best = run.log.best
+    line, best = options.line, run.log.best
     verifier = watchers.verification(
         line,
         run,
+        options.held,
         best=run.folder.best,
         metadata=summary.metadata_of(run, line.license),
         best_so_far=None if best is None else best[BEST],
