@@ -2,9 +2,9 @@
 
     python benchmarks/fine_tuning.py MODEL --faces DIR --lfw DIR --people 20 100 600 --seeds 3
 
-MODEL is a .keras or .onnx file; the faces have its size, in one folder for each person. LFW's folder
-has `images/`, `pairs.txt` and `landmarks.tsv`. For each number of people and each seed, that many are
-drawn to train on, and all others of the folder are verified on.
+MODEL is a .keras file; the faces have its size, in one folder for each person. LFW's
+folder has `images/`, `pairs.txt` and `landmarks.tsv`. For each number of people and each seed, that
+many are drawn to train on, and all others of the folder are verified on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 import tf_sphereface as sf
 from tf_sphereface import training
-from tf_sphereface.callbacks import Verification
+from tf_sphereface.callbacks import Verification, verify_on
 from tf_sphereface.data import FaceSource, hold_out
 from tf_sphereface.embedder.embedder import embed_sides
 
@@ -44,7 +44,7 @@ def main() -> None:
     for people in args.people:
         for seed in range(args.seeds):
             source, others = hold_out(faces, everybody - people, seed)
-            held = Verification.from_source(others, args.pairs)
+            held = verify_on(others, args.pairs)
             before = accuracy(start.network, held)
             begun = time.process_time()
             with tempfile.TemporaryDirectory() as folder:

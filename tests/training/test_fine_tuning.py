@@ -138,8 +138,8 @@ def test_what_is_written_carries_the_facts_and_no_threshold(tmp_path):
     save_embedder(network(name="image"), path, metadata)
     with pytest.raises(ValueError, match="takes BGR, and the data are read as RGB"):
         training.fine_tune(path, source(), tmp_path / "run")
+    faces = FaceSource(SyntheticFaces(4, 8), image_size=(56, 48), channel_order="bgr")
     with pytest.raises(ValueError, match="takes faces of 28x24, and the data are read at 56x48"):
-        faces = FaceSource(SyntheticFaces(4, 8), image_size=(56, 48), channel_order="bgr")
         training.fine_tune(path, faces, tmp_path / "run")
     recipe = dataclasses.replace(RECIPE, epochs=1, learning_rate=1e-9)
     run = training.fine_tune(path, source(channel_order="bgr"), tmp_path / "run", recipe)

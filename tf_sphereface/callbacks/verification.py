@@ -17,8 +17,6 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.backbones.extraction import as_backbone, in_float32
-from tf_sphereface.data.face_source import FaceSource
-from tf_sphereface.data.held_out import uint8_faces
 from tf_sphereface.embedder.embedder import Embedder, EmbedderMetadata, save_embedder
 from tf_sphereface.embedder.model_card import with_measured, write_card
 from tf_sphereface.utils.checks import check_integer, error
@@ -175,32 +173,6 @@ class Verification(keras.callbacks.Callback):
         pieces = list(face_reader.iterate_faces(root, names, reader, problems))
         problems.raise_if_any(len(names), root, reader.hint)
         return cls(np.concatenate(pieces), left, right, listed.is_same, listed.folds, **options)
-
-    @classmethod
-    def from_source(
-        cls, source: FaceSource, pairs_per_fold: int = 300, seed: int = 0, **options: Any
-    ) -> Verification:
-        """Return a verification on pairs that are drawn from faces, such as `hold_out` returns.
-
-        Args:
-            source: faces of four people at least, named or not.
-            pairs_per_fold: pairs of each class in a fold, at most; the folds are ten, or half as
-                many as people, and have no person in common.
-            seed: of the pairs.
-            **options: the constructor's keyword arguments.
-
-        Raises:
-            ValueError: too few people, or too few of them with two images.
-        """
-        from tf_sphereface.eval.folder import draw_pairs
-
-        images, labels = uint8_faces(source)
-        people = {str(c): [str(i) for i in np.flatnonzero(labels == c)] for c in np.unique(labels)}
-        folds = min(10, len(people) // 2)
-        listed = draw_pairs(people, pairs_per_fold, folds, seed, where=source.describe())
-        names, left, right = listed.images()
-        faces = images[np.array(names).astype(int)]
-        return cls(faces, left, right, listed.is_same, listed.folds, **options)
 
     @classmethod
     def from_protocol(cls, protocol: Callable[[Embedder], Any], **options: Any) -> Verification:

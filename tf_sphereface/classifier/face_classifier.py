@@ -202,10 +202,9 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         return self._jit
 
     def _compile_step(self) -> None:
-        """Make the step's functions, the one or the other compiled by XLA."""
         whole = self.sample_rate < 1 and replica_count() == 1
-        functions = xla.step_functions(self._update, self._loss_and_gradients, self._jit, whole)
-        self._update_function, self._gradient_function = functions
+        steps = xla.step_functions(self._update, self._loss_and_gradients, self._jit, whole)
+        self._update_function, self._gradient_function = steps
 
     # One step ------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ def fine_tune(
     `model` is left as it is. See `docs/fine-tuning.md`.
 
     Args:
-        model: what `open_pretrained` takes: a `.keras` or `.onnx` file, a Keras model, an
+        model: what `open_pretrained` takes: a `.keras` file, a Keras model, an
             `Embedder`. None, with `resume=True`: the one that the run folder keeps.
         source: faces aligned as the network takes them, of its size and channel order. Its pixels
             are brought to the network's scale.

@@ -24,7 +24,6 @@ from tf_sphereface.embedder import (
     save_embedder,
 )
 from tf_sphereface.embedder.input_facts import PIXELS, without_measurements
-from tf_sphereface.importers import import_checkpoint
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.utils.checks import error
 from tf_sphereface.utils.first_layers import own_normalization
@@ -130,13 +129,15 @@ class Pretrained:
 def open_pretrained(
     model: str | os.PathLike[str] | keras.Model | Embedder | Pretrained,
     channel_order: str | None = None,
+    name: str | None = None,
 ) -> Pretrained:
     """Open a network to train further.
 
     Args:
-        model: a `.keras` file with or without a head (a head is left out), an `.onnx` file, which
-            is imported, a Keras model, or an `Embedder` of one.
+        model: a `.keras` file with or without a head (a head is left out), a Keras model, such as
+            `importers.import_checkpoint` makes of an ONNX file, or an `Embedder` of one.
         channel_order: what it is expected to take, or, where neither file nor model says so, takes.
+        name: of a model in memory, for messages and metadata.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -144,29 +145,22 @@ def open_pretrained(
     """
     if isinstance(model, Pretrained):
         return model
-    name = "the model"
     if not isinstance(model, keras.Model | Embedder):
         path = Path(model)
-        name = str(path)
         if not path.exists():
             raise FileNotFoundError(f"no such file: {path}")
-        if path.suffix not in (".keras", ".onnx"):
+        if path.suffix != ".keras":
             raise ValueError(
-                f"{path} cannot be trained further: that takes a .keras or .onnx file. Weights of "
-                "PyTorch or Caffe become one by tf_sphereface-import; a .tflite file has none that "
-                "can be trained"
+                f"{path} cannot be trained further: that takes a .keras file. ONNX files, and "
+                "weights of PyTorch or Caffe, become one by tf_sphereface-import, or a model by "
+                "importers.import_checkpoint; a .tflite file has no weights that can be trained"
             )
         stored = read_metadata(path)
         told = stored is not None and "channel_order" not in stored.assumed
         given: Any = None if told else channel_order
-        if path.suffix == ".onnx":
-            model = import_checkpoint(path, "onnx", channel_order=given).model
-            opened = load_embedder(model)
-        else:
-            opened = load_embedder(path, channel_order=given)
-    else:
-        opened = load_embedder(model)
-        name = str(opened.path or opened.metadata.architecture or opened.backbone.name)
+        return _pretrained(load_embedder(path, channel_order=given), str(path), channel_order)
+    opened = load_embedder(model)
+    name = name or str(opened.path or opened.metadata.architecture or opened.backbone.name)
     if opened.backbone is None:
         raise ValueError(f"{name} is no network of Keras: it cannot be trained")
     return _pretrained(opened, name, channel_order)

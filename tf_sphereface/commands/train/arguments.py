@@ -18,7 +18,9 @@ from tf_sphereface.commands.console import (
     positive_int,
 )
 from tf_sphereface.commands.input_options import add_strict_option
+from tf_sphereface.embedder import read_metadata
 from tf_sphereface.eval import bin_sets
+from tf_sphereface.importers import import_checkpoint
 from tf_sphereface.training import recipes
 
 DEFAULTS: dict[str, Any] = {"identities": 300, "images": 40, "cache": "memory", "verify_people": 0}
@@ -82,7 +84,12 @@ def pretrained_from(
     if model is None:
         arguments.channel_order = arguments.channel_order or "rgb"
         return None
-    pretrained = training.open_pretrained(model, arguments.channel_order)
+    name, order = str(model), arguments.channel_order
+    if model.suffix == ".onnx":
+        stored = read_metadata(model)
+        guessed = stored is None or "channel_order" in stored.assumed
+        model = import_checkpoint(model, "onnx", channel_order=order if guessed else None).model
+    pretrained = training.open_pretrained(model, order, name)
     arguments.channel_order = pretrained.metadata.channel_order
     return pretrained
 
@@ -170,13 +177,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=sorted(recipes.PRESETS),
         help="the recipe; default: small, with --from fine-tune",
     )
-    add(
-        "--from",
-        dest="start",
-        type=existing_file,
-        metavar="MODEL",
-        help="fine-tune this .keras or .onnx file: a new head on its network",
-    )
     add("--resume", action="store_true", help="go on where this run stopped")
     add("--dry-run", action="store_true", help="show schedule and memory, train nothing")
     add("--no-doctor", action="store_true", help="no TrainingDoctor")
@@ -196,6 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--license", metavar="TEXT", help="of the trained weights, for the model card")
     add_json_option(parser)
     _add_recipe(parser.add_argument_group("changes to the preset").add_argument)
+    _add_fine_tuning(parser.add_argument_group("fine-tuning").add_argument)
     _add_faces(parser.add_argument_group("data"))
     add = parser.add_argument_group("checkpoints and verification").add_argument
     add(
@@ -265,13 +266,6 @@ def _add_recipe(add: Callable[..., Any]) -> None:
         metavar="P",
         help="exponent of lambda's curve; with --annealing fit. Above 1 it falls later",
     )
-    add("--freeze-epochs", type=int, metavar="N", help="train the new head alone in the first N")
-    add(
-        "--freeze-norm",
-        action=argparse.BooleanOptionalAction,
-        help="leave batch normalisation as it is; with --from",
-    )
-    add("--body-rate", type=float, metavar="R", help="learning rate of the body over the head's")
     add("--lambda-minimum", type=float, metavar="L", help="where lambda stops")
     add("--epochs", type=int, metavar="N", help="with --resume: go on to the end of epoch N")
     add("--batch-size", type=int, metavar="N", help="over all replicas")
@@ -291,6 +285,23 @@ def _add_recipe(add: Callable[..., Any]) -> None:
         help="auto: mixed_bfloat16 where this machine multiplies in it, else float32",
     )
     add("--seed", type=int, metavar="N")
+
+
+def _add_fine_tuning(add: Callable[..., Any]) -> None:
+    add(
+        "--from",
+        dest="start",
+        type=existing_file,
+        metavar="MODEL",
+        help="fine-tune this .keras or .onnx file: a new head on its network",
+    )
+    add("--freeze-epochs", type=int, metavar="N", help="train the new head alone in the first N")
+    add(
+        "--freeze-norm",
+        action=argparse.BooleanOptionalAction,
+        help="leave batch normalisation as it is; with --from",
+    )
+    add("--body-rate", type=float, metavar="R", help="learning rate of the body over the head's")
 
 
 def _add_faces(group: argparse._ArgumentGroup) -> None:

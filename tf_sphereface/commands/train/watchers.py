@@ -85,7 +85,7 @@ def verification(
             images, line.verify_pairs, line.verify_landmarks, input_size=size, **options
         )
     if held is not None:
-        return callbacks.Verification.from_source(held, seed=run.recipe.seed, **options)
+        return callbacks.verify_on(held, seed=run.recipe.seed, **options)
     folds = min(10, count // 2)
     if folds < 2:
         raise CommandError(f"--verify-people must be at least 4. Received: {count}")
