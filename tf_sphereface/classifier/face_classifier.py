@@ -202,8 +202,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         return self._jit
 
     def _compile_step(self) -> None:
-        whole = self.sample_rate < 1 and replica_count() == 1
-        steps = xla.step_functions(self._update, self._loss_and_gradients, self._jit, whole)
+        steps = xla.functions(self._update, self._loss_and_gradients, self._jit, self.sample_rate)
         self._update_function, self._gradient_function = steps
 
     # One step ------------------------------------------------------------------------------------
