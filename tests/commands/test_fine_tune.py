@@ -26,7 +26,12 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "old.keras"
     facts = {"channel_order": "bgr", "pixel_mean": 0.0, "pixel_scale": 255.0}
     metadata = EmbedderMetadata(
-        **facts, template="112x112", threshold=0.3, flip="sum", extra={"license": "MIT"}
+        **facts,
+        template="112x112",
+        threshold=0.3,
+        flip="sum",
+        extra={"licence": "MIT"},
+        training_data="others",
     )
     save_embedder(SphereFaceNet(4, (*SIZE, 3), 8), path, metadata)
     return path
@@ -51,12 +56,16 @@ def test_a_model_is_fine_tuned_verified_on_people_kept_out_and_resumed(
     written = sf.load_embedder(out / "embedder.keras").metadata
     assert (written.channel_order, written.pixel_scale, written.flip) == ("bgr", 255.0, "sum")
     assert written.threshold is None
-    assert written.extra["fine_tuned_from"]["model"] == "old.keras"
+    assert written.extra["licence"] == "MIT"
     assert read_metadata(out / "best.keras").pixel_scale == 255.0
     # without the model, and with the options that were stored
     assert main([*line, "--resume", "--epochs", "3"]) == 0
     assert len(rows(out)) == 3
     assert json.loads((out / "config.json").read_text())["recipe"]["body_rate"] == 0.2
+    after = read_metadata(out / "embedder.keras").extra["fine_tuned_from"]
+    assert after == written.extra["fine_tuned_from"]
+    assert after["model"] == "old.keras"
+    assert after["training_data"] == "others"
 
 
 @pytest.mark.parametrize(

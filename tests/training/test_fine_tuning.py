@@ -153,3 +153,24 @@ def test_what_is_written_carries_the_facts_and_no_threshold(tmp_path):
     # the model in training is fed by the source, and computes the same
     fed = (np.asarray(images[..., ::-1], np.float32) - 127.5) / 128
     np.testing.assert_allclose(run.model.predict(fed, verbose=0), before, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "a-softmax", "gradient": "caffe"},
+        {"loss": "softmax"},
+        {"loss": "sphereface2"},
+        {"centers_per_class": 3},
+        {"sample_rate": 0.5},
+    ],
+)
+def test_every_head_starts_at_the_means_and_leaves_the_frozen_body_alone(tmp_path, options):
+    recipe = dataclasses.replace(RECIPE, **options, epochs=1, freeze_epochs=1)
+    faces = source(2)  # of each person fewer than the centres
+    recipe = dataclasses.replace(recipe, learning_rate=1e-6)
+    run = training.fine_tune(network(), faces, tmp_path, recipe)
+    for path, value in weights(network()).items():
+        np.testing.assert_array_equal(value, weights(run.model.backbone)[path])
+    images, labels = faces.batch_at(0, augment="none")
+    assert np.mean(run.model.predict_classes(images) == labels) > 0.7

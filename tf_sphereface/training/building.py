@@ -111,7 +111,7 @@ def body_multipliers(rate: float) -> tuple[optimizers.Multiplier, ...]:
     paper = optimizers.PAPER_MULTIPLIERS
     if rate == 1:
         return paper
-    of_head = [(f"^head/.*({pattern})", *factors) for pattern, *factors in paper]
+    of_head = [(f"^head/.*({pattern})", lr, decay) for pattern, lr, decay in paper]
     of_body = [(pattern, rate * lr, decay) for pattern, lr, decay in paper]
     return (*of_head, ("^head/", 1.0, 1.0), *of_body, ("", rate, 1.0))
 

@@ -20,6 +20,7 @@ from tf_sphereface.embedder import (
     Embedder,
     EmbedderMetadata,
     load_embedder,
+    model_card,
     read_metadata,
     save_embedder,
 )
@@ -31,6 +32,7 @@ from tf_sphereface.utils.layer_checks import require_stock_layers
 
 _USUAL = (127.5, 128.0)  # mean and scale of what `FaceSource` gives
 _HEAD = "head"
+_ORIGIN = "started_from"  # in `extra` of a run's own copy: the name of the file
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,12 +96,36 @@ class Pretrained:
         """Return a float32 copy with other weights, which remembers how it is fed."""
         network = in_precision(self.network, "float32")
         network.set_weights(weights)
-        remember(network, self.metadata.to_json())
+        remember(network, self.metadata_after().to_json())
         return network
+
+    def metadata_after(self) -> EmbedderMetadata:
+        """Return the metadata of a network that was trained from this one.
+
+        How it is fed and what its licence is stay; where it is from is in `extra`.
+        """
+        before = self.metadata
+        origin = {
+            "model": before.extra.get(_ORIGIN, Path(self.name).name),
+            "sha256": self.sha256,
+            **{key: getattr(before, key) for key in ("training_data", "loss", "source_hash")},
+        }
+        license = before.extra.get(model_card.LICENSE, model_card.UNKNOWN)
+        return dataclasses.replace(
+            before,
+            training_data=None,
+            loss=None,
+            margin=None,
+            source_hash=None,
+            versions={},
+            extra={"fine_tuned_from": origin, model_card.LICENSE: license},
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network as a file that `open_pretrained` opens as this one."""
-        save_embedder(self.network, path, self.metadata)
+        origin = self.metadata.extra.get(_ORIGIN, Path(self.name).name)
+        extra = {**self.metadata.extra, _ORIGIN: origin}
+        save_embedder(self.network, path, dataclasses.replace(self.metadata, extra=extra))
 
     def check_faces(self, source: FaceSource) -> None:
         """Raise ValueError where faces are of another size or channel order than it takes."""

@@ -30,7 +30,7 @@ class Recipe:
     """Everything that decides how a network is trained.
 
     Attributes:
-        backbone: one of `BACKBONES`.
+        backbone: one of `BACKBONES`; with `start_from` the network's name.
         embedding_dim: length of the embedding.
         input_size: (height, width) of the faces, in pixels.
         loss: one of `LOSSES`; `"softmax"` is the plain baseline, on a dense layer with bias.
@@ -72,7 +72,7 @@ class Recipe:
         body_rate: learning rate of the backbone over that of the head, > 0.
     """
 
-    backbone: Backbone = "sphereface20"
+    backbone: str = "sphereface20"
     embedding_dim: int = 512
     input_size: tuple[int, int] = (112, 96)
     loss: str = "a-softmax"

@@ -87,6 +87,11 @@ class Run:
                 )
         for text in self.source.doubts():
             warn(text)
+        if pretrained is not None and recipe.freeze_epochs == recipe.epochs:
+            warn(
+                f"the body is frozen for all of the {recipe.epochs} epochs: the embedder will be "
+                "the one that the run starts from"
+            )
         with (strategy or tf.distribute.get_strategy()).scope():
             self.model = build_classifier(
                 recipe, self.source.num_classes, steps, jit=jit, pretrained=pretrained
@@ -151,6 +156,8 @@ class Run:
         """
         if is_chief(self.model):  # from here on, the folder holds a run
             write_json(self.folder.config, config_of(self.recipe, self.source))
+            if self.step == 0 or self.pretrained is None:  # of an earlier try
+                self.folder.base.unlink(missing_ok=True)
             if self.pretrained is not None and not self.folder.base.exists():
                 self.pretrained.save(self.folder.base)
             write_json(self.folder.environment, embedder.library_versions())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -142,7 +143,9 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
     if source.report:
         note(source.report.summary())
     jit = JIT[line.jit]
-    with progress_bar("mean embeddings") as show:
+    with contextlib.ExitStack() as bars:
+        measured = options.pretrained is not None and state is None
+        means = bars.enter_context(progress_bar("mean embeddings")) if measured else None
         run = training.Run(
             recipe,
             source,
@@ -152,7 +155,7 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
             jit=jit,
             warn=warn,
             pretrained=options.pretrained,
-            progress=show,
+            progress=means,
         )
     if state is not None:
         note(f"resumed after step {run.step}")

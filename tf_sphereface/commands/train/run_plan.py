@@ -72,7 +72,9 @@ class Plan:
         recipe, frozen = self.recipe, self.recipe.freeze_epochs * self.steps
         head = "its head is left out, " if self.pretrained.head_left_out else ""
         body = f"the body learns at {recipe.body_rate:g} of the rate"
-        if frozen:
+        if frozen == self.total:
+            body = "the body is frozen for all of the run"
+        elif frozen:
             body = f"the body is frozen up to update {frozen:,}, then {body}"
         norms = "stays as it is" if recipe.freeze_norm else "is trained"
         margin = "the margin holds from the first update"

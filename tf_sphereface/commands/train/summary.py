@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -22,19 +21,10 @@ def metadata_of(
     """Return what the embedder says of itself; at the end, the last epoch's figures too."""
     recipe = run.recipe
     template = "112x112" if recipe.input_size[0] == recipe.input_size[1] else "112x96"
-    start, more = embedder.EmbedderMetadata(template=template, flip="concat"), {}
+    start = embedder.EmbedderMetadata(template=template, flip="concat")
+    start.extra[model_card.LICENSE] = model_card.UNKNOWN
     if run.pretrained is not None:
-        start = run.pretrained.metadata
-        more = {
-            **{key: start.extra[key] for key in (model_card.LICENSE,) if key in start.extra},
-            "fine_tuned_from": {
-                "model": Path(run.pretrained.name).name,
-                "sha256": run.pretrained.sha256,
-                "training_data": start.training_data,
-                "loss": start.loss,
-                "source_hash": start.source_hash,
-            },
-        }
+        start = run.pretrained.metadata_after()
     metadata = dataclasses.replace(
         start,
         input_size=recipe.input_size,
@@ -45,15 +35,12 @@ def metadata_of(
         margin=recipe_losses.resolve_margin(recipe.loss, recipe.margin),
         training_data=run.source.describe(),
         extra={
+            **start.extra,
             "recipe": recipe.to_dict(),
             "loss": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
             model_card.NETWORK: model_card.network_facts(run.model.backbone),
-            model_card.LICENSE: model_card.UNKNOWN,
-            **more,
             **({model_card.LICENSE: license} if license else {}),
         },
-        source_hash=None,
-        versions={},
     )
     if not finished or not run.log.rows:
         return metadata
