@@ -166,11 +166,13 @@ def test_what_is_written_carries_the_facts_and_no_threshold(tmp_path):
     ],
 )
 def test_every_head_starts_at_the_means_and_leaves_the_frozen_body_alone(tmp_path, options):
-    recipe = dataclasses.replace(RECIPE, **options, epochs=1, freeze_epochs=1)
-    faces = source(2)  # of each person fewer than the centres
-    recipe = dataclasses.replace(recipe, learning_rate=1e-6)
-    run = training.fine_tune(network(), faces, tmp_path, recipe)
-    for path, value in weights(network()).items():
-        np.testing.assert_array_equal(value, weights(run.model.backbone)[path])
-    images, labels = faces.batch_at(0, augment="none")
-    assert np.mean(run.model.predict_classes(images) == labels) > 0.7
+    recipe = dataclasses.replace(RECIPE, **options, epochs=1, batch_size=4, learning_rate=1e-6)
+    faces = FaceSource(SyntheticFaces(8, 2), image_size=SIZE)  # fewer images than centers
+    run = training.fine_tune(network(), faces, tmp_path, recipe)  # its one epoch is frozen
+    before, after = weights(network()), weights(run.model.backbone)
+    for path, value in before.items():
+        np.testing.assert_array_equal(value, after[path])
+    faces = faces.with_batches(batch_size=16, augment="none", seed=0)
+    images, labels = faces.batch_at(0)
+    classes = run.model.predict_classes(images)
+    assert np.mean(classes == labels) > 0.6  # of random features; by chance 0.13
