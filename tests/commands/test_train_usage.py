@@ -56,7 +56,7 @@ TINY = ["--identities", "2", "--images", "8", "--batch-size", "16"]
             ["--data", "synthetic", "--out", "x", "--verify-people", "4", "--verify-images", "."],
             "--verify-people cannot go with --verify-images",
         ),
-        (["--data", ".", "--out", "x", "--verify-people", "4"], "--verify-people is for --data"),
+        (["--data", ".", "--out", "x", "--verify-people", "3"], "--verify-people must be at least"),
         (
             ["--data", "synthetic", "--out", "x", "--verify-bins", "nowhere"],
             "no such folder or .bin",

@@ -73,7 +73,7 @@ def test_what_is_excluded_is_left_out_and_said(folder):
     assert source.count(say=said.append) == (8, 2)
     assert len(source.load(say=said.append)) == 8
     assert said == ["1 identities and 0 images, 4 faces in all of 12; 1 of 3 people are gone"] * 2
-    assert source.describe().endswith(", without 1 identities and 0 images of an exclusion list")
+    assert source.describe().endswith(", without 1 identities and 0 images")
     assert source.to_dict()["faces"]["exclude"]["identities"] == 1
 
 

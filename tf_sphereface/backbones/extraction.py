@@ -119,6 +119,15 @@ def in_float32(model: keras.Model) -> keras.Model:
     policies = {getattr(layer.dtype_policy, "name", "") for layer in all_layers(model)}
     if policies <= {"float32"}:
         return model
+    return in_precision(model, "float32")
+
+
+def in_precision(model: keras.Model, policy: str) -> keras.Model:
+    """Return a copy of a functional model of Keras' layers, its weights too, under a dtype policy.
+
+    The weights are float32 under each policy but `float16` and `bfloat16`. A layer keeps no policy
+    of its own.
+    """
     require_remakable("model", model)
 
     def copy(layer: Any) -> Any:
@@ -126,8 +135,10 @@ def in_float32(model: keras.Model) -> keras.Model:
             require_graph("model", layer)
             return keras.models.clone_model(layer, clone_function=copy)
         config = _full_precision(layer.get_config())
-        if isinstance(layer, keras.layers.Layer):  # not an operation, such as `a + b`
+        if isinstance(layer, keras.layers.InputLayer):
             config["dtype"] = "float32"
+        elif isinstance(layer, keras.layers.Layer):  # not an operation, such as `a + b`
+            config["dtype"] = policy
         return type(layer).from_config(config)
 
     clone = keras.models.clone_model(model, clone_function=copy)

@@ -194,17 +194,16 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self._training_network = self.backbone
         if not self.run_eagerly:
             self._training_network = fast_layers.training_call(self.backbone, xla=self._jit)
-        # The tables of a sampled head are updated in place only inside the XLA function; what
-        # replicas exchange must stay outside.
-        whole = self._jit and self.sample_rate < 1 and replica_count() == 1
-        self._update_function = xla.compiled(self._update) if whole else self._update
-        pure = self._loss_and_gradients
-        self._gradient_function = xla.compiled(pure) if self._jit and not whole else pure
+        self._compile_step()
 
     @property
     def uses_xla(self) -> bool:
         """Whether the training step is compiled by XLA."""
         return self._jit
+
+    def _compile_step(self) -> None:
+        steps = xla.functions(self._update, self._loss_and_gradients, self._jit, self.sample_rate)
+        self._update_function, self._gradient_function = steps
 
     # One step ------------------------------------------------------------------------------------
 
@@ -331,8 +330,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Build metrics and optimizer from one replica's batch.
 
-        Keras averages the batch over the replicas here, labels too, which fails with several
-        workers.
+        Keras averages the batch over the replicas, labels too, which fails with several workers.
         """
         if self.distribute_strategy.num_replicas_in_sync == 1:
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
@@ -348,6 +346,8 @@ class FaceClassifier(ModelFiles, ClassPredictions):
     def make_train_function(self, force: bool = False) -> Any:
         """Refuse batches that cannot keep each replica busy, and layers that no file can hold."""
         check_before_training(self.backbone)
+        if force:  # layers may have been frozen since
+            self._compile_step()
         check_share(self._smallest_share, self.distribute_strategy.num_replicas_in_sync)
         return super().make_train_function(force)
 

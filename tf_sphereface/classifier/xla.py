@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_sphereface.classifier.replicas import replica_count
 from tf_sphereface.utils.checks import error
 from tf_sphereface.utils.debugging import is_debugged
 from tf_sphereface.utils.keras_private import all_layers, input_structure
@@ -117,6 +118,19 @@ def decide(
 def compiled(function: Any) -> Any:
     """Return a function of tensors that XLA compiles."""
     return tf.function(function, jit_compile=True, autograph=False)
+
+
+def functions(update: Any, gradients: Any, jit: bool, sample_rate: float) -> tuple[Any, Any]:
+    """Return a step's update and its gradients, of which XLA compiles one, if any.
+
+    The tables of a sampled head are updated in place only inside the XLA function, so that compiles
+    the whole update there; what replicas exchange must stay outside.
+    """
+    if not jit:
+        return update, gradients
+    if sample_rate < 1 and replica_count() == 1:
+        return compiled(update), gradients
+    return update, compiled(gradients)
 
 
 def _obstacle(backbone: keras.Model) -> str:

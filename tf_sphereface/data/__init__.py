@@ -13,6 +13,7 @@ from tf_sphereface.data.doubtful_labels import DoubtfulLabel, doubtful_labels
 from tf_sphereface.data.exclusions import Exclusions, leave_out, read_exclusions, write_exclusions
 from tf_sphereface.data.face_source import FaceSource, SyntheticFaces
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.held_out import hold_out
 from tf_sphereface.data.options import steps_per_epoch
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.packing import PackResult, pack_folder
@@ -50,6 +51,7 @@ __all__ = [
     "extract_rec",
     "face_dataset",
     "find_overlap",
+    "hold_out",
     "is_pack",
     "is_rec",
     "leave_out",

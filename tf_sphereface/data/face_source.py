@@ -202,9 +202,20 @@ class FaceSource:
         """Return how many faces each person has, (num_classes,)."""
         return self._faces.counts()
 
+    def listing(self) -> dict[str, int]:
+        """Return how many faces each person has, by name, without opening an image.
+
+        Raises:
+            ValueError: the faces are arrays or synthetic: their people have no names.
+        """
+        faces = self._loaded or self._find(read=False)
+        if faces.index is None:
+            raise ValueError(f"people without folders have no names. Received: {self._title}")
+        return dict(zip(faces.index.names, faces.counts().tolist(), strict=True))
+
     def describe(self) -> str:
         """Say what the faces are, in a line."""
-        less = "" if self.exclude is None else f", without {self.exclude} of an exclusion list"
+        less = "" if self.exclude is None else f", without {self.exclude}"
         name = printable(Path(self._title).name)
         return f"{name}: {len(self)} faces of {self.num_classes} people{less}"
 

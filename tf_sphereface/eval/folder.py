@@ -93,19 +93,30 @@ def random_pairs(
     Raises:
         ValueError: the folder is too small for the folds; with `strict`, images are passed over.
     """
+    return draw_pairs(scan(Path(root), strict), pairs_per_fold, folds, seed, where=str(root))
+
+
+def draw_pairs(
+    identities: dict[str, list[str]],
+    pairs_per_fold: int = 300,
+    folds: int = 10,
+    seed: int = 0,
+    *,
+    where: str = "the data",
+) -> Pairs:
+    """Draw pairs as `random_pairs` from identity -> names of images."""
     if folds < 2 or pairs_per_fold < 1:
         raise ValueError(
             "folds must be at least 2 and pairs_per_fold at least 1. "
             f"Received: {folds} and {pairs_per_fold}"
         )
-    identities = scan(Path(root), strict)
     rng = np.random.default_rng(seed)
     lists = list(identities.values())
     shuffled = [lists[i] for i in rng.permutation(len(lists))]
     shuffled.sort(key=lambda files: len(files) < 2)  # so that every fold gets several images
     members = [shuffled[k::folds] for k in range(folds)]
     if not all(_num_genuine(fold) and _num_impostor(fold) for fold in members):
-        raise ValueError(_too_few(root, identities, folds))
+        raise ValueError(_too_few(where, identities, folds))
     count = min(pairs_per_fold, *(min(_num_genuine(fold), _num_impostor(fold)) for fold in members))
     drawn: list[tuple[str, str]] = []
     for fold in members:
@@ -116,7 +127,7 @@ def random_pairs(
     return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * count))
 
 
-def _too_few(root: str | os.PathLike[str], identities: dict[str, list[str]], folds: int) -> str:
+def _too_few(root: str, identities: dict[str, list[str]], folds: int) -> str:
     """Say what a folder lacks for the folds, and the most folds that it can give, if it can."""
     several = sum(len(files) > 1 for files in identities.values())
     most = min(several, len(identities) // 2)

@@ -9,8 +9,10 @@ from tf_sphereface.training.building import (
     embedder_of,
 )
 from tf_sphereface.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from tf_sphereface.training.fine_tuning import fine_tune
 from tf_sphereface.training.fitting import train, train_recipe
 from tf_sphereface.training.label_audit import LabelAudit, audit_labels
+from tf_sphereface.training.pretrained import Pretrained, open_pretrained
 from tf_sphereface.training.recipes import PRESETS, Recipe, preset
 from tf_sphereface.training.resumable import Run, run
 from tf_sphereface.training.run_callbacks import RunStopped, deferred_stop
@@ -21,6 +23,7 @@ __all__ = [
     "PRESETS",
     "Checkpoint",
     "LabelAudit",
+    "Pretrained",
     "Recipe",
     "Run",
     "RunFolder",
@@ -31,6 +34,8 @@ __all__ = [
     "build_classifier",
     "deferred_stop",
     "embedder_of",
+    "fine_tune",
+    "open_pretrained",
     "preset",
     "read_checkpoint",
     "run",

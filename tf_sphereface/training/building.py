@@ -14,11 +14,14 @@ from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.data.options import ChannelOrder
 from tf_sphereface.schedules import ALMOST_ZERO
 from tf_sphereface.training import recipe_losses
-from tf_sphereface.training.recipes import Recipe
+from tf_sphereface.training.checkpoint import build_optimizer
+from tf_sphereface.training.freezing import freeze_normalization
+from tf_sphereface.training.pretrained import Pretrained
+from tf_sphereface.training.recipes import FINE_TUNING, Recipe
 
 
 def build_backbone(recipe: Recipe) -> keras.Model:
-    """Return the network of a recipe, under the dtype policy in force.
+    """Return the network of a recipe with random weights, under the dtype policy in force.
 
     Example:
 
@@ -26,6 +29,12 @@ def build_backbone(recipe: Recipe) -> keras.Model:
     >>> build_backbone(preset("quick")).output_shape
     (None, 512)
     """
+    needs = [name for name in FINE_TUNING if getattr(recipe, name) != getattr(Recipe(), name)]
+    if needs:
+        raise ValueError(
+            f"A recipe with {', '.join(needs)} starts from a trained network: pass one "
+            "(fine_tune, or --from MODEL)"
+        )
     shape = (*recipe.input_size, 3)
     if recipe.backbone == "mobilefacenet":
         return backbones.MobileFaceNet(shape, recipe.embedding_dim)
@@ -34,7 +43,11 @@ def build_backbone(recipe: Recipe) -> keras.Model:
 
 
 def build_classifier(
-    recipe: Recipe, num_classes: int, steps_per_epoch: int, jit: bool | str = "auto"
+    recipe: Recipe,
+    num_classes: int,
+    steps_per_epoch: int,
+    jit: bool | str = "auto",
+    pretrained: Pretrained | None = None,
 ) -> FaceClassifier:
     """Return the model of a recipe, compiled with the paper's solver.
 
@@ -44,11 +57,18 @@ def build_classifier(
         num_classes: number of identities.
         steps_per_epoch: updates in an epoch; with the epochs it gives the schedules' lengths.
         jit: as `jit_compile` of `FaceClassifier.compile`.
+        pretrained: the network that `recipe.start_from` names; a copy of it is trained. Its
+            optimizer is built.
     """
     keras.mixed_precision.set_global_policy(recipe.policy)
     keras.utils.set_random_seed(recipe.seed)
     head = recipe_losses.CHOICES[recipe.loss].head
-    backbone = with_dropout(build_backbone(recipe), recipe.dropout, recipe.seed)
+    network = build_backbone(recipe) if pretrained is None else pretrained.copy(recipe.policy)
+    backbone = with_dropout(network, recipe.dropout, recipe.seed)
+    if pretrained is not None:
+        backbone = pretrained.with_scaling(backbone)
+    if recipe.freeze_norm:
+        freeze_normalization(backbone)
     model = FaceClassifier(
         backbone,
         num_classes,
@@ -65,6 +85,7 @@ def build_classifier(
         # A schedule even where the rate never falls: a run may go on for more epochs.
         boundaries=rate_drops(recipe, total) or [total + 1],
         total=total + 2,
+        multipliers=body_multipliers(recipe.body_rate),
         global_clipnorm=recipe_losses.resolve_clip_norm(recipe.loss, recipe.clip_norm) or None,
     )
     annealing = build_annealing(recipe, total)
@@ -74,7 +95,25 @@ def build_classifier(
     if isinstance(loss, losses.SphereFace2Loss):
         model.head_layer.bias.assign(loss.first_bias(num_classes))
     model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit)
+    if pretrained is not None:  # over all that is ever trained, before some of it is frozen
+        build_optimizer(model)
     return model
+
+
+def body_multipliers(rate: float) -> tuple[optimizers.Multiplier, ...]:
+    """Return the paper's multipliers with the rates of all but the head times `rate`.
+
+    Example:
+
+    >>> body_multipliers(0.1)[-2:]
+    (('(^|/)(gamma|beta)$', 0.1, 0.0), ('', 0.1, 1.0))
+    """
+    paper = optimizers.PAPER_MULTIPLIERS
+    if rate == 1:
+        return paper
+    of_head = [(f"^head/.*({pattern})", lr, decay) for pattern, lr, decay in paper]
+    of_body = [(pattern, rate * lr, decay) for pattern, lr, decay in paper]
+    return (*of_head, ("^head/", 1.0, 1.0), *of_body, ("", rate, 1.0))
 
 
 def rate_drops(recipe: Recipe, total: int) -> list[int]:
@@ -125,19 +164,25 @@ def steps_of(recipe: Recipe, faces: int) -> int:
     return faces // recipe.batch_size
 
 
-def batches_of(recipe: Recipe, source: FaceSource) -> FaceSource:
+def batches_of(
+    recipe: Recipe, source: FaceSource, pretrained: Pretrained | None = None
+) -> FaceSource:
     """Return the faces with the batches of a recipe: size, augmentation, seed and weights."""
+    if pretrained is not None:
+        pretrained.check_faces(source)
     if tuple(source.image_size) != tuple(recipe.input_size):
         raise ValueError(
             f"Argument `source` must have faces of the recipe's input size {recipe.input_size}. "
             f"Received: source.image_size={source.image_size}"
         )
+    # uint8 is normalised in the step, but for a network that does so itself
+    whole = recipe.augment != "strong" and (pretrained is None or pretrained.scaling is None)
     return source.with_batches(
         batch_size=recipe.batch_size,
         augment=recipe.augment,
         seed=recipe.seed,
         class_weights=recipe.class_weights,
-        dtype="float32" if recipe.augment == "strong" else "uint8",  # normalised in the step
+        dtype="uint8" if whole else "float32",
     )
 
 
@@ -152,16 +197,22 @@ def kept_policy() -> Iterator[None]:
 
 
 def embedder_of(
-    model: FaceClassifier, recipe: Recipe, channel_order: ChannelOrder = "rgb"
+    model: FaceClassifier,
+    recipe: Recipe,
+    channel_order: ChannelOrder = "rgb",
+    pretrained: Pretrained | None = None,
 ) -> keras.Model:
     """Return the trained network as a float32 model of stock layers, without dropout.
 
-    It remembers how it is fed: `(x - 127.5) / 128`, in the order that it was trained with.
+    It remembers how it is fed: `(x - 127.5) / 128`, in the order that it was trained with, or as
+    the network that it was trained from.
     """
+    trained = [v.numpy() for v in model.backbone.weights if "seed_generator" not in v.path]
+    if pretrained is not None:
+        return pretrained.with_weights(trained)
     with kept_policy():
         keras.mixed_precision.set_global_policy("float32")
         network = build_backbone(recipe)
-    trained = [v.numpy() for v in model.backbone.weights if "seed_generator" not in v.path]
     network.set_weights(trained)
     remember_input(network, channel_order)
     return network

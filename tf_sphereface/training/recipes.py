@@ -21,6 +21,7 @@ Backbone = Literal[
 Annealing = Literal["paper", "fit"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+FINE_TUNING = ("start_from", "freeze_epochs", "freeze_norm", "body_rate")
 ANNEALINGS: tuple[str, ...] = get_args(Annealing)
 
 
@@ -29,7 +30,7 @@ class Recipe:
     """Everything that decides how a network is trained.
 
     Attributes:
-        backbone: one of `BACKBONES`.
+        backbone: one of `BACKBONES`; with `start_from` the network's name.
         embedding_dim: length of the embedding.
         input_size: (height, width) of the faces, in pixels.
         loss: one of `LOSSES`; `"softmax"` is the plain baseline, on a dense layer with bias.
@@ -63,9 +64,15 @@ class Recipe:
         precision: a Keras dtype policy, or `"auto"`: `mixed_bfloat16` where the GPUs multiply in
             bfloat16 (without a GPU, the processor), `float32` elsewhere; see `policy`.
         seed: of initialisation, order and augmentation.
+        start_from: SHA-256 of the network that training starts from (`Pretrained.sha256`), whose
+            own are then `backbone`, `embedding_dim` and `input_size`; None: from random weights.
+            The next three need it.
+        freeze_epochs: so many epochs train the head alone, from 0 to `epochs`.
+        freeze_norm: whether batch normalisation stays as it is: statistics, scale and offset.
+        body_rate: learning rate of the backbone over that of the head, > 0.
     """
 
-    backbone: Backbone = "sphereface20"
+    backbone: str = "sphereface20"
     embedding_dim: int = 512
     input_size: tuple[int, int] = (112, 96)
     loss: str = "a-softmax"
@@ -91,10 +98,15 @@ class Recipe:
     augment: Augment = "mirror"
     precision: str = "float32"
     seed: int = 0
+    start_from: str | None = None
+    freeze_epochs: int = 0
+    freeze_norm: bool = False
+    body_rate: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        check_choice("backbone", self.backbone, BACKBONES)
+        if self.start_from is None:
+            check_choice("backbone", self.backbone, BACKBONES)
         check_choice("loss", self.loss, LOSSES)
         recipe_losses.resolve_margin(self.loss, self.margin)
         recipe_losses.resolve_scale(self.loss, self.scale)
@@ -110,7 +122,9 @@ class Recipe:
         check_choice("precision", self.precision, PRECISIONS)
         for name in ("embedding_dim", "epochs", "batch_size"):
             check_integer(name, getattr(self, name), 1)
-        for name in ("learning_rate", "annealing_power"):
+        if check_integer("freeze_epochs", self.freeze_epochs, 0) > self.epochs:
+            raise error("freeze_epochs", f"be at most epochs, {self.epochs}", self.freeze_epochs)
+        for name in ("learning_rate", "annealing_power", "body_rate"):
             check_number(name, getattr(self, name), 0, open_low=True)
         for name in ("weight_decay", "momentum", "lambda_minimum"):
             check_number(name, getattr(self, name), 0)
@@ -192,11 +206,32 @@ def short() -> Recipe:
     return dataclasses.replace(quick(), annealing_reach=0.9, annealing_power=4.0)
 
 
+def fine_tune() -> Recipe:
+    """Return the recipe for a trained network on some thousand faces of one's own people.
+
+    `tf_sphereface-train --from MODEL --data FACES --out runs/mine`; it is the default with
+    `--from`. The class centres start where the network has each person, one epoch fits them, then
+    the body learns at a tenth of their rate; batch normalisation stays as it is, as the statistics
+    of a few people are not those of all. CosFace has no lambda: its margin holds from the first
+    update. What it gains and costs, *measured here*, is in `docs/fine-tuning.md`.
+    """
+    return Recipe(
+        loss="cosface",
+        epochs=6,
+        batch_size=64,
+        learning_rate=0.05,
+        freeze_epochs=1,
+        freeze_norm=True,
+        body_rate=0.1,
+    )
+
+
 PRESETS: dict[str, Callable[[], Recipe]] = {
     "paper": paper,
     "small": small,
     "short": short,
     "quick": quick,
+    "fine-tune": fine_tune,
 }
 
 

@@ -20,10 +20,14 @@ from tf_sphereface.training.building import (
 )
 from tf_sphereface.training.checkpoint import Checkpoint
 from tf_sphereface.training.fitting import is_chief, train
+from tf_sphereface.training.freezing import Freezing
+from tf_sphereface.training.person_means import start_at_means
+from tf_sphereface.training.pretrained import Pretrained
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.run_callbacks import Checkpoints, RunLog, deferred_stop, logger
 from tf_sphereface.training.run_folder import RunFolder, config_of
 from tf_sphereface.utils.files import write_json
+from tf_sphereface.utils.messages import ProgressCallback
 
 
 class Run:
@@ -38,6 +42,8 @@ class Run:
         strategy: of distribution; the current one by default.
         jit: as `jit_compile` of `FaceClassifier.compile`.
         warn: called with what went wrong and costs no more than a file.
+        pretrained: the network to start from, where the recipe is of one (`Pretrained.recipe`).
+        progress: called with (done, all) faces, while their mean embeddings are computed.
 
     Attributes:
         source: with the recipe's batches.
@@ -60,9 +66,12 @@ class Run:
         strategy: tf.distribute.Strategy | None = None,
         jit: bool | str = "auto",
         warn: Callable[[str], None] = logger.warning,
+        pretrained: Pretrained | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
         self.recipe = recipe
-        self.source = batches_of(recipe, source)
+        self.pretrained = pretrained
+        self.source = batches_of(recipe, source, pretrained)
         self.folder = folder
         steps = steps_of(recipe, len(self.source))
         facts, planned = self._facts(), folder.epochs()
@@ -78,8 +87,17 @@ class Run:
                 )
         for text in self.source.doubts():
             warn(text)
+        if pretrained is not None and recipe.freeze_epochs == recipe.epochs:
+            warn(
+                f"the body is frozen for all of the {recipe.epochs} epochs: the embedder will be "
+                "the one that the run starts from"
+            )
         with (strategy or tf.distribute.get_strategy()).scope():
-            self.model = build_classifier(recipe, self.source.num_classes, steps, jit=jit)
+            self.model = build_classifier(
+                recipe, self.source.num_classes, steps, jit=jit, pretrained=pretrained
+            )
+        if pretrained is not None and state is None:
+            start_at_means(self.model, self.source, pretrained, progress=progress)
         self.step, rows, seconds = 0, [], 0.0
         self._metrics: Sequence[np.ndarray] = ()
         if state is not None:
@@ -138,6 +156,10 @@ class Run:
         """
         if is_chief(self.model):  # from here on, the folder holds a run
             write_json(self.folder.config, config_of(self.recipe, self.source))
+            if self.step == 0 or self.pretrained is None:  # of an earlier try
+                self.folder.base.unlink(missing_ok=True)
+            if self.pretrained is not None and not self.folder.base.exists():
+                self.pretrained.save(self.folder.base)
             write_json(self.folder.environment, embedder.library_versions())
             self.folder.diverged.unlink(missing_ok=True)  # of an earlier try
         checkpoints = Checkpoints(
@@ -150,6 +172,7 @@ class Run:
             facts=self._facts(),
             stop=stop,
         )
+        freezing = [Freezing(self.model, self.recipe.freeze_epochs)] if self.pretrained else []
         train(
             self.model,
             self.source,
@@ -157,12 +180,13 @@ class Run:
             steps_per_epoch=self.source.steps_per_epoch,
             initial_step=self.step,
             metric_state=self._metrics,
-            callbacks=[*callbacks, self.log, checkpoints],
+            callbacks=[*freezing, *callbacks, self.log, checkpoints],
         )
 
     def network(self) -> keras.Model:
         """Return the trained network as a float32 model of stock layers."""
-        return embedder_of(self.model, self.recipe, self.source.channel_order)
+        order = self.source.channel_order
+        return embedder_of(self.model, self.recipe, order, self.pretrained)
 
     def _facts(self) -> dict[str, int]:
         """Return what must not change between a stop and its resume: it orders the batches."""
@@ -179,6 +203,8 @@ def run(
     strategy: tf.distribute.Strategy | None = None,
     checkpoint_every: int | None = None,
     keep: int = 3,
+    pretrained: Pretrained | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Run:
     """Train a recipe in a run folder, from the start or from its newest checkpoint.
 
@@ -211,7 +237,15 @@ def run(
         recipe = folder.as_begun(recipe)
     folder.check(recipe, source, resume=resume)
     with kept_policy(), deferred_stop() as stop:
-        begun = Run(recipe, source, folder, state=folder.newest_state(), strategy=strategy)
+        begun = Run(
+            recipe,
+            source,
+            folder,
+            state=folder.newest_state(),
+            strategy=strategy,
+            pretrained=pretrained,
+            progress=progress,
+        )
         stoppers = [*callbacks, keras.callbacks.TerminateOnNaN()]
         begun.fit(stoppers, stop=stop, checkpoint_every=checkpoint_every, keep=keep)
     if begun.log.diverged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tf_sphereface.training.checkpoint import (
     read_newest,
     remove_leftovers,
 )
-from tf_sphereface.training.recipes import Recipe
+from tf_sphereface.training.recipes import FINE_TUNING, Recipe
 from tf_sphereface.training.run_callbacks import logger
 
 
@@ -29,6 +29,7 @@ class RunFolder:
         environment: versions of Python and the libraries, JSON.
         log: a row for each epoch, CSV.
         checkpoints: a folder of states to go on from.
+        base: the network that the run started from, if it did from one.
         best: the embedder of the best verification accuracy.
         embedder: the embedder after the last epoch.
         summary: what the run did, JSON; there is one when the run is finished.
@@ -41,6 +42,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.log = self.path / "log.csv"
         self.checkpoints = self.path / "checkpoints"
+        self.base = self.path / "base.keras"
         self.best = self.path / "best.keras"
         self.embedder = self.path / "embedder.keras"
         self.summary = self.path / "summary.json"
@@ -51,19 +53,25 @@ class RunFolder:
         gained = (self.log, self.best, self.embedder, self.summary)
         return any(path.exists() for path in gained) or bool(checkpoint_files(self.checkpoints))
 
-    def as_begun(self, recipe: Recipe, *, same_epochs: bool = False) -> Recipe:
+    def as_begun(
+        self, recipe: Recipe, *, same_epochs: bool = False, given: Sequence[str] = FINE_TUNING
+    ) -> Recipe:
         """Return the recipe in the precision that the run began in, where it may choose.
 
         `auto` resolves to different precisions on different machines, so a resumed run takes the
-        stored one. With `same_epochs` it takes the stored number of epochs too.
+        stored one. With `same_epochs` it takes the stored number of epochs too, and of what is for
+        fine-tuning alone it takes all that is not `given`.
         """
         if not self.config.exists():
             return recipe
         stored = self._stored()["recipe"]
         if recipe.precision == "auto":
             recipe = dataclasses.replace(recipe, precision=stored["precision"])
-        if same_epochs and self.has_begun():
-            recipe = dataclasses.replace(recipe, epochs=stored["epochs"])
+        if not self.has_begun():
+            return recipe
+        kept = [name for name in FINE_TUNING if name not in given and name in stored]
+        kept += ["epochs"] if same_epochs else []
+        recipe = dataclasses.replace(recipe, **{name: stored[name] for name in kept})
         return recipe
 
     def is_finished(self, recipe: Recipe) -> bool:
@@ -104,6 +112,12 @@ class RunFolder:
             defaults | {"data": config["data"], **config.get("faces", {}), **config["recipe"]}
             for config in (self._stored(), config_of(recipe, source))
         )
+        if before["start_from"] != after["start_from"]:
+            raise ValueError(
+                f"the run in {self.path} {_started(before['start_from'])}, and this one "
+                f"{_started(after['start_from'])}: the model is another one, or its file has "
+                f"changed. Resume without a model (--from): {self.base} holds the run's own"
+            )
         changed = [key for key in after if before.get(key) != after[key] and key != "epochs"]
         old, new = before["data"], after["data"]
         if "synthetic" not in (old, new) and os.path.abspath(old) == os.path.abspath(new):
@@ -132,6 +146,12 @@ class RunFolder:
 
     def _stored(self) -> dict[str, Any]:
         return dict(json.loads(self.config.read_text(encoding="utf-8")))
+
+
+def _started(sha256: str | None) -> str:
+    if sha256 is None:
+        return "starts from random weights"
+    return f"starts from a network of SHA-256 {sha256[:12]}..."
 
 
 def config_of(recipe: Recipe, source: FaceSource) -> dict[str, Any]:

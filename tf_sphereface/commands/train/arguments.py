@@ -18,7 +18,9 @@ from tf_sphereface.commands.console import (
     positive_int,
 )
 from tf_sphereface.commands.input_options import add_strict_option
+from tf_sphereface.embedder import read_metadata
 from tf_sphereface.eval import bin_sets
+from tf_sphereface.importers import import_checkpoint
 from tf_sphereface.training import recipes
 
 DEFAULTS: dict[str, Any] = {"identities": 300, "images": 40, "cache": "memory", "verify_people": 0}
@@ -34,16 +36,62 @@ class RunOptions:
     source: data.FaceSource
     folder: training.RunFolder
     line: argparse.Namespace
+    pretrained: training.Pretrained | None = None
+    held: data.FaceSource | None = None  # of people who are kept out of training
 
 
 def read_options(arguments: argparse.Namespace) -> RunOptions:
     """Return what the command line asks for, or raise CommandError, ValueError or OSError."""
     check_options(arguments)
     folder = training.RunFolder(arguments.out)
+    pretrained = pretrained_from(arguments, folder)
     recipe = recipe_from(arguments)
     if arguments.resume:
-        recipe = folder.as_begun(recipe, same_epochs=arguments.epochs is None)
-    return RunOptions(recipe, source_from(arguments, recipe), folder, arguments)
+        given = [n for n in recipes.FINE_TUNING if getattr(arguments, n, None) is not None]
+        same = arguments.epochs is None
+        recipe = folder.as_begun(recipe, same_epochs=same, given=given)
+    if pretrained is not None:
+        recipe = pretrained.recipe(recipe)
+    source, held = source_from(arguments, recipe), None
+    if arguments.verify_people and arguments.data != "synthetic":
+        if arguments.verify_people < 4:
+            raise CommandError(
+                f"--verify-people must be at least 4. Received: {arguments.verify_people}"
+            )
+        source, held = data.hold_out(source, arguments.verify_people, recipe.seed)
+    return RunOptions(recipe, source, folder, arguments, pretrained, held)
+
+
+def pretrained_from(
+    arguments: argparse.Namespace, folder: training.RunFolder
+) -> training.Pretrained | None:
+    """Return the network to start from, if any, and let the options say how it is fed.
+
+    A run that is resumed without `--from` has its own in the run folder.
+    """
+    model = arguments.start
+    if model is None and arguments.resume and folder.base.exists():
+        model = folder.base
+    arguments.preset = arguments.preset or ("small" if model is None else "fine-tune")
+    own = ("backbone", "embedding_dim", "input_size")
+    tuned = ("freeze_epochs", "freeze_norm", "body_rate")
+    if model is None and arguments.preset == "fine-tune":
+        raise CommandError("--preset fine-tune needs --from")
+    for name in tuned if model is None else own:
+        if getattr(arguments, name) is not None:
+            why = "needs --from" if model is None else f"cannot go with --from: {model} has its own"
+            raise CommandError(f"--{name.replace('_', '-')} {why}")
+    if model is None:
+        arguments.channel_order = arguments.channel_order or "rgb"
+        return None
+    name, order = str(model), arguments.channel_order
+    if model.suffix == ".onnx":
+        stored = read_metadata(model)
+        guessed = stored is None or "channel_order" in stored.assumed
+        model = import_checkpoint(model, "onnx", channel_order=order if guessed else None).model
+    pretrained = training.open_pretrained(model, order, name)
+    arguments.channel_order = pretrained.metadata.channel_order
+    return pretrained
 
 
 def source_from(arguments: argparse.Namespace, recipe: recipes.Recipe) -> data.FaceSource:
@@ -97,7 +145,6 @@ def check_options(arguments: argparse.Namespace) -> None:
             ("exclude", "strict", "resize", "cache") if synthetic else ()
         ),
         "needs --verify-images": () if folder else ("verify_pairs", "verify_landmarks"),
-        "is for --data synthetic; use --verify-images": () if synthetic else ("verify_people",),
         "cannot go with --verify-images: the run verifies on one set": (
             ("verify_people",) if folder else ()
         ),
@@ -125,7 +172,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", required=True, metavar="DIR|FILE.rec|synthetic", help="training faces")
     add("--out", required=True, type=Path, metavar="RUN", help="the run folder")
-    add("--preset", default="small", choices=sorted(recipes.PRESETS), help="the recipe")
+    add(
+        "--preset",
+        choices=sorted(recipes.PRESETS),
+        help="the recipe; default: small, with --from fine-tune",
+    )
     add("--resume", action="store_true", help="go on where this run stopped")
     add("--dry-run", action="store_true", help="show schedule and memory, train nothing")
     add("--no-doctor", action="store_true", help="no TrainingDoctor")
@@ -145,6 +196,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--license", metavar="TEXT", help="of the trained weights, for the model card")
     add_json_option(parser)
     _add_recipe(parser.add_argument_group("changes to the preset").add_argument)
+    _add_fine_tuning(parser.add_argument_group("fine-tuning").add_argument)
     _add_faces(parser.add_argument_group("data"))
     add = parser.add_argument_group("checkpoints and verification").add_argument
     add(
@@ -157,7 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--verify-images", type=existing_dir, metavar="DIR", help="verify after each epoch")
     add("--verify-pairs", type=existing_file, metavar="FILE", help="as LFW's; else random pairs")
     add("--verify-landmarks", type=existing_file, metavar="FILE", help="to align them by")
-    add("--verify-people", type=int, metavar="N", help="held out, for synthetic data")
+    add("--verify-people", type=int, metavar="N", help="so many of the data's, not trained on")
     add(
         "--verify-bins",
         nargs="+",
@@ -235,6 +287,23 @@ def _add_recipe(add: Callable[..., Any]) -> None:
     add("--seed", type=int, metavar="N")
 
 
+def _add_fine_tuning(add: Callable[..., Any]) -> None:
+    add(
+        "--from",
+        dest="start",
+        type=existing_file,
+        metavar="MODEL",
+        help="fine-tune this .keras or .onnx file: a new head on its network",
+    )
+    add("--freeze-epochs", type=int, metavar="N", help="train the new head alone in the first N")
+    add(
+        "--freeze-norm",
+        action=argparse.BooleanOptionalAction,
+        help="leave batch normalisation as it is; with --from",
+    )
+    add("--body-rate", type=float, metavar="R", help="learning rate of the body over the head's")
+
+
 def _add_faces(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     people, each, cache = (DEFAULTS[name] for name in ("identities", "images", "cache"))
@@ -247,6 +316,6 @@ def _add_faces(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="identities and images to leave out, as tf_sphereface-data audit lists them",
     )
-    add("--channel-order", choices=("rgb", "bgr"), default="rgb")
+    add("--channel-order", choices=("rgb", "bgr"), help="default: rgb, with --from the model's")
     add("--identities", type=int, metavar="N", help=f"of synthetic data (default: {people})")
     add("--images", type=int, metavar="N", help=f"each, of synthetic data (default: {each})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -35,6 +36,7 @@ from tf_sphereface.utils.files import write_json
 EXAMPLES = """\
   tf_sphereface-train --data faces/ --preset small --out runs/first
   tf_sphereface-train --data faces/ --preset small --loss softmax --out runs/baseline
+  tf_sphereface-train --data faces/ --from model.keras --verify-people 50 --out runs/mine
   tf_sphereface-train --data synthetic --preset quick --out runs/quick
   tf_sphereface-train --data faces/ --preset small --out runs/first --resume
   tf_sphereface-train --data faces/ --preset small --out runs/first --resume --epochs 40
@@ -77,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(f"this run is finished: {folder.summary}; nothing to do", console)
         return 0
     run = begin(options, strategy)
-    train(run, line)
+    train(run, options)
     if not is_chief(run.model):
         return 0
     metadata = summary.metadata_of(run, line.license, finished=True)
@@ -110,7 +112,9 @@ def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
     steps = building.steps_of(options.recipe, faces)
     with strategy.scope():
         jit = JIT[options.line.jit]
-        model = training.build_classifier(options.recipe, people, steps, jit=jit)
+        model = training.build_classifier(
+            options.recipe, people, steps, jit=jit, pretrained=options.pretrained
+        )
     plan = Plan(options, model, faces, people)
     report = plan.report()
     note("\n".join(plan.header()), console)
@@ -121,7 +125,11 @@ def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
 
 def say_excluded(options: RunOptions) -> Callable[[str], None]:
     """Return what says how much the list of exclusions has left out."""
-    return lambda text: note(f"left out by {options.line.exclude}: {text}")
+    line = options.line
+    lists = [] if line.exclude is None else [str(line.exclude)]
+    if options.held is not None:
+        lists.append(f"--verify-people {line.verify_people}")
+    return lambda text: note(f"left out by {' and '.join(lists)}: {text}")
 
 
 def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run:
@@ -135,25 +143,37 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
     if source.report:
         note(source.report.summary())
     jit = JIT[line.jit]
-    run = training.Run(recipe, source, folder, state=state, strategy=strategy, jit=jit, warn=warn)
+    with contextlib.ExitStack() as bars:
+        measured = options.pretrained is not None and state is None
+        means = bars.enter_context(progress_bar("mean embeddings")) if measured else None
+        run = training.Run(
+            recipe,
+            source,
+            folder,
+            state=state,
+            strategy=strategy,
+            jit=jit,
+            warn=warn,
+            pretrained=options.pretrained,
+            progress=means,
+        )
     if state is not None:
         note(f"resumed after step {run.step}")
     note("\n".join(Plan(options, run.model, len(source), source.num_classes).header()))
     return run
 
 
-def train(run: training.Run, line: argparse.Namespace) -> None:
+def train(run: training.Run, options: RunOptions) -> None:
     """Train to the end, or raise where the loss is no number."""
-    best = run.log.best
+    line, best = options.line, run.log.best
     verifier = watchers.verification(
         line,
         run,
+        options.held,
         best=run.folder.best,
         metadata=summary.metadata_of(run, line.license),
         best_so_far=None if best is None else best[BEST],
-        embedder=lambda trained: training.embedder_of(
-            trained, run.recipe, run.source.channel_order
-        ),
+        embedder=lambda trained: run.network(),
     )
     if verifier is not None and best is not None:
         watchers.say_other_sets(verifier, best)

@@ -33,6 +33,7 @@ class Plan:
     def __init__(self, options: RunOptions, model: FaceClassifier, faces: int, people: int) -> None:
         self.recipe = options.recipe
         self.line = options.line
+        self.pretrained = options.pretrained
         self.model = model
         self.faces = faces
         self.people = people
@@ -60,7 +61,29 @@ class Plan:
             f"{precision}; XLA {self.model.xla_reason}",
             recipe_losses.describe_loss(self.model.loss, recipe.gradient),
             *([weights] if recipe.class_weights else []),
+            *self._start(),
             *self._sampling(),
+        ]
+
+    def _start(self) -> list[str]:
+        """Say what the run starts from, what is frozen and until when, and where lambda starts."""
+        if self.pretrained is None:
+            return []
+        recipe, frozen = self.recipe, self.recipe.freeze_epochs * self.steps
+        head = "its head is left out, " if self.pretrained.head_left_out else ""
+        body = f"the body learns at {recipe.body_rate:g} of the rate"
+        if frozen == self.total:
+            body = "the body is frozen for all of the run"
+        elif frozen:
+            body = f"the body is frozen up to update {frozen:,}, then {body}"
+        norms = "stays as it is" if recipe.freeze_norm else "is trained"
+        margin = "the margin holds from the first update"
+        for loss in scheduled_losses(self.model):
+            margin = f"lambda starts at {float(loss.annealing(1)):.4g}; frozen updates count"
+        return [
+            f"from {self.pretrained}",
+            f"{head}the new one starts at each person's mean embedding; {body}; batch "
+            f"normalisation {norms}; {margin}",
         ]
 
     def _sampling(self) -> list[str]:
@@ -100,6 +123,9 @@ class Plan:
         marks += [(drop + 1, "learning rate falls") for drop in rate_drops(self.recipe, total)]
         reached = [_first_at_minimum(loss.annealing, total) for loss in losses]
         marks += [(step, "lambda at its minimum") for step in reached if step is not None]
+        frozen = self.recipe.freeze_epochs * self.steps
+        if 0 < frozen < total:
+            marks.append((frozen + 1, "the body is trained"))
         marks.append((total, "last"))
         reasons: dict[int, list[str]] = {}
         for step, reason in marks:
@@ -109,6 +135,9 @@ class Plan:
         for step in sorted(reasons):
             epoch = (step - 1) // self.steps + 1
             row = {"step": step, "epoch": epoch, "learning_rate": rate_of(step - 1)}
+            if self.pretrained is not None:
+                body = self.recipe.body_rate if step > frozen else 0.0
+                row["body_rate"] = row["learning_rate"] * body
             for loss in losses:
                 value = float(loss.annealing(step))
                 row["lambda"] = value
@@ -151,7 +180,7 @@ def memory(model: Any, recipe: recipes.Recipe, replicas: int) -> dict[str, int]:
 def show(report: dict[str, Any]) -> None:
     """Print the report as tables."""
     table = Table(title="schedule")
-    for name in ("step", "epoch", "lambda", "margin felt", "learning rate"):
+    for name in ("step", "epoch", "lambda", "margin felt", "learning rate", "body"):
         table.add_column(name, justify="right")
     table.add_column("why")
     for row in report["schedule"]:
@@ -162,6 +191,7 @@ def show(report: dict[str, Any]) -> None:
             "" if lambda_ is None else f"{lambda_:.4g}",
             "" if felt is None else f"{felt:.2f}",
             f"{row['learning_rate']:.4g}",
+            f"{row['body_rate']:.4g}" if "body_rate" in row else "",
             row["why"],
         )
     console.print(table)

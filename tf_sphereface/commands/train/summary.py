@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -19,21 +20,26 @@ def metadata_of(
 ) -> embedder.EmbedderMetadata:
     """Return what the embedder says of itself; at the end, the last epoch's figures too."""
     recipe = run.recipe
-    metadata = embedder.EmbedderMetadata(
+    template = "112x112" if recipe.input_size[0] == recipe.input_size[1] else "112x96"
+    start = embedder.EmbedderMetadata(template=template, flip="concat")
+    start.extra[model_card.LICENSE] = model_card.UNKNOWN
+    if run.pretrained is not None:
+        start = run.pretrained.metadata_after()
+    metadata = dataclasses.replace(
+        start,
         input_size=recipe.input_size,
         embedding_dim=recipe.embedding_dim,
         channel_order=run.source.channel_order,
-        template="112x112" if recipe.input_size[0] == recipe.input_size[1] else "112x96",
-        flip="concat",
         architecture=recipe.backbone,
         loss=recipe.loss,
         margin=recipe_losses.resolve_margin(recipe.loss, recipe.margin),
         training_data=run.source.describe(),
         extra={
+            **start.extra,
             "recipe": recipe.to_dict(),
             "loss": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
             model_card.NETWORK: model_card.network_facts(run.model.backbone),
-            model_card.LICENSE: license or model_card.UNKNOWN,
+            **({model_card.LICENSE: license} if license else {}),
         },
     )
     if not finished or not run.log.rows:
@@ -51,6 +57,7 @@ def summarise(run: training.Run) -> dict[str, Any]:
         "scale": recipe_losses.resolve_scale(recipe.loss, recipe.scale),
         "loss in words": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
         "backbone": recipe.backbone,
+        "from": None if run.pretrained is None else run.pretrained.name,
         "people": run.source.num_classes,
         "faces": len(run.source),
         "skipped": run.source.report.count,

@@ -68,9 +68,15 @@ def _is_shown(name: str, value: float) -> bool:
 
 
 def verification(
-    line: argparse.Namespace, run: training.Run, **options: Any
+    line: argparse.Namespace,
+    run: training.Run,
+    held: data.FaceSource | None = None,
+    **options: Any,
 ) -> callbacks.Verification | None:
-    """Return the verification that was asked for, or None; `options` are the callback's."""
+    """Return the verification that was asked for, or None; `options` are the callback's.
+
+    `held` are faces of people of the data who are kept out of training.
+    """
     images, count, size = line.verify_images, line.verify_people, run.recipe.input_size
     if images is None and not count and not line.verify_bins:
         return None
@@ -85,6 +91,8 @@ def verification(
         return callbacks.Verification.from_files(
             images, line.verify_pairs, line.verify_landmarks, input_size=size, **options
         )
+    if held is not None:
+        return callbacks.verify_on(held, seed=run.recipe.seed, **options)
     folds = min(10, count // 2)
     if folds < 2:
         raise CommandError(f"--verify-people must be at least 4. Received: {count}")
