@@ -106,8 +106,14 @@ def group_errors(values: dict[str, Any]) -> str:
     return _svg(figure)
 
 
+_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8)
+
+
 def discard(curves: Mapping[str, dict[str, Any]]) -> str:
-    """Return error over the share left out, of the curves `fnmr` and `verification`."""
+    """Return error over the share left out, of the curves `fnmr` and `verification`.
+
+    The axis on top says which share of the images is of lower quality than the pairs that are left.
+    """
     figure, axes = _axes("pairs left out, lowest quality first", "error of the pairs left")
     looks = {"fnmr": (GENUINE, "FNMR"), "verification": (IMPOSTOR, "verification error")}
     for kind, curve in curves.items():
@@ -121,6 +127,14 @@ def discard(curves: Mapping[str, dict[str, Any]]) -> str:
     axes.set(xlim=(0, 0.95), ylim=(0, None))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda rate, _: f"{100 * rate:g} %")
+    points = list(curves.values())[-1]["points"]
+    pairs, images = np.array([(point["share"], point["images"]) for point in points]).T
+    top = axes.twiny()
+    top.set_xlim(0, 0.95)
+    top.set_xticks(_TICKS, [f"{100 * np.interp(tick, pairs, images):.0f} %" for tick in _TICKS])
+    top.tick_params(colors=_INK, labelsize=9)
+    top.set_xlabel("images left out", color=_INK, fontsize=10)
+    top.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
     return _svg(figure)
 
