@@ -198,7 +198,7 @@ def test_hidden_files_and_folders_are_nobody(tmp_path):
     for name in ("P1/a.jpg", "P1/._a.jpg", "P2/b.jpg", ".ipynb_checkpoints/a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    names, left, right, same = _choose(tmp_path, None, 10, np.random.default_rng(0))
+    names, left, right, same = _choose(tmp_path, None, 10, np.random.default_rng(0), False)
     assert names == ["P1/a.jpg", "P2/b.jpg"]
     assert (left.tolist(), right.tolist(), same.tolist()) == ([0], [1], [False])
 

@@ -169,7 +169,7 @@ def test_random_frame_pairs_equal_the_naive_mean(archive, embedder, naive, flip,
     )
     assert "6 frame pairs per pair of videos, seed 3." in result.protocol
     videos = result.pairs.images()[0]
-    files = {v: ytf._list_frames(archive / "frames", [v])[v] for v in videos}
+    files = {v: ytf._list_frames(archive / "frames", [v], False)[v] for v in videos}
     drawn = draw_frame_pairs(result.pairs, {v: len(n) for v, n in files.items()}, 6, 3)
 
     names = sorted({name for listed in files.values() for name in listed})
@@ -253,7 +253,7 @@ def test_frames_are_sampled_evenly_in_time_order(archive, embedder, write_image,
     for frame in range(30):
         write_image(folder / f"0.{frame}.png", make_face(0, frame))
     (folder / "._0.1.png").touch()  # a hidden file is no frame
-    names = ytf._list_frames(archive / "frames", ["P00/0"])["P00/0"]
+    names = ytf._list_frames(archive / "frames", ["P00/0"], False)["P00/0"]
     assert names == [f"P00/0/0.{frame}.png" for frame in range(30)]
     assert ytf._sample(names, 3) == [names[5], names[15], names[25]]
     assert ytf._sample(names, 30) == names

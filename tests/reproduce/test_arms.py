@@ -251,7 +251,8 @@ def test_every_part_has_its_arms() -> None:
     losses = {arm.recipe.loss for arm in arms}
     from tf_sphereface.training.recipes import LOSSES
 
-    assert losses == set(LOSSES)
+    # whose margins follow the embeddings: they came later, and are in no table of the page
+    assert losses == set(LOSSES) - {"adaface", "magface", "curricularface"}
     minima = {arm.recipe.lambda_minimum for arm in arms if arm.recipe.margin == 4}
     assert minima == {0.0, 2.0, 5.0, 10.0}
     for arm in arms_of.full_size_arms(base):
