@@ -85,9 +85,12 @@ def test_two_workers_train_what_one_does(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-5)  # float32 sums in another order
 
 
-def test_without_a_cluster_it_says_what_to_set(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("options", [(), ("--from", __file__)])
+def test_without_a_cluster_it_says_what_to_set(options, tmp_path, monkeypatch, capsys):
+    """And does so before it opens a network, after which no cluster can be joined."""
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert main.main([*COMMAND, "--out", str(tmp_path), "--strategy", "multiworker"]) == 2
+    words = [*COMMAND, "--out", str(tmp_path), "--strategy", "multiworker", *options]
+    assert main.main(words) == 2
     assert "TF_CONFIG" in capsys.readouterr().err
 
 

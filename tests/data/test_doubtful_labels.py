@@ -120,6 +120,26 @@ def test_what_cannot_be_audited_is_said(run, options, message, tmp_path, capsys)
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_run_that_started_from_a_network_is_audited(run, tmp_path):
+    size = (28, 24)
+    source = data.FaceSource(run[1], image_size=size)
+    network = sf.load_embedder(
+        sf.backbones.SphereFaceNet(4, (*size, 3), 8),
+        channel_order="rgb",
+        pixel_mean=127.5,
+        pixel_scale=255.0,
+    )
+    recipe = dataclasses.replace(
+        training.preset("fine-tune"), epochs=1, batch_size=8, centers_per_class=2
+    )
+    finished = training.fine_tune(network, source, tmp_path / "run", recipe)
+    audit = training.audit_labels(tmp_path / "run", max_angle=1.0)
+    faces = np.concatenate([batch for batch, *_ in source.in_order()])
+    centers = finished.model.head_layer.kernel.numpy().T.reshape(4, 2, -1)
+    expected = doubtful_labels(finished.model.predict(faces, verbose=0), source.labels, centers, 1)
+    assert [d.position for d in audit.doubtful] == [d.position for d in expected] != []
+
+
 def test_wrong_arrays_are_refused():
     centers = np.ones((2, 1, 3))
     for vectors, labels, message in (

@@ -1,4 +1,4 @@
-"""Faster stand-ins for four stock layers in training steps, chosen by device and by XLA.
+"""Faster stand-ins for stock layers in training steps, chosen by device and by XLA.
 
 Such a step is bound by memory as much as by arithmetic. Keras computes batch normalisation and
 PReLU, and their gradients, by a dozen elementwise operations, each of which reads and writes a
@@ -10,7 +10,8 @@ were half of what it has to compile. The stand-ins compute the same:
 - a 1x1 convolution, with strides or without, as the matrix product that it is, in the layout that
   it finds;
 - a depthwise convolution as large as its map as a product and a sum;
-- a depthwise 3x3 convolution as nine shifted products, with a gradient that is such a sum again.
+- a depthwise 3x3 convolution as nine shifted products, with a gradient that is such a sum again;
+  no target takes it until a GPU has measured it.
 
 `STAND_INS` says which of them a step takes. The model keeps its stock layers: they hold the
 weights, and they are what is saved and exported.

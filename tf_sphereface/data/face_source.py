@@ -278,15 +278,20 @@ class FaceSource:
         options = {**self._batch_options(), "augment": augment or self.augment}
         return batch_at(self._faces.pixels, step, resize=self.resize, **options)
 
-    def in_order(self) -> Any:
-        """Return batches of each face once, in order and as it is: a `tf.data.Dataset`."""
+    def in_order(self, dtype: Literal["float32", "uint8"] = "float32") -> Any:
+        """Return batches of each face once, in order and as it is: a `tf.data.Dataset`.
+
+        `dtype` is as in `face_dataset`.
+        """
         options = {**self._batch_options(), "augment": "none"}
         with tf.device("/cpu:0"):
             size = options["image_size"]
             images = open_source(
                 self._faces.pixels, size, "none", report=self.report, resize=self.resize
             )
-        return make_dataset(images, BatchOptions(**options, shuffle=False, drop_remainder=False))
+        return make_dataset(
+            images, BatchOptions(**options, dtype=dtype, shuffle=False, drop_remainder=False)
+        )
 
     @property
     def labels(self) -> NDArray[np.int32]:

@@ -53,6 +53,5 @@ def hold_out(source: FaceSource, people: int, seed: int = 0) -> tuple[FaceSource
 def uint8_faces(source: FaceSource) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return all faces of a source as uint8 RGB (n, height, width, 3), and their labels."""
     rgb = dataclasses.replace(source, channel_order="rgb")
-    batches = [np.asarray(images) for images, *_ in rgb.in_order()]
-    pixels = np.rint(np.concatenate(batches) * 128 + 127.5).astype(np.uint8)  # exact
-    return pixels, rgb.labels
+    batches = [np.asarray(images) for images, *_ in rgb.in_order(dtype="uint8")]
+    return np.concatenate(batches), rgb.labels

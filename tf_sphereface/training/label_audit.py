@@ -15,6 +15,7 @@ from tf_sphereface.data.doubtful_labels import MAX_ANGLE, DoubtfulLabel, doubtfu
 from tf_sphereface.data.exclusions import Exclusions
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.training.building import build_classifier, kept_policy
+from tf_sphereface.training.pretrained import open_pretrained
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.run_folder import RunFolder
 from tf_sphereface.utils.messages import ProgressCallback
@@ -87,7 +88,10 @@ def audit_labels(
     if changed:
         raise ValueError(f"these are not the faces of {folder.path}: it had {', '.join(changed)}")
     with kept_policy():
-        model = build_classifier(recipe, source.num_classes, source.steps_per_epoch)
+        pretrained = None if recipe.start_from is None else open_pretrained(folder.base)
+        model = build_classifier(
+            recipe, source.num_classes, source.steps_per_epoch, pretrained=pretrained
+        )
         state.restore(model)
         embeddings = _embeddings(model.backbone, source, progress)
     kernel = np.asarray(ops.convert_to_numpy(model.head_layer.kernel), np.float32)

@@ -54,6 +54,10 @@ def _sphereface_r(version: Version) -> LossChoice:
     )
 
 
+def _of_scale_and_margin(loss: Callable[..., keras.losses.Loss]) -> Callable[..., Any]:
+    return lambda margin, scale, _, **more: loss(scale, margin, **more)
+
+
 CHOICES: dict[str, LossChoice] = {
     "a-softmax": LossChoice(
         margin=4,
@@ -72,7 +76,7 @@ CHOICES: dict[str, LossChoice] = {
         scale=30.0,
         unit="taken off the cosine",
         clip_norm=5.0,
-        build=lambda margin, scale, _, **more: losses.CosFaceLoss(scale, margin, **more),
+        build=_of_scale_and_margin(losses.CosFaceLoss),
     ),
     "arcface": LossChoice(
         margin=0.3,
@@ -80,7 +84,7 @@ CHOICES: dict[str, LossChoice] = {
         high=math.pi,
         unit="radians, added to the angle",
         clip_norm=1.0,  # with 5 a small run collapsed: all embeddings opposite to all centres
-        build=lambda margin, scale, _, **more: losses.ArcFaceLoss(scale, margin, **more),
+        build=_of_scale_and_margin(losses.ArcFaceLoss),
     ),
     "adaface": LossChoice(
         margin=0.4,
@@ -88,7 +92,7 @@ CHOICES: dict[str, LossChoice] = {
         high=math.pi,
         unit="off the cosine and, for short embeddings, radians on the angle",
         clip_norm=5.0,
-        build=lambda margin, scale, _, **more: losses.AdaFaceLoss(scale, margin, **more),
+        build=_of_scale_and_margin(losses.AdaFaceLoss),
     ),
     "magface": LossChoice(
         scale=64.0,
@@ -102,7 +106,7 @@ CHOICES: dict[str, LossChoice] = {
         high=math.pi,
         unit="radians, added to the angle",
         clip_norm=1.0,
-        build=lambda margin, scale, _, **more: losses.CurricularFaceLoss(scale, margin, **more),
+        build=_of_scale_and_margin(losses.CurricularFaceLoss),
     ),
     "sphereface-r-v0": _sphereface_r("v0"),
     "sphereface-r-v1": _sphereface_r("v1"),
@@ -113,7 +117,7 @@ CHOICES: dict[str, LossChoice] = {
         unit="on the adjusted cosine",
         clip_norm=5.0,
         head="sphereface2",
-        build=lambda margin, scale, _, **more: losses.SphereFace2Loss(scale, margin, **more),
+        build=_of_scale_and_margin(losses.SphereFace2Loss),
     ),
 }
 

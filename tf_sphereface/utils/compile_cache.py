@@ -105,14 +105,14 @@ def start(folder: Path) -> str:
     if FLAG in os.environ.get(VARIABLE, ""):
         return ""
     place = machine_folder(folder)
+    if any(character.isspace() for character in str(place)):
+        return f"nothing that is compiled is kept: TensorFlow takes no folder with spaces: {place}"
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_old(place)
     except OSError as error:
         return f"nothing that is compiled is kept: {error}"
     problem, flags = "", [f"{FLAG}{place}"]
-    if any(character.isspace() for character in str(place)):
-        return f"nothing that is compiled is kept: TensorFlow takes no folder with spaces: {place}"
     try:
         with tempfile.TemporaryFile(dir=place):
             free = shutil.disk_usage(place).free

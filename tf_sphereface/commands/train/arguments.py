@@ -41,8 +41,13 @@ class RunOptions:
 
 
 def read_options(arguments: argparse.Namespace) -> RunOptions:
-    """Return what the command line asks for, or raise CommandError, ValueError or OSError."""
-    check_options(arguments)
+    """Return what a command line that was checked asks for; fill in the defaults that are left.
+
+    Raises CommandError, ValueError or OSError. TensorFlow starts where a network is opened.
+    """
+    for name, default in DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
     folder = training.RunFolder(arguments.out)
     pretrained = pretrained_from(arguments, folder)
     recipe = recipe_from(arguments)
@@ -54,10 +59,6 @@ def read_options(arguments: argparse.Namespace) -> RunOptions:
         recipe = pretrained.recipe(recipe)
     source, held = source_from(arguments, recipe), None
     if arguments.verify_people and arguments.data != "synthetic":
-        if arguments.verify_people < 4:
-            raise CommandError(
-                f"--verify-people must be at least 4. Received: {arguments.verify_people}"
-            )
         source, held = data.hold_out(source, arguments.verify_people, recipe.seed)
     return RunOptions(recipe, source, folder, arguments, pretrained, held)
 
@@ -133,7 +134,7 @@ def recipe_from(arguments: argparse.Namespace) -> recipes.Recipe:
 
 
 def check_options(arguments: argparse.Namespace) -> None:
-    """Refuse options that were given and would have no effect; fill in the defaults of the rest."""
+    """Refuse options that were given and would have no effect, before any work."""
     synthetic, folder = arguments.data == "synthetic", arguments.verify_images is not None
     sets = arguments.verify_bins is not None
     verified = folder or sets or arguments.verify_people is not None
@@ -160,11 +161,11 @@ def check_options(arguments: argparse.Namespace) -> None:
         for name in names:
             if getattr(arguments, name) not in (None, False):
                 raise CommandError(f"--{name.replace('_', '-')} {why}")
+    people = arguments.verify_people
+    if people and people < 4:  # two folds, of two people each
+        raise CommandError(f"--verify-people must be at least 4. Received: {people}")
     if sets:
-        bin_sets.find_bins(arguments.verify_bins)  # what is not there is said before the work
-    for name, default in DEFAULTS.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, default)
+        bin_sets.find_bins(arguments.verify_bins)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,13 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.train import run_plan, summary, watchers
-from tf_sphereface.commands.train.arguments import JIT, RunOptions, add_arguments, read_options
+from tf_sphereface.commands.train.arguments import (
+    JIT,
+    RunOptions,
+    add_arguments,
+    check_options,
+    read_options,
+)
 from tf_sphereface.commands.train.run_plan import Plan
 from tf_sphereface.commands.train.watchers import ShowProgress
 from tf_sphereface.embedder import model_card
@@ -67,11 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    options = read_options(build_parser().parse_args(argv))
-    line, folder = options.line, options.folder
-    # before TensorFlow does a thing
+    line = build_parser().parse_args(argv)
+    check_options(line)
+    # before TensorFlow does a thing, as opening a network does
     prepare_xla(line.compile_cache)
-    strategy = make_strategy(line.strategy, options.recipe.batch_size)
+    strategy = make_strategy(line.strategy)
+    options = read_options(line)
+    folder = options.folder
+    check_batch(options.recipe.batch_size, strategy.num_replicas_in_sync)
     if line.dry_run:
         return dry_run(options, strategy)
     folder.check(options.recipe, options.source, resume=line.resume)
@@ -213,24 +222,25 @@ def train(run: training.Run, options: RunOptions) -> None:
         )
 
 
-def make_strategy(name: str, batch_size: int) -> tf.distribute.Strategy:
-    """Return the strategy by name, or raise where the batch cannot be shared out."""
-    strategy = tf.distribute.get_strategy()
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """Return the strategy by name."""
     if name == "mirrored":
-        strategy = tf.distribute.MirroredStrategy()
-    elif name == "multiworker":
+        return tf.distribute.MirroredStrategy()
+    if name == "multiworker":
         if not os.environ.get("TF_CONFIG"):
             raise CommandError(
                 "--strategy multiworker needs TF_CONFIG in the environment of each worker, such as "
                 '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
                 '"task": {"type": "worker", "index": 0}}'
             )
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    if batch_size % strategy.num_replicas_in_sync:
-        raise CommandError(
-            f"a batch of {batch_size} cannot be shared by {strategy.num_replicas_in_sync} replicas"
-        )
-    return strategy
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def check_batch(batch_size: int, replicas: int) -> None:
+    """Raise CommandError where the batch cannot be shared out."""
+    if batch_size % replicas:
+        raise CommandError(f"a batch of {batch_size} cannot be shared by {replicas} replicas")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from tf_sphereface import callbacks, data, training
-from tf_sphereface.commands.console import CommandError, warn
+from tf_sphereface.commands.console import warn
 from tf_sphereface.data import people
 from tf_sphereface.utils.messages import and_more
 from tf_sphereface.utils.optional import require
@@ -93,13 +93,10 @@ def verification(
         )
     if held is not None:
         return callbacks.verify_on(held, seed=run.recipe.seed, **options)
-    folds = min(10, count // 2)
-    if folds < 2:
-        raise CommandError(f"--verify-people must be at least 4. Received: {count}")
     held_out = data.synthetic.verification_set(
         count,
         pairs_per_fold=40,
-        folds=folds,
+        folds=min(10, count // 2),
         seed=run.recipe.seed,
         first_identity=run.source.num_classes,
         size=size,
