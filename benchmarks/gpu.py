@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import gpu_table
-from cards import find_card
+from cards import CARDS
 from gpu_cases import (
     KERAS,
     NETWORKS,
@@ -73,7 +73,7 @@ def setting_of(line: argparse.Namespace) -> Setting:
 
 def timings(line: argparse.Namespace) -> list[dict[str, object]]:
     """Measure the parts, and return the rows of their tables."""
-    setting, card = setting_of(line), find_card(card_name())
+    setting, card = setting_of(line), CARDS.get(card_name())
     limits = Limits(line.minutes, torch_python=line.torch_python)
     if card:
         limits.memory = card.memory

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from cards import find_card
+from cards import CARDS
 from gpu_turns import Result
 
 TITLES = {
@@ -38,7 +38,7 @@ def _row(result: Result) -> dict[str, Any]:
     }
     if case.unit:
         row["images_per_second"] = case.per_step / seconds
-    work, card = case.work_of(variant.name), find_card(row["card"])
+    work, card = case.work_of(variant.name), CARDS.get(row["card"])
     least = work.seconds(card) if work and card else None
     if work and case.part == "nets":
         row["teraflops"] = 1e-12 * work.operations / seconds
@@ -58,10 +58,12 @@ def _gigabytes(megabytes: float | None) -> float | None:
 def tables(found: Sequence[dict[str, Any]]) -> str:
     """Return a table for each part, under a line with cards and versions."""
     cards = {row["card"] or "CPU" for row in found if "card" in row}
+    unknown = ", ".join(sorted(cards - {"CPU"} - set(CARDS)))
     versions = {f"{n} {v}" for row in found for n, v in row.get("versions", {}).items()}
     lines = [
         f"*Measured here* on {', '.join(sorted(cards)) or 'nothing'}; "
         + ", ".join(sorted(versions))
+        + (f"; the limit of {unknown} is not known" if unknown else "")
     ]
     for part, title in TITLES.items():
         of_part = [row for row in found if row["part"] == part]

@@ -261,6 +261,23 @@ def test_a_side_that_fails_or_hangs_is_named_and_the_rest_goes_on():
     assert "| a case | good | not measured: the 0 minutes were over |" in text
 
 
+def test_only_a_card_whose_rates_are_known_has_a_limit():
+    import gpu_table
+    from cards import Work
+    from cases import Variant
+    from gpu_cases import GpuCase
+    from gpu_turns import Result
+
+    case = GpuCase("heads", "a case", (), work={"": Work(67e12, 0.0, "float32", tf32=False)})
+    known, other = (
+        Result(case, Variant("ours", "", "", {}), turns=[2.0], facts={"card": name})
+        for name in ("NVIDIA H100 80GB HBM3", "NVIDIA H100 NVL")
+    )
+    rows = gpu_table.rows([known, other])
+    assert [row.get("share") for row in rows] == [0.5, None]
+    assert "; the limit of NVIDIA H100 NVL is not known\n" in gpu_table.tables(rows)
+
+
 def test_groups_fill_the_card_and_no_process_is_left_out():
     from cases import Variant
     from gpu_cases import GpuCase
@@ -278,18 +295,13 @@ def test_groups_fill_the_card_and_no_process_is_left_out():
 
 
 def test_the_least_time_is_that_of_products_or_of_memory():
-    from cards import Work, find_card
+    from cards import CARDS, Work
     from gpu_cases import head_work, network_work
 
-    card = find_card("NVIDIA H100 80GB HBM3")
-    assert (card.name, find_card("NVIDIA H100 PCIe").name) == ("H100", "H100 PCIe")
-    assert find_card("NVIDIA A100-SXM4-40GB").name == "A100 40GB"
-    assert find_card("NVIDIA L40S").name == "L40S"
-    assert find_card("Quadro K2000") is None
+    card = CARDS["NVIDIA H100 80GB HBM3"]
     assert Work(989e12, 3350e8, "bfloat16").seconds(card) == (1.0, "products")
     assert Work(0.0, 3350e9, "float16").seconds(card) == (1.0, "memory")
     assert Work(67e12, 0.0, "float32", tf32=False).seconds(card) == (1.0, "products")
-    assert Work(1.0, 1.0, "bfloat16").seconds(find_card("Tesla T4")) is None
     assert network_work("SphereFaceNet-20", "bfloat16", 256).seconds(card)[1] == "products"
     assert network_work("MobileFaceNet", "bfloat16", 256).seconds(card)[1] == "memory"
     full, tenth = (head_work(n, 512, tf32=True).seconds(card)[0] for n in (1_000_000, 100_000))

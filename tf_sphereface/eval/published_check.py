@@ -215,9 +215,7 @@ def find_weights(embedder: Embedder, name: str | None = None) -> KnownWeights:
         if len(matches) == 1:
             return matches[0]
     architecture = metadata.architecture or ""
-    matches = [
-        row for row in rows if architecture == f"{row.network} ({row.source.split('/')[-1]})"
-    ]
+    matches = [row for row in rows if architecture == f"{row.network} ({_project(row)})"]
     if len(matches) == 1:
         return matches[0]
     alike = [row for row in rows if architecture.split(" (")[0] == row.network]
