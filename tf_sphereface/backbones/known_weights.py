@@ -184,7 +184,7 @@ def _others() -> Iterator[KnownWeights]:
             _TREB1EN,
             arch,
             network,
-            "not said (its page recommends emore)",
+            _UNSAID,
             "bgr",
             _REPOSITORY_MIT,
             figures,

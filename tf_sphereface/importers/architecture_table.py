@@ -171,25 +171,18 @@ ARCHITECTURES: dict[str, Architecture] = {
                 "on RGB need --channel-order rgb.",
             ),
         ),
-        Architecture(
-            "sphereface20-caffe",
-            "SphereFaceNet-20",
-            _CAFFE,
-            20,
-            channel_order="bgr",
-            flip="concat",
-            summary="the authors' 20-layer .caffemodel; BGR",
-            notes=("Channels are BGR, as Caffe has them.", MATLAB_NOTE),
-        ),
-        Architecture(
-            "sphereface64-caffe",
-            "SphereFaceNet-64",
-            _CAFFE,
-            64,
-            channel_order="bgr",
-            flip="concat",
-            summary="the authors' 64-layer .caffemodel; BGR",
-            notes=("Channels are BGR, as Caffe has them.", MATLAB_NOTE),
+        *(
+            Architecture(
+                f"sphereface{depth}-caffe",
+                f"SphereFaceNet-{depth}",
+                _CAFFE,
+                depth,
+                channel_order="bgr",
+                flip="concat",
+                summary=f"the authors' {depth}-layer .caffemodel; BGR",
+                notes=("Channels are BGR, as Caffe has them.", MATLAB_NOTE),
+            )
+            for depth in (20, 64)
         ),
         *(
             Architecture(
