@@ -40,7 +40,8 @@ def IRSE(  # noqa: N802  (named as Keras' own applications are)
 
     It differs from `IResNet` in four points: where a unit keeps the number of channels, its
     shortcut takes every second pixel in place of a convolution (the first unit of stage 1); 40 % of
-    the last map is dropped in training; the last batch normalization has neither scale nor offset;
+    the last map is dropped in training; the last batch normalization has neither scale nor offset,
+    unless `affine`;
     kernels begin at N(0, 2 / fan_out).
 
     | 112x112 | 18 | 34 | 50 | 101 | 152 |

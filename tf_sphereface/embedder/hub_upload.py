@@ -78,7 +78,7 @@ def upload_embedder(
         text = _CARD + model_card.to_markdown(model_card.card_of(network))
         (folder / "README.md").write_text(text, encoding="utf-8", errors="backslashreplace")
         for path in map(Path, files):
-            if path.suffix not in SUFFIXES[1:]:
+            if path.suffix.lower() not in SUFFIXES[1:]:
                 raise error("files", "be .tflite and .onnx files", str(path))
             for source in (path, sidecar_path(path)):
                 if source is path or source.exists():

@@ -106,7 +106,7 @@ def group_errors(values: dict[str, Any]) -> str:
     return _svg(figure)
 
 
-_TICKS = (0.0, 0.2, 0.4, 0.6, 0.8)
+_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)  # of pairs, on the upper axis
 
 
 def discard(curves: Mapping[str, dict[str, Any]]) -> str:
@@ -131,7 +131,7 @@ def discard(curves: Mapping[str, dict[str, Any]]) -> str:
     pairs, images = np.array([(point["share"], point["images"]) for point in points]).T
     top = axes.twiny()
     top.set_xlim(0, 0.95)
-    top.set_xticks(_TICKS, [f"{100 * np.interp(tick, pairs, images):.0f} %" for tick in _TICKS])
+    top.set_xticks(_SHARES, [f"{100 * np.interp(tick, pairs, images):.0f} %" for tick in _SHARES])
     top.tick_params(colors=_INK, labelsize=9)
     top.set_xlabel("images left out", color=_INK, fontsize=10)
     top.spines[["top", "right", "left", "bottom"]].set_visible(False)
