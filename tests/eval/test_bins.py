@@ -70,6 +70,17 @@ def test_reads_a_pickle_of_python_2(tmp_path):
     assert found.is_same.tolist() == SAME
 
 
+def test_reads_text_of_python_2_that_is_no_ascii(tmp_path):
+    # Its protocol 0 writes a string as its repr: \xff is four characters, and a byte when read.
+    images = [bytes([0xFF, 0xD8, number, 0x0A, 0x27]) for number in range(40)]
+    strings = "".join(f"S{repr(image)[1:]}\na" for image in images)
+    labels = "".join(f"I0{int(label)}\na" for label in SAME)
+    path = tmp_path / "old.bin"
+    path.write_bytes(f"((l{strings}(l{labels}t.".encode())
+    found = read_bin(path)
+    assert (found.images, found.is_same.tolist()) == (images, SAME)
+
+
 def test_what_is_written_is_read_and_by_plain_pickle_too(tmp_path):
     path = tmp_path / "a.bin"
     write_bin(path, IMAGES, np.array(SAME))

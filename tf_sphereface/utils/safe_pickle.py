@@ -1,9 +1,8 @@
 """Unpickling of files from strangers: nothing that they name is imported or called.
 
 A pickle is a program: unpickling it can run any command. Here the program is read through first.
-Each name that it calls stands for a function of ours, or, where a reader wants it so, for a
-`Placeholder`, which takes whatever is done to it and does nothing. `loads` reads lists, bytes,
-numbers and flat NumPy arrays, and refuses all else.
+Each name stands for a function of ours or, where a reader wants it, for a `Placeholder` that does
+nothing. `loads` reads lists, bytes, numbers and flat NumPy arrays, and refuses all else.
 """
 
 from __future__ import annotations
@@ -78,6 +77,8 @@ _GIVE_A_CLASS = (
 )
 """Functions that return a class: a nested one, and those of cloudpickle and dill."""
 
+_OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
+
 _MOST_CLASSES = 2_000  # a class takes a kilobyte: past this many names they share one
 
 
@@ -127,9 +128,8 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name."""
-        if (module, name) not in self.allowed:
-            return self.foreign(module, name)
-        return self.allowed[module, name]
+        known = (module, name) in self.allowed
+        return self.allowed[module, name] if known else self.foreign(module, name)
 
     def foreign(self, module: str, name: str) -> Any:
         """Refuse a name that is not in `allowed`; a subclass may return a placeholder."""
@@ -148,15 +148,26 @@ def _instructions(stream: BinaryIO) -> Iterator[str]:
     would take for ever to hash.
     """
     stack = _Stack()
-    for count, (instruction, argument, _) in enumerate(pickletools.genops(stream), start=1):
+    for count, (instruction, argument) in enumerate(_opcodes(stream), start=1):
         if instruction.name in ("PUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= count:
             raise ValueError(f"it keeps its value number {argument}, and has {count} at most")
         try:
             stack.step(instruction, argument)
         except (IndexError, KeyError) as error:
-            text = f"{instruction.name}, instruction {count}, finds no value"
-            raise ValueError(text) from error
+            raise ValueError(f"{instruction.name}, instruction {count}, has no value") from error
         yield instruction.name
+
+
+def _opcodes(stream: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    """`pickletools.genops`, which reads Python 2's text of protocol 0 as ASCII: images are not."""
+    while code := stream.read(1):
+        if (instruction := _OPCODES.get(code)) is None:
+            raise ValueError(f"{code!r} is no instruction")
+        read = instruction.arg.reader if instruction.arg else lambda _: None
+        yield instruction, stream.readline() if instruction.name == "STRING" else read(stream)
+        if instruction.name == "STOP":
+            return
+    raise ValueError("pickle exhausted before its STOP")
 
 
 _MOST_HASHED, _DEEPEST_KEY = 10_000_000, 100
