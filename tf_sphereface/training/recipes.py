@@ -36,8 +36,8 @@ class Recipe:
         loss: one of `LOSSES`; `"softmax"` is the plain baseline, on a dense layer with bias.
         margin: None: the loss's default in `recipe_losses`. A-Softmax takes 1, 2, 3 or 4.
         scale: of the cosines; None: the loss's default. A-Softmax and softmax have none.
-        label_smoothing: share of the target that goes to the other classes, in [0, 1); not for
-            softmax.
+        label_smoothing: e, share of the target that all C classes share, in [0, 1): the label keeps
+            `1 - e + e / C`; not for softmax.
         class_weights: None, or `"balanced"`: each person weighs alike, however many faces there
             are; a face of person c weighs `n / (C n_c)`.
         clip_norm: global norm that gradients are clipped to, 0: none; None: the loss's default.
