@@ -104,12 +104,12 @@ def test_what_decays_and_what_muon_takes_in_our_networks():
 
 @pytest.mark.parametrize("kind", [FaceAdamW, FaceMuon])
 @pytest.mark.parametrize("how", ["mirrored", "xla", "sampled", "mixed_float16"])
-def test_a_classifier_trains_by_them_as_on_one_device(kind, how):
+def test_a_classifier_trains_by_them_as_on_one_device(kind, how, two_replicas):
     def train(how):
         keras.config.set_dtype_policy(how if how.startswith("mixed") else "float32")
         strategy = tf.distribute.get_strategy()
         if how == "mirrored":
-            strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+            strategy = two_replicas
         with strategy.scope():
             keras.utils.set_random_seed(0)
             layers = [keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(6)]
@@ -125,7 +125,7 @@ def test_a_classifier_trains_by_them_as_on_one_device(kind, how):
 
     losses, weights = train(how)
     right, expected = train("one device")
-    if how == "mixed_float16":
+    if how in ("mixed_float16", "sampled"):  # it rounds, or starts from other centres
         assert losses[-1] < losses[0]
         return
     np.testing.assert_allclose(losses, right, rtol=1e-4)

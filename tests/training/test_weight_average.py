@@ -51,10 +51,10 @@ class Weights(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("kind", ["plain", "frozen", "sampled", "xla", "mirrored", "mixed_float16"])
-def test_it_is_the_average_and_training_is_what_it_is_without(kind):
+def test_it_is_the_average_and_training_is_what_it_is_without(kind, two_replicas):
     strategy = tf.distribute.get_strategy()
     if kind == "mirrored":
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        strategy = two_replicas
 
     def train(*callbacks):
         with strategy.scope():

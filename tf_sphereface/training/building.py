@@ -87,7 +87,12 @@ def build_classifier(
     total = recipe.epochs * steps_per_epoch
     annealing = build_annealing(recipe, total)
     loss = recipe_losses.build_loss(
-        recipe.loss, recipe.margin, recipe.scale, annealing, recipe.label_smoothing
+        recipe.loss,
+        recipe.margin,
+        recipe.scale,
+        annealing,
+        recipe.label_smoothing,
+        round(recipe.margin_warm_up * steps_per_epoch),
     )
     if isinstance(loss, losses.SphereFace2Loss):
         model.head_layer.bias.assign(loss.first_bias(num_classes))

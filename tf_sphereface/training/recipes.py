@@ -51,6 +51,7 @@ class Recipe:
         input_size: (height, width) of the faces, in pixels.
         loss: one of `LOSSES`; `"softmax"` is the plain baseline, on a dense layer with bias.
         margin: None: the loss's default in `recipe_losses`. A-Softmax takes 1, 2, 3 or 4.
+        margin_warm_up: epochs over which the margin grows from 0, >= 0; for cosface and arcface.
         scale: of the cosines; None: the loss's default. A-Softmax and softmax have none.
         label_smoothing: e, share of the target that all C classes share, in [0, 1): the label keeps
             `1 - e + e / C`; not for softmax.
@@ -84,7 +85,8 @@ class Recipe:
         ema: momentum of the average of the network's weights, in [0, 1), such as 0.999; it is what
             is verified and kept then. 0: no average.
         dropout: share of the embedding layer's inputs that are dropped in training, in [0, 1).
-        augment: `"none"`, `"mirror"` or `"strong"` (mirror, shift, light).
+        augment: `"none"`, `"mirror"`, `"strong"` (mirror, shift, light) or `"quality"` (mirror,
+            poor pictures).
         precision: a Keras dtype policy, or `"auto"`: `mixed_bfloat16` where the GPUs multiply in
             bfloat16 (without a GPU, the processor), `float32` elsewhere; see `policy`.
         seed: of initialisation, order and augmentation.
@@ -101,6 +103,7 @@ class Recipe:
     input_size: tuple[int, int] = (112, 96)
     loss: str = "a-softmax"
     margin: float | None = None
+    margin_warm_up: float = 0.0
     scale: float | None = None
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | None = None
@@ -137,6 +140,7 @@ class Recipe:
             check_choice("backbone", self.backbone, BACKBONES)
         check_choice("loss", self.loss, LOSSES)
         recipe_losses.resolve_margin(self.loss, self.margin)
+        recipe_losses.check_margin_warm_up(self.loss, self.margin_warm_up)
         recipe_losses.resolve_scale(self.loss, self.scale)
         recipe_losses.resolve_clip_norm(self.loss, self.clip_norm)
         recipe_losses.check_label_smoothing(self.loss, self.label_smoothing)

@@ -105,6 +105,12 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     add("--input-size", type=image_size, metavar="HxW", help="such as 112x96")
     add("--loss", choices=recipes.LOSSES)
     add("--margin", type=float, metavar="M", help="a-softmax: 1, 2, 3 or 4; not magface")
+    add(
+        "--margin-warm-up",
+        type=float,
+        metavar="EPOCHS",
+        help="over which the margin grows from 0; for cosface and arcface",
+    )
     add("--scale", type=float, metavar="S", help="of the cosines; not a-softmax")
     add("--gradient", choices=("exact", "caffe"), help="caffe: the released layer's, for a-softmax")
     add("--sample-rate", type=float, metavar="R", help="share of the class centres a step sees")

@@ -158,25 +158,10 @@ class Plan:
 
     def schedule(self) -> list[dict[str, Any]]:
         """Return lambda, margin and rate at the updates that matter, counted from 1."""
-        total, losses = self.total, scheduled_losses(self.model)
-        marks = [(1, "first")]
-        for quarter in (1, 2, 3):
-            marks.append((max(1, math.ceil(total * quarter / 4)), f"{quarter}/4 of the run"))
-        if self.recipe.schedule == "step":
-            marks += [(drop + 1, "learning rate falls") for drop in rate_drops(self.recipe, total)]
-        rising = warm_up_steps(self.recipe, self.steps)
-        if rising:
-            marks.append(
-                (min(rising, total), "warm-up ends" if rising <= total else "still rising")
-            )
-        reached = [_first_at_minimum(loss.annealing, total) for loss in losses]
-        marks += [(step, "lambda at its minimum") for step in reached if step is not None]
-        frozen = self.recipe.freeze_epochs * self.steps
-        if 0 < frozen < total:
-            marks.append((frozen + 1, "the body is trained"))
-        marks.append((total, "last"))
+        losses, frozen = scheduled_losses(self.model), self.recipe.freeze_epochs * self.steps
+        growing = getattr(self.model.loss, "margin_warm_up", 0)
         reasons: dict[int, list[str]] = {}
-        for step, reason in marks:
+        for step, reason in self._marks():
             reasons.setdefault(step, []).append(reason)
         rate_of = rate_function(self.model.optimizer)
         rows = []
@@ -190,8 +175,31 @@ class Plan:
                 value = float(loss.annealing(step))
                 row["lambda"] = value
                 row["effective_margin"] = round(float(effective_margin(loss.margin, value)), 3)
+            if growing:
+                row["effective_margin"] = self.model.loss.margin * min(step / growing, 1.0)
             rows.append({**row, "why": ", ".join(reasons[step])})
         return rows
+
+    def _marks(self) -> list[tuple[int, str]]:
+        """Return the updates that matter, counted from 1, and why each does."""
+        recipe, total = self.recipe, self.total
+        marks = [(1, "first")]
+        for quarter in (1, 2, 3):
+            marks.append((max(1, math.ceil(total * quarter / 4)), f"{quarter}/4 of the run"))
+        if recipe.schedule == "step":
+            marks += [(drop + 1, "learning rate falls") for drop in rate_drops(recipe, total)]
+        growing = getattr(self.model.loss, "margin_warm_up", 0)
+        for steps, name in ((warm_up_steps(recipe, self.steps), "rate"), (growing, "margin")):
+            if steps:
+                end = f"{name} has risen" if steps <= total else f"{name} is still rising"
+                marks.append((min(steps, total), end))
+        for loss in scheduled_losses(self.model):
+            step = _first_at_minimum(loss.annealing, total)
+            marks += [] if step is None else [(step, "lambda at its minimum")]
+        frozen = recipe.freeze_epochs * self.steps
+        if 0 < frozen < total:
+            marks.append((frozen + 1, "the body is trained"))
+        return [*marks, (total, "last")]
 
 
 def parameters_by_part(model: Any) -> dict[str, int]:
