@@ -205,7 +205,7 @@ def cos_scaled_angle(cos_theta: Any, factor: float) -> Any:
     return _with_slope(ops.cos(scaled), slope, cos_theta)
 
 
-def cos_shifted_angle(cos_theta: Any, shift: float) -> Any:
+def cos_shifted_angle(cos_theta: Any, shift: Any) -> Any:
     """Compute `cos(theta + shift)`, and go on falling where `theta + shift` is above pi.
 
     Below pi it is `cos(theta) cos(shift) - sin(theta) sin(shift)`, without an arccos; the sine is
@@ -216,7 +216,7 @@ def cos_shifted_angle(cos_theta: Any, shift: float) -> Any:
 
     Args:
         cos_theta: cosines in [-1, 1], any shape.
-        shift: radians, in [0, pi).
+        shift: radians, in [0, pi); a number or a scalar tensor.
 
     Returns:
         A tensor of the same shape and dtype, in `[cos(shift) - 2, cos(shift)]`.
@@ -231,7 +231,8 @@ def cos_shifted_angle(cos_theta: Any, shift: float) -> Any:
     """
     c = _as_float_tensor(cos_theta)
     shifted = _cos_sum(c, shift)
-    return ops.where(c >= -math.cos(shift), shifted, -2.0 - shifted)
+    edge = math.cos(shift) if isinstance(shift, int | float) else ops.cos(ops.cast(shift, c.dtype))
+    return ops.where(c >= -edge, shifted, -2.0 - shifted)
 
 
 def cos_shifted_angle_released(cos_theta: Any, shift: Any) -> Any:

@@ -97,15 +97,24 @@ def test_other_formats_are_refused(name, options, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_half_precision_is_served_as_it_is_and_refused_as_onnx(tmp_path):
-    keras.config.set_dtype_policy("mixed_bfloat16")
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_is_served_as_it_is_and_as_onnx_in_float32(policy, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    keras.config.set_dtype_policy(policy)
     model, x = classifier(), faces()
     model.export(tmp_path / "served")
     embeddings = embed(tmp_path / "served", x)
     assert embeddings.dtype == np.float32
-    np.testing.assert_allclose(embeddings, model.predict(x, verbose=0), atol=0.05)  # bfloat16
-    with pytest.raises(ValueError, match="export_onnx"):
-        model.export(tmp_path / "m.onnx", format="onnx")
+    np.testing.assert_allclose(embeddings, model.predict(x, verbose=0), atol=0.05)  # 16 bits
+    model.export(tmp_path / "m.onnx", format="onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    (found,) = session.run(["embedding"], {"image": x})
+    keras.config.set_dtype_policy("float32")
+    full = classifier()
+    full.backbone.set_weights(model.backbone.get_weights())
+    np.testing.assert_allclose(found, full.predict(x, verbose=0), atol=1e-5)  # float32
+    assert model.backbone.layers[-1].compute_dtype != "float32"  # the model is as it was
 
 
 @pytest.mark.parametrize("fault", ["wrong", "not finite"])

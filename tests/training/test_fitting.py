@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface import load_embedder, training
-from tf_sphereface.training import building, recipes
+from tf_sphereface.training import recipes, solvers
 
 TINY = dataclasses.replace(
     recipes.quick(), input_size=(28, 24), embedding_dim=16, precision="float32"
@@ -22,7 +22,7 @@ TINY = dataclasses.replace(
 def test_a_run_of_any_length_has_its_drops(updates, drops):
     recipe = dataclasses.replace(TINY, epochs=1)
     optimizer = training.build_classifier(recipe, 4, steps_per_epoch=updates).optimizer
-    assert building.rate_drops(recipe, updates) == drops
+    assert solvers.rate_drops(recipe, updates) == drops
     schedule = optimizer._learning_rate
     for update in {0, updates - 1, *(d - 1 for d in drops), *drops}:
         rate = float(schedule(update)) if drops else float(optimizer.learning_rate)

@@ -14,8 +14,9 @@ from tf_sphereface.backbones.remembered_metadata import carry, metadata_text, re
 from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.utils.checks import error
-from tf_sphereface.utils.keras_private import all_layers, input_of, maker_of
-from tf_sphereface.utils.layer_checks import require_graph, require_remakable
+from tf_sphereface.utils.dtype_policies import computes_in_float32, copy_in
+from tf_sphereface.utils.keras_private import input_of, maker_of
+from tf_sphereface.utils.layer_checks import require_graph
 
 logger = logging.getLogger(__name__)
 
@@ -116,52 +117,18 @@ def in_float32(model: keras.Model) -> keras.Model:
     A model trained with `mixed_bfloat16` or `mixed_float16` keeps float32 weights; the copy uses
     them at full precision.
     """
-    policies = {getattr(layer.dtype_policy, "name", "") for layer in all_layers(model)}
-    if policies <= {"float32"}:
-        return model
-    return in_precision(model, "float32")
+    return model if computes_in_float32(model) else in_precision(model, "float32")
 
 
 def in_precision(model: keras.Model, policy: str) -> keras.Model:
     """Return a copy of a functional model of Keras' layers, its weights too, under a dtype policy.
 
-    The weights are float32 under each policy but `float16` and `bfloat16`. A layer keeps no policy
-    of its own.
+    As `utils.dtype_policies.copy_in`; the copy remembers how the model is fed.
     """
-    require_remakable("model", model)
-
-    def copy(layer: Any) -> Any:
-        if isinstance(layer, keras.Model):
-            require_graph("model", layer)
-            return keras.models.clone_model(layer, clone_function=copy)
-        config = _full_precision(layer.get_config())
-        if isinstance(layer, keras.layers.InputLayer):
-            config["dtype"] = "float32"
-        elif isinstance(layer, keras.layers.Layer):  # not an operation, such as `a + b`
-            config["dtype"] = policy
-        return type(layer).from_config(config)
-
-    clone = keras.models.clone_model(model, clone_function=copy)
-    clone.set_weights(model.get_weights())
+    clone = copy_in(model, policy)
     if len(keras.tree.flatten(model.inputs or [])) == 1:
         carry(model, clone)
     return clone
-
-
-def _full_precision(config: Any) -> Any:
-    """Return a configuration with float32 for policies and 16-bit floats, also in layers inside."""
-    if isinstance(config, list | tuple):
-        return type(config)(_full_precision(each) for each in config)
-    if not isinstance(config, dict):
-        return config
-    return {
-        key: "float32" if key == "dtype" and _is_half(value) else _full_precision(value)
-        for key, value in config.items()
-    }
-
-
-def _is_half(dtype: Any) -> bool:
-    return isinstance(dtype, dict) or "float16" in str(dtype)  # a dict is a policy
 
 
 def _classifies(model: keras.Model, last: Any, saved_loss: str) -> bool:

@@ -86,6 +86,9 @@ class ClassPredictions(keras.Model):
 
     def _head_outputs(self, x: Any, **options: Any) -> Iterator[Any]:
         """Yield what the head returns, for some images at a time."""
+        if (getattr(x, "shape", None) or (None,))[0] == 0:  # on which Keras' predict fails
+            yield np.zeros((0, self.num_classes + 1), "float32")
+            return
         embeddings = self.predict(x, **options)
         count = min(max(_LARGEST_TABLE // self.num_classes, 1), len(embeddings))
         for start in range(0, len(embeddings), count):
@@ -94,6 +97,8 @@ class ClassPredictions(keras.Model):
     def _probabilities(self, outputs: Any) -> Any:
         """Return the probabilities of what the head returned, `(batch, num_classes)`."""
         logits = outputs[:, : self.num_classes]
+        if len(outputs) == 0:
+            return logits
         loss = getattr(self, "loss", None)
         scale = getattr(loss, "scale", None)
         if self.head == "softmax" or scale is None:

@@ -160,7 +160,8 @@ class ModelFiles(StateBuilding):
 
         Args:
             filepath: a folder for a SavedModel, which replaces a SavedModel there; a file for ONNX.
-            format: `"tf_saved_model"` or `"onnx"` (float32; needs the `export` extra).
+            format: `"tf_saved_model"`, in the model's own precision, or `"onnx"`, in float32
+                whatever that is (needs the `export` extra).
             verbose: print what Keras says of the file.
             opset_version: of ONNX.
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.utils.checks import check_choice
+from tf_sphereface.utils.dtype_policies import computes_in_float32, copy_in
 from tf_sphereface.utils.files import atomic_folder, atomic_path
 from tf_sphereface.utils.keras_private import all_layers, input_structure
 from tf_sphereface.utils.optional import require
@@ -36,15 +37,10 @@ def export(
 ) -> None:
     """Write what computes the embedding; see `FaceClassifier.export`."""
     _check_target(Path(path), format)
+    if format == "onnx" and not computes_in_float32(backbone):
+        backbone = copy_in(backbone, "float32")  # tf2onnx writes float32 alone
     network = _serving_network(backbone)
     if format == "onnx":
-        half = _half_precision(backbone)
-        if half:
-            raise ValueError(
-                "FaceClassifier.export writes ONNX in float32 alone. Use "
-                "tf_sphereface.export.export_onnx(model, path), which makes a float32 copy first. "
-                f"Received: layers in {', '.join(sorted(half))}"
-            )
         for module in ("tf2onnx", "onnx", "onnxruntime"):
             require(module, extra="export")
         with atomic_path(path) as temporary, warnings.catch_warnings():

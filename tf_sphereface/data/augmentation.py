@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tf_sphereface.data import degradation
 from tf_sphereface.data.options import Augment, PixelType
 from tf_sphereface.utils.exit_guard import guarded
 
@@ -72,7 +73,8 @@ def augment_batch(
 
     `"mirror"` flips each image left to right with probability 1/2. `"strong"` also shifts it by
     up to 1/24 of its height (edges repeat), changes contrast by up to 25 % and brightness by up to
-    0.16, and blanks a rectangle in 30 % of the images. `seed`, int64 (2,), is for this batch alone,
+    0.16, and blanks a rectangle in 30 % of the images. `"quality"` mirrors, and makes some 60 % of
+    the images poor, as `degradation.degrade` says. `seed`, int64 (2,), is for this batch alone,
     in which `part` says where the images stand: they are the whole by default.
     """
     finish = normalize if dtype == "float32" else tf.identity
@@ -83,6 +85,9 @@ def augment_batch(
     mirror = part.uniform(_fold(seed, 0)) < 0.5
     if kind == "mirror":
         return finish(mirrored(images, mirror))
+    if kind == "quality":
+        draws = part.uniform(_fold(seed, 4), (degradation.DRAWS,))
+        return finish(degraded(mirrored(images, mirror), draws))
     moved = _shift(images, mirror, _fold(seed, 1), part)
     pixels = _jitter(normalize(moved), _fold(seed, 2), part)
     return tf.ensure_shape(_erase(pixels, _fold(seed, 3), part), images.shape)
@@ -106,6 +111,15 @@ def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(
         tf.numpy_function(guarded_flip, [images, mirror], tf.uint8), images.shape
     )
+
+
+def degraded(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Make some images poor: uint8 (batch, height, width, 3), numbers (DRAWS, batch)."""
+
+    def degrade(images: NDArray[np.uint8], draws: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return guarded(lambda: degradation.degrade(images, draws), at_the_end=lambda: images)
+
+    return tf.ensure_shape(tf.numpy_function(degrade, [images, draws], tf.uint8), images.shape)
 
 
 def _fold(seed: tf.Tensor, data: int) -> tf.Tensor:

@@ -57,10 +57,9 @@ def prepare(
     pixels: tf.Tensor, step: tf.Tensor, options: BatchOptions, part: Part | None = None
 ) -> tf.Tensor:
     """Return uint8 RGB faces as batch `step` has them: channel order, augmentation, range, type."""
-    if options.channel_order == "bgr":
-        pixels = tf.reverse(pixels, [3])
     key = _key(options.seed, _AUGMENT, step)
-    return augment_batch(pixels, key, options.augment, part, dtype=options.dtype)
+    batch = augment_batch(pixels, key, options.augment, part, dtype=options.dtype)
+    return tf.reverse(batch, [3]) if options.channel_order == "bgr" else batch
 
 
 def single_order(count: int, options: BatchOptions, epoch: tf.Tensor) -> tf.Tensor:

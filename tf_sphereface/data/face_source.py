@@ -19,7 +19,7 @@ from tf_sphereface.data.batches import batch_at, batch_positions, make_dataset
 from tf_sphereface.data.datasets import check_folder, load_folder
 from tf_sphereface.data.exclusions import Exclusions, image_names, leave_out
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
-from tf_sphereface.data.options import BatchOptions, Size
+from tf_sphereface.data.options import Augment, BatchOptions, Size
 from tf_sphereface.data.pack.format import is_pack
 from tf_sphereface.data.pack.reading import Pack, open_pack
 from tf_sphereface.data.people import check_path, doubts, too_few
@@ -77,7 +77,7 @@ class FaceSource:
             `SyntheticFaces`.
         image_size: (height, width) in pixels.
         batch_size: of a step, over all replicas.
-        augment: `"none"`, `"mirror"` or `"strong"`, as in `face_dataset`.
+        augment: `"none"`, `"mirror"`, `"strong"` or `"quality"`, as in `face_dataset`.
         dtype: of the stream's images, `"float32"` or `"uint8"`, as in `face_dataset`; `batch_at`
             gives float32.
         seed: of order and augmentation.
@@ -103,7 +103,7 @@ class FaceSource:
     _: dataclasses.KW_ONLY
     image_size: Size = (112, 96)
     batch_size: int = 128
-    augment: Literal["none", "mirror", "strong"] = "mirror"
+    augment: Augment = "mirror"
     dtype: Literal["float32", "uint8"] = "float32"
     seed: int = 0
     channel_order: Literal["rgb", "bgr"] = "rgb"
@@ -167,7 +167,7 @@ class FaceSource:
         self,
         *,
         batch_size: int,
-        augment: Literal["none", "mirror", "strong"],
+        augment: Augment,
         seed: int,
         class_weights: Literal["balanced"] | None = None,
         dtype: Literal["float32", "uint8"] = "float32",

@@ -16,7 +16,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 ChannelOrder = Literal["rgb", "bgr"]
-Augment = Literal["none", "mirror", "strong"]
+Augment = Literal["none", "mirror", "strong", "quality"]
 PixelType = Literal["float32", "uint8"]
 ClassWeights = Literal["balanced"] | Mapping[int, float]
 

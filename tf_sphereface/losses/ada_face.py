@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
@@ -105,7 +105,6 @@ class AdaFaceLoss(MarginLoss):
     """
 
     options = ("scale", "margin", "h", "t_alpha", "label_smoothing")
-    first_state: ClassVar[dict[str, float]] = {"norm_mean": 20.0, "norm_deviation": 100.0}
     sums_over_replicas = True
 
     def __init__(
@@ -124,6 +123,11 @@ class AdaFaceLoss(MarginLoss):
         self.margin = check_number("margin", margin, 0.0, math.pi)
         self.h = check_number("h", h, 0.0)
         self.t_alpha = check_weight("t_alpha", t_alpha)
+
+    @property
+    def first_state(self) -> dict[str, float]:
+        """The numbers that the head keeps, with their first values."""
+        return {"norm_mean": 20.0, "norm_deviation": 100.0}
 
     def describe(self) -> str:
         """Return margin and scale in words."""

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 import keras
+from keras import ops
 
 from tf_sphereface import angular
 from tf_sphereface.losses.cross_entropy import margin_cross_entropy
 from tf_sphereface.losses.margin_loss import MarginLoss
-from tf_sphereface.utils.checks import check_number
+from tf_sphereface.utils.checks import check_integer, check_number
 
 
 def normface(
@@ -55,7 +56,8 @@ def cosface(
 ) -> Any:
     """Compute CosFace for each example: the target's logit is `scale * (cos(theta) - margin)`.
 
-    Arguments and result are those of `normface`, and `margin`, at least 0.
+    Arguments and result are those of `normface`, and `margin`, at least 0, a number or a scalar
+    tensor.
 
     Example:
 
@@ -84,8 +86,8 @@ def arcface(
 ) -> Any:
     """Compute ArcFace for each example: the target's logit is `scale * cos(theta + margin)`.
 
-    Arguments and result are those of `normface`, and `margin`, radians in [0, pi). What happens
-    past pi is described in `angular.cos_shifted_angle`.
+    Arguments and result are those of `normface`, and `margin`, radians in [0, pi), a number or a
+    scalar tensor. What happens past pi is described in `angular.cos_shifted_angle`.
 
     Example:
 
@@ -143,13 +145,50 @@ class NormFaceLoss(MarginLoss):
         return normface(labels, outputs, **self.arguments(), xla=self.xla)
 
 
+class _WarmedMargin(MarginLoss):
+    """The part of both losses with a margin: its growth over the first training steps."""
+
+    options = ("scale", "margin", "margin_warm_up", "label_smoothing")
+
+    def __init__(self, scale: float, margin_warm_up: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.scale = check_number("scale", scale, 0.0, open_low=True)
+        self.margin_warm_up = check_integer("margin_warm_up", margin_warm_up, 0)
+
+    @property
+    def first_state(self) -> dict[str, float]:
+        """The count of training steps, which the head keeps, where the margin grows."""
+        return {"margin_steps": 0.0} if self.margin_warm_up else {}
+
+    def moved(self, values: dict[str, Any], labels: Any, outputs: Any) -> dict[str, Any]:
+        """Return the count after a training step."""
+        return {"margin_steps": values["margin_steps"] + 1.0}
+
+    def arguments_now(self, labels: Any, outputs: Any) -> dict[str, Any]:
+        """Return the arguments of the function: the margin as it is in this step."""
+        margin: Any = self.margin
+        if self.margin_warm_up and self._kept is not None:
+            steps = self.current_state(labels, outputs)["margin_steps"]
+            margin = margin * ops.minimum(steps / self.margin_warm_up, 1.0)
+        names = {"scale": self.scale, "margin": margin, "label_smoothing": self.label_smoothing}
+        return {**names, "xla": self.xla}
+
+    def ending(self) -> str:
+        """Return the end of `describe`."""
+        grows = f", grown over {self.margin_warm_up} steps" if self.margin_warm_up else ""
+        return f", scale {self.scale:g}{grows}{self.smoothing_in_words()}"
+
+
 @keras.saving.register_keras_serializable(package="tf_sphereface")
-class CosFaceLoss(MarginLoss):
+class CosFaceLoss(_WarmedMargin):
     """CosFace (AM-Softmax): a margin that is subtracted from the target's cosine.
 
     Args:
         scale: above 0. Default 64.
         margin: at least 0. Default 0.35.
+        margin_warm_up: training steps over which the margin grows from 0; then it is `margin`.
+            Default 0, at once. The head keeps the count, which moves in training alone, so it
+            goes on where a model is saved and loaded. Outside a model the margin is whole.
 
     `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 
@@ -162,8 +201,6 @@ class CosFaceLoss(MarginLoss):
     0.6931
     """
 
-    options = ("scale", "margin", "label_smoothing")
-
     def __init__(
         self,
         scale: float = 64.0,
@@ -171,25 +208,23 @@ class CosFaceLoss(MarginLoss):
         reduction: str = "sum_over_batch_size",
         name: str = "cosface",
         *,
+        margin_warm_up: int = 0,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction, name, label_smoothing=label_smoothing)
-        self.scale = check_number("scale", scale, 0.0, open_low=True)
+        more = {"reduction": reduction, "name": name, "label_smoothing": label_smoothing}
+        super().__init__(scale, margin_warm_up, **more)
         self.margin = check_number("margin", margin, 0.0)
 
     def describe(self) -> str:
         """Return margin and scale in words."""
-        return (
-            f"CosFace with margin {self.margin:g} (taken off the cosine), scale {self.scale:g}"
-            f"{self.smoothing_in_words()}"
-        )
+        return f"CosFace with margin {self.margin:g} (taken off the cosine){self.ending()}"
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return cosface(labels, outputs, **self.arguments(), xla=self.xla)
+        return cosface(labels, outputs, **self.arguments_now(labels, outputs))
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
-class ArcFaceLoss(MarginLoss):
+class ArcFaceLoss(_WarmedMargin):
     """ArcFace: a margin that is added to the target's angle.
 
     Where angle and margin together pass pi, the logit goes on falling, as
@@ -198,6 +233,7 @@ class ArcFaceLoss(MarginLoss):
     Args:
         scale: above 0. Default 64.
         margin: radians, in [0, pi). Default 0.5.
+        margin_warm_up: as of `CosFaceLoss`.
 
     `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 
@@ -210,8 +246,6 @@ class ArcFaceLoss(MarginLoss):
     0.1704
     """
 
-    options = ("scale", "margin", "label_smoothing")
-
     def __init__(
         self,
         scale: float = 64.0,
@@ -219,10 +253,11 @@ class ArcFaceLoss(MarginLoss):
         reduction: str = "sum_over_batch_size",
         name: str = "arcface",
         *,
+        margin_warm_up: int = 0,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(reduction, name, label_smoothing=label_smoothing)
-        self.scale = check_number("scale", scale, 0.0, open_low=True)
+        more = {"reduction": reduction, "name": name, "label_smoothing": label_smoothing}
+        super().__init__(scale, margin_warm_up, **more)
         self.margin = check_number("margin", margin, 0.0, math.pi)
 
     def describe(self) -> str:
@@ -230,7 +265,7 @@ class ArcFaceLoss(MarginLoss):
         margin = (
             f"{self.margin:g} rad ({math.degrees(self.margin):.1f} degrees, added to the angle)"
         )
-        return f"ArcFace with margin {margin}, scale {self.scale:g}{self.smoothing_in_words()}"
+        return f"ArcFace with margin {margin}{self.ending()}"
 
     def per_example(self, labels: Any, outputs: Any) -> Any:
-        return arcface(labels, outputs, **self.arguments(), xla=self.xla)
+        return arcface(labels, outputs, **self.arguments_now(labels, outputs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 from keras import ops
@@ -78,7 +78,6 @@ class CurricularFaceLoss(MarginLoss):
     """
 
     options = ("scale", "margin", "t_alpha", "label_smoothing")
-    first_state: ClassVar[dict[str, float]] = {"t": 0.0}
     sums_over_replicas = True
 
     def __init__(
@@ -95,6 +94,11 @@ class CurricularFaceLoss(MarginLoss):
         self.scale = check_number("scale", scale, 0.0, open_low=True)
         self.margin = check_number("margin", margin, 0.0, math.pi)
         self.t_alpha = check_weight("t_alpha", t_alpha)
+
+    @property
+    def first_state(self) -> dict[str, float]:
+        """The numbers that the head keeps, with their first values."""
+        return {"t": 0.0}
 
     def describe(self) -> str:
         """Return margin and scale in words."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -56,9 +56,6 @@ class MarginLoss(keras.losses.Loss):
     needs_shared_bias: bool = False
     """Whether the loss belongs to `AngularDense(..., shared_bias=...)`."""
 
-    first_state: ClassVar[dict[str, float]] = {}
-    """Numbers that the loss keeps from step to step, with their first values."""
-
     sums_over_replicas: bool = False
     """Whether `moved` sums over the replicas of a strategy, in the middle of the step."""
 
@@ -79,6 +76,11 @@ class MarginLoss(keras.losses.Loss):
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype="float32")
         self.label_smoothing = check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+
+    @property
+    def first_state(self) -> dict[str, float]:
+        """Numbers that the loss keeps from step to step, with their first values."""
+        return {}
 
     @property
     def needs_step(self) -> bool:

@@ -17,6 +17,8 @@ from tf_sphereface.training.recipes import PRESETS, Recipe, preset
 from tf_sphereface.training.resumable import Run, run
 from tf_sphereface.training.run_callbacks import RunStopped, deferred_stop
 from tf_sphereface.training.run_folder import RunFolder
+from tf_sphereface.training.solvers import build_solver
+from tf_sphereface.training.weight_average import WeightAverage
 from tf_sphereface.utils.xla_flags import tune_xla
 
 __all__ = [
@@ -28,10 +30,12 @@ __all__ = [
     "Run",
     "RunFolder",
     "RunStopped",
+    "WeightAverage",
     "audit_labels",
     "build_annealing",
     "build_backbone",
     "build_classifier",
+    "build_solver",
     "deferred_stop",
     "embedder_of",
     "fine_tune",

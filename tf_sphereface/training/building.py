@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
+from numpy.typing import NDArray
 
-from tf_sphereface import backbones, losses, optimizers, schedules
+from tf_sphereface import backbones, losses, schedules
 from tf_sphereface.backbones.remembered_metadata import remember_input
 from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.data.face_source import FaceSource
@@ -18,6 +20,8 @@ from tf_sphereface.training.checkpoint import build_optimizer
 from tf_sphereface.training.freezing import freeze_normalization
 from tf_sphereface.training.pretrained import Pretrained
 from tf_sphereface.training.recipes import FINE_TUNING, Recipe
+from tf_sphereface.training.solvers import build_solver
+from tf_sphereface.training.weight_average import network_weights
 
 
 def build_backbone(recipe: Recipe) -> keras.Model:
@@ -38,6 +42,9 @@ def build_backbone(recipe: Recipe) -> keras.Model:
     shape = (*recipe.input_size, 3)
     if recipe.backbone == "mobilefacenet":
         return backbones.MobileFaceNet(shape, recipe.embedding_dim)
+    if recipe.backbone.startswith("iresnet"):
+        depth = int(recipe.backbone.removeprefix("iresnet"))
+        return backbones.IResNet(depth, shape, recipe.embedding_dim)
     depth = int(recipe.backbone.removeprefix("sphereface"))
     return backbones.SphereFaceNet(depth, shape, recipe.embedding_dim)
 
@@ -49,7 +56,7 @@ def build_classifier(
     jit: bool | str = "auto",
     pretrained: Pretrained | None = None,
 ) -> FaceClassifier:
-    """Return the model of a recipe, compiled with the paper's solver.
+    """Return the model of a recipe, compiled with its optimizer and loss.
 
     Args:
         recipe: what to train and how. Its `policy` becomes Keras' global dtype policy, its seed
@@ -78,51 +85,22 @@ def build_classifier(
         centers_per_class=recipe.centers_per_class,
     )
     total = recipe.epochs * steps_per_epoch
-    optimizer = optimizers.paper_optimizer(
-        learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        momentum=recipe.momentum,
-        # A schedule even where the rate never falls: a run may go on for more epochs.
-        boundaries=rate_drops(recipe, total) or [total + 1],
-        total=total + 2,
-        multipliers=body_multipliers(recipe.body_rate),
-        global_clipnorm=recipe_losses.resolve_clip_norm(recipe.loss, recipe.clip_norm) or None,
-    )
     annealing = build_annealing(recipe, total)
     loss = recipe_losses.build_loss(
-        recipe.loss, recipe.margin, recipe.scale, annealing, recipe.label_smoothing
+        recipe.loss,
+        recipe.margin,
+        recipe.scale,
+        annealing,
+        recipe.label_smoothing,
+        round(recipe.margin_warm_up * steps_per_epoch),
     )
     if isinstance(loss, losses.SphereFace2Loss):
         model.head_layer.bias.assign(loss.first_bias(num_classes))
+    optimizer = build_solver(recipe, steps_per_epoch)
     model.compile(optimizer, loss=loss, metrics=["accuracy"], jit_compile=jit)
     if pretrained is not None:  # over all that is ever trained, before some of it is frozen
         build_optimizer(model)
     return model
-
-
-def body_multipliers(rate: float) -> tuple[optimizers.Multiplier, ...]:
-    """Return the paper's multipliers with the rates of all but the head times `rate`.
-
-    Example:
-
-    >>> body_multipliers(0.1)[-2:]
-    (('(^|/)(gamma|beta)$', 0.1, 0.0), ('', 0.1, 1.0))
-    """
-    paper = optimizers.PAPER_MULTIPLIERS
-    if rate == 1:
-        return paper
-    of_head = [(f"^head/.*({pattern})", lr, decay) for pattern, lr, decay in paper]
-    of_body = [(pattern, rate * lr, decay) for pattern, lr, decay in paper]
-    return (*of_head, ("^head/", 1.0, 1.0), *of_body, ("", rate, 1.0))
-
-
-def rate_drops(recipe: Recipe, total: int) -> list[int]:
-    """Return after how many of `total` updates the rate falls, increasing, all below `total`.
-
-    In a run of a few updates two drops may fall together, or past the end: there are fewer then.
-    """
-    drops = {max(1, round(share * total)) for share in recipe.drops}
-    return sorted(drop for drop in drops if drop < total)
 
 
 def build_annealing(recipe: Recipe, total: int) -> schedules.LambdaAnnealing:
@@ -201,13 +179,15 @@ def embedder_of(
     recipe: Recipe,
     channel_order: ChannelOrder = "rgb",
     pretrained: Pretrained | None = None,
+    weights: Sequence[NDArray[Any]] | None = None,
 ) -> keras.Model:
     """Return the trained network as a float32 model of stock layers, without dropout.
 
     It remembers how it is fed: `(x - 127.5) / 128`, in the order that it was trained with, or as
-    the network that it was trained from.
+    the network that it was trained from. `weights` are others in place of the model's own, such as
+    `WeightAverage.arrays()`.
     """
-    trained = [v.numpy() for v in model.backbone.weights if "seed_generator" not in v.path]
+    trained = [v.numpy() for v in network_weights(model)] if weights is None else list(weights)
     if pretrained is not None:
         return pretrained.with_weights(trained)
     with kept_policy():

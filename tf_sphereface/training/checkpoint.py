@@ -11,7 +11,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ class Checkpoint:
     """The content of a checkpoint file, read and checked.
 
     `info` was saved with the state, such as the step and the history. The names of the variables in
-    `arrays` begin with `model/`, `optimizer/` (learning rate and count of updates among them) or
-    `metric/`.
+    `arrays` begin with `model/`, `optimizer/` (learning rate and count of updates among them),
+    `average/` or `metric/`.
     """
 
     path: Path
@@ -46,8 +46,16 @@ class Checkpoint:
     @property
     def metrics(self) -> list[NDArray[Any]]:
         """The sums of the epoch in progress, in the order of `model.metrics_variables`."""
-        count = sum(key.startswith("metric/") for key in self.arrays)
-        return [self.arrays[f"metric/{i}"] for i in range(count)]
+        return self._listed("metric")
+
+    @property
+    def averages(self) -> list[NDArray[Any]]:
+        """The averages of the weights (`WeightAverage.arrays`); none of a run without them."""
+        return self._listed("average")
+
+    def _listed(self, kind: str) -> list[NDArray[Any]]:
+        count = sum(key.startswith(f"{kind}/") for key in self.arrays)
+        return [self.arrays[f"{kind}/{i}"] for i in range(count)]
 
     def restore(self, model: keras.Model) -> None:
         """Write weights, random states and optimizer into a model that was built in the same way.
@@ -59,7 +67,8 @@ class Checkpoint:
         """
         build_optimizer(model)
         targets = _variables(model)
-        stored = {key: v for key, v in self.arrays.items() if not key.startswith("metric/")}
+        own = ("model/", "optimizer/")
+        stored = {key: v for key, v in self.arrays.items() if key.startswith(own)}
         wrong = sorted(set(targets) ^ set(stored)) or [
             key for key, variable in targets.items() if tuple(variable.shape) != stored[key].shape
         ]
@@ -73,7 +82,12 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: str | os.PathLike[str], model: keras.Model, info: dict[str, Any], *, write: bool = True
+    path: str | os.PathLike[str],
+    model: keras.Model,
+    info: dict[str, Any],
+    *,
+    averages: Sequence[NDArray[Any]] = (),
+    write: bool = True,
 ) -> None:
     """Write weights, random states, optimizer, metrics and `info` to one file, atomically.
 
@@ -83,6 +97,7 @@ def save_checkpoint(
         path: a `.npz` file.
         model: a compiled model whose optimizer is built.
         info: what JSON can hold, such as the step and the history.
+        averages: of the weights, where the run keeps them.
         write: False reads the state and writes nothing. In a run of several processes all of them
             call this, because reading a metric is a sum over all; the chief alone writes.
 
@@ -92,6 +107,7 @@ def save_checkpoint(
     """
     arrays = {key: _read(variable) for key, variable in _variables(model).items()}
     arrays |= {f"metric/{i}": _read(v) for i, v in enumerate(model.metrics_variables)}
+    arrays |= {f"average/{i}": np.asarray(value) for i, value in enumerate(averages)}
     if not write:
         return
     bad = [key for key, value in arrays.items() if not np.all(np.isfinite(value))]

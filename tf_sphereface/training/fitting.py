@@ -15,6 +15,7 @@ from tf_sphereface.data.device_transfer import on_device
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.training.building import batches_of, build_classifier, embedder_of, kept_policy
 from tf_sphereface.training.recipes import Recipe
+from tf_sphereface.training.weight_average import WeightAverage
 
 
 def train(
@@ -102,11 +103,14 @@ def train_recipe(
     steps = source.steps_per_epoch
     with kept_policy():
         model = build_classifier(recipe, source.num_classes, steps)
-        stoppers = [*callbacks, keras.callbacks.TerminateOnNaN()]
+        average = WeightAverage(model, recipe.ema) if recipe.ema else None
+        averaging = [] if average is None else [average]
+        stoppers = [*averaging, *callbacks, keras.callbacks.TerminateOnNaN()]
         history = train(
             model, source, epochs=recipe.epochs, steps_per_epoch=steps, callbacks=stoppers
         )
-    return embedder_of(model, recipe), history
+    weights = None if average is None else average.arrays()
+    return embedder_of(model, recipe, weights=weights), history
 
 
 class _WholeRun(keras.callbacks.CallbackList):

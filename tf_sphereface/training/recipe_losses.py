@@ -122,6 +122,9 @@ CHOICES: dict[str, LossChoice] = {
 }
 
 
+GROWING = ("cosface", "arcface")  # of which the margin can grow
+
+
 def resolve_margin(loss: str, margin: float | None) -> float | None:
     """Return the margin that is really used: the one given, or the loss's default.
 
@@ -173,6 +176,13 @@ def check_label_smoothing(loss: str, smoothing: float) -> None:
         raise error("label_smoothing", f"be 0 for {loss}", smoothing)
 
 
+def check_margin_warm_up(loss: str, epochs: float) -> None:
+    """Raise ValueError where the margin of a loss cannot grow over the first epochs."""
+    if check_number("margin_warm_up", epochs, 0) and loss not in GROWING:
+        why = "its lambda does that" if loss == "a-softmax" else f"only {' and '.join(GROWING)} can"
+        raise error("margin_warm_up", f"be 0 for {loss}: {why}", epochs)
+
+
 def check_gradient(loss: str, margin: float | None, gradient: str) -> None:
     """Raise ValueError where a recipe's gradient does not go with its loss."""
     check_choice("gradient", gradient, ("exact", "caffe"))
@@ -191,12 +201,18 @@ def build_loss(
     scale: float | None,
     annealing: LambdaAnnealing,
     label_smoothing: float = 0.0,
+    margin_warm_up: int = 0,
 ) -> keras.losses.Loss | None:
-    """Return the loss that a recipe names; None for the stock softmax."""
+    """Return the loss that a recipe names; None for the stock softmax.
+
+    `margin_warm_up` is in training steps.
+    """
     build = CHOICES[loss].build
     if build is None:
         return None
-    more = {"label_smoothing": label_smoothing} if label_smoothing else {}
+    more: dict[str, Any] = {"label_smoothing": label_smoothing} if label_smoothing else {}
+    if margin_warm_up:
+        more["margin_warm_up"] = margin_warm_up
     return build(resolve_margin(loss, margin), resolve_scale(loss, scale), annealing, **more)
 
 

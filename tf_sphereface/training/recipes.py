@@ -10,19 +10,35 @@ from tf_sphereface.classifier.heads import check_centers
 from tf_sphereface.data.options import Augment
 from tf_sphereface.layers.released_gradient import Gradient
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
+from tf_sphereface.schedules import Decay
 from tf_sphereface.training import recipe_losses
 from tf_sphereface.utils import hardware
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
 
 LOSSES = tuple(recipe_losses.CHOICES)
 Backbone = Literal[
-    "sphereface4", "sphereface10", "sphereface20", "sphereface36", "sphereface64", "mobilefacenet"
+    "sphereface4",
+    "sphereface10",
+    "sphereface20",
+    "sphereface36",
+    "sphereface64",
+    "mobilefacenet",
+    "iresnet18",
+    "iresnet34",
+    "iresnet50",
+    "iresnet100",
+    "iresnet200",
 ]
 Annealing = Literal["paper", "fit"]
+Optimizer = Literal["sgd", "adamw", "muon"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 FINE_TUNING = ("start_from", "freeze_epochs", "freeze_norm", "body_rate")
 ANNEALINGS: tuple[str, ...] = get_args(Annealing)
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+SCHEDULES: tuple[str, ...] = get_args(Decay)
+DECOUPLED = {"learning_rate": 1e-3, "weight_decay": 0.05}
+"""What AdamW and Muon begin with, for whom the rates and decays of SGD are no guide."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +51,10 @@ class Recipe:
         input_size: (height, width) of the faces, in pixels.
         loss: one of `LOSSES`; `"softmax"` is the plain baseline, on a dense layer with bias.
         margin: None: the loss's default in `recipe_losses`. A-Softmax takes 1, 2, 3 or 4.
+        margin_warm_up: epochs over which the margin grows from 0, >= 0; for cosface and arcface.
         scale: of the cosines; None: the loss's default. A-Softmax and softmax have none.
-        label_smoothing: share of the target that goes to the other classes, in [0, 1); not for
-            softmax.
+        label_smoothing: e, share of the target that all C classes share, in [0, 1): the label keeps
+            `1 - e + e / C`; not for softmax.
         class_weights: None, or `"balanced"`: each person weighs alike, however many faces there
             are; a face of person c weighs `n / (C n_c)`.
         clip_norm: global norm that gradients are clipped to, 0: none; None: the loss's default.
@@ -55,12 +72,21 @@ class Recipe:
             larger one falls later, as a run of some hundred updates needs.
         epochs: passes over the data, >= 1.
         batch_size: faces in a step, over all replicas.
-        learning_rate: of the first phase.
-        drops: shares of the run, in (0, 1), after which the rate is divided by 10.
+        optimizer: `"sgd"` (`SphereFaceSGD`), `"adamw"` (`FaceAdamW`) or `"muon"` (`FaceMuon`);
+            `with_optimizer` changes rate and decay with it.
+        learning_rate: the highest, after the warm-up.
+        schedule: how it falls: `"step"`, by 10 at each of `drops`, `"cosine"` or `"polynomial"`, a
+            straight line, to 0 at the end of the run; see `schedules.WarmUpDecay`.
+        warm_up: epochs over which it rises, >= 0; 0.5 is half of the first one.
+        drops: shares of the run, in (0, 1), after which the rate of `"step"` is divided by 10.
         momentum: of SGD.
-        weight_decay: coupled, gradient `weight_decay * w`.
+        weight_decay: of SGD coupled, gradient `weight_decay * w`; of the others decoupled, a share
+            `learning_rate * weight_decay` of w in each update.
+        ema: momentum of the average of the network's weights, in [0, 1), such as 0.999; it is what
+            is verified and kept then. 0: no average.
         dropout: share of the embedding layer's inputs that are dropped in training, in [0, 1).
-        augment: `"none"`, `"mirror"` or `"strong"` (mirror, shift, light).
+        augment: `"none"`, `"mirror"`, `"strong"` (mirror, shift, light) or `"quality"` (mirror,
+            poor pictures).
         precision: a Keras dtype policy, or `"auto"`: `mixed_bfloat16` where the GPUs multiply in
             bfloat16 (without a GPU, the processor), `float32` elsewhere; see `policy`.
         seed: of initialisation, order and augmentation.
@@ -77,6 +103,7 @@ class Recipe:
     input_size: tuple[int, int] = (112, 96)
     loss: str = "a-softmax"
     margin: float | None = None
+    margin_warm_up: float = 0.0
     scale: float | None = None
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | None = None
@@ -90,10 +117,14 @@ class Recipe:
     annealing_power: float = 1.0
     epochs: int = 20
     batch_size: int = 128
+    optimizer: Optimizer = "sgd"
     learning_rate: float = 0.1
+    schedule: Decay = "step"
+    warm_up: float = 0.0
     drops: tuple[float, ...] = (0.6, 0.85)
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    ema: float = 0.0
     dropout: float = 0.0
     augment: Augment = "mirror"
     precision: str = "float32"
@@ -109,6 +140,7 @@ class Recipe:
             check_choice("backbone", self.backbone, BACKBONES)
         check_choice("loss", self.loss, LOSSES)
         recipe_losses.resolve_margin(self.loss, self.margin)
+        recipe_losses.check_margin_warm_up(self.loss, self.margin_warm_up)
         recipe_losses.resolve_scale(self.loss, self.scale)
         recipe_losses.resolve_clip_norm(self.loss, self.clip_norm)
         recipe_losses.check_label_smoothing(self.loss, self.label_smoothing)
@@ -118,7 +150,9 @@ class Recipe:
         head = recipe_losses.CHOICES[self.loss].head
         check_centers(self.centers_per_class, head, self.gradient, self.sample_rate)
         check_choice("annealing", self.annealing, ANNEALINGS)
-        check_choice("augment", self.augment, ("none", "mirror", "strong"))
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("augment", self.augment, get_args(Augment))
         check_choice("precision", self.precision, PRECISIONS)
         for name in ("embedding_dim", "epochs", "batch_size"):
             check_integer(name, getattr(self, name), 1)
@@ -126,9 +160,10 @@ class Recipe:
             raise error("freeze_epochs", f"be at most epochs, {self.epochs}", self.freeze_epochs)
         for name in ("learning_rate", "annealing_power", "body_rate"):
             check_number(name, getattr(self, name), 0, open_low=True)
-        for name in ("weight_decay", "momentum", "lambda_minimum"):
+        for name in ("weight_decay", "momentum", "lambda_minimum", "warm_up"):
             check_number(name, getattr(self, name), 0)
-        check_number("dropout", self.dropout, 0, 1)
+        for name in ("dropout", "ema"):
+            check_number(name, getattr(self, name), 0, 1)
         if not 0 < self.annealing_reach <= 1:
             raise error("annealing_reach", "be in (0, 1]", self.annealing_reach)
 
@@ -142,6 +177,21 @@ class Recipe:
         if self.precision != "auto":
             return self.precision
         return "mixed_bfloat16" if hardware.has_bfloat16() else "float32"
+
+    def with_optimizer(self, optimizer: Optimizer) -> Recipe:
+        """Return the recipe with another optimizer, and a rate and decay that are usual for it.
+
+        AdamW and Muon begin at `DECOUPLED`; to SGD one goes back by a preset.
+
+        Example:
+
+        >>> changed = preset("small").with_optimizer("muon")
+        >>> changed.learning_rate, changed.weight_decay
+        (0.001, 0.05)
+        """
+        if optimizer in ("sgd", self.optimizer):
+            return dataclasses.replace(self, optimizer=optimizer)
+        return dataclasses.replace(self, optimizer=optimizer, **DECOUPLED)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON, as they are really used: no default is left open."""
@@ -226,12 +276,57 @@ def fine_tune() -> Recipe:
     )
 
 
+def iresnet50_ms1mv3() -> Recipe:
+    """Return the ArcFace authors' run of IResNet-50 on MS1MV3: 5.18 million faces, 93,431 people.
+
+    `tf_sphereface-train --data ms1m-retinaface-t1/ --preset iresnet50-ms1mv3 --out runs/r50`. The
+    numbers are *published*, those of `arcface_torch` (configs/ms1mv3_r50_onegpu): SGD of rate 0.02
+    for a batch of 128, a straight line to 0 over 20 epochs, momentum 0.9, decay 5e-4, ArcFace with
+    margin 0.5 and scale 64, gradients clipped at 5. There the clipping is of the network alone and
+    norms decay too. A GPU's work of days; not run here. Several GPUs: `--strategy mirrored
+    --batch-size 1024 --scale-learning-rate linear`.
+    """
+    return Recipe(
+        backbone="iresnet50",
+        input_size=(112, 112),
+        loss="arcface",
+        margin=0.5,
+        scale=64.0,
+        clip_norm=5.0,
+        epochs=20,
+        batch_size=128,
+        learning_rate=0.02,
+        schedule="polynomial",
+        precision="auto",
+    )
+
+
+def iresnet50_casia() -> Recipe:
+    """Return the ArcFace authors' run of IResNet-50 on CASIA-WebFace: 10,572 people.
+
+    `tf_sphereface-train --data faces_webface_112x112/ --preset iresnet50-casia --out runs/casia`.
+    The numbers are *published*, those of the first `arcface_torch` (its data set `webface`): rate
+    0.1 for a batch of 512, divided by 10 after 20, 28 and 32 of 34 epochs; the rest is as in
+    `iresnet50_ms1mv3`. Needs a GPU; not run here.
+    """
+    return dataclasses.replace(
+        iresnet50_ms1mv3(),
+        epochs=34,
+        batch_size=512,
+        learning_rate=0.1,
+        schedule="step",
+        drops=(20 / 34, 28 / 34, 32 / 34),
+    )
+
+
 PRESETS: dict[str, Callable[[], Recipe]] = {
     "paper": paper,
     "small": small,
     "short": short,
     "quick": quick,
     "fine-tune": fine_tune,
+    "iresnet50-casia": iresnet50_casia,
+    "iresnet50-ms1mv3": iresnet50_ms1mv3,
 }
 
 

@@ -26,6 +26,7 @@ from tf_sphereface.training.pretrained import Pretrained
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.run_callbacks import Checkpoints, RunLog, deferred_stop, logger
 from tf_sphereface.training.run_folder import RunFolder, config_of
+from tf_sphereface.training.weight_average import WeightAverage
 from tf_sphereface.utils.files import write_json
 from tf_sphereface.utils.messages import ProgressCallback
 
@@ -50,6 +51,7 @@ class Run:
         model: compiled, its state restored.
         step: number of updates that were done before.
         log: a `RunLog`; its `rows` hold the figures of each epoch.
+        average: the `WeightAverage` of a recipe with `ema`; else None.
 
     Raises:
         ValueError: the faces fill no batch, have another size, are of one person, or are not those
@@ -104,6 +106,10 @@ class Run:
             state.restore(self.model)
             self.step, rows, seconds = (state.info[k] for k in ("step", "history", "seconds"))
             self._metrics = state.metrics
+        self.average: WeightAverage | None = None
+        if recipe.ema:
+            averages = [] if state is None else state.averages
+            self.average = WeightAverage(self.model, recipe.ema, averages)
         self.log = RunLog(folder.log, rows, seconds, warn)
         if state is not None and planned not in (None, recipe.epochs):
             plural = "" if planned == 1 else "s"
@@ -171,7 +177,9 @@ class Run:
             keep=keep,
             facts=self._facts(),
             stop=stop,
+            average=self.average,
         )
+        averaging = [] if self.average is None else [self.average]
         freezing = [Freezing(self.model, self.recipe.freeze_epochs)] if self.pretrained else []
         train(
             self.model,
@@ -180,13 +188,19 @@ class Run:
             steps_per_epoch=self.source.steps_per_epoch,
             initial_step=self.step,
             metric_state=self._metrics,
-            callbacks=[*freezing, *callbacks, self.log, checkpoints],
+            callbacks=[*freezing, *averaging, *callbacks, self.log, checkpoints],
         )
 
-    def network(self) -> keras.Model:
-        """Return the trained network as a float32 model of stock layers."""
+    def network(self, *, averaged: bool = True) -> keras.Model:
+        """Return the trained network as a float32 model of stock layers.
+
+        Where the recipe averages the weights (`ema`), it has the averages, or the last update's
+        weights if not `averaged`.
+        """
         order = self.source.channel_order
-        return embedder_of(self.model, self.recipe, order, self.pretrained)
+        average = self.average if averaged else None
+        weights = None if average is None else average.arrays()
+        return embedder_of(self.model, self.recipe, order, self.pretrained, weights)
 
     def _facts(self) -> dict[str, int]:
         """Return what must not change between a stop and its resume: it orders the batches."""

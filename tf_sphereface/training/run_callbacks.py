@@ -19,6 +19,8 @@ import tensorflow as tf
 
 from tf_sphereface.training.checkpoint import checkpoint_path, prune, save_checkpoint
 from tf_sphereface.training.fitting import is_chief
+from tf_sphereface.training.solvers import rate_function
+from tf_sphereface.training.weight_average import WeightAverage
 from tf_sphereface.utils.files import atomic_path
 
 logger = logging.getLogger("tf_sphereface")
@@ -70,7 +72,8 @@ class RunLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the epoch's row."""
         values = {key: float(value) for key, value in (logs or {}).items()}
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        rate = rate_function(self.model.optimizer)(max(done - 1, 0))  # of the last update
         row = {"epoch": epoch + 1, **values, "learning_rate": rate}
         self.rows.append({**row, "seconds": round(self.seconds, 1)})
         self.diverged = not np.isfinite(values.get("loss", 0.0))
@@ -91,7 +94,8 @@ class Checkpoints(keras.callbacks.Callback):
 
     It comes last in the list of callbacks, so that the epoch's row is in the state. `every` and
     `keep` are those of `Run.fit` (several processes must agree: there None is 500 updates);
-    `step` updates were done before; `facts` goes into each checkpoint's info.
+    `step` updates were done before; `facts` goes into each checkpoint's info, and what `average`
+    holds beside the weights.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Checkpoints(keras.callbacks.Callback):
         keep: int,
         facts: dict[str, Any],
         stop: Callable[[], bool],
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__()
         self.folder = folder
@@ -116,6 +121,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._keep = keep
         self._facts = facts
         self._stop = stop
+        self._average = average
         self._last = (step, time.monotonic())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -157,7 +163,13 @@ class Checkpoints(keras.callbacks.Callback):
         info = {**progress, **self._facts}
         chief = is_chief(self.model)
         try:
-            save_checkpoint(checkpoint_path(self.folder, self.step), self.model, info, write=chief)
+            save_checkpoint(
+                checkpoint_path(self.folder, self.step),
+                self.model,
+                info,
+                averages=() if self._average is None else self._average.arrays(),
+                write=chief,
+            )
         except (OSError, ValueError) as error:
             kept = "none so far" if self.saved is None else f"of step {self.saved}"
             self.log.warn(

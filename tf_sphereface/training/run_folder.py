@@ -32,6 +32,7 @@ class RunFolder:
         base: the network that the run started from, if it did from one.
         best: the embedder of the best verification accuracy.
         embedder: the embedder after the last epoch.
+        unaveraged: the same with the last update's weights, where `embedder` has averages.
         summary: what the run did, JSON; there is one when the run is finished.
         diverged: where a run that diverged did so, JSON.
     """
@@ -45,6 +46,7 @@ class RunFolder:
         self.base = self.path / "base.keras"
         self.best = self.path / "best.keras"
         self.embedder = self.path / "embedder.keras"
+        self.unaveraged = self.path / "unaveraged.keras"
         self.summary = self.path / "summary.json"
         self.diverged = self.path / "diverged.json"
 

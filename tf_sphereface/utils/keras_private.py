@@ -17,7 +17,9 @@ OVERRIDDEN = {
     # Builds metrics and optimizer before the first step of `fit` (Keras 3.15).
     "_maybe_symbolic_build": "classifier.face_classifier.FaceClassifier",
     # Shrinks the weights beside the update: decoupled decay (Keras 3.15).
-    "_apply_weight_decay": "optimizers.SphereFaceSGD",
+    "_apply_weight_decay": "optimizers.multipliers.ParameterRates",
+    # Says which weights Muon leaves to AdamW (Keras 3.15).
+    "_should_use_adamw": "optimizers.decoupled.FaceMuon",
 }
 
 

@@ -1,31 +1,17 @@
-"""The options of `tf_sphereface-train`, and the recipe and faces that they describe."""
+"""The recipe and the faces that the options of `tf_sphereface-train` describe."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from tf_sphereface import data, training
-from tf_sphereface.commands.console import (
-    CommandError,
-    add_json_option,
-    existing_dir,
-    existing_file,
-    image_size,
-    positive_int,
-)
-from tf_sphereface.commands.input_options import add_strict_option
+from tf_sphereface.commands.console import CommandError
+from tf_sphereface.commands.train.options import DEFAULTS
 from tf_sphereface.embedder import read_metadata
 from tf_sphereface.eval import bin_sets
 from tf_sphereface.importers import import_checkpoint
 from tf_sphereface.training import recipes
-
-DEFAULTS: dict[str, Any] = {"identities": 300, "images": 40, "cache": "memory", "verify_people": 0}
-"""Of options of which it matters whether they were given."""
-JIT: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +106,8 @@ def recipe_from(arguments: argparse.Namespace) -> recipes.Recipe:
     preset = recipes.preset(arguments.preset)
     names = {field.name for field in dataclasses.fields(preset)}
     given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
-    recipe = dataclasses.replace(preset, **given)
+    begun = preset.with_optimizer(given.get("optimizer", preset.optimizer))
+    recipe = dataclasses.replace(begun, **given)
     for name in ("annealing_reach", "annealing_power"):
         if name in given and recipe.annealing != "fit":
             raise CommandError(
@@ -166,157 +153,3 @@ def check_options(arguments: argparse.Namespace) -> None:
         raise CommandError(f"--verify-people must be at least 4. Received: {people}")
     if sets:
         bin_sets.find_bins(arguments.verify_bins)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options to a parser."""
-    add = parser.add_argument
-    add("--data", required=True, metavar="DIR|FILE.rec|synthetic", help="training faces")
-    add("--out", required=True, type=Path, metavar="RUN", help="the run folder")
-    add(
-        "--preset",
-        choices=sorted(recipes.PRESETS),
-        help="the recipe; default: small, with --from fine-tune",
-    )
-    add("--resume", action="store_true", help="go on where this run stopped")
-    add("--dry-run", action="store_true", help="show schedule and memory, train nothing")
-    add("--no-doctor", action="store_true", help="no TrainingDoctor")
-    add(
-        "--strategy",
-        choices=("none", "mirrored", "multiworker"),
-        default="none",
-        help="mirrored: all GPUs of this machine; multiworker: those of all in TF_CONFIG",
-    )
-    add("--jit", choices=tuple(JIT), default="auto", help="XLA; auto: on for GPUs")
-    add(
-        "--compile-cache",
-        metavar="DIR|none",
-        help="where compiled steps are kept for the next run; default: in the user's cache, with "
-        "a GPU or --jit on",
-    )
-    add("--license", metavar="TEXT", help="of the trained weights, for the model card")
-    add_json_option(parser)
-    _add_recipe(parser.add_argument_group("changes to the preset").add_argument)
-    _add_fine_tuning(parser.add_argument_group("fine-tuning").add_argument)
-    _add_faces(parser.add_argument_group("data"))
-    add = parser.add_argument_group("checkpoints and verification").add_argument
-    add(
-        "--checkpoint-every",
-        type=positive_int,
-        metavar="N",
-        help="steps between checkpoints; default: 500 or two minutes, and at each epoch's end",
-    )
-    add("--keep", type=positive_int, default=3, metavar="K", help="newest checkpoints")
-    add("--verify-images", type=existing_dir, metavar="DIR", help="verify after each epoch")
-    add("--verify-pairs", type=existing_file, metavar="FILE", help="as LFW's; else random pairs")
-    add("--verify-landmarks", type=existing_file, metavar="FILE", help="to align them by")
-    add("--verify-people", type=int, metavar="N", help="so many of the data's, not trained on")
-    add(
-        "--verify-bins",
-        nargs="+",
-        type=Path,
-        metavar="DIR|FILE",
-        help="verify on all .bin sets of a folder, or on such files; their mean chooses the best",
-    )
-    add(
-        "--verify-max-pairs",
-        type=positive_int,
-        metavar="N",
-        help="pairs of each .bin set, evenly spaced; default: all",
-    )
-    add(
-        "--verify-every",
-        type=positive_int,
-        metavar="N",
-        help="epochs between verifications (and after the last epoch); default: 1",
-    )
-
-
-def _add_recipe(add: Callable[..., Any]) -> None:
-    add("--backbone", choices=recipes.BACKBONES)
-    add("--embedding-dim", type=int, metavar="N")
-    add("--input-size", type=image_size, metavar="HxW", help="such as 112x96")
-    add("--loss", choices=recipes.LOSSES)
-    add("--margin", type=float, metavar="M", help="a-softmax: 1, 2, 3 or 4; not magface")
-    add("--scale", type=float, metavar="S", help="of the cosines; not a-softmax")
-    add("--clip-norm", type=float, metavar="G", help="of gradients; 0: none")
-    add("--label-smoothing", type=float, metavar="E", help="in [0, 1); not for softmax")
-    add(
-        "--class-weights",
-        choices=("balanced",),
-        help="balanced: each person weighs alike, however many faces there are",
-    )
-    add("--gradient", choices=("exact", "caffe"), help="caffe: the released layer's, for a-softmax")
-    add("--sample-rate", type=float, metavar="R", help="share of the class centres a step sees")
-    add(
-        "--centers-per-class",
-        type=int,
-        metavar="K",
-        help="of each person; above 1, tf_sphereface-data audit --labels RUN finds wrong labels",
-    )
-    add("--annealing", choices=recipes.ANNEALINGS, help="fit: lambda's fall scaled to the run")
-    add(
-        "--annealing-reach",
-        type=float,
-        metavar="S",
-        help="share of the run after which lambda is at its minimum; with --annealing fit",
-    )
-    add(
-        "--annealing-power",
-        type=float,
-        metavar="P",
-        help="exponent of lambda's curve; with --annealing fit. Above 1 it falls later",
-    )
-    add("--lambda-minimum", type=float, metavar="L", help="where lambda stops")
-    add("--epochs", type=int, metavar="N", help="with --resume: go on to the end of epoch N")
-    add("--batch-size", type=int, metavar="N", help="over all replicas")
-    add("--learning-rate", type=float, metavar="R")
-    add(
-        "--scale-learning-rate",
-        choices=("none", "linear"),
-        default="none",
-        help="linear: by batch size over the preset's",
-    )
-    add("--weight-decay", type=float, metavar="W")
-    add("--dropout", type=float, metavar="P", help="share of the embedding layer's inputs dropped")
-    add("--augment", choices=("none", "mirror", "strong"))
-    add(
-        "--precision",
-        choices=recipes.PRECISIONS,
-        help="auto: mixed_bfloat16 where this machine multiplies in it, else float32",
-    )
-    add("--seed", type=int, metavar="N")
-
-
-def _add_fine_tuning(add: Callable[..., Any]) -> None:
-    add(
-        "--from",
-        dest="start",
-        type=existing_file,
-        metavar="MODEL",
-        help="fine-tune this .keras or .onnx file: a new head on its network",
-    )
-    add("--freeze-epochs", type=int, metavar="N", help="train the new head alone in the first N")
-    add(
-        "--freeze-norm",
-        action=argparse.BooleanOptionalAction,
-        help="leave batch normalisation as it is; with --from",
-    )
-    add("--body-rate", type=float, metavar="R", help="learning rate of the body over the head's")
-
-
-def _add_faces(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    people, each, cache = (DEFAULTS[name] for name in ("identities", "images", "cache"))
-    add_strict_option(group, ", and at a damaged one")
-    add("--resize", action="store_true", help="resize faces of another size")
-    add("--cache", choices=("memory", "none"), help=f"none: decode every epoch (default: {cache})")
-    add(
-        "--exclude",
-        type=existing_file,
-        metavar="FILE",
-        help="identities and images to leave out, as tf_sphereface-data audit lists them",
-    )
-    add("--channel-order", choices=("rgb", "bgr"), help="default: rgb, with --from the model's")
-    add("--identities", type=int, metavar="N", help=f"of synthetic data (default: {people})")
-    add("--images", type=int, metavar="N", help=f"each, of synthetic data (default: {each})")

@@ -22,14 +22,9 @@ from tf_sphereface.commands.console import (
     warn,
     write_json_option,
 )
-from tf_sphereface.commands.train import run_plan, summary, watchers
-from tf_sphereface.commands.train.arguments import (
-    JIT,
-    RunOptions,
-    add_arguments,
-    check_options,
-    read_options,
-)
+from tf_sphereface.commands.train import hooks, run_plan, summary, watchers
+from tf_sphereface.commands.train.arguments import RunOptions, check_options, read_options
+from tf_sphereface.commands.train.options import JIT, add_arguments
 from tf_sphereface.commands.train.run_plan import Plan
 from tf_sphereface.commands.train.watchers import ShowProgress
 from tf_sphereface.embedder import model_card
@@ -38,6 +33,7 @@ from tf_sphereface.training.fitting import is_chief
 from tf_sphereface.training.run_callbacks import BEST
 from tf_sphereface.utils import compile_cache, startup
 from tf_sphereface.utils.files import write_json
+from tf_sphereface.utils.optional import require
 
 EXAMPLES = """\
   tf_sphereface-train --data faces/ --preset small --out runs/first
@@ -53,7 +49,8 @@ EXAMPLES = """\
 The data is a folder with one folder of aligned JPEG or PNG faces for each person, all at the
 input size, or such a folder packed, or an MXNet RecordIO file (train.rec). The run folder holds
 config.json, environment.json, log.csv, summary.json, checkpoints/ (what --resume needs),
-embedder.keras (what eval, export and verify need) and, with a verification set, best.keras."""
+embedder.keras (what eval, export and verify need) and, with a verification set, best.keras; with
+--ema these hold the averages, and unaveraged.keras the last update's weights."""
 
 DESCRIPTION = """\
 Train a face embedder with A-Softmax (SphereFace) or one of its successors or, as a baseline, plain
@@ -75,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     line = build_parser().parse_args(argv)
     check_options(line)
+    if line.tensorboard:
+        require("tensorboard", extra="tensorboard")
+    found = hooks.find_hooks(line.callback or ())
     # before TensorFlow does a thing, as opening a network does
     prepare_xla(line.compile_cache)
     strategy = make_strategy(line.strategy)
@@ -88,11 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         note(f"this run is finished: {folder.summary}; nothing to do", console)
         return 0
     run = begin(options, strategy)
-    train(run, options)
+    train(run, options, found)
     if not is_chief(run.model):
         return 0
     metadata = summary.metadata_of(run, line.license, finished=True)
     embedder.save_embedder(run.network(), folder.embedder, metadata)
+    if run.average is not None:  # what was measured is measured of the averages
+        plain = summary.metadata_of(run, line.license)
+        embedder.save_embedder(run.network(averaged=False), folder.unaveraged, plain)
     model_card.write_card(folder.embedder)
     result = summary.summarise(run)
     write_json(folder.summary, result)
@@ -172,8 +175,8 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
     return run
 
 
-def train(run: training.Run, options: RunOptions) -> None:
-    """Train to the end, or raise where the loss is no number."""
+def train(run: training.Run, options: RunOptions, found: dict[str, hooks.Hook]) -> None:
+    """Train to the end, with the callbacks of `found`; raise where the loss is no number."""
     line, best = options.line, run.log.best
     verifier = watchers.verification(
         line,
@@ -186,7 +189,10 @@ def train(run: training.Run, options: RunOptions) -> None:
     )
     if verifier is not None and best is not None:
         watchers.say_other_sets(verifier, best)
-    others = [] if verifier is None else [verifier]
+    others: list[keras.callbacks.Callback] = [] if verifier is None else [verifier]
+    if line.tensorboard:
+        others.append(hooks.TensorBoardColumns(run.folder.path / "tensorboard"))
+    others += hooks.callbacks_of(found, run)
     doctor = None if line.no_doctor else watchers.doctor(run, *others)
     try:
         with progress() as bar, training.deferred_stop(note) as stop:

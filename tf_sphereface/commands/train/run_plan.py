@@ -16,9 +16,12 @@ from tf_sphereface.commands.console import console
 from tf_sphereface.commands.train.arguments import RunOptions
 from tf_sphereface.layers.sampled_angular_dense import sampling_doubt
 from tf_sphereface.losses.update_count import scheduled_losses
+from tf_sphereface.optimizers import treatment
 from tf_sphereface.training import recipe_losses, recipes
-from tf_sphereface.training.building import rate_drops, steps_of
+from tf_sphereface.training.building import steps_of
 from tf_sphereface.training.checkpoint import build_optimizer
+from tf_sphereface.training.solvers import rate_drops, rate_function, warm_up_steps
+from tf_sphereface.training.weight_average import network_weights
 
 MEMORY_NOTE = (
     "An estimate: weights, optimizer state and gradients as they are; activations as the sum of "
@@ -60,10 +63,43 @@ class Plan:
             f"learning rate {recipe.learning_rate:g}, {scaling}",
             f"{precision}; XLA {self.model.xla_reason}",
             recipe_losses.describe_loss(self.model.loss, recipe.gradient),
+            *self._solver(),
             *([weights] if recipe.class_weights else []),
             *self._start(),
             *self._sampling(),
         ]
+
+    def _solver(self) -> list[str]:
+        """Say how the rate moves, which weights the optimizer treats how, and what is averaged."""
+        recipe, told = self.recipe, []
+        if recipe.optimizer != "sgd":
+            told.append(f"{recipe.optimizer}: decoupled decay {recipe.weight_decay:g} of kernels")
+            parts = self.treatment()
+            if "muon" in parts:
+                told.append(
+                    f"Muon for {parts['muon']} kernels as matrices, AdamW for {parts['adamw']} "
+                    "other weights (depthwise kernels, head, norms, biases, slopes)"
+                )
+        falls = {
+            "step": f"falls by 10 at {', '.join(f'{share:.0%}' for share in recipe.drops)}",
+            "cosine": "falls as a cosine to 0",
+            "polynomial": "falls straight to 0",
+        }
+        if (recipe.schedule, recipe.warm_up) != ("step", 0):
+            rises = f"rises for {recipe.warm_up:g} epochs, then " if recipe.warm_up else ""
+            told.append(f"the rate {rises}{falls[recipe.schedule]}")
+        lines = ["; ".join(told)] if told else []
+        if recipe.ema:
+            lines.append(
+                f"the network's weights are averaged (momentum {recipe.ema:g}): verification and "
+                "files are of the averages, loss and accuracy of the weights in training"
+            )
+        return lines
+
+    def treatment(self) -> dict[str, int]:
+        """Return how many weights each rule of the optimizer trains."""
+        parts = treatment(self.model.optimizer, self.model.trainable_variables)
+        return {name: len(paths) for name, paths in parts.items()}
 
     def _start(self) -> list[str]:
         """Say what the run starts from, what is frozen and until when, and where lambda starts."""
@@ -109,6 +145,12 @@ class Plan:
             "batch_per_replica": self.recipe.batch_size // self.replicas,
             "learning_rate": self.recipe.learning_rate,
             "learning_rate_scaling": self.line.scale_learning_rate,
+            "optimizer": self.recipe.optimizer,
+            "weight_decay": self.recipe.weight_decay,
+            "weights_by_rule": self.treatment(),
+            "rate_schedule": self.recipe.schedule,
+            "warm_up": self.recipe.warm_up,
+            "ema": self.recipe.ema,
             "parameters": parameters_by_part(self.model),
             "schedule": self.schedule(),
             "memory_per_replica": memory(self.model, self.recipe, self.replicas),
@@ -116,21 +158,12 @@ class Plan:
 
     def schedule(self) -> list[dict[str, Any]]:
         """Return lambda, margin and rate at the updates that matter, counted from 1."""
-        total, losses = self.total, scheduled_losses(self.model)
-        marks = [(1, "first")]
-        for quarter in (1, 2, 3):
-            marks.append((max(1, math.ceil(total * quarter / 4)), f"{quarter}/4 of the run"))
-        marks += [(drop + 1, "learning rate falls") for drop in rate_drops(self.recipe, total)]
-        reached = [_first_at_minimum(loss.annealing, total) for loss in losses]
-        marks += [(step, "lambda at its minimum") for step in reached if step is not None]
-        frozen = self.recipe.freeze_epochs * self.steps
-        if 0 < frozen < total:
-            marks.append((frozen + 1, "the body is trained"))
-        marks.append((total, "last"))
+        losses, frozen = scheduled_losses(self.model), self.recipe.freeze_epochs * self.steps
+        growing = getattr(self.model.loss, "margin_warm_up", 0)
         reasons: dict[int, list[str]] = {}
-        for step, reason in marks:
+        for step, reason in self._marks():
             reasons.setdefault(step, []).append(reason)
-        rate_of = _rate_function(self.model)
+        rate_of = rate_function(self.model.optimizer)
         rows = []
         for step in sorted(reasons):
             epoch = (step - 1) // self.steps + 1
@@ -142,8 +175,31 @@ class Plan:
                 value = float(loss.annealing(step))
                 row["lambda"] = value
                 row["effective_margin"] = round(float(effective_margin(loss.margin, value)), 3)
+            if growing:
+                row["effective_margin"] = self.model.loss.margin * min(step / growing, 1.0)
             rows.append({**row, "why": ", ".join(reasons[step])})
         return rows
+
+    def _marks(self) -> list[tuple[int, str]]:
+        """Return the updates that matter, counted from 1, and why each does."""
+        recipe, total = self.recipe, self.total
+        marks = [(1, "first")]
+        for quarter in (1, 2, 3):
+            marks.append((max(1, math.ceil(total * quarter / 4)), f"{quarter}/4 of the run"))
+        if recipe.schedule == "step":
+            marks += [(drop + 1, "learning rate falls") for drop in rate_drops(recipe, total)]
+        growing = getattr(self.model.loss, "margin_warm_up", 0)
+        for steps, name in ((warm_up_steps(recipe, self.steps), "rate"), (growing, "margin")):
+            if steps:
+                end = f"{name} has risen" if steps <= total else f"{name} is still rising"
+                marks.append((min(steps, total), end))
+        for loss in scheduled_losses(self.model):
+            step = _first_at_minimum(loss.annealing, total)
+            marks += [] if step is None else [(step, "lambda at its minimum")]
+        frozen = recipe.freeze_epochs * self.steps
+        if 0 < frozen < total:
+            marks.append((frozen + 1, "the body is trained"))
+        return [*marks, (total, "last")]
 
 
 def parameters_by_part(model: Any) -> dict[str, int]:
@@ -172,6 +228,7 @@ def memory(model: Any, recipe: recipes.Recipe, replicas: int) -> dict[str, int]:
         "weights": _bytes(model.weights),
         "optimizer": _bytes(model.optimizer.variables),
         "gradients": _bytes(model.trainable_variables),
+        **({"averages": _bytes(network_weights(model))} if recipe.ema else {}),
         "activations": 2 * batch * (outputs * width + logits * 4),
     }
     return {**parts, "total": sum(parts.values())}
@@ -210,16 +267,6 @@ def _first_at_minimum(annealing: Any, total: int) -> int | None:
     if minimum is None or annealing(total) > minimum:
         return None
     return 1 + bisect_left(range(1, total), True, key=lambda step: annealing(step) <= minimum)
-
-
-def _rate_function(model: Any) -> Any:
-    """Return the learning rate as a function of the updates done before."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # float16 wraps it
-    rate = optimizer.get_config()["learning_rate"]
-    if not isinstance(rate, dict):
-        return lambda done: float(rate)
-    schedule = keras.optimizers.schedules.deserialize(rate)
-    return lambda done: float(keras.ops.convert_to_numpy(schedule(done)))
 
 
 def _bytes(variables: Any) -> int:

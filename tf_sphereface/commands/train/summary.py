@@ -57,6 +57,9 @@ def summarise(run: training.Run) -> dict[str, Any]:
         "scale": recipe_losses.resolve_scale(recipe.loss, recipe.scale),
         "loss in words": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
         "backbone": recipe.backbone,
+        "optimizer": recipe.optimizer,
+        "schedule": recipe.schedule,
+        "averaged weights": f"momentum {recipe.ema:g}" if recipe.ema else None,
         "from": None if run.pretrained is None else run.pretrained.name,
         "people": run.source.num_classes,
         "faces": len(run.source),
@@ -65,6 +68,7 @@ def summarise(run: training.Run) -> dict[str, Any]:
         "updates": int(keras.ops.convert_to_numpy(run.model.optimizer.iterations)),
         "final": rows[-1] if rows else {},
         "embedder": str(run.folder.embedder),
+        "without average": str(run.folder.unaveraged) if recipe.ema else None,
     }
     best = run.log.best
     if best is not None:

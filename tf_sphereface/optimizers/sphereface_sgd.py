@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
-from tf_sphereface.utils import keras_private
-from tf_sphereface.utils.checks import error
-
-Multiplier = tuple[str, float, float]
-
-PAPER_MULTIPLIERS: tuple[Multiplier, ...] = (
-    (r"(^|/)conv\d+_(?!1/)\d+/bias$", 0.0, 0.0),
-    (r"(^|/)bias$", 2.0, 0.0),
-    (r"(^|/)(gamma|beta)$", 1.0, 0.0),
+from tf_sphereface.optimizers.multipliers import (
+    PAPER_MULTIPLIERS,
+    ParameterRates,
+    check_multipliers,
 )
-"""Rules `(pattern, lr_mult, decay_mult)` of the authors' solver, for names as `SphereFaceNet` has.
-
-Biases of residual units are frozen at 0, other biases learn twice as fast and do not decay, and
-what no rule matches is 1/1: kernels, PReLU slopes (they decay too) and the head. The authors' nets
-have no batch normalisation; its scale and offset (`MobileFaceNet`) learn at 1 and do not decay,
-because a decaying scale would only shrink activations that the next normalisation grows again.
-"""
+from tf_sphereface.utils.checks import error
 
 PAPER_TOTAL = 28000
 PAPER_BOUNDARIES = (16000, 24000)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
-class SphereFaceSGD(keras.optimizers.SGD):
+class SphereFaceSGD(ParameterRates, keras.optimizers.SGD):
     """SGD with momentum, coupled weight decay, and rates parameter by parameter, as in Caffe.
 
     For a weight `w` with gradient `g` and multipliers `lr_mult`, `decay_mult`:
@@ -68,6 +56,7 @@ class SphereFaceSGD(keras.optimizers.SGD):
     Example:
 
     >>> from tf_sphereface.backbones import SphereFaceNet
+    >>> from tf_sphereface.optimizers import match_multipliers
     >>> optimizer = SphereFaceSGD(learning_rate=0.1, weight_decay=5e-4)
     >>> backbone = SphereFaceNet(4, input_shape=(32, 32, 3))
     >>> match_multipliers(backbone.trainable_variables, optimizer.multipliers)["conv1_1/bias"]
@@ -99,37 +88,16 @@ class SphereFaceSGD(keras.optimizers.SGD):
             PAPER_MULTIPLIERS if multipliers is None else multipliers
         )
 
-    def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Create the momentum of each of `variables` and look up its multipliers."""
-        if self.built:
-            return
-        super().build(variables)
-        self._factors = {}
-        for variable in variables:
-            lr_mult, decay_mult = _lookup(variable.path, self.multipliers)
-            if not keras_private.decays(self, variable):  # Keras' exclude_from_weight_decay()
-                decay_mult = 0.0
-            self._factors[keras_private.variable_key(self, variable)] = (lr_mult, decay_mult)
-
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        lr_mult, decay_mult = self._factors[keras_private.variable_key(self, variable)]
+        lr_mult, decay = self.factors(variable)
         if lr_mult == 0.0:
             return
-        decay = (self.weight_decay or 0.0) * decay_mult
         if decay != 0.0:
             gradient = keras.ops.add(
                 keras.ops.cast(gradient, variable.dtype),
                 keras.ops.multiply(variable, keras.ops.cast(decay, variable.dtype)),
             )
         super().update_step(gradient, variable, learning_rate * lr_mult)
-
-    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
-        """Do nothing: Keras' decoupled decay gives way to the one in `update_step`."""
-
-    def get_config(self) -> dict[str, Any]:
-        config: dict[str, Any] = super().get_config()
-        config["multipliers"] = [list(rule) for rule in self.multipliers]
-        return config
 
 
 def paper_optimizer(
@@ -195,56 +163,3 @@ def paper_optimizer(
             [float(learning_rate) * 0.1**i for i in range(len(steps) + 1)],
         )
     return SphereFaceSGD(schedule, momentum, weight_decay, **kwargs)
-
-
-def match_multipliers(
-    variables: Iterable[keras.Variable], multipliers: Iterable[Sequence[Any]]
-) -> dict[str, tuple[float, float]]:
-    """Show which multipliers each variable gets, to check one's own rules.
-
-    Args:
-        variables: such as `model.trainable_variables`.
-        multipliers: rules `(pattern, lr_mult, decay_mult)`, the first match holds.
-
-    Returns:
-        `{path: (lr_mult, decay_mult)}`.
-
-    Example:
-
-    >>> import keras
-    >>> dense = keras.layers.Dense(2, name="head")
-    >>> dense.build((None, 3))
-    >>> match_multipliers(dense.variables, [("kernel$", 10.0, 1.0)])
-    {'head/kernel': (10.0, 1.0), 'head/bias': (1.0, 1.0)}
-    """
-    rules = check_multipliers(multipliers)
-    return {variable.path: _lookup(variable.path, rules) for variable in variables}
-
-
-def check_multipliers(multipliers: Iterable[Sequence[Any]]) -> tuple[Multiplier, ...]:
-    """Return the rules as tuples, or raise `ValueError` naming the one that is wrong."""
-    rules = []
-    for rule in multipliers:
-        try:
-            pattern, lr_mult, decay_mult = rule
-            re.compile(pattern)
-            checked = (pattern, float(lr_mult), float(decay_mult))
-        except (TypeError, ValueError, re.error) as error:
-            raise ValueError(
-                "Argument `multipliers` must hold rules (regular expression, lr_mult, decay_mult). "
-                f"Received: {rule!r} ({error})"
-            ) from error
-        if not min(checked[1:]) >= 0:
-            raise ValueError(
-                f"Argument `multipliers` must not hold negative factors. Received: {rule!r}"
-            )
-        rules.append(checked)
-    return tuple(rules)
-
-
-def _lookup(path: str, rules: Sequence[Multiplier]) -> tuple[float, float]:
-    """Return `(lr_mult, decay_mult)` of the first rule found in `path`."""
-    for pattern, lr_mult, decay_mult in rules:
-        if re.search(pattern, path):
-            return lr_mult, decay_mult
-    return 1.0, 1.0

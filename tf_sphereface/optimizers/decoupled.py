@@ -1,0 +1,172 @@
+"""AdamW and Muon with rates and decoupled weight decay parameter by parameter."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+from tf_sphereface.optimizers.multipliers import (
+    DECOUPLED_MULTIPLIERS,
+    ParameterRates,
+    check_multipliers,
+)
+from tf_sphereface.utils import keras_private
+from tf_sphereface.utils.checks import error
+
+
+class _Decoupled(ParameterRates):
+    """The part of both: a weight shrinks by its own rate, then takes the step of that rate."""
+
+    def _take(self, multipliers: Iterable[Sequence[Any]] | None) -> None:
+        self.multipliers = check_multipliers(
+            DECOUPLED_MULTIPLIERS if multipliers is None else multipliers
+        )
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        lr_mult, decay = self.factors(variable)
+        if lr_mult == 0.0:
+            return
+        rate = keras.ops.cast(learning_rate, variable.dtype) * lr_mult
+        if decay != 0.0:
+            self.assign_sub(variable, variable * (rate * decay))
+        super().update_step(gradient, variable, rate)
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class FaceAdamW(_Decoupled, keras.optimizers.AdamW):
+    """AdamW with rates and decay parameter by parameter.
+
+    Each weight first shrinks by `learning_rate * lr_mult * weight_decay * decay_mult` of itself,
+    then takes Adam's step at `learning_rate * lr_mult`. By default norms, biases and PReLU slopes
+    do not decay; kernels and class centres do.
+
+    Args:
+        learning_rate: a float, or a schedule.
+        weight_decay: decoupled, at least 0; None is 0.
+        multipliers: rules `(pattern, lr_mult, decay_mult)`, as of `SphereFaceSGD`; `lr_mult` 0
+            freezes. Default: `DECOUPLED_MULTIPLIERS`.
+        **kwargs: as of `keras.optimizers.AdamW`.
+
+    Raises:
+        ValueError: a negative decay or multiplier, or a pattern that is no regular expression.
+
+    Example:
+
+    >>> FaceAdamW(1e-3, weight_decay=0.05).multipliers[-1]
+    ('(^|/)(bias|gamma|beta|alpha)$', 1.0, 0.0)
+
+    Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
+    arXiv:1711.05101.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        weight_decay: float | None = 0.05,
+        multipliers: Iterable[Sequence[Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay=_checked(weight_decay), **kwargs)
+        self._take(multipliers)
+
+
+@keras.saving.register_keras_serializable(package="tf_sphereface")
+class FaceMuon(_Decoupled, keras.optimizers.Muon):
+    """Muon for the kernels of a network's convolutions and dense layers, AdamW for the rest.
+
+    Keras' own Muon takes variables of rank 2 alone, which in a convolutional network are the class
+    centres, for which it is not meant. This one takes a convolution's kernel as the matrix
+    `(height * width * channels, filters)`. AdamW, at the same rate, trains depthwise kernels (of
+    one filter), biases, norms, PReLU slopes and what `exclude_layers` names: the head. `treatment`
+    lists which weight gets what. Rates and decay are those of `FaceAdamW`.
+
+    Args:
+        learning_rate: a float, or a schedule. An update of Muon is scaled to the size of one of
+            AdamW (`rms_rate`), so that rates for AdamW suit it.
+        weight_decay: decoupled, at least 0, for both parts; None is 0.
+        multipliers: as of `FaceAdamW`.
+        exclude_layers: regular expressions of weights that AdamW trains. Default: `("^head/",)`,
+            the head of a `FaceClassifier`.
+        **kwargs: as of `keras.optimizers.Muon`, without `adam_weight_decay`.
+
+    Raises:
+        ValueError: as `FaceAdamW`.
+
+    Example:
+
+    >>> FaceMuon(1e-3, weight_decay=0.05).exclude_layers
+    ['^head/']
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; scaled
+    as by Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv:2502.16982.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        weight_decay: float | None = 0.05,
+        multipliers: Iterable[Sequence[Any]] | None = None,
+        exclude_layers: Sequence[str] = ("^head/",),
+        **kwargs: Any,
+    ) -> None:
+        for name in ("adam_weight_decay", "exclude_embeddings"):  # of a configuration
+            kwargs.pop(name, None)
+        super().__init__(
+            learning_rate,
+            weight_decay=_checked(weight_decay),
+            adam_weight_decay=None,
+            exclude_layers=list(exclude_layers),
+            exclude_embeddings=False,  # a layer that is named so is the network's last one here
+            **kwargs,
+        )
+        self._take(multipliers)
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        shape = tuple(variable.shape)
+        if len(shape) not in (2, 4) or shape[-1] == 1 or math.prod(shape[:-1]) == 1:
+            return True
+        return any(re.search(pattern, variable.path) for pattern in self.exclude_layers)
+
+    def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:
+        """Return a matrix with nearly the singular vectors of `x` and singular values near 1."""
+        matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
+        return keras.ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+
+    def lr_adjust(self, x: Any) -> Any:
+        """Scale an update of Muon to the size of one of AdamW."""
+        if self.rms_rate is None:
+            return x
+        return x * (math.sqrt(max(math.prod(x.shape[:-1]), x.shape[-1])) * self.rms_rate)
+
+
+def treatment(
+    optimizer: keras.optimizers.Optimizer, variables: Iterable[keras.Variable]
+) -> dict[str, list[str]]:
+    """Return which of `variables` each rule trains: `{"muon": paths, "adamw": paths}`.
+
+    Of an optimizer without Muon it is its name and all paths.
+
+    Example:
+
+    >>> kernel = keras.layers.Dense(3, name="fc")
+    >>> kernel.build((None, 4))
+    >>> treatment(FaceMuon(), kernel.variables)
+    {'muon': ['fc/kernel'], 'adamw': ['fc/bias']}
+    """
+    inner = keras_private.optimizers_in(optimizer)[-1]
+    if not isinstance(inner, FaceMuon):
+        return {inner.name: [variable.path for variable in variables]}
+    parts: dict[str, list[str]] = {"muon": [], "adamw": []}
+    for variable in variables:
+        parts["adamw" if inner._should_use_adamw(variable) else "muon"].append(variable.path)
+    return parts
+
+
+def _checked(weight_decay: float | None) -> float:
+    if weight_decay is not None and not weight_decay >= 0:
+        raise error("weight_decay", "be at least 0, or None", weight_decay)
+    return 0.0 if weight_decay is None else float(weight_decay)
