@@ -9,6 +9,7 @@ from tf_sphereface.training.building import (
     embedder_of,
 )
 from tf_sphereface.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from tf_sphereface.training.distillation import distill
 from tf_sphereface.training.fine_tuning import fine_tune
 from tf_sphereface.training.fitting import train, train_recipe
 from tf_sphereface.training.label_audit import LabelAudit, audit_labels
@@ -17,6 +18,8 @@ from tf_sphereface.training.recipes import PRESETS, Recipe, preset
 from tf_sphereface.training.resumable import Run, run
 from tf_sphereface.training.run_callbacks import RunStopped, deferred_stop
 from tf_sphereface.training.run_folder import RunFolder
+from tf_sphereface.training.teacher import Teacher, open_teacher
+from tf_sphereface.training.teacher_embeddings import TeacherEmbeddings, teacher_embeddings
 from tf_sphereface.utils.xla_flags import tune_xla
 
 __all__ = [
@@ -28,18 +31,23 @@ __all__ = [
     "Run",
     "RunFolder",
     "RunStopped",
+    "Teacher",
+    "TeacherEmbeddings",
     "audit_labels",
     "build_annealing",
     "build_backbone",
     "build_classifier",
     "deferred_stop",
+    "distill",
     "embedder_of",
     "fine_tune",
     "open_pretrained",
+    "open_teacher",
     "preset",
     "read_checkpoint",
     "run",
     "save_checkpoint",
+    "teacher_embeddings",
     "train",
     "train_recipe",
     "tune_xla",

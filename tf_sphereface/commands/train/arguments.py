@@ -18,6 +18,7 @@ from tf_sphereface.commands.console import (
     positive_int,
 )
 from tf_sphereface.commands.input_options import add_strict_option
+from tf_sphereface.commands.train import distillation
 from tf_sphereface.embedder import read_metadata
 from tf_sphereface.eval import bin_sets
 from tf_sphereface.importers import import_checkpoint
@@ -38,6 +39,7 @@ class RunOptions:
     line: argparse.Namespace
     pretrained: training.Pretrained | None = None
     held: data.FaceSource | None = None  # of people who are kept out of training
+    teacher: training.Teacher | None = None
 
 
 def read_options(arguments: argparse.Namespace) -> RunOptions:
@@ -49,18 +51,25 @@ def read_options(arguments: argparse.Namespace) -> RunOptions:
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
     folder = training.RunFolder(arguments.out)
+    resumed = arguments.resume and folder.learns_from_teacher()
+    distillation.check_distillation(arguments, resumed)
+    own = arguments.start is not None or folder.base.exists()
+    if not own and (arguments.teacher is not None or resumed):
+        arguments.preset = arguments.preset or "distill"
     pretrained = pretrained_from(arguments, folder)
     recipe = recipe_from(arguments)
     if arguments.resume:
-        given = [n for n in recipes.FINE_TUNING if getattr(arguments, n, None) is not None]
+        names = (*recipes.FINE_TUNING, "distill_weight")
+        given = [n for n in names if getattr(arguments, n, None) is not None]
         same = arguments.epochs is None
         recipe = folder.as_begun(recipe, same_epochs=same, given=given)
     if pretrained is not None:
         recipe = pretrained.recipe(recipe)
+    teacher, recipe = distillation.taught(arguments, recipe)
     source, held = source_from(arguments, recipe), None
     if arguments.verify_people and arguments.data != "synthetic":
         source, held = data.hold_out(source, arguments.verify_people, recipe.seed)
-    return RunOptions(recipe, source, folder, arguments, pretrained, held)
+    return RunOptions(recipe, source, folder, arguments, pretrained, held, teacher)
 
 
 def pretrained_from(
@@ -112,6 +121,7 @@ def source_from(arguments: argparse.Namespace, recipe: recipes.Recipe) -> data.F
         strict=arguments.strict,
         resize=arguments.resize,
         exclude=None if listed is None else data.read_exclusions(listed),
+        unlabelled=recipe.teacher is not None and recipe.distill_weight == 1,
     )
 
 
@@ -176,7 +186,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--preset",
         choices=sorted(recipes.PRESETS),
-        help="the recipe; default: small, with --from fine-tune",
+        help="the recipe; default: small, with --from fine-tune, with --teacher alone distill",
     )
     add("--resume", action="store_true", help="go on where this run stopped")
     add("--dry-run", action="store_true", help="show schedule and memory, train nothing")
@@ -198,6 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_option(parser)
     _add_recipe(parser.add_argument_group("changes to the preset").add_argument)
     _add_fine_tuning(parser.add_argument_group("fine-tuning").add_argument)
+    distillation.add_distillation(parser)
     _add_faces(parser.add_argument_group("data"))
     add = parser.add_argument_group("checkpoints and verification").add_argument
     add(
@@ -310,7 +321,13 @@ def _add_faces(group: argparse._ArgumentGroup) -> None:
     people, each, cache = (DEFAULTS[name] for name in ("identities", "images", "cache"))
     add_strict_option(group, ", and at a damaged one")
     add("--resize", action="store_true", help="resize faces of another size")
-    add("--cache", choices=("memory", "none"), help=f"none: decode every epoch (default: {cache})")
+    add(
+        "--cache",
+        action=distillation.CacheAction,
+        metavar="memory|none|DIR",
+        help=f"none: decode every epoch (default: {cache}); DIR: keep a teacher's embeddings there",
+    )
+    group.set_defaults(teacher_cache=None)
     add(
         "--exclude",
         type=existing_file,
