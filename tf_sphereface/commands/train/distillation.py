@@ -84,6 +84,9 @@ def embeddings(
             teacher, recipe, source, folder, cache=line.teacher_cache, progress=show, warn=warn
         )
     note(f"teacher's embeddings: {result.path}")
+    if source.num_classes == 1:
+        note("the teacher is not verified on the training faces: they have no labels")
+        return result
     try:
         accuracy, pairs = callbacks.verify_embeddings(result.table, source, recipe.seed)
     except ValueError as error:
@@ -126,10 +129,11 @@ def costs(
         what = f"get {columns} black" if columns > 0 else f"lose {-columns}"
         told += f", and {what} columns at each side"
     where = line.teacher_cache or training.RunFolder(line.out).teacher
+    time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
     return [
         told,
-        f"its embeddings of {faces:,} faces and their mirror images: about {seconds / 60:.1f} "
-        f"minutes here, once, and {size / 1e6:,.1f} MB in {where}",
+        f"its embeddings of {faces:,} faces and their mirror images: about {time} "
+        f"here, once, and {size / 1e6:,.1f} MB in {where}",
     ]
 
 
@@ -138,6 +142,8 @@ def described(teacher: training.Teacher | None, recipe: recipes.Recipe) -> list[
     if recipe.teacher is None:
         return []
     weight = recipe.distill_weight
-    who = f"that its embeddings are kept of ({recipe.teacher[:12]})" if teacher is None else teacher
+    who = f"teacher: that of SHA-256 {recipe.teacher[:12]}..., whose embeddings are kept"
+    if teacher is not None:
+        who = f"teacher {teacher}"
     margin = "no label is used" if weight == 1 else f"{1 - weight:g} of the margin loss"
-    return [f"teacher {who}", f"loss: {weight:g} of 1 - cosine to the teacher, {margin}"]
+    return [who, f"loss: {weight:g} of 1 - cosine to the teacher, {margin}"]
