@@ -247,7 +247,12 @@ def val_loss_not_finite(logs: dict[str, Any]) -> str | None:
 
 
 def class_count(model: keras.Model) -> int | None:
-    """Return the number of classes that a step of a `FaceClassifier` or stock model tells apart."""
+    """Return the number of classes that a step of a `FaceClassifier` or stock model tells apart.
+
+    None where a teacher is learnt from: the loss at chance is not known then.
+    """
+    if getattr(model, "distill_weight", 0):
+        return None
     sampled = getattr(getattr(model, "head_layer", None), "sample_size", None)
     return sampled if isinstance(sampled, int) else label_count(model)
 

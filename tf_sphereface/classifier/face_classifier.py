@@ -120,8 +120,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self._gradient_function: Any = None
         self._training_network: Any = backbone
         self._smallest_share = 1
-        self.batch_arrival = BatchArrival()
-        self.built = True
+        self.batch_arrival, self.built = BatchArrival(), True
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; refuse another value for an argument that the head was made of."""
@@ -202,8 +201,9 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         return self._jit
 
     def _compile_step(self) -> None:
-        steps = xla.functions(self._update, self._loss_and_gradients, self._jit, self.sample_rate)
-        self._update_function, self._gradient_function = steps
+        self._update_function, self._gradient_function = xla.functions(
+            self._update, self._loss_and_gradients, self._jit, self.sample_rate
+        )
 
     # One step ------------------------------------------------------------------------------------
 
@@ -211,26 +211,28 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         """Apply one update and return the logs."""
         self.batch_arrival.record(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y = self._checked_labels(y)
+        y, *targets = self._told(y)
         x = require_examples(self, x)
-        loss, outputs, y, logs = self._update_function(x, y, sample_weight)
-        self._track_loss(loss, x)
+        loss, outputs, y, logs = self._update_function(x, y, sample_weight, *targets)
+        self._track_loss(loss, x, logs)
         if outputs is not None:
             super().compute_metrics(x, y, tf.concat(outputs, axis=-1), sample_weight)
         results = metric_results(self)
         return reducible({**self.training_names(results), **logs})
 
-    def _update(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
+    def _update(
+        self, x: Any, y: Any, sample_weight: Any, *targets: Any
+    ) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Apply one update; return loss, head outputs, labels as the loss saw them, and logs."""
         if self.sample_rate < 1:
             chosen, y = self.head_layer.choose(y, self.optimizer.iterations)
             self.head_layer.load(chosen)
         state = self._step_state()
-        loss, outputs, gradients, updates = self._gradient_function(
+        loss, outputs, gradients, updates, figures = self._gradient_function(
             [tf.convert_to_tensor(v.value) for v in self.trainable_variables],
             [tf.convert_to_tensor(v.value) for v in state],
             tf.convert_to_tensor(keras_private.micro_steps(self.optimizer).value),
-            (x, y, sample_weight),
+            (x, y, sample_weight, *targets),
             self.optimizer.scale_loss(share_of_batch(x)),
         )
         updates = shared_statistics(self, state, updates)
@@ -240,7 +242,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         gradient_updates.apply_gradients(self.optimizer, gradients, self.trainable_variables)
         if self.sample_rate < 1:
             self.head_layer.store(chosen)
-        return loss, outputs, y, logs
+        return loss, outputs, y, {**logs, **figures}
 
     def training_names(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return metrics under the names of training's logs: `sampled_...` over a sample."""
@@ -251,10 +253,10 @@ class FaceClassifier(ModelFiles, ClassPredictions):
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluate one batch and return the logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y = self._checked_labels(y)
+        y = self._told(y)[0]
         outputs = self.head_layer(self(x, training=False))
         loss = super().compute_loss(x, y, outputs, sample_weight, training=False)
-        self._track_loss(loss, x)
+        self._track_loss(loss, x, {})
         super().compute_metrics(x, y, outputs, sample_weight)
         return reducible(metric_results(self))
 
@@ -278,10 +280,10 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         trainable: list[Any],
         non_trainable: list[Any],
         step: Any,
-        data: tuple[Any, Any, Any],
+        data: tuple[Any, ...],
         loss_scale: Any,
-    ) -> tuple[Any, list[Any] | None, list[Any], list[Any]]:
-        """Compute loss, head outputs, gradients and new state.
+    ) -> tuple[Any, list[Any] | None, list[Any], list[Any], dict[str, Any]]:
+        """Compute loss, head outputs, gradients, new state, and figures for the logs.
 
         Under XLA it is a pure function of tensors: no variable is read or written, so it can be
         compiled for one replica while the strategy handles the variables outside: `non_trainable`
@@ -293,15 +295,15 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         """
         if self._jit:
             keras_private.renumber_functions()
-        x, y, sample_weight = data
-        state = self._step_state()
-        counter = keras_private.micro_steps(self.optimizer)
+        x, y, sample_weight, *targets = data
+        state, counter = self._step_state(), keras_private.micro_steps(self.optimizer)
         variables = [*self.trainable_variables, *state, counter]
         mapping = list(zip(variables, [*trainable, *non_trainable, step], strict=True))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
             with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
-                outputs = self._training_outputs(self(x, training=True), y)
+                embedding = self(x, training=True)
+                outputs = self._training_outputs(embedding, y)
             if not self._jit:
                 with tape.stop_recording():
                     super().compute_metrics(x, y, outputs, sample_weight)
@@ -310,6 +312,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
                     outputs = tf.identity(outputs)
             with scope:
                 loss = super().compute_loss(x, y, outputs, sample_weight, training=True)
+                loss, figures = self._whole_loss(loss, embedding, sample_weight, *targets)
             scaled = loss * ops.cast(loss_scale, loss.dtype)
         gradients = tape.gradient(
             scaled, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO
@@ -320,7 +323,13 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         ]
         # XLA drops the join of the head's output where only its two parts are used.
         parts = [outputs[:, :-1], outputs[:, -1:]] if self._jit else None
-        return loss, parts, gradients, updates
+        return loss, parts, gradients, updates, figures
+
+    def _whole_loss(
+        self, loss: Any, embedding: Any, sample_weight: Any, *targets: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return a step's loss, of that of the head and of targets, and figures for the logs."""
+        return loss, {}
 
     def _step_state(self) -> list[Any]:
         """Return the variables that a forward pass may change, without the head's stores."""
@@ -361,13 +370,13 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         kernel = self.head_layer.kernel
         return released_gradient.angular_outputs(embedding, kernel, labels, margin, lambda_)
 
-    def _checked_labels(self, y: Any) -> Any:
+    def _told(self, y: Any) -> tuple[Any, ...]:
         """Check labels outside the XLA function, where an assertion still works."""
         if y is None:
             raise ValueError("FaceClassifier takes (images, integer labels); got no labels")
-        return check_labels(y, self.num_classes)
+        return (check_labels(y, self.num_classes),)
 
-    def _track_loss(self, loss: Any, x: Any) -> None:
+    def _track_loss(self, loss: Any, x: Any, logs: dict[str, Any]) -> None:
         """Update the reported loss: the mean over examples, over all replicas."""
         keras_private.loss_tracker(self).update_state(
             loss * replica_count(), sample_weight=tf.shape(keras.tree.flatten(x)[0])[0]
@@ -389,12 +398,3 @@ class FaceClassifier(ModelFiles, ClassPredictions):
             "sample_rate": self.sample_rate,
             "centers_per_class": self.centers_per_class,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> FaceClassifier:
-        """Return the model that `get_config` described, with fresh weights."""
-        config = dict(config)
-        config["backbone"] = keras.saving.deserialize_keras_object(
-            config["backbone"], custom_objects=custom_objects
-        )
-        return cls(**config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -54,6 +54,15 @@ class ModelFiles(StateBuilding):
             raise ValueError(_NO_HDF5)
         config: dict[str, Any] = super().get_config()
         return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Return the model that `get_config` described, with fresh weights."""
+        config = dict(config)
+        config["backbone"] = keras.saving.deserialize_keras_object(
+            config["backbone"], custom_objects=custom_objects
+        )
+        return cls(**config)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Return what `compile_from_config` needs, with this model's own `jit_compile`."""

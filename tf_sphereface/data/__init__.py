@@ -11,8 +11,9 @@ from tf_sphereface.data.batches import batch_at, batch_positions
 from tf_sphereface.data.datasets import check_folder, face_dataset, load_folder
 from tf_sphereface.data.doubtful_labels import DoubtfulLabel, doubtful_labels
 from tf_sphereface.data.exclusions import Exclusions, leave_out, read_exclusions, write_exclusions
-from tf_sphereface.data.face_source import FaceSource, SyntheticFaces
+from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.found_faces import SyntheticFaces
 from tf_sphereface.data.held_out import hold_out
 from tf_sphereface.data.options import steps_per_epoch
 from tf_sphereface.data.pack.format import is_pack

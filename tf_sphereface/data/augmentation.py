@@ -82,7 +82,7 @@ def augment_batch(
         return finish(images)
     if part is None:
         part = Part(0, tf.shape(images)[0], tf.shape(images)[0])
-    mirror = part.uniform(_fold(seed, 0)) < 0.5
+    mirror = mirror_draw(seed, part)
     if kind == "mirror":
         return finish(mirrored(images, mirror))
     if kind == "quality":
@@ -91,6 +91,11 @@ def augment_batch(
     moved = _shift(images, mirror, _fold(seed, 1), part)
     pixels = _jitter(normalize(moved), _fold(seed, 2), part)
     return tf.ensure_shape(_erase(pixels, _fold(seed, 3), part), images.shape)
+
+
+def mirror_draw(seed: tf.Tensor, part: Part) -> tf.Tensor:
+    """Return which images of a batch `augment_batch` mirrors, booleans (count,)."""
+    return part.uniform(_fold(seed, 0)) < 0.5
 
 
 def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data.augmentation import Part, augment_batch
+from tf_sphereface.data.augmentation import Part, augment_batch, mirror_draw
 from tf_sphereface.data.folder_index import FolderIndex
 from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, Size
 from tf_sphereface.data.pack.reading import Pack
@@ -29,10 +30,13 @@ def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Datas
             weights = tf.constant(weights_of(options.class_weights, images.class_counts))
 
         @tf.autograph.experimental.do_not_convert
-        def make_batch(step: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def make_batch(step: tf.Tensor, positions: tf.Tensor) -> tuple[Any, ...]:
             positions, part = _share(positions, options)
             pixels, labels = images.fetch(positions), images.labels(positions)
-            batch = (prepare(pixels, step, options, part), labels)
+            told: Any = labels
+            if images.targets is not None:
+                told = (labels, images.targets(positions, mirrors(step, options, part)))
+            batch = (prepare(pixels, step, options, part), told)
             return batch if weights is None else (*batch, tf.gather(weights, labels))
 
         first, begin = divmod(options.start_step, steps)
@@ -60,6 +64,13 @@ def prepare(
     key = _key(options.seed, _AUGMENT, step)
     batch = augment_batch(pixels, key, options.augment, part, dtype=options.dtype)
     return tf.reverse(batch, [3]) if options.channel_order == "bgr" else batch
+
+
+def mirrors(step: tf.Tensor, options: BatchOptions, part: Part) -> tf.Tensor:
+    """Return which images of batch `step` are mirrored, booleans (images in `part`,)."""
+    if options.augment == "none":
+        return tf.zeros([part.count], tf.bool)
+    return mirror_draw(_key(options.seed, _AUGMENT, step), part)
 
 
 def single_order(count: int, options: BatchOptions, epoch: tf.Tensor) -> tf.Tensor:

@@ -13,54 +13,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data import synthetic
-from tf_sphereface.data.arrays import check_arrays
 from tf_sphereface.data.batches import batch_at, batch_positions, make_dataset
-from tf_sphereface.data.datasets import check_folder, load_folder
-from tf_sphereface.data.exclusions import Exclusions, image_names, leave_out
-from tf_sphereface.data.folder_index import FolderIndex, SkipReport, scan_folder
+from tf_sphereface.data.exclusions import Exclusions, image_names
+from tf_sphereface.data.folder_index import SkipReport
+from tf_sphereface.data.found_faces import Faces, SyntheticFaces, find_faces
 from tf_sphereface.data.options import Augment, BatchOptions, Size
-from tf_sphereface.data.pack.format import is_pack
-from tf_sphereface.data.pack.reading import Pack, open_pack
-from tf_sphereface.data.people import check_path, doubts, too_few
-from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
-from tf_sphereface.data.sources import open_source
-from tf_sphereface.utils.checks import check_choice, check_image_size
+from tf_sphereface.data.sources import fetch_targets, open_source
+from tf_sphereface.utils.checks import check_choice, error
 from tf_sphereface.utils.messages import ProgressCallback, printable
-
-
-@dataclasses.dataclass(frozen=True)
-class SyntheticFaces:
-    """Rendered faces of `synthetic.training_set`: `images` of each person, drawn by `seed`."""
-
-    identities: int = 300
-    images: int = 40
-    seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Faces:
-    """The faces of a source, read; `pixels` is what `face_dataset` takes, None if only listed."""
-
-    pixels: Any
-    labels: NDArray[np.int32]
-    num_classes: int
-    index: FolderIndex | Pack | RecordFile | None = None
-
-    def counts(self) -> NDArray[np.int64]:
-        """Return how many faces each person has, (num_classes,)."""
-        return np.bincount(self.labels, minlength=self.num_classes)
-
-    def doubts(self, where: str) -> list[str]:
-        """Return a sentence for each thing that looks wrong about the people."""
-        return doubts(self.counts(), None if self.index is None else self.index.names, where)
-
-    def checked(self, where: str) -> _Faces:
-        """Return this, or raise ValueError where nothing can be learnt from these people."""
-        text = too_few(self.counts(), None if self.index is None else self.index.names, where)
-        if text is not None:
-            raise ValueError(text)
-        return self
 
 
 @dataclasses.dataclass(eq=False)
@@ -88,6 +48,8 @@ class FaceSource:
         class_weights: None, or `"balanced"`: weights in the stream, as in `face_dataset`.
         exclude: people and images of a folder, packed or not, to leave out.
         report: where damaged files are noted.
+        unlabelled: nobody needs labels: fewer than two people are no error, and of a folder
+            without folders of people all images are taken, at any depth, as of one person.
 
     Example:
 
@@ -113,6 +75,7 @@ class FaceSource:
     class_weights: Literal["balanced"] | None = None
     exclude: Exclusions | None = None
     report: SkipReport = dataclasses.field(default_factory=SkipReport)
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a choice or a list that would have no effect; begin with nothing read."""
@@ -123,7 +86,8 @@ class FaceSource:
                 "Argument `exclude` must be None but for a folder, packed or not. "
                 f"Received: exclude={self.exclude}"
             )
-        self._loaded: _Faces | None = None
+        self._loaded: Faces | None = None
+        self._targets: NDArray[np.floating[Any]] | None = None
 
     def load(
         self,
@@ -140,7 +104,7 @@ class FaceSource:
             ValueError: as `face_dataset`.
         """
         if self._loaded is None:
-            self._loaded = self._find(progress=progress, say=say)
+            self._loaded = find_faces(self, progress=progress, say=say)
         return self
 
     def count(
@@ -153,7 +117,7 @@ class FaceSource:
 
         `say` is called with what `exclude` has left out, `doubt` with what looks wrong.
         """
-        faces = self._loaded or self._find(read=False, say=say)
+        faces = self._loaded or find_faces(self, read=False, say=say)
         if doubt is not None:
             for text in faces.doubts(self._title):
                 doubt(text)
@@ -176,6 +140,29 @@ class FaceSource:
         other = copy.copy(self.load())
         other.batch_size, other.augment, other.seed = batch_size, augment, seed
         other.class_weights, other.dtype = class_weights, dtype
+        return other
+
+    def with_targets(self, targets: NDArray[np.floating[Any]]) -> FaceSource:
+        """Return a source of the same faces whose stream has a target for each image.
+
+        The stream's labels are then pairs `(labels, targets)`, targets float32 (batch, d): a target
+        goes with its image through any order, and a mirrored image gets the mirror image's.
+
+        Args:
+            targets: (2, n, d), of the faces in order and of their mirror images; may be mapped.
+
+        Example:
+
+        >>> faces = FaceSource(SyntheticFaces(2, 2), image_size=(28, 24), batch_size=2)
+        >>> table = np.arange(8.0).reshape(2, 4, 1)
+        >>> images, (labels, targets) = next(iter(faces.with_targets(table).stream()))
+        >>> targets.shape
+        TensorShape([2, 1])
+        """
+        if targets.ndim != 3 or targets.shape[:2] != (2, len(self)):
+            raise error("targets", f"have the shape (2, {len(self)}, d)", targets.shape)
+        other = copy.copy(self.load())
+        other._targets = targets
         return other
 
     def __len__(self) -> int:
@@ -208,7 +195,7 @@ class FaceSource:
         Raises:
             ValueError: the faces are arrays or synthetic: their people have no names.
         """
-        faces = self._loaded or self._find(read=False)
+        faces = self._loaded or find_faces(self, read=False)
         if faces.index is None:
             raise ValueError(f"people without folders have no names. Received: {self._title}")
         return dict(zip(faces.index.names, faces.counts().tolist(), strict=True))
@@ -229,17 +216,7 @@ class FaceSource:
 
     def names_of(self, positions: NDArray[np.int64]) -> list[str]:
         """Name faces: their files, or their records."""
-        index = self._faces.index
-        if isinstance(index, RecordFile):
-            return index.describe(positions)
-        if isinstance(index, Pack):
-            rows = positions if index.rows is None else index.rows[positions]
-            named = dict(zip(np.sort(rows).tolist(), index.describe(np.sort(rows)), strict=True))
-            return [f"{file}, {record}" for file, record in (named[int(row)] for row in rows)]
-        if index is not None:
-            return [str(index.paths[position]) for position in positions]
-        person = "synthetic person" if isinstance(self.source, SyntheticFaces) else "person"
-        return [f"{person} {self._faces.labels[i]}, image {i}" for i in positions]
+        return self._faces.names_of(positions, isinstance(self.source, SyntheticFaces))
 
     def stream(self, step: int = 0, strategy: tf.distribute.Strategy | None = None) -> Any:
         """Return the endless stream of batches from a step (from 0, over all epochs) on.
@@ -265,6 +242,9 @@ class FaceSource:
                     report=self.report,
                     resize=self.resize,
                 )
+            if self._targets is not None:
+                targets = fetch_targets(self._targets)
+                images = dataclasses.replace(images, targets=targets)
             return make_dataset(images, options)
 
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -278,20 +258,38 @@ class FaceSource:
         options = {**self._batch_options(), "augment": augment or self.augment}
         return batch_at(self._faces.pixels, step, resize=self.resize, **options)
 
-    def in_order(self, dtype: Literal["float32", "uint8"] = "float32") -> Any:
+    def in_order(
+        self,
+        dtype: Literal["float32", "uint8"] = "float32",
+        *,
+        image_size: Size | None = None,
+        channel_order: Literal["rgb", "bgr"] | None = None,
+        start: int = 0,
+    ) -> Any:
         """Return batches of each face once, in order and as it is: a `tf.data.Dataset`.
 
-        `dtype` is as in `face_dataset`.
+        `dtype` is as in `face_dataset`; `image_size` and `channel_order` may be others than the
+        stream's: files are read, and synthetic faces rendered, at that size. `start` is the first
+        batch, from 0.
         """
         options = {**self._batch_options(), "augment": "none"}
+        options["channel_order"] = channel_order or self.channel_order
+        size = options["image_size"] = image_size or options["image_size"]
+        pixels, resize = self._faces.pixels, self.resize
+        if tuple(size) != tuple(self.image_size):
+            pixels, resize = self._faces.pixels_at(self.source, size), True
         with tf.device("/cpu:0"):
-            size = options["image_size"]
-            images = open_source(
-                self._faces.pixels, size, "none", report=self.report, resize=self.resize
-            )
-        return make_dataset(
-            images, BatchOptions(**options, dtype=dtype, shuffle=False, drop_remainder=False)
-        )
+            images = open_source(pixels, size, "none", report=self.report, resize=resize)
+        options |= {"shuffle": False, "drop_remainder": False, "start_step": start}
+        return make_dataset(images, BatchOptions(**options, dtype=dtype))
+
+    def fingerprint(self) -> str:
+        """Return a hash that changes when a face, or their order, does.
+
+        Of files it is over names, sizes and times; of a pack or a RecordIO file over what is kept
+        of it; of arrays over their pixels.
+        """
+        return self._faces.fingerprint(self.source)
 
     @property
     def labels(self) -> NDArray[np.int32]:
@@ -317,8 +315,8 @@ class FaceSource:
         return {name: getattr(self, name) for name in names}
 
     @property
-    def _faces(self) -> _Faces:
-        self._loaded = self._loaded or self._find()
+    def _faces(self) -> Faces:
+        self._loaded = self._loaded or find_faces(self)
         return self._loaded
 
     @property
@@ -326,70 +324,3 @@ class FaceSource:
         if isinstance(self.source, SyntheticFaces):
             return "synthetic"
         return "arrays" if isinstance(self.source, tuple) else os.fspath(self.source)
-
-    def _find(
-        self,
-        *,
-        read: bool = True,
-        progress: ProgressCallback | None = None,
-        say: Callable[[str], None] | None = None,
-    ) -> _Faces:
-        """Render or read the faces, or list them alone."""
-        source = self.source
-        if isinstance(source, SyntheticFaces):
-            people, each = source.identities, source.images
-            listed = _Faces(None, np.repeat(np.arange(people), each), people).checked("synthetic")
-            if not read:
-                return listed
-            faces = synthetic.training_set(people, each, seed=source.seed, size=self.image_size)
-            return _Faces(faces, faces[1], people)
-        if isinstance(source, tuple):
-            images, labels = check_arrays(source, check_image_size("image_size", self.image_size))
-            people = int(labels.max(initial=-1)) + 1
-            return _Faces((images, labels), labels, people).checked("the data")
-        if is_rec(source):
-            records = self._without_excluded(self._records(source, read, progress), say)
-            read_faces = _Faces(records, records.labels, records.num_classes, records)
-            return read_faces.checked(self._title)
-        check_path(source)
-        options: dict[str, Any] = {"report": self.report, "progress": progress}
-        if is_pack(source):
-            skip = read and not self.strict
-            pack = open_pack(source, errors="skip" if skip else "raise", **options)
-            pack = self._without_excluded(pack, say)
-            return _Faces(pack, pack.labels, len(pack.names), pack).checked(self._title)
-        index = self._without_excluded(scan_folder(source), say)
-        self.report.passed_over = index.passed_over
-        if self.strict:
-            index.passed_over.refuse(index.root)
-        _Faces(None, index.labels, len(index.names), index).checked(self._title)
-        pixels: Any = None
-        options |= {"image_size": self.image_size, "strict": self.strict, "resize": self.resize}
-        if read and self.cache == "memory":
-            images, labels, index = load_folder(index, **options)
-            pixels = (images, labels)
-        elif read:
-            index = pixels = check_folder(index, **options)
-        return _Faces(pixels, index.labels, len(index.names), index).checked(self._title)
-
-    def _records(self, source: Any, read: bool, progress: ProgressCallback | None) -> RecordFile:
-        """Open a RecordIO file; without `read` no image is decoded and damage is no error."""
-        errors: Literal["raise", "report", "skip"] = "raise" if self.strict else "skip"
-        return open_rec(
-            source,
-            errors=errors if read else "report",
-            image_size=None if self.resize else self.image_size,
-            report=self.report,
-            progress=progress,
-        )
-
-    def _without_excluded(self, index: Any, say: Callable[[str], None] | None) -> Any:
-        if self.exclude is None:
-            return index
-        rest = leave_out(index, self.exclude)
-        if say is not None:
-            say(
-                f"{self.exclude}, {len(index) - len(rest):,} faces in all of {len(index):,}; "
-                f"{index.num_classes - rest.num_classes:,} of {index.num_classes:,} people are gone"
-            )
-        return rest

@@ -12,7 +12,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.listing import people_in
+from tf_sphereface.alignment.listing import find_images, people_in
 from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.utils.messages import and_more
 
@@ -136,6 +136,27 @@ def scan_folder(root: str | os.PathLike[str], *, exclude: Iterable[str] = ()) ->
     ends = np.cumsum(np.concatenate(lengths), dtype=np.uint64)
     labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     paths = PathList(root, names, labels, files, ends)
+    return FolderIndex(root, paths, labels, names, passed_over=passed_over)
+
+
+def scan_unlabelled(root: str | os.PathLike[str]) -> FolderIndex:
+    """List all images of a folder, at any depth, as of one person; none is opened.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no image.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"root must be a folder of images. Received: {root}")
+    passed_over = PassedOver()
+    images = [os.fsencode(name) for name in find_images(root, passed_over=passed_over)]
+    if not images:
+        raise ValueError(f"root must hold images. Received: {root}, without one")
+    lengths = np.fromiter(map(len, images), np.uint32, len(images))
+    labels, names = np.zeros(len(images), np.int32), ["."]
+    ends = np.cumsum(lengths, dtype=np.uint64)
+    paths = PathList(root, names, labels, b"".join(images), ends)
     return FolderIndex(root, paths, labels, names, passed_over=passed_over)
 
 

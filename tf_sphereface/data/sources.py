@@ -44,6 +44,8 @@ class NumberedImages:
     `fetch` and `labels` are graph functions from positions, int64 (batch,), to uint8 RGB images
     (batch, height, width, 3) and to int32 (batch,). `class_counts`, int64 (classes,), are the
     images of each label; `names` the people's, None for arrays; `where` names the source.
+    `targets`, if there are any, is a graph function from positions and booleans, whether each image
+    is mirrored, to what a network is to make of it, float32 (batch, d).
     """
 
     count: int
@@ -52,6 +54,7 @@ class NumberedImages:
     class_counts: NDArray[np.int64]
     names: list[str] | None = None
     where: str = "the data"
+    targets: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
 
 
 def open_source(
@@ -164,6 +167,25 @@ def _recorded(records: RecordFile, size: Size, resize: bool) -> NumberedImages:
     )
 
 
+def fetch_targets(table: NDArray[np.floating[Any]]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Return `NumberedImages.targets` for a table (2, n, d): of the images, then of the mirrored.
+
+    It may be mapped from a file: a batch reads its own rows alone.
+    """
+
+    def read(positions: NDArray[np.int64], mirror: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return guarded(
+            lambda: np.asarray(table[mirror.astype(np.int64), positions], np.float32),
+            at_the_end=lambda: np.zeros((len(positions), table.shape[2]), np.float32),
+        )
+
+    def fetch(positions: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
+        batch = tf.numpy_function(read, [positions, mirror], tf.float32)
+        return tf.ensure_shape(batch, (positions.shape[0], table.shape[2]))
+
+    return fetch
+
+
 def _images(
     fetch: Fetch, labels: NDArray[np.int32], index: FolderIndex | None = None
 ) -> NumberedImages:
@@ -201,10 +223,14 @@ def _fetch(
 
 def _fingerprint(index: FolderIndex, size: Size, resize: bool) -> str:
     """Return a hash that changes when a file, its label, or what is made of it changes."""
-    stats = ((path, path.stat()) for path in index.paths)
-    files = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-    facts = [files, index.labels.tolist(), size, resize, "read_image"]
+    facts = [file_facts(index), index.labels.tolist(), size, resize, "read_image"]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def file_facts(index: FolderIndex) -> list[list[Any]]:
+    """Return path, size and time of each file of a folder, ready for JSON."""
+    stats = ((path, path.stat()) for path in index.paths)
+    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
 
 def _disk_cache(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tf_sphereface import backbones, losses, schedules
 from tf_sphereface.backbones.remembered_metadata import remember_input
 from tf_sphereface.classifier.face_classifier import FaceClassifier
+from tf_sphereface.classifier.student import StudentClassifier
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.data.options import ChannelOrder
 from tf_sphereface.schedules import ALMOST_ZERO
@@ -55,6 +56,7 @@ def build_classifier(
     steps_per_epoch: int,
     jit: bool | str = "auto",
     pretrained: Pretrained | None = None,
+    teacher_dim: int | None = None,
 ) -> FaceClassifier:
     """Return the model of a recipe, compiled with its optimizer and loss.
 
@@ -66,6 +68,8 @@ def build_classifier(
         jit: as `jit_compile` of `FaceClassifier.compile`.
         pretrained: the network that `recipe.start_from` names; a copy of it is trained. Its
             optimizer is built.
+        teacher_dim: length of the embeddings of the teacher that `recipe.teacher` names; the model
+            is then a `StudentClassifier`.
     """
     keras.mixed_precision.set_global_policy(recipe.policy)
     keras.utils.set_random_seed(recipe.seed)
@@ -76,13 +80,22 @@ def build_classifier(
         backbone = pretrained.with_scaling(backbone)
     if recipe.freeze_norm:
         freeze_normalization(backbone)
-    model = FaceClassifier(
+    kind, more = FaceClassifier, {}
+    if recipe.teacher is not None:
+        if teacher_dim is None:
+            raise ValueError(
+                "A recipe with teacher learns from one: pass one (distill, or --teacher MODEL)"
+            )
+        kind = StudentClassifier
+        more = {"teacher_dim": teacher_dim, "distill_weight": recipe.distill_weight}
+    model = kind(
         backbone,
         num_classes,
         head=head,
         gradient=recipe.gradient,
         sample_rate=recipe.sample_rate,
         centers_per_class=recipe.centers_per_class,
+        **more,
     )
     total = recipe.epochs * steps_per_epoch
     annealing = build_annealing(recipe, total)

@@ -219,9 +219,13 @@ def _pretrained(opened: Embedder, name: str, channel_order: str | None) -> Pretr
 
 def _digest(network: keras.Model, metadata: EmbedderMetadata) -> str:
     """Return a SHA-256 of the layers' classes, the weights, and how the network is fed."""
-    fed = [getattr(metadata, key) for key in (*PIXELS, "input_size")]
-    facts = [[type(layer).__name__ for layer in network.layers], fed]
-    digest = hashlib.sha256(json.dumps(facts).encode())
+    return network_digest(network, [getattr(metadata, key) for key in (*PIXELS, "input_size")])
+
+
+def network_digest(network: keras.Model, facts: Any = None) -> str:
+    """Return a SHA-256 of the layers' classes, the weights, and facts that JSON can hold."""
+    listed = [[type(layer).__name__ for layer in network.layers], facts]
+    digest = hashlib.sha256(json.dumps(listed).encode())
     for weight in network.get_weights():
         digest.update(f"{weight.dtype.str} {weight.shape}\n".encode())
         digest.update(np.ascontiguousarray(weight).tobytes())

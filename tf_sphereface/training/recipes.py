@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from tf_sphereface.classifier.heads import check_centers
+from tf_sphereface.classifier.student import check_distill_weight
 from tf_sphereface.data.options import Augment
 from tf_sphereface.layers.released_gradient import Gradient
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
@@ -34,6 +35,7 @@ Optimizer = Literal["sgd", "adamw", "muon"]
 BACKBONES: tuple[str, ...] = get_args(Backbone)
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 FINE_TUNING = ("start_from", "freeze_epochs", "freeze_norm", "body_rate")
+DISTILLATION = ("teacher", "distill_weight")
 ANNEALINGS: tuple[str, ...] = get_args(Annealing)
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 SCHEDULES: tuple[str, ...] = get_args(Decay)
@@ -96,6 +98,9 @@ class Recipe:
         freeze_epochs: so many epochs train the head alone, from 0 to `epochs`.
         freeze_norm: whether batch normalisation stays as it is: statistics, scale and offset.
         body_rate: learning rate of the backbone over that of the head, > 0.
+        teacher: SHA-256 of the embedder that is learnt from (`Teacher.sha256`); None: none.
+        distill_weight: with a teacher, its share W of the loss, from 0 to 1: `(1 - W) * margin loss
+            + W * (1 - cosine to the teacher)`; 1 needs no labels.
     """
 
     backbone: str = "sphereface20"
@@ -133,6 +138,8 @@ class Recipe:
     freeze_epochs: int = 0
     freeze_norm: bool = False
     body_rate: float = 1.0
+    teacher: str | None = None
+    distill_weight: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -164,6 +171,7 @@ class Recipe:
             check_number(name, getattr(self, name), 0)
         for name in ("dropout", "ema"):
             check_number(name, getattr(self, name), 0, 1)
+        check_distill_weight(self.distill_weight)
         if not 0 < self.annealing_reach <= 1:
             raise error("annealing_reach", "be in (0, 1]", self.annealing_reach)
 
@@ -319,6 +327,27 @@ def iresnet50_casia() -> Recipe:
     )
 
 
+def distill() -> Recipe:
+    """Return the recipe for a small network that learns from a teacher, on some thousand faces.
+
+    `tf_sphereface-train --teacher MODEL --data FACES --resize --out runs/student`; it is the
+    default with `--teacher` and without `--from`. The teacher alone is learnt from, so the faces
+    need no labels. What it reaches, *measured here*, is in `docs/fine-tuning.md`.
+    """
+    return Recipe(
+        backbone="sphereface4",
+        embedding_dim=128,
+        input_size=(56, 48),
+        loss="cosface",
+        epochs=40,
+        batch_size=128,
+        learning_rate=0.05,
+        augment="strong",
+        precision="auto",
+        distill_weight=1.0,
+    )
+
+
 PRESETS: dict[str, Callable[[], Recipe]] = {
     "paper": paper,
     "small": small,
@@ -327,6 +356,7 @@ PRESETS: dict[str, Callable[[], Recipe]] = {
     "fine-tune": fine_tune,
     "iresnet50-casia": iresnet50_casia,
     "iresnet50-ms1mv3": iresnet50_ms1mv3,
+    "distill": distill,
 }
 
 

@@ -21,11 +21,12 @@ from tf_sphereface.training.building import (
 from tf_sphereface.training.checkpoint import Checkpoint
 from tf_sphereface.training.fitting import is_chief, train
 from tf_sphereface.training.freezing import Freezing
-from tf_sphereface.training.person_means import start_at_means
+from tf_sphereface.training.person_means import start_at_means, start_centers
 from tf_sphereface.training.pretrained import Pretrained
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.run_callbacks import Checkpoints, RunLog, deferred_stop, logger
 from tf_sphereface.training.run_folder import RunFolder, config_of
+from tf_sphereface.training.teacher_embeddings import TeacherEmbeddings
 from tf_sphereface.training.weight_average import WeightAverage
 from tf_sphereface.utils.files import write_json
 from tf_sphereface.utils.messages import ProgressCallback
@@ -45,6 +46,7 @@ class Run:
         warn: called with what went wrong and costs no more than a file.
         pretrained: the network to start from, where the recipe is of one (`Pretrained.recipe`).
         progress: called with (done, all) faces, while their mean embeddings are computed.
+        teacher: the embeddings to learn from, where the recipe is of a teacher.
 
     Attributes:
         source: with the recipe's batches.
@@ -70,10 +72,18 @@ class Run:
         warn: Callable[[str], None] = logger.warning,
         pretrained: Pretrained | None = None,
         progress: ProgressCallback | None = None,
+        teacher: TeacherEmbeddings | None = None,
     ) -> None:
         self.recipe = recipe
-        self.pretrained = pretrained
+        self.pretrained, self.teacher = pretrained, teacher
         self.source = batches_of(recipe, source, pretrained)
+        if (teacher and teacher.sha256) != recipe.teacher:
+            raise ValueError(
+                "Argument `teacher` must be the embeddings of the recipe's teacher "
+                f"{recipe.teacher}. Received: {teacher and teacher.sha256}"
+            )
+        if teacher is not None:
+            self.source = self.source.with_targets(teacher.table)
         self.folder = folder
         steps = steps_of(recipe, len(self.source))
         facts, planned = self._facts(), folder.epochs()
@@ -96,10 +106,15 @@ class Run:
             )
         with (strategy or tf.distribute.get_strategy()).scope():
             self.model = build_classifier(
-                recipe, self.source.num_classes, steps, jit=jit, pretrained=pretrained
+                recipe,
+                self.source.num_classes,
+                steps,
+                jit=jit,
+                pretrained=pretrained,
+                teacher_dim=None if teacher is None else teacher.dim,
             )
-        if pretrained is not None and state is None:
-            start_at_means(self.model, self.source, pretrained, progress=progress)
+        if state is None:
+            self._start_centers(progress)
         self.step, rows, seconds = 0, [], 0.0
         self._metrics: Sequence[np.ndarray] = ()
         if state is not None:
@@ -117,6 +132,18 @@ class Run:
                 f"the run of {planned} epoch{plural} goes on to {recipe.epochs}: "
                 f"{self._next_update()}"
             )
+
+    def _start_centers(self, progress: ProgressCallback | None) -> None:
+        """Let the centres start at people's means: of the network, or of the teacher's space."""
+        if self.pretrained is not None:
+            start_at_means(self.model, self.source, self.pretrained, progress=progress)
+        elif self.teacher is not None and self._in_teachers_space():
+            start_centers(self.model.head_layer, self.teacher.person_means(self.source))
+
+    def _in_teachers_space(self) -> bool:
+        """Whether the head has one unit centre for each person, as long as the teacher's means."""
+        plain = self.recipe.centers_per_class == 1 and self.model.head != "softmax"
+        return plain and self.model.projection is None
 
     def _next_update(self) -> str:
         """Say which rate and lambda the next update has, and which the last one had."""
@@ -219,6 +246,7 @@ def run(
     keep: int = 3,
     pretrained: Pretrained | None = None,
     progress: ProgressCallback | None = None,
+    teacher: TeacherEmbeddings | None = None,
 ) -> Run:
     """Train a recipe in a run folder, from the start or from its newest checkpoint.
 
@@ -259,6 +287,7 @@ def run(
             strategy=strategy,
             pretrained=pretrained,
             progress=progress,
+            teacher=teacher,
         )
         stoppers = [*callbacks, keras.callbacks.TerminateOnNaN()]
         begun.fit(stoppers, stop=stop, checkpoint_every=checkpoint_every, keep=keep)

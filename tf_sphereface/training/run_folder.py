@@ -16,7 +16,7 @@ from tf_sphereface.training.checkpoint import (
     read_newest,
     remove_leftovers,
 )
-from tf_sphereface.training.recipes import FINE_TUNING, Recipe
+from tf_sphereface.training.recipes import DISTILLATION, FINE_TUNING, Recipe
 from tf_sphereface.training.run_callbacks import logger
 
 
@@ -30,6 +30,7 @@ class RunFolder:
         log: a row for each epoch, CSV.
         checkpoints: a folder of states to go on from.
         base: the network that the run started from, if it did from one.
+        teacher: the folder of a teacher's embeddings, if it learns from one.
         best: the embedder of the best verification accuracy.
         embedder: the embedder after the last epoch.
         unaveraged: the same with the last update's weights, where `embedder` has averages.
@@ -44,6 +45,7 @@ class RunFolder:
         self.log = self.path / "log.csv"
         self.checkpoints = self.path / "checkpoints"
         self.base = self.path / "base.keras"
+        self.teacher = self.path / "teacher"
         self.best = self.path / "best.keras"
         self.embedder = self.path / "embedder.keras"
         self.unaveraged = self.path / "unaveraged.keras"
@@ -56,13 +58,18 @@ class RunFolder:
         return any(path.exists() for path in gained) or bool(checkpoint_files(self.checkpoints))
 
     def as_begun(
-        self, recipe: Recipe, *, same_epochs: bool = False, given: Sequence[str] = FINE_TUNING
+        self,
+        recipe: Recipe,
+        *,
+        same_epochs: bool = False,
+        given: Sequence[str] = (*FINE_TUNING, "distill_weight"),
     ) -> Recipe:
         """Return the recipe in the precision that the run began in, where it may choose.
 
         `auto` resolves to different precisions on different machines, so a resumed run takes the
         stored one. With `same_epochs` it takes the stored number of epochs too, and of what is for
-        fine-tuning alone it takes all that is not `given`.
+        fine-tuning and distillation alone it takes all that is not `given`; a recipe without a
+        teacher takes the stored one.
         """
         if not self.config.exists():
             return recipe
@@ -71,7 +78,10 @@ class RunFolder:
             recipe = dataclasses.replace(recipe, precision=stored["precision"])
         if not self.has_begun():
             return recipe
-        kept = [name for name in FINE_TUNING if name not in given and name in stored]
+        names = (*FINE_TUNING, *DISTILLATION)
+        kept = [name for name in names if name not in given and name in stored]
+        if recipe.teacher is not None:
+            kept = [name for name in kept if name != "teacher"]
         kept += ["epochs"] if same_epochs else []
         recipe = dataclasses.replace(recipe, **{name: stored[name] for name in kept})
         return recipe
@@ -82,6 +92,10 @@ class RunFolder:
             return False
         summary = json.loads(self.summary.read_text(encoding="utf-8"))
         return bool(summary.get("epochs", recipe.epochs) == recipe.epochs)
+
+    def learns_from_teacher(self) -> bool:
+        """Whether the run that was begun here learns from a teacher."""
+        return self.config.exists() and self._stored()["recipe"].get("teacher") is not None
 
     def epochs(self) -> int | None:
         """Return the number of epochs of the run that was begun here; None where there is none."""

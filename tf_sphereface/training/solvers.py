@@ -76,7 +76,7 @@ def body_multipliers(
         return tuple(rules)
     of_head = [(f"^head/.*({pattern})", lr, decay) for pattern, lr, decay in rules]
     of_body = [(pattern, rate * lr, decay) for pattern, lr, decay in rules]
-    return (*of_head, ("^head/", 1.0, 1.0), *of_body, ("", rate, 1.0))
+    return (*of_head, ("^(head|projection)/", 1.0, 1.0), *of_body, ("", rate, 1.0))
 
 
 def rate_function(optimizer: keras.optimizers.Optimizer) -> Callable[[int], float]:

@@ -7,6 +7,7 @@ import dataclasses
 
 from tf_sphereface import data, training
 from tf_sphereface.commands.console import CommandError
+from tf_sphereface.commands.train import distillation
 from tf_sphereface.commands.train.options import DEFAULTS
 from tf_sphereface.embedder import read_metadata
 from tf_sphereface.eval import bin_sets
@@ -24,6 +25,7 @@ class RunOptions:
     line: argparse.Namespace
     pretrained: training.Pretrained | None = None
     held: data.FaceSource | None = None  # of people who are kept out of training
+    teacher: training.Teacher | None = None
 
 
 def read_options(arguments: argparse.Namespace) -> RunOptions:
@@ -35,18 +37,25 @@ def read_options(arguments: argparse.Namespace) -> RunOptions:
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
     folder = training.RunFolder(arguments.out)
+    resumed = arguments.resume and folder.learns_from_teacher()
+    distillation.check_distillation(arguments, resumed)
+    own = arguments.start is not None or folder.base.exists()
+    if not own and (arguments.teacher is not None or resumed):
+        arguments.preset = arguments.preset or "distill"
     pretrained = pretrained_from(arguments, folder)
     recipe = recipe_from(arguments)
     if arguments.resume:
-        given = [n for n in recipes.FINE_TUNING if getattr(arguments, n, None) is not None]
+        names = (*recipes.FINE_TUNING, "distill_weight")
+        given = [n for n in names if getattr(arguments, n, None) is not None]
         same = arguments.epochs is None
         recipe = folder.as_begun(recipe, same_epochs=same, given=given)
     if pretrained is not None:
         recipe = pretrained.recipe(recipe)
+    teacher, recipe = distillation.taught(arguments, recipe)
     source, held = source_from(arguments, recipe), None
     if arguments.verify_people and arguments.data != "synthetic":
         source, held = data.hold_out(source, arguments.verify_people, recipe.seed)
-    return RunOptions(recipe, source, folder, arguments, pretrained, held)
+    return RunOptions(recipe, source, folder, arguments, pretrained, held, teacher)
 
 
 def pretrained_from(
@@ -98,6 +107,7 @@ def source_from(arguments: argparse.Namespace, recipe: recipes.Recipe) -> data.F
         strict=arguments.strict,
         resize=arguments.resize,
         exclude=None if listed is None else data.read_exclusions(listed),
+        unlabelled=recipe.teacher is not None and recipe.distill_weight == 1,
     )
 
 

@@ -22,7 +22,7 @@ from tf_sphereface.commands.console import (
     warn,
     write_json_option,
 )
-from tf_sphereface.commands.train import hooks, run_plan, summary, watchers
+from tf_sphereface.commands.train import distillation, hooks, run_plan, summary, watchers
 from tf_sphereface.commands.train.arguments import RunOptions, check_options, read_options
 from tf_sphereface.commands.train.options import JIT, add_arguments
 from tf_sphereface.commands.train.run_plan import Plan
@@ -39,6 +39,8 @@ EXAMPLES = """\
   tf_sphereface-train --data faces/ --preset small --out runs/first
   tf_sphereface-train --data faces/ --preset small --loss softmax --out runs/baseline
   tf_sphereface-train --data faces/ --from model.keras --verify-people 50 --out runs/mine
+  tf_sphereface-train --data faces/ --teacher model.onnx --resize --out runs/student
+  tf_sphereface-train --data faces/ --from model.keras --teacher model.keras --out runs/mine
   tf_sphereface-train --data synthetic --preset quick --out runs/quick
   tf_sphereface-train --data faces/ --preset small --out runs/first --resume
   tf_sphereface-train --data faces/ --preset small --out runs/first --resume --epochs 40
@@ -125,11 +127,19 @@ def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
     with strategy.scope():
         jit = JIT[options.line.jit]
         model = training.build_classifier(
-            options.recipe, people, steps, jit=jit, pretrained=options.pretrained
+            options.recipe,
+            people,
+            steps,
+            jit=jit,
+            pretrained=options.pretrained,
+            teacher_dim=distillation.dim_of(options.line, options.recipe, options.teacher),
         )
     plan = Plan(options, model, faces, people)
     report = plan.report()
     note("\n".join(plan.header()), console)
+    if options.teacher is not None:
+        told = distillation.costs(options.line, options.source, options.teacher, faces)
+        note("\n".join(told), console)
     run_plan.show(report)
     write_json_option(options.line.json, report)
     return 0
@@ -154,6 +164,7 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
         source.load(progress=show, say=say_excluded(options))
     if source.report:
         note(source.report.summary())
+    taught = distillation.embeddings(line, recipe, source, folder, options.teacher)
     jit = JIT[line.jit]
     with contextlib.ExitStack() as bars:
         measured = options.pretrained is not None and state is None
@@ -168,6 +179,7 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
             warn=warn,
             pretrained=options.pretrained,
             progress=means,
+            teacher=taught,
         )
     if state is not None:
         note(f"resumed after step {run.step}")

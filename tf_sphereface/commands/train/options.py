@@ -14,6 +14,7 @@ from tf_sphereface.commands.console import (
     positive_int,
 )
 from tf_sphereface.commands.input_options import add_strict_option
+from tf_sphereface.commands.train import distillation
 from tf_sphereface.data.options import Augment
 from tf_sphereface.training import recipes
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--preset",
         choices=sorted(recipes.PRESETS),
-        help="the recipe; default: small, with --from fine-tune",
+        help="the recipe; default: small, with --from fine-tune, with --teacher alone distill",
     )
     add("--resume", action="store_true", help="go on where this run stopped")
     add("--dry-run", action="store_true", help="show schedule and memory, train nothing")
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_solver(parser.add_argument_group("changes to the preset: optimizer and schedule"))
     _add_regularization(parser.add_argument_group("changes to the preset: the rest"))
     _add_fine_tuning(parser.add_argument_group("fine-tuning"))
+    distillation.add_distillation(parser)
     _add_faces(parser.add_argument_group("data"))
     _add_devices(parser.add_argument_group("devices"))
     _add_verification(parser.add_argument_group("checkpoints and verification"))
@@ -228,7 +230,13 @@ def _add_faces(group: argparse._ArgumentGroup) -> None:
     people, each, cache = (DEFAULTS[name] for name in ("identities", "images", "cache"))
     add_strict_option(group, ", and at a damaged one")
     add("--resize", action="store_true", help="resize faces of another size")
-    add("--cache", choices=("memory", "none"), help=f"none: decode every epoch (default: {cache})")
+    add(
+        "--cache",
+        action=distillation.CacheAction,
+        metavar="memory|none|DIR",
+        help=f"none: decode every epoch (default: {cache}); DIR: keep a teacher's embeddings there",
+    )
+    group.set_defaults(teacher_cache=None)
     add(
         "--exclude",
         type=existing_file,

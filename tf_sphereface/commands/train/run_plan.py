@@ -13,6 +13,7 @@ from rich.table import Table
 from tf_sphereface import FaceClassifier
 from tf_sphereface.angular import effective_margin
 from tf_sphereface.commands.console import console
+from tf_sphereface.commands.train import distillation
 from tf_sphereface.commands.train.arguments import RunOptions
 from tf_sphereface.layers.sampled_angular_dense import sampling_doubt
 from tf_sphereface.losses.update_count import scheduled_losses
@@ -36,7 +37,7 @@ class Plan:
     def __init__(self, options: RunOptions, model: FaceClassifier, faces: int, people: int) -> None:
         self.recipe = options.recipe
         self.line = options.line
-        self.pretrained = options.pretrained
+        self.pretrained, self.teacher = options.pretrained, options.teacher
         self.model = model
         self.faces = faces
         self.people = people
@@ -66,6 +67,7 @@ class Plan:
             *self._solver(),
             *([weights] if recipe.class_weights else []),
             *self._start(),
+            *distillation.described(self.teacher, recipe),
             *self._sampling(),
         ]
 

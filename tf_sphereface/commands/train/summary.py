@@ -39,6 +39,7 @@ def metadata_of(
             "recipe": recipe.to_dict(),
             "loss": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
             model_card.NETWORK: model_card.network_facts(run.model.backbone),
+            **({} if run.teacher is None else {"distilled_from": run.teacher.origin()}),
             **({model_card.LICENSE: license} if license else {}),
         },
     )
@@ -61,6 +62,8 @@ def summarise(run: training.Run) -> dict[str, Any]:
         "schedule": recipe.schedule,
         "averaged weights": f"momentum {recipe.ema:g}" if recipe.ema else None,
         "from": None if run.pretrained is None else run.pretrained.name,
+        "teacher": None if run.teacher is None else run.teacher.name,
+        "distill weight": None if run.teacher is None else recipe.distill_weight,
         "people": run.source.num_classes,
         "faces": len(run.source),
         "skipped": run.source.report.count,

@@ -134,8 +134,9 @@ def say_shared(names: Sequence[str] | None, folder: Path) -> None:
 def doctor(run: training.Run, *others: keras.callbacks.Callback) -> callbacks.TrainingDoctor:
     """Return a doctor that knows the labels, the batches, their files and the other callbacks."""
     said = run.source.doubts()  # by the run, before its first step
+    needed = run.teacher is None or run.source.num_classes > 1  # a teacher needs no labels
     return callbacks.TrainingDoctor(
-        label_counts=run.source.counts(),
+        label_counts=run.source.counts() if needed else None,
         class_names=run.source.names,
         probe=run.source.batch_at(0, augment="none")[0][:32],
         batch_of=run.source.batch_at,

@@ -1,0 +1,149 @@
+"""The options of `tf_sphereface-train` for a teacher, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from tf_sphereface import callbacks, training
+from tf_sphereface.commands.console import CommandError, note, progress_bar, warn
+from tf_sphereface.data import FaceSource
+from tf_sphereface.training import recipes
+from tf_sphereface.training.distillation import embeddings_of
+from tf_sphereface.training.teacher_embeddings import kept_dim
+
+BESIDE_LABELS = 0.5  # W with a network to start from, whose preset has none
+DOUBTFUL = 0.9  # of a teacher's verification
+
+
+def add_distillation(parser: argparse.ArgumentParser) -> None:
+    """Add the options to a parser."""
+    add = parser.add_argument_group("distillation").add_argument
+    add(
+        "--teacher",
+        metavar="MODEL",
+        help="learn this embedder's embeddings: a .keras, .tflite or .onnx file, of any size",
+    )
+    add(
+        "--distill-weight",
+        type=float,
+        metavar="W",
+        help="the teacher's share of the loss, 0 to 1; 1 needs no labels, so a flat folder of "
+        f"images will do (default: the preset's, with --from {BESIDE_LABELS:g})",
+    )
+
+
+class CacheAction(argparse.Action):
+    """`--cache memory|none|DIR`: of pixels, or the folder of a teacher's embeddings."""
+
+    def __call__(self, parser, namespace, value, option=None):  # type: ignore[no-untyped-def]
+        """Keep the value where it belongs."""
+        if value in ("memory", "none"):
+            namespace.cache = value
+        else:
+            namespace.teacher_cache = Path(value)
+
+
+def check_distillation(line: argparse.Namespace, resumed: bool) -> None:
+    """Refuse options that would have no effect; `resumed`: the run has a teacher already."""
+    if line.teacher is None and not resumed:
+        if line.distill_weight is not None:
+            raise CommandError("--distill-weight needs --teacher")
+        if line.teacher_cache is not None:
+            raise CommandError(
+                "--cache DIR is the folder of a teacher's embeddings, and needs --teacher; for "
+                f"pixels it is memory or none. Received: --cache {line.teacher_cache}"
+            )
+
+
+def taught(
+    line: argparse.Namespace, recipe: recipes.Recipe
+) -> tuple[training.Teacher | None, recipes.Recipe]:
+    """Open the teacher, if any, and return it with the recipe that learns from it."""
+    teacher = None if line.teacher is None else training.open_teacher(line.teacher, line.out)
+    if teacher is not None:
+        recipe = teacher.recipe(recipe)
+    if recipe.teacher is not None and line.distill_weight is None and recipe.distill_weight == 0:
+        recipe = dataclasses.replace(recipe, distill_weight=BESIDE_LABELS)
+    return teacher, recipe
+
+
+def embeddings(
+    line: argparse.Namespace,
+    recipe: recipes.Recipe,
+    source: FaceSource,
+    folder: training.RunFolder,
+    teacher: training.Teacher | None,
+) -> training.TeacherEmbeddings | None:
+    """Return the teacher's embeddings of the faces, and print how well it verifies on them."""
+    if recipe.teacher is None:
+        return None
+    with progress_bar("teacher's embeddings") as show:
+        result = embeddings_of(
+            teacher, recipe, source, folder, cache=line.teacher_cache, progress=show, warn=warn
+        )
+    note(f"teacher's embeddings: {result.path}")
+    if source.num_classes == 1:
+        note("the teacher is not verified on the training faces: they have no labels")
+        return result
+    try:
+        accuracy, pairs = callbacks.verify_embeddings(result.table, source, recipe.seed)
+    except ValueError as error:
+        note(f"the teacher is not verified on the training faces: {error}")
+        return result
+    note(
+        f"the teacher verifies the training people at {100 * accuracy:.2f} % "
+        f"({pairs:,} pairs, image and mirror image)"
+    )
+    if accuracy < DOUBTFUL:
+        warn(
+            f"the teacher tells the training people apart at {100 * accuracy:.1f} % alone: is it "
+            "fed as it was trained, and are the faces aligned by its template?"
+        )
+    return result
+
+
+def dim_of(
+    line: argparse.Namespace, recipe: recipes.Recipe, teacher: training.Teacher | None
+) -> int | None:
+    """Return the length of the teacher's embeddings before they are there; None for no teacher."""
+    if recipe.teacher is None:
+        return None
+    if teacher is not None:
+        return teacher.dim
+    dim = kept_dim(line.teacher_cache or training.RunFolder(line.out).teacher, recipe.teacher)
+    if dim is None:
+        raise CommandError("the run's teacher has no embeddings here: name it again (--teacher)")
+    return dim
+
+
+def costs(
+    line: argparse.Namespace, source: FaceSource, teacher: training.Teacher, faces: int
+) -> list[str]:
+    """Say what the teacher's embeddings will cost, and how the faces are read for it."""
+    (height, width), columns = teacher.reading(source.image_size)
+    seconds, size = teacher.cost(faces)
+    told = f"the faces are read for it at {height}x{width}"
+    if columns:
+        what = f"get {columns} black" if columns > 0 else f"lose {-columns}"
+        told += f", and {what} columns at each side"
+    where = line.teacher_cache or training.RunFolder(line.out).teacher
+    time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    return [
+        told,
+        f"its embeddings of {faces:,} faces and their mirror images: about {time} "
+        f"here, once, and {size / 1e6:,.1f} MB in {where}",
+    ]
+
+
+def described(teacher: training.Teacher | None, recipe: recipes.Recipe) -> list[str]:
+    """Return the lines of a run's header that say what is learnt from whom."""
+    if recipe.teacher is None:
+        return []
+    weight = recipe.distill_weight
+    who = f"teacher: that of SHA-256 {recipe.teacher[:12]}..., whose embeddings are kept"
+    if teacher is not None:
+        who = f"teacher {teacher}"
+    margin = "no label is used" if weight == 1 else f"{1 - weight:g} of the margin loss"
+    return [who, f"loss: {weight:g} of 1 - cosine to the teacher, {margin}"]

@@ -1,0 +1,170 @@
+"""A teacher: an embedder whose embeddings a network is trained to have."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.data.options import Size
+from tf_sphereface.embedder import Embedder, load_embedder
+from tf_sphereface.embedder.embedder import embed_sides
+from tf_sphereface.embedder.input_facts import FACTS
+from tf_sphereface.training.pretrained import network_digest
+from tf_sphereface.training.recipes import Recipe
+from tf_sphereface.utils.files import sha256_file
+
+_SQUARE, _NARROW = 1.0, 96 / 112  # width over height of the two templates
+_TRIAL = 32  # faces, to measure how long an embedding takes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Teacher:
+    """An embedder to learn from; made by `open_teacher`.
+
+    Attributes:
+        embedder: it is called, never trained.
+        name: its file, or the model's name.
+        sha256: of the file, or of the network in memory, and of how it is fed.
+    """
+
+    embedder: Embedder
+    name: str
+    sha256: str
+
+    @property
+    def dim(self) -> int:
+        """Length of an image's embedding."""
+        return self.embedder.image_dim
+
+    @property
+    def training_data(self) -> str | None:
+        """What the teacher was trained on, as its file says."""
+        return self.embedder.metadata.training_data
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """Return a recipe that learns from this teacher."""
+        return dataclasses.replace(recipe, teacher=self.sha256)
+
+    def reading(self, image_size: Size) -> tuple[Size, int]:
+        """Return how faces that a network sees at `image_size` are read for this teacher.
+
+        That is the size, (height, width), and how many columns are then added at each side; below
+        0, as many are cut off. The 112x112 template is the 112x96 one with 8 columns more at each
+        side; sizes of one shape are scaled.
+
+        Raises:
+            ValueError: the shapes are others.
+        """
+        height, width = self.embedder.input_size
+        scaled = round(height * image_size[1] / image_size[0])
+        if abs(scaled - width) <= 1:
+            return (height, width), 0
+        shapes = [
+            next((s for s in (_SQUARE, _NARROW) if abs(w / h - s) < 0.02), None)
+            for h, w in (image_size, (height, width))
+        ]
+        if None in shapes:
+            raise ValueError(
+                f"{self.name} takes faces of {height}x{width}, and the data are faces of "
+                f"{image_size[0]}x{image_size[1]}: neither scaling nor the columns between the "
+                "templates 112x96 and 112x112 make one of the other. Align the photographs at its "
+                "size, or take another teacher"
+            )
+        columns = (width - scaled) // 2
+        return (height, width - 2 * columns), columns
+
+    def embed(self, images: NDArray[np.uint8], columns: int = 0) -> NDArray[np.float32]:
+        """Return unit embeddings of images and of their mirror images, float32 (2, n, dim).
+
+        `images`, uint8 RGB, and `columns` are as `reading` says. An embedding that is not finite,
+        or has no direction, comes back as NaN.
+        """
+        if columns > 0:
+            images = np.pad(images, ((0, 0), (0, 0), (columns, columns), (0, 0)))
+        elif columns < 0:
+            images = np.ascontiguousarray(images[:, :, -columns:columns])
+        both = np.stack(embed_sides(self.embedder, images)).astype(np.float32)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            lengths = np.linalg.norm(both, axis=2, keepdims=True)
+            unit = np.where(np.isfinite(lengths) & (lengths > 0), both / lengths, np.nan)
+        return np.asarray(unit, np.float32)
+
+    def cost(self, faces: int) -> tuple[float, int]:
+        """Return about how many seconds the embeddings of so many faces take here, and the bytes.
+
+        A few images of noise are embedded to measure it.
+        """
+        shape = (_TRIAL, *self.embedder.input_size, 3)
+        noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self.embed(noise)  # traces
+        begun = time.perf_counter()
+        self.embed(noise)
+        return (time.perf_counter() - begun) / _TRIAL * faces, 4 * faces * self.dim
+
+    def __str__(self) -> str:
+        facts = self.embedder.metadata
+        height, width = self.embedder.input_size
+        data = self.training_data or "data that its file does not name"
+        return (
+            f"{self.name}, which takes {height}x{width} {facts.channel_order.upper()}, makes "
+            f"{self.dim} numbers and was trained on {data}"
+        )
+
+
+def open_teacher(
+    model: str | os.PathLike[str] | keras.Model | Embedder | Teacher,
+    out: str | os.PathLike[str] | None = None,
+) -> Teacher:
+    """Open an embedder to learn from.
+
+    Args:
+        model: what `load_embedder` takes: a `.keras`, `.tflite` or `.onnx` file, a name on the Hub,
+            a Keras model, or an `Embedder`, such as one that was opened with the facts of its
+            input.
+        out: the run folder; a teacher in it is refused.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no embedder, it lies in the run folder, or it has no content that a hash
+            can be taken of.
+    """
+    if isinstance(model, Teacher):
+        return model
+    if isinstance(model, str | os.PathLike) and out is not None:
+        path, folder = Path(model).resolve(), Path(out).resolve()
+        if folder in path.parents:
+            raise ValueError(
+                f"{model} lies in the run folder {out}, where the student's own files are written: "
+                "a run cannot learn from itself. Choose another folder for the run, or resume it "
+                "without a teacher"
+            )
+    embedder = load_embedder(model)
+    network = embedder.backbone
+    name = str(embedder.path or (model if isinstance(model, str) else None) or network.name)
+    fed = {key: getattr(embedder.metadata, key) for key in FACTS}
+    if embedder.path is not None:
+        content = sha256_file(embedder.path)
+    elif network is not None:
+        content = network_digest(network)
+    else:
+        raise ValueError(f"{name} has no file that stays: download it, and name the file")
+    facts = json.dumps([content, fed], sort_keys=True)
+    return Teacher(embedder, name, hashlib.sha256(facts.encode()).hexdigest())
+
+
+def teacher_facts(teacher: Teacher) -> dict[str, Any]:
+    """Return what is kept of a teacher beside its embeddings, ready for JSON."""
+    return {
+        "teacher": teacher.name,
+        "teacher_sha256": teacher.sha256,
+        "training_data": teacher.training_data,
+    }
