@@ -78,8 +78,8 @@ def sampled_head(num_classes: int, batch: int, width: int, rate: float) -> Step:
 
     @tf.function(autograph=False)
     def gradients(x: Any, labels: Any, step: Any) -> Any:
-        chosen, places = layer.choose(labels, step)
-        layer.load(chosen)
+        places, (chosen, drawn) = layer.draw(labels, step, labels, layer.table)
+        layer.load(chosen, drawn)
         with tf.GradientTape() as tape:
             tape.watch(x)
             value = loss(places, layer.sampled(x))

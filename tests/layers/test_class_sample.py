@@ -18,12 +18,11 @@ def drawn(classes: int, size: int, labels: list[int], step: int, xla: bool = Tru
     """Return a sample, after checking that labels, places and classes belong together."""
     batch = tf.constant(labels, tf.int32)
     draw = sample_function(classes, size, 3, xla)
-    chosen, places, present = (v.numpy() for v in draw(batch, batch, tf.constant(step, tf.int64)))
+    chosen, places = (v.numpy() for v in draw(batch, batch, tf.constant(step, tf.int64)))
     assert len(set(chosen.tolist())) == size
     assert chosen.min() >= 0
     assert chosen.max() < classes
     np.testing.assert_array_equal(chosen[places], labels)
-    assert present == len(set(labels))
     return chosen
 
 

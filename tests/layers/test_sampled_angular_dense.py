@@ -138,13 +138,52 @@ def test_xla_changes_the_tables_in_place_and_ends_where_others_do():
         np.testing.assert_allclose(a, b, atol=1e-5)  # sums in another order
     images, labels = next(iter(batches()))
     step = models[0]._update_function.experimental_get_compiler_ir
-    text = step(images, tf.cast(labels, tf.int32), None)(stage="optimized_hlo")
+    labels = tf.cast(labels, tf.int32)
+    text = step(images, labels, None, labels)(stage="optimized_hlo")
     table = rf"f32\[{CLASSES},{WIDTH}\]\S*"
     parameters = re.findall(rf"= {table} parameter\((\d+)\), parameter_replication", text)
     assert len(parameters) == 3  # centres and Adam's two moments
     assert not re.search(rf"= {table} copy", text)
     for parameter in parameters:
         assert f"({parameter}, {{}}, may-alias)" in text.splitlines()[0]
+
+
+def test_a_replica_computes_all_up_to_the_sum_in_one_program_that_copies_no_table(two_replicas):
+    """From labels and the table of all classes to gradients: XLA reads the table where it is."""
+    single = classifier(0.5, True, optimizer=keras.optimizers.Adam(0.01))
+    with two_replicas.scope():
+        model = classifier(0.5, True, optimizer=keras.optimizers.Adam(0.01))
+    for each in (single, model):
+        history = each.fit(batches(), epochs=2, verbose=0).history
+    np.testing.assert_allclose(centres(model), centres(single), atol=1e-5)
+    assert history["loss"][1] < history["loss"][0]
+    images, labels = next(iter(batches()))
+    labels = tf.cast(labels, tf.int32)
+    table = two_replicas.experimental_local_results(model.head_layer.centres.value)[0].handle
+    text = model._gradient_function.experimental_get_compiler_ir(
+        [tf.convert_to_tensor(v.value) for v in model.trainable_variables],
+        [],  # no window of Adam's: the update has them
+        tf.constant(0, tf.int64),
+        (images[:4], labels[:4], None),
+        tf.constant(1.0),
+        (labels, table),
+    )(stage="optimized_hlo")
+    shape = rf"f32\[{CLASSES},{WIDTH}\]\S*"
+    parameter = re.findall(rf"= {shape} parameter\((\d+)\), parameter_replication", text)
+    assert len(parameter) == 1
+    assert not re.search(rf"= {shape} (?!parameter)", text)
+
+
+def test_a_batch_of_any_size_with_too_many_classes_is_refused_under_xla_too():
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(16, 10)).astype("float32"), np.arange(16)
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(12)
+    model = classifier(0.5, True)
+    before = model.get_weights()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"places, 10 .*larger sample_rate"):
+        model.fit(data, verbose=0)
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_another_loss_and_no_slots():

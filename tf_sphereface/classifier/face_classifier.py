@@ -10,23 +10,12 @@ import tensorflow as tf
 from keras import ops
 
 from tf_sphereface import metrics
-from tf_sphereface.classifier import fast_layers, gradient_updates, heads, xla
+from tf_sphereface.classifier import fast_layers, gradient_updates, heads, replicas, xla
 from tf_sphereface.classifier.backbone_checks import embedding_shape, warn_of_mixing
 from tf_sphereface.classifier.batch_arrival import BatchArrival
 from tf_sphereface.classifier.class_predictions import ClassPredictions
 from tf_sphereface.classifier.model_files import ModelFiles
 from tf_sphereface.classifier.pixels import pixel_scaling
-from tf_sphereface.classifier.replicas import (
-    check_share,
-    first_local,
-    metric_results,
-    reducible,
-    replica_count,
-    require_examples,
-    share_of_batch,
-    shared_statistics,
-    smallest_share,
-)
 from tf_sphereface.layers import released_gradient
 from tf_sphereface.layers.compile_checks import refuse_metrics
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
@@ -164,14 +153,14 @@ class FaceClassifier(ModelFiles, ClassPredictions):
                 that sums over the batch (`AdaFaceLoss`, `CurricularFaceLoss`), over several
                 replicas.
         """
-        if kwargs.get("steps_per_execution", 1) != 1 and replica_count() > 1:
-            raise ValueError(
-                "steps_per_execution must be 1 under a strategy with several replicas. "
-                f"Received: steps_per_execution={kwargs['steps_per_execution']}"
-            )
+        replicas.check_steps(kwargs.get("steps_per_execution", 1))
         loss = heads.loss_for_head(self.head, loss)
         uses_xla, reason = xla.decide(
-            jit_compile, kwargs.get("run_eagerly", False), self.backbone, replica_count(), loss
+            jit_compile,
+            kwargs.get("run_eagerly", False),
+            self.backbone,
+            replicas.replica_count(),
+            loss,
         )
         for name in ("metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:
@@ -212,36 +201,37 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         self.batch_arrival.record(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y, *targets = self._told(y)
-        x = require_examples(self, x)
-        loss, outputs, y, logs = self._update_function(x, y, sample_weight, *targets)
+        x = replicas.require_examples(self, x)
+        everyone = self.head_layer.global_labels(y) if self.sample_rate < 1 else None
+        loss, outputs, y, logs = self._update_function(x, y, sample_weight, everyone, *targets)
         self._track_loss(loss, x, logs)
         if outputs is not None:
             super().compute_metrics(x, y, tf.concat(outputs, axis=-1), sample_weight)
-        results = metric_results(self)
-        return reducible({**self.training_names(results), **logs})
+        results = replicas.metric_results(self)
+        return replicas.reducible({**self.training_names(results), **logs})
 
     def _update(
-        self, x: Any, y: Any, sample_weight: Any, *targets: Any
+        self, x: Any, y: Any, sample_weight: Any, everyone: Any, *targets: Any
     ) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Apply one update; return loss, head outputs, labels as the loss saw them, and logs."""
-        if self.sample_rate < 1:
-            chosen, y = self.head_layer.choose(y, self.optimizer.iterations)
-            self.head_layer.load(chosen)
-        state = self._step_state()
-        loss, outputs, gradients, updates, figures = self._gradient_function(
+        head, state = self.head_layer, self._step_state()
+        loss, outputs, gradients, updates, figures, y, sample = self._gradient_function(
             [tf.convert_to_tensor(v.value) for v in self.trainable_variables],
             [tf.convert_to_tensor(v.value) for v in state],
             tf.convert_to_tensor(keras_private.micro_steps(self.optimizer).value),
             (x, y, sample_weight, *targets),
-            self.optimizer.scale_loss(share_of_batch(x)),
+            self.optimizer.scale_loss(replicas.share_of_batch(x)),
+            None if everyone is None else (everyone, head.table),
         )
-        updates = shared_statistics(self, state, updates)
+        updates = replicas.shared_statistics(self, state, updates)
         for variable, value in zip(state, updates, strict=True):
             variable.assign(value)
         logs = gradient_updates.angular_logs(self.loss)  # before the update: this step's lambda
+        if sample is not None:
+            head.load(*sample)
         gradient_updates.apply_gradients(self.optimizer, gradients, self.trainable_variables)
-        if self.sample_rate < 1:
-            self.head_layer.store(chosen)
+        if sample is not None:
+            head.store(sample[0])
         return loss, outputs, y, {**logs, **figures}
 
     def training_names(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -258,7 +248,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         loss = super().compute_loss(x, y, outputs, sample_weight, training=False)
         self._track_loss(loss, x, {})
         super().compute_metrics(x, y, outputs, sample_weight)
-        return reducible(metric_results(self))
+        return replicas.reducible(replicas.metric_results(self))
 
     def compute_loss(
         self,
@@ -282,8 +272,9 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         step: Any,
         data: tuple[Any, ...],
         loss_scale: Any,
-    ) -> tuple[Any, list[Any] | None, list[Any], list[Any], dict[str, Any]]:
-        """Compute loss, head outputs, gradients, new state, and figures for the logs.
+        sample: tuple[Any, Any] | None,
+    ) -> tuple[Any, ...]:
+        """Compute loss, head outputs, gradients, state, log figures, labels as seen, and sample.
 
         Under XLA it is a pure function of tensors: no variable is read or written, so it can be
         compiled for one replica while the strategy handles the variables outside: `non_trainable`
@@ -291,14 +282,21 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         gradients are those of `loss_scale * loss`. The metrics are then updated outside as well.
         For them the step returns the logits and the last column separately: concatenating them
         would copy a `(batch, classes)` table. Without XLA the metrics are updated here, before the
-        loss: later ones would keep the outputs alive beside the loss's own tables.
+        loss: later ones would keep the outputs alive beside the loss's own tables. `sample` is the
+        global batch's labels and the handle of all centres, of which a sampled head draws here.
         """
         if self._jit:
             keras_private.renumber_functions()
         x, y, sample_weight, *targets = data
         state, counter = self._step_state(), keras_private.micro_steps(self.optimizer)
         variables = [*self.trainable_variables, *state, counter]
-        mapping = list(zip(variables, [*trainable, *non_trainable, step], strict=True))
+        values = [*trainable, *non_trainable, step]
+        if sample is not None:
+            y, sample = self.head_layer.draw(y, step, *sample)
+            at = next(i for i, v in enumerate(variables) if v is self.head_layer.drawn)
+            values[at] = sample[1]
+            trainable = values[: len(trainable)]
+        mapping = list(zip(variables, values, strict=True))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
             with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
@@ -323,7 +321,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         ]
         # XLA drops the join of the head's output where only its two parts are used.
         parts = [outputs[:, :-1], outputs[:, -1:]] if self._jit else None
-        return loss, parts, gradients, updates, figures
+        return loss, parts, gradients, updates, figures, y, sample
 
     def _whole_loss(
         self, loss: Any, embedding: Any, sample_weight: Any, *targets: Any
@@ -332,9 +330,9 @@ class FaceClassifier(ModelFiles, ClassPredictions):
         return loss, {}
 
     def _step_state(self) -> list[Any]:
-        """Return the variables that a forward pass may change, without the head's stores."""
-        stores = {id(v) for v in getattr(self.head_layer, "stores", ())}
-        return [v for v in self.non_trainable_variables if id(v) not in stores]
+        """Return the variables that a forward pass may change, without those of the update."""
+        others = {id(v) for v in getattr(self.head_layer, "of_the_update", ())}
+        return [v for v in self.non_trainable_variables if id(v) not in others]
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Build metrics and optimizer from one replica's batch.
@@ -349,15 +347,17 @@ class FaceClassifier(ModelFiles, ClassPredictions):
                 data_batch = next(batches)
                 break
         with self.distribute_strategy.scope():
-            self._smallest_share = smallest_share(data_batch)
-            keras_private.symbolic_build(self, keras.tree.map_structure(first_local, data_batch))
+            self._smallest_share = replicas.smallest_share(data_batch)
+            keras_private.symbolic_build(
+                self, keras.tree.map_structure(replicas.first_local, data_batch)
+            )
 
     def make_train_function(self, force: bool = False) -> Any:
         """Refuse batches that cannot keep each replica busy, and layers that no file can hold."""
         check_before_training(self.backbone)
         if force:  # layers may have been frozen since
             self._compile_step()
-        check_share(self._smallest_share, self.distribute_strategy.num_replicas_in_sync)
+        replicas.check_share(self._smallest_share, self.distribute_strategy.num_replicas_in_sync)
         return super().make_train_function(force)
 
     def _training_outputs(self, embedding: Any, labels: Any) -> Any:
@@ -379,7 +379,7 @@ class FaceClassifier(ModelFiles, ClassPredictions):
     def _track_loss(self, loss: Any, x: Any, logs: dict[str, Any]) -> None:
         """Update the reported loss: the mean over examples, over all replicas."""
         keras_private.loss_tracker(self).update_state(
-            loss * replica_count(), sample_weight=tf.shape(keras.tree.flatten(x)[0])[0]
+            loss * replicas.replica_count(), sample_weight=tf.shape(keras.tree.flatten(x)[0])[0]
         )
 
     # Saving --------------------------------------------------------------------------------------

@@ -131,3 +131,12 @@ def check_share(smallest: int, replicas: int) -> None:
             f"A training batch has fewer examples than the strategy has replicas, {replicas}: each "
             "needs at least one. Use a larger batch size (it is shared out over the replicas)."
         )
+
+
+def check_steps(steps_per_execution: Any) -> None:
+    """Refuse several steps in one call under a strategy, which crashes in Keras."""
+    if steps_per_execution != 1 and replica_count() > 1:
+        raise ValueError(
+            "steps_per_execution must be 1 under a strategy with several replicas. "
+            f"Received: steps_per_execution={steps_per_execution}"
+        )

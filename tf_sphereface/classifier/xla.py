@@ -123,8 +123,9 @@ def compiled(function: Any) -> Any:
 def functions(update: Any, gradients: Any, jit: bool, sample_rate: float) -> tuple[Any, Any]:
     """Return a step's update and its gradients, of which XLA compiles one, if any.
 
-    The tables of a sampled head are updated in place only inside the XLA function, so that compiles
-    the whole update there; what replicas exchange must stay outside.
+    A sampled head's tables are updated in place inside the XLA function, so that it compiles the
+    whole update. What replicas exchange stays outside: there it compiles all up to their gradients,
+    which reads the centres in place, and the update of the drawn ones comes after.
     """
     if not jit:
         return update, gradients

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_sphereface.layers.class_permutation import ClassPermutation
 
-Draw = Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+Draw = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 @functools.cache
@@ -18,9 +18,9 @@ def sample_function(num_classes: int, size: int, seed: int, xla: bool) -> Draw:
     """Return the function that draws the sample of a step.
 
     It takes the labels of the global batch, int32 `(n,)`, those of this replica, int32 `(batch,)`,
-    and the step, an int64 scalar. It returns the sampled classes, int32 `(size,)`, none twice; the
-    place in them of each of this replica's labels, int32 `(batch,)`, -1 for a label that is no
-    class; and how many classes the global batch has, which must not be above `size`.
+    and the step, an int64 scalar. It returns the sampled classes, int32 `(size,)`, none twice; and
+    the place in them of each of this replica's labels, int32 `(batch,)`, -1 for a label that is no
+    class. The global batch must not have more classes than `size`.
 
     The sample is the first `size` places of a keyed permutation of all classes; the last of them
     give way to classes of the batch that are not among them. So the other classes are a uniform
@@ -30,14 +30,14 @@ def sample_function(num_classes: int, size: int, seed: int, xla: bool) -> Draw:
 
     >>> draw = sample_function(1000, 4, seed=0, xla=False)
     >>> batch, step = tf.constant([7, 500, 7]), tf.constant(0, tf.int64)
-    >>> classes, places, present = draw(batch, batch[1:2], step)
-    >>> int(classes[int(places[0])]), 7 in classes.numpy(), int(present)
-    (500, True, 2)
+    >>> classes, places = draw(batch, batch[1:2], step)
+    >>> int(classes[int(places[0])]), 7 in classes.numpy()
+    (500, True)
     """
     permutation = ClassPermutation(num_classes)
 
     @tf.function(jit_compile=xla, autograph=False)
-    def draw(everyone: Any, labels: Any, step: Any) -> tuple[Any, Any, Any]:
+    def draw(everyone: Any, labels: Any, step: Any) -> tuple[Any, Any]:
         key = permutation.key(seed, step)
         count = tf.size(everyone)
         asked = tf.clip_by_value(tf.concat([everyone, labels], 0), 0, num_classes - 1)
@@ -49,8 +49,7 @@ def sample_function(num_classes: int, size: int, seed: int, xla: bool) -> Draw:
         chosen = tf.tensor_scatter_nd_update(classes[:size], places[:, None], classes[size:])
         own = tf.gather(places, tf.searchsorted(ranks, asked[count:]))
         valid = tf.logical_and(labels >= 0, labels < num_classes)
-        present = tf.reduce_sum(tf.cast(first, tf.int32))
-        return chosen, tf.where(valid, own, -1), present
+        return chosen, tf.where(valid, own, -1)
 
     return draw
 

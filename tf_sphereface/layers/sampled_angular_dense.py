@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -32,8 +31,9 @@ class SampledAngularDense(keras.layers.Layer):
     decay included.
 
     Called as a layer it computes all classes (evaluation). `FaceClassifier(..., sample_rate=0.1)`
-    makes it and runs `choose`, `load`, `sampled` and `store` around each update; the sample has one
-    size, so XLA compiles the step once.
+    makes it. A step draws, fetches and computes (`draw`, `sampled`) in one function of each
+    replica; `load` and `store` stand around the update. The sample has one size, so XLA compiles
+    the step once.
 
     Args:
         num_classes: number of class centres.
@@ -89,6 +89,11 @@ class SampledAngularDense(keras.layers.Layer):
         """The variables that hold every class: the centres and their optimizer state."""
         return [self.centres, *(store for store, _ in self._slots)]
 
+    @property
+    def of_the_update(self) -> list[Any]:
+        """The variables that an update alone changes: the stores, and the optimizer's windows."""
+        return [*self.stores, *(window for _, window in self._slots)]
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return `||x|| cos(theta_j)` for all classes, then `-||x||`."""
         self.loss_state.serve(self, training)
@@ -133,13 +138,11 @@ class SampledAngularDense(keras.layers.Layer):
             # In an object that Keras does not look into: the weights are tracked already.
             self._slots = tuple(zip(known, windows, strict=False))
 
-    def choose(self, labels: Any, step: Any) -> tuple[Any, Any]:
-        """Draw the sample of step number `step`, the same in each replica.
+    def global_labels(self, labels: Any) -> Any:
+        """Return the labels of the global batch, int32 `(n,)`, from those of this replica.
 
-        Returns the classes, int32 `(sample_size,)`, none twice, among them all of the global batch;
-        and the place in them of each of this replica's labels, int32 `(batch,)`. A batch that may
-        have more classes than the sample has places is refused. It costs as much as the sample and
-        the batch are large, however many classes there are; see `class_sample`.
+        Outside of XLA, which has no such exchange and drops assertions. A batch that may have more
+        classes than the sample has places is refused, and one of any length that does have them.
         """
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
@@ -152,26 +155,58 @@ class SampledAngularDense(keras.layers.Layer):
                     f"sample_rate >= {most / self.num_classes:.4g}, or a smaller batch."
                 )
         everyone = labels if replicas == 1 else context.all_gather(labels, axis=0)
-        draw = sample_function(self.num_classes, self.sample_size, self.seed, not is_debugged())
-        chosen, places, present = draw(everyone, labels, tf.cast(step, tf.int64))
         if labels.shape[0] is None:
-            message = f"A batch has more classes than the sample has places, {self.sample_size}."
+            present = tf.size(tf.unique(everyone)[0])
+            message = (
+                f"A batch has more classes than the sample has places, {self.sample_size} "
+                f"(sample_rate={self.sample_rate:g}). Use a larger sample_rate, or a smaller batch."
+            )
             check = tf.debugging.assert_less_equal(present, self.sample_size, message)
             with tf.control_dependencies([] if check is None else [check]):
-                chosen, places = tf.identity(chosen), tf.identity(places)
-        return chosen, places
+                everyone = tf.identity(everyone)
+        return everyone
 
-    def load(self, chosen: Any) -> None:
-        """Put the drawn centres and their optimizer state where the optimizer looks for them."""
-        self._merge(_load, chosen)
+    def choose(self, labels: Any, step: Any, everyone: Any = None) -> tuple[Any, Any]:
+        """Draw the sample of step number `step`, the same in each replica.
+
+        Args:
+            labels: of this replica, int32 `(batch,)`.
+            step: an integer scalar.
+            everyone: what `global_labels` returned for them; None: ask it.
+
+        Returns the classes, int32 `(sample_size,)`, none twice, among them all of the global batch;
+        and the place in them of each of this replica's labels, int32 `(batch,)`. It costs as much
+        as the sample and the batch are large, however many classes there are; see `class_sample`.
+        """
+        if everyone is None:
+            everyone = self.global_labels(labels)
+        draw = sample_function(self.num_classes, self.sample_size, self.seed, not is_debugged())
+        return draw(everyone, labels, tf.cast(step, tf.int64))
+
+    @property
+    def table(self) -> Any:
+        """The handle of this replica's centres: XLA takes it as it takes a variable, uncopied."""
+        return self.centres.value.handle
+
+    def fetch(self, chosen: Any, table: Any) -> Any:
+        """Return the drawn centres, `(sample_size, embedding_dim)`, read from the `table`."""
+        drawn = tf.raw_ops.ResourceGather(resource=table, indices=chosen, dtype=tf.float32)
+        return tf.ensure_shape(drawn, self.drawn.shape)
+
+    def draw(self, labels: Any, step: Any, everyone: Any, table: Any) -> tuple[Any, Any]:
+        """Return the labels' places, and what `load` takes: the drawn classes, their centres."""
+        chosen, places = self.choose(labels, step, everyone)
+        return places, (chosen, self.fetch(chosen, table))
+
+    def load(self, chosen: Any, drawn: Any) -> None:
+        """Put the `drawn` centres and their optimizer state where the optimizer looks for them."""
+        context = tf.distribute.get_replica_context()
+        context.merge_call(_load, args=(self.drawn, drawn, self._slots, chosen))
 
     def store(self, chosen: Any) -> None:
         """Put the updated centres and their optimizer state back."""
-        self._merge(_store, chosen)
-
-    def _merge(self, function: Callable[..., None], chosen: Any) -> None:
         pairs = [(self.centres, self.drawn), *self._slots]
-        tf.distribute.get_replica_context().merge_call(function, args=(pairs, chosen))
+        tf.distribute.get_replica_context().merge_call(_store, args=(pairs, chosen))
 
     # Saving --------------------------------------------------------------------------------------
 
@@ -228,8 +263,13 @@ def sampling_doubt(num_classes: int, sample_size: int, *, gpu: bool) -> str | No
     )
 
 
-def _load(strategy: tf.distribute.Strategy, pairs: list[Any], chosen: Any) -> None:
-    for store, window in pairs:
+def _load(
+    strategy: tf.distribute.Strategy, window: Any, drawn: Any, slots: Any, chosen: Any
+) -> None:
+    strategy.extended.update(
+        window.value, lambda window, rows: window.assign(rows), args=(drawn,), group=False
+    )
+    for store, window in slots:
         strategy.extended.update(
             window.value,
             lambda window, store, rows: window.assign(tf.gather(store, rows)),
