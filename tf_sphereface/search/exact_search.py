@@ -1,0 +1,222 @@
+"""Exact nearest neighbors by cosine, in blocks, from candidates in float32 or int8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tf_sphereface.search.candidates import Candidates, top_candidates
+from tf_sphereface.search.int8_products import Int8Products, int8_is_available
+from tf_sphereface.utils.checks import check_choice, check_integer, error
+
+Precision = Literal["auto", "float32", "int8"]
+BATCH = 256  # queries at once
+_BLOCK = 8192  # rows at once in int8
+_SCORES = 2**22  # float32 cosines at once
+_RANKED = 8192  # pairs of which the cosine is computed again at once
+_ROUNDING = 2.0**-24  # of one float32 operation, relative
+_INT8_FROM = 32_768  # rows, below which one product in float32 is as fast
+
+
+class ExactSearch:
+    """The rows of a matrix with the largest cosines to a query, exactly.
+
+    Candidates come from products in float32, or in int8 where that is faster; both leave out only
+    what their error bound excludes. The cosines of the candidates are then computed anew, in
+    float64: answers do not depend on the size of a batch, nor on the precision of the candidates.
+
+    Args:
+        vectors: (n, d), n from 0; scaled to unit length. float32 rows that have it already are used
+            where they are, without a copy.
+        precision: of the candidates: `"float32"`, `"int8"` (a quarter of the bytes in addition;
+            needs the extra `export`), or `"auto"`: int8 from 32,768 rows on, where ONNX Runtime is
+            installed.
+
+    Raises:
+        ValueError: the shape is another, or a row is zero or not finite (named).
+        ImportError: `"int8"` without the extra.
+
+    Example:
+
+    >>> search = ExactSearch(np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]]))
+    >>> rows, cosines = search([[2.0, 1.9]], k=2)
+    >>> rows.tolist(), cosines.round(3).tolist()
+    ([[2, 0]], [[1.0, 0.725]])
+    """
+
+    def __init__(self, vectors: ArrayLike, precision: Precision = "auto") -> None:
+        check_choice("precision", precision, ("auto", "float32", "int8"))
+        self.vectors = unit_rows(vectors)
+        self.vectors.setflags(write=False)
+        if precision == "auto":
+            precision = (
+                "int8" if len(self.vectors) >= _INT8_FROM and int8_is_available() else "float32"
+            )
+        self.precision = precision
+        self._int8 = Int8Products(self.vectors, _BLOCK) if precision == "int8" else None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def dim(self) -> int:
+        """Length of a row."""
+        return int(self.vectors.shape[1])
+
+    def __call__(
+        self, queries: ArrayLike, k: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the nearest rows of each query, the nearest first.
+
+        Args:
+            queries: (q, d) of any length but zero, finite; q may be 0.
+            k: how many rows, from 1; all of them where there are fewer.
+
+        Returns:
+            Row numbers int64 and cosines float64, both (q, min(k, n)). Of equal cosines the lower
+            row comes first. A query that is zero or not finite has rows -1 and cosines NaN.
+
+        Raises:
+            ValueError: another length of the queries, or k below 1.
+        """
+        k = min(check_integer("k", k, 1), len(self.vectors))
+        matrix = self.check_queries(queries)
+        rows = np.full((len(matrix), k), -1, np.int64)
+        cosines = np.full((len(matrix), k), np.nan)
+        unit, usable = _unit_or_zero(matrix)
+        places = np.flatnonzero(usable) if k else np.zeros(0, np.int64)
+        for begin in range(0, len(places), BATCH):
+            part = places[begin : begin + BATCH]
+            rows[part], cosines[part] = self._search(unit[part], k)
+        return rows, cosines
+
+    def check_queries(self, queries: ArrayLike) -> NDArray[np.floating]:
+        """Return queries as (q, d), or raise ValueError where they have another length."""
+        matrix = np.asarray(queries)
+        if matrix.dtype.kind not in "fiu":
+            raise error("queries", "be numbers", matrix.dtype)
+        if matrix.ndim != 2 or matrix.shape[1] != self.dim:
+            raise ValueError(
+                f"Argument `queries` must have the shape (q, {self.dim}), as the vectors that are "
+                f"searched are {self.dim} long. Received: shape {matrix.shape}"
+            )
+        return matrix
+
+    def _search(
+        self, queries: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return rows and cosines (q, k) of unit queries."""
+        candidates: Candidates | None = None
+        if self._int8 is not None:
+            blocks, errors = self._int8.score(queries)
+            # Past this many, ranking them again costs more than the product in float32.
+            most = max(4 * k, len(self.vectors) // 64) * len(queries)
+            candidates = top_candidates(blocks, errors, k, most)
+            if candidates is not None:
+                candidates = self._narrowed(queries, candidates, k)
+        if candidates is None:
+            errors = np.full(len(queries), self._rounding, np.float32)
+            candidates = top_candidates(self._blocks(queries), errors, k)
+        if candidates is None:
+            raise RuntimeError("a search without a limit has none to pass")
+        return _ranked(self.vectors, queries, candidates, k)
+
+    def _narrowed(self, queries: NDArray[np.float32], found: Candidates, k: int) -> Candidates:
+        """Leave out int8 candidates that a product in float32 excludes."""
+        order = np.argsort(found.queries, kind="stable")
+        rows = found.rows[order]
+        ends = np.searchsorted(found.queries[order], np.arange(len(queries) + 1))
+        kept = []
+        for query, begin, end in zip(queries, ends[:-1], ends[1:], strict=True):
+            part = rows[begin:end]
+            cosines = self.vectors[part] @ query
+            limit = np.partition(cosines, len(part) - k)[len(part) - k] - 2 * self._rounding
+            kept.append(part[cosines >= limit])
+        counts = [len(part) for part in kept]
+        return Candidates(np.repeat(np.arange(len(queries)), counts), np.concatenate(kept))
+
+    @property
+    def _rounding(self) -> float:
+        """Bound of the error of a float32 product of two unit vectors.
+
+        Source: Higham, "Accuracy and Stability of Numerical Algorithms", 2002, equation 3.5.
+        """
+        return (self.dim + 4) * _ROUNDING * 1.01
+
+    def _blocks(self, queries: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the first row of a block, and the cosines (q, rows) of its rows."""
+        size = min(max(_SCORES // len(queries), 1), len(self.vectors))
+        scores = np.empty((len(queries), size), np.float32)
+        for begin in range(0, len(self.vectors), size):
+            part = self.vectors[begin : begin + size]
+            if len(queries) == 1:  # a product with a vector reads the rows once
+                yield begin, (part @ queries[0])[None]
+            elif len(part) == scores.shape[1]:
+                yield begin, np.matmul(queries, part.T, out=scores)
+            else:
+                yield begin, queries @ part.T
+
+
+def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
+    """Return rows at unit length, float32 (n, d); those that have it already are not copied.
+
+    Raises:
+        ValueError: the shape is another, or a row is zero or not finite (named).
+    """
+    matrix = np.asarray(vectors)
+    if matrix.ndim != 2 or matrix.shape[1] == 0 or matrix.dtype.kind not in "fiu":
+        raise ValueError(
+            "Argument `vectors` must be numbers of the shape (n, d), d at least 1. "
+            f"Received: {matrix.dtype} {matrix.shape}"
+        )
+    copy: NDArray[np.float32] | None = None
+    for begin in range(0, len(matrix), _BLOCK):
+        part = matrix[begin : begin + _BLOCK]
+        if copy is None and part.dtype == np.float32:
+            with np.errstate(over="ignore"):
+                squares = np.einsum("nd,nd->n", part, part)
+            if np.abs(squares - 1).max() <= 1e-6:
+                continue
+        unit, usable = _unit_or_zero(part)
+        if not usable.all():
+            row = begin + int(np.argmin(usable))
+            raise ValueError(
+                "Argument `vectors` must have rows that are finite and not zero. "
+                f"Received: row {row} (counted from 0) is not"
+            )
+        if copy is None:
+            copy = np.empty(matrix.shape, np.float32)
+            copy[:begin] = matrix[:begin]
+        copy[begin : begin + len(part)] = unit
+    return np.ascontiguousarray(matrix, np.float32).view() if copy is None else copy
+
+
+def _unit_or_zero(matrix: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return rows at unit length, float32, and which rows have a direction; the others are 0."""
+    values = np.asarray(matrix, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = np.abs(values).max(axis=1, initial=0.0, keepdims=True)
+        usable = np.isfinite(largest) & (largest > 0)
+        scaled = np.where(usable, values / np.where(usable, largest, 1.0), 0.0)
+    norms = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))[:, None]
+    unit = scaled / np.where(usable, norms, 1.0)
+    return unit.astype(np.float32), usable[:, 0]
+
+
+def _ranked(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], found: Candidates, k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rank candidates by cosines in float64; return the best rows (q, k) and their cosines."""
+    exact = np.empty(len(found.rows))
+    for begin in range(0, len(exact), _RANKED):
+        part = slice(begin, begin + _RANKED)
+        left = queries[found.queries[part]].astype(np.float64)
+        right = vectors[found.rows[part]].astype(np.float64)
+        exact[part] = np.einsum("nd,nd->n", left, right)
+    order = np.lexsort((found.rows, -exact, found.queries))
+    first = np.searchsorted(found.queries[order], np.arange(len(queries)))
+    best = order[first[:, None] + np.arange(k)]
+    return found.rows[best], np.clip(exact[best], -1.0, 1.0)
