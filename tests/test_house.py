@@ -193,7 +193,7 @@ def test_arrows_point_down(arrows):
     assert [name for name in arrows if "commands" in arrows[name]] == []
     assert arrows["eval"] <= below
     assert arrows["export"] <= below | {"eval"}
-    above_eval = {"callbacks", "commands", "export", "reproduce"}
+    above_eval = {"callbacks", "commands", "export", "reproduce", "search"}
     assert {name for name in arrows if "eval" in arrows[name]} <= above_eval
     assert {name for name in arrows if "export" in arrows[name]} <= {"commands", "reproduce"}
 

@@ -48,11 +48,11 @@ __all__ = [
     "training",
 ]
 
-_LAZY = ("eval", "export")
+_LAZY = ("eval", "export", "search")
 
 
 def __getattr__(name: str) -> Any:
-    """Import `tf_sphereface.eval` and `.export` on first use."""
+    """Import `tf_sphereface.eval`, `.export` and `.search` on first use."""
     if name in _LAZY:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,3 @@
+"""`tf_sphereface-search`."""
+
+from __future__ import annotations
