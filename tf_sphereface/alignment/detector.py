@@ -1,7 +1,8 @@
-"""Find the faces in an image: MTCNN's cascade, each network called once per image."""
+"""Detectors of faces: what all of them share, and MTCNN's cascade."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 from tf_sphereface.alignment.boxes import Array, paint, proposals, pyramid, square, suppress
 from tf_sphereface.alignment.images import check_rgb
 from tf_sphereface.alignment.mtcnn import load_networks
+from tf_sphereface.alignment.plausibility import is_outside
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number
 
 SMALLEST = 20  # pixels; on smaller faces the networks guess
+MARGIN = 0.5  # of the longer side, around a picture in which nothing was found
+_GRAY = (127, 127, 127)
 _NOTHING = np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2))
+Found = tuple[Array, Array, Array]
 Selection = Literal["center", "largest", "all"]
 SELECTIONS: tuple[str, ...] = get_args(Selection)
 
@@ -42,19 +47,81 @@ class Face:
         return float(max(self.box[2] - self.box[0], self.box[3] - self.box[1]))
 
 
-class FaceDetector:
-    """Finds faces and their five points.
+class Detector(abc.ABC):
+    """What finds faces and their five points; each kind says how in `_detect`.
 
-    All sizes of the image lie on one canvas, so that the proposal network runs once; the two others
-    take all their candidates at once. A result depends on the image alone. Several threads may use
-    an object at a time, which is how to keep all cores busy.
+    Large images are averaged down first. Where nothing is found, the image is looked at once more
+    with a gray margin of half its longer side around it: networks that have learnt from whole
+    photographs miss faces that fill the picture. A result depends on the image alone. Several
+    threads may use an object at a time, which is how to keep all cores busy.
 
     Args:
-        min_face: the smallest face that is looked for, in pixels, at least 20: half of the time
-            goes into the smallest size.
+        min_face: the smallest face that is looked for, in pixels, at least 20.
         min_score: confidence from which a face counts, 0 to 1.
         max_side: larger images are averaged down to this many pixels first; the points are those of
             the original image.
+    """
+
+    def __init__(self, min_face: float, min_score: float, max_side: int) -> None:
+        self.min_face = check_number("min_face", min_face, SMALLEST)
+        self.min_score = check_number("min_score", min_score, 0, 1)
+        self.max_side = check_integer("max_side", max_side, 100)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what a result depends on beside the image."""
+        return {"min_face": self.min_face, "min_score": self.min_score, "max_side": self.max_side}
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces in a uint8 RGB image (height, width, 3), the surest first.
+
+        Raises:
+            ValueError: not a uint8 RGB image.
+        """
+        image = check_rgb(image)
+        faces = self._look(image)
+        if faces:
+            return faces
+        height, width = image.shape[:2]
+        edge = max(1, round(MARGIN * max(height, width)))
+        around = (edge, edge, edge, edge, cv2.BORDER_CONSTANT)
+        framed = np.asarray(cv2.copyMakeBorder(image, *around, value=_GRAY), np.uint8)
+        shifted = [
+            Face(face.box - edge, face.score, face.points - edge) for face in self._look(framed)
+        ]
+        return [face for face in shifted if not is_outside(face.points, (height, width))]
+
+    def _look(self, image: NDArray[np.uint8]) -> list[Face]:
+        """Return the faces in an image as it is, averaged down where it is large."""
+        height, width = image.shape[:2]
+        scale = min(1.0, self.max_side / max(height, width))
+        if scale < 1.0:
+            small = (max(1, round(width * scale)), max(1, round(height * scale)))
+            image = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA))
+        factor = np.array([width / image.shape[1], height / image.shape[0]])
+        boxes, scores, points = self._detect(image, max(SMALLEST, self.min_face * scale))
+        # Pixel centres lie at whole numbers: the corner of the first pixel is at -0.5.
+        boxes = (boxes.reshape(-1, 2, 2) + 0.5) * factor - 0.5
+        points = (points + 0.5) * factor - 0.5
+        return [
+            Face(box.ravel(), float(score), five)
+            for box, score, five in zip(boxes, scores, points, strict=True)
+        ]
+
+    @abc.abstractmethod
+    def _detect(self, image: NDArray[np.uint8], min_face: float) -> Found:
+        """Return boxes (n, 4), x1, y1, x2, y2, scores (n,) and points (n, 5, 2), best first."""
+
+
+class FaceDetector(Detector):
+    """Finds faces and their five points by MTCNN; see `Detector`.
+
+    All sizes of the image lie on one canvas, so that the proposal network runs once; the two others
+    take all their candidates at once.
+
+    Args:
+        min_face: as of `Detector`; half of the time goes into the smallest size.
+        min_score: as of `Detector`.
+        max_side: as of `Detector`.
 
     Raises:
         ImportError: mtcnn is not installed (the extra `align`).
@@ -73,38 +140,10 @@ class FaceDetector:
     def __init__(
         self, *, min_face: float = SMALLEST, min_score: float = 0.8, max_side: int = 1600
     ) -> None:
-        self.min_face = check_number("min_face", min_face, SMALLEST)
-        self.min_score = check_number("min_score", min_score, 0, 1)
-        self.max_side = check_integer("max_side", max_side, 100)
+        super().__init__(min_face, min_score, max_side)
         self._networks = load_networks()
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments."""
-        return {"min_face": self.min_face, "min_score": self.min_score, "max_side": self.max_side}
-
-    def __call__(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces in a uint8 RGB image (height, width, 3), the surest first.
-
-        Raises:
-            ValueError: not a uint8 RGB image.
-        """
-        image = check_rgb(image)
-        height, width = image.shape[:2]
-        scale = min(1.0, self.max_side / max(height, width))
-        if scale < 1.0:
-            small = (max(1, round(width * scale)), max(1, round(height * scale)))
-            image = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA))
-        factor = np.array([width / image.shape[1], height / image.shape[0]])
-        boxes, scores, points = self._detect(image, max(SMALLEST, self.min_face * scale))
-        # Pixel centres lie at whole numbers: the corner of the first pixel is at -0.5.
-        boxes = (boxes.reshape(-1, 2, 2) + 0.5) * factor - 0.5
-        points = (points + 0.5) * factor - 0.5
-        return [
-            Face(box.ravel(), float(score), five)
-            for box, score, five in zip(boxes, scores, points, strict=True)
-        ]
-
-    def _detect(self, image: NDArray[np.uint8], min_face: float) -> tuple[Array, Array, Array]:
+    def _detect(self, image: NDArray[np.uint8], min_face: float) -> Found:
         """Run the cascade; return boxes (n, 4), scores (n,) and points (n, 5, 2)."""
         boxes, scores = self._candidates(image, min_face)
         if len(boxes):

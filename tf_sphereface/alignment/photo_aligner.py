@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.align import cut_out
-from tf_sphereface.alignment.detector import FaceDetector, Selection
+from tf_sphereface.alignment.detector import Detector, Selection
 from tf_sphereface.alignment.images import read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal, Stat, rounded
 from tf_sphereface.alignment.listing import find_photos, is_image
@@ -30,7 +30,7 @@ from tf_sphereface.utils.files import short_name
 from tf_sphereface.utils.messages import ProgressCallback
 
 Work = TypeVar("Work")
-VERSION = "1"  # of the detector's results; a new version detects again
+VERSION = "2"  # of the detector's results; a new version detects again
 
 
 @contextlib.contextmanager
@@ -90,7 +90,7 @@ class Item:
 class Aligner:
     """Detects, cuts out and writes, in threads."""
 
-    def __init__(self, settings: Settings, detector: FaceDetector) -> None:
+    def __init__(self, settings: Settings, detector: Detector) -> None:
         self.settings = settings
         self.detector = detector
         self.videos_left_out = 0
@@ -123,8 +123,7 @@ class Aligner:
         items = [self._item(name) for name in photos]
         self._claims = owners({item.name: item.target for item in items}, settings.dst)
         frames = sum(count_frames(settings.src / name, settings.every or 1) for name in videos)
-        config = self.detector.get_config()
-        key = " ".join([VERSION, *(f"{name}={value:g}" for name, value in config.items())])
+        key = detector_key(self.detector)
         outcomes: list[Outcome] = []
         total = len(items) + frames
         with Journal(settings.dst, settings.src, key, overwrite=settings.overwrite) as journal:
@@ -248,6 +247,12 @@ class Aligner:
             found = path.stat()
             stat = (found.st_size, found.st_mtime_ns)
         return Item(name, path, stat, output_path(self.settings.dst, name, self.settings.format))
+
+
+def detector_key(detector: Detector) -> str:
+    """Return the text that tells results of another detector, or of other settings, apart."""
+    config = detector.get_config()
+    return " ".join([VERSION, *(f"{name}={value}" for name, value in config.items())])
 
 
 def owners(targets: Mapping[str, Path], dst: Path) -> dict[Path, str]:

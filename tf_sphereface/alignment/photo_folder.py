@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from tf_sphereface.alignment.align import cut_out, template_size
-from tf_sphereface.alignment.detector import SELECTIONS, SMALLEST, FaceDetector, Selection
+from tf_sphereface.alignment.detector import SELECTIONS, SMALLEST, Detector, Selection
 from tf_sphereface.alignment.images import read_photo, write_face
 from tf_sphereface.alignment.journal import Found, Journal
 from tf_sphereface.alignment.landmarks import Landmarks, check_places, find_odd, load_landmarks
@@ -36,6 +36,7 @@ from tf_sphereface.alignment.photo_aligner import (
 from tf_sphereface.alignment.plausibility import check_face
 from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, suffix_of
 from tf_sphereface.alignment.videos import VIDEO_SUFFIXES
+from tf_sphereface.alignment.yunet import make_detector
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
 from tf_sphereface.utils.files import short_name
 from tf_sphereface.utils.messages import ProgressCallback
@@ -60,6 +61,7 @@ def align_photos(
     report: str | os.PathLike[str] | None = None,
     landmarks_out: str | os.PathLike[str] | None = None,
     strict: bool = False,
+    detector: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> AlignResult:
     """Find the faces in a folder of photographs, and write them aligned.
@@ -89,6 +91,7 @@ def align_photos(
             image: IMAGE.landmarks.tsv).
         strict: raise where images or videos of a folder are passed over. Images that cannot be
             read are outcomes still.
+        detector: an ONNX file of YuNet, which OpenCV runs; None: MTCNN.
         progress: called with (done, in all) after each image.
 
     Returns:
@@ -134,7 +137,7 @@ def align_photos(
         strict=strict,
     )
     with single_threaded_operations():
-        aligner = Aligner(settings, _make_detector(settings.min_face, max_side))
+        aligner = Aligner(settings, _make_detector(detector, settings.min_face, max_side))
         begin = time.perf_counter()
         outcomes = aligner.run(progress)
         seconds = time.perf_counter() - begin
@@ -282,10 +285,10 @@ def _output(path: Path, points: np.ndarray, *settings: object) -> str:
     return " ".join(map(str, ("landmarks", digest, *settings, stat.st_size, stat.st_mtime_ns)))
 
 
-def _make_detector(min_face: float, max_side: int) -> FaceDetector:
+def _make_detector(path: str | os.PathLike[str] | None, min_face: float, max_side: int) -> Detector:
     """Return a detector that also finds faces a little below `min_face`, to report them."""
     try:
-        return FaceDetector(min_face=max(SMALLEST, 0.709 * min_face), max_side=max_side)
+        return make_detector(path, min_face=max(SMALLEST, 0.709 * min_face), max_side=max_side)
     except ImportError as missing:
         raise ImportError(
             f"{missing}. Without a detector, give the points: --landmarks FILE"

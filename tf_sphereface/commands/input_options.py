@@ -6,6 +6,8 @@ import argparse
 import math
 from typing import Any
 
+from tf_sphereface.commands.console import existing_file
+
 FACTS = ("channel_order", "pixel_mean", "pixel_scale", "layout")
 
 
@@ -42,6 +44,16 @@ def add_strict_option(parser: argparse._ActionsContainer, stops: str = "") -> No
     """Add `--strict`, for commands that list images; `stops` says what else it stops at."""
     parser.add_argument(
         "--strict", action="store_true", help=f"stop where images are passed over{stops}"
+    )
+
+
+def add_detector_option(parser: argparse._ActionsContainer) -> None:
+    """Add `--detector`."""
+    parser.add_argument(
+        "--detector",
+        type=existing_file,
+        metavar="FILE",
+        help="an ONNX file of OpenCV's YuNet, to find faces with in place of MTCNN",
     )
 
 

@@ -2,4 +2,15 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from tf_sphereface.search.embedding_job import EmbeddingResult, embed_faces
+from tf_sphereface.search.face_table import FaceTable, join_faces, load_faces
+from tf_sphereface.search.face_vectors import FaceVectors
+
+__all__ = [
+    "EmbeddingResult",
+    "FaceTable",
+    "FaceVectors",
+    "embed_faces",
+    "join_faces",
+    "load_faces",
+]

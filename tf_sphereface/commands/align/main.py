@@ -24,7 +24,7 @@ from tf_sphereface.commands.console import (
     progress_bar,
     write_json_option,
 )
-from tf_sphereface.commands.input_options import add_strict_option
+from tf_sphereface.commands.input_options import add_detector_option, add_strict_option
 from tf_sphereface.utils.messages import and_more
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ landmarks.tsv, the points that were found, and report.tsv, every image without a
 too small or unreadable (of one image: IMAGE.landmarks.tsv and IMAGE.report.tsv). A stopped run goes
 on where it was. The photographs of an MXNet RecordIO file (.rec) are called LABEL/RECORD.jpg.
 
-Detection needs the package mtcnn: pip install "tf_sphereface[align]". With --landmarks FILE nothing
-is detected. That file has one line per image: its path inside SRC, then x and y of the left eye,
-right eye, nose, left and right mouth corner (as seen in the image), separated by tabs.
+Detection needs the package mtcnn: pip install "tf_sphereface[align]", or YuNet: --detector FILE.
+With --landmarks FILE nothing is detected. That file has one line per image: its path inside SRC,
+then x and y of the left eye, right eye, nose, left and right mouth corner (as seen in the image),
+separated by tabs.
 
 exit code: 0 all aligned, 1 some images gave no face (they are listed, the others written),
 2 bad input
@@ -53,7 +54,10 @@ EXAMPLES = """\
   tf_sphereface-align lfw/ lfw_aligned/ --landmarks landmarks.tsv"""
 SHOWN = 10  # failures that are printed; --json holds them all
 LEAST = {"jobs": 1, "every": 1, "min_face": 20, "max_side": 100}
-DETECTION = ("select", "min_face", "max_side", "every", "report", "landmarks_out", "strict")
+DETECTION = (
+    *("select", "min_face", "max_side", "every", "detector"),
+    *("report", "landmarks_out", "strict"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -110,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="also take each N-th frame of the videos in SRC, as VIDEO_000000.jpg",
     )
+    add_detector_option(group)
     add_strict_option(group, " (a video without --every, a folder that may not be read)")
     group.add_argument(
         "--report",

@@ -25,7 +25,11 @@ from tf_sphereface.commands.console import (
     output_file,
     write_json_option,
 )
-from tf_sphereface.commands.input_options import add_input_options, input_facts
+from tf_sphereface.commands.input_options import (
+    add_detector_option,
+    add_input_options,
+    input_facts,
+)
 from tf_sphereface.eval.measures.angles import degrees
 
 if TYPE_CHECKING:
@@ -80,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="center",
         help="which face of several in a photograph: the one nearest the centre, or the largest",
     )
+    add_detector_option(parser)
     parser.add_argument(
         "--show",
         type=output_file,
@@ -138,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tf_sphereface.embedder.embedder import load_embedder
 
     embedder = load_embedder(args.model, **input_facts(args))
-    reader = PhotoReader(embedder.input_size, args.align, args.select)
+    reader = PhotoReader(embedder.input_size, args.align, args.select, detector=args.detector)
     faces = [reader(path) for path in (args.first, args.second)]
     for face in faces:
         if face.count > 1:

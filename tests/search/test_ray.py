@@ -1,0 +1,42 @@
+"""Ray Data on a local cluster of two workers, beside the command."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tf_sphereface import search
+
+pytestmark = pytest.mark.slow
+EXAMPLE = Path(__file__).parents[2] / "examples" / "embed_with_ray.py"
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_the_example_gives_the_vectors_of_the_command(model, photos, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="Ray is not installed: the extra ray")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra search")
+    for i in range(3):
+        shutil.copytree(photos, tmp_path / "photos" / str(i))
+    search.embed_faces(model, tmp_path / "photos", tmp_path / "faces.npz")
+    table = search.load_faces(tmp_path / "faces.npz")
+    arguments = [str(model), str(tmp_path / "photos"), str(tmp_path / "rows"), "--batch-size", "4"]
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        scope: dict[str, object] = {"__name__": "example"}
+        exec(compile(EXAMPLE.read_text(), str(EXAMPLE), "exec"), scope)
+        scope["main"]()
+    finally:
+        ray.shutdown()
+    rows = parquet.read_table(tmp_path / "rows").to_pylist()
+    good = [row for row in rows if not row["problem"]]
+    assert len(good) == len(table) == 9
+    assert len(rows) - len(good) == len(table.failed) == 6
+    vectors = {(row["path"], row["face"]): row["embedding"] for row in good}
+    names = [str(tmp_path / "photos" / path) for path in table.paths]
+    found = np.array([vectors[key] for key in zip(names, table.faces.tolist(), strict=True)])
+    np.testing.assert_allclose(found, table.embeddings, rtol=1e-5, atol=1e-5)
