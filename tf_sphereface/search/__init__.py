@@ -2,4 +2,16 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from tf_sphereface.search.approximate_search import ApproximateSearch
+from tf_sphereface.search.enrollment import Enrollment
+from tf_sphereface.search.exact_search import ExactSearch
+from tf_sphereface.search.gallery import Gallery
+from tf_sphereface.search.identification_threshold import IdentificationThreshold
+
+__all__ = [
+    "ApproximateSearch",
+    "Enrollment",
+    "ExactSearch",
+    "Gallery",
+    "IdentificationThreshold",
+]

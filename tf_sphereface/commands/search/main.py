@@ -7,18 +7,26 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from tf_sphereface.commands.console import HelpFormatter, command, make_parser
-from tf_sphereface.commands.search import enroll
+from tf_sphereface.commands.search import add, enroll, info, remove, who
 
 DESCRIPTION = """\
 Name the people in photographs, from a gallery of people who were enrolled. Who is not in it is
 unknown: the gallery's threshold is measured for a wanted rate of strangers who get a name.
 """
 EXAMPLES = """\
-  tf_sphereface-search enroll family.gallery --model embedder.onnx people/"""
+  tf_sphereface-search enroll staff.gallery --model embedder.onnx people/
+  tf_sphereface-search who staff.gallery photo.jpg --show names.jpg --json names.json
+  tf_sphereface-search add staff.gallery newcomers/
+  tf_sphereface-search remove staff.gallery "Ann Other"
+  tf_sphereface-search info staff.gallery"""
 
 # Each module has SUMMARY (one line), DESCRIPTION, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS: dict[str, ModuleType] = {
     "enroll": enroll,
+    "add": add,
+    "remove": remove,
+    "info": info,
+    "who": who,
 }
 
 
