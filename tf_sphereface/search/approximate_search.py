@@ -78,7 +78,7 @@ class ApproximateSearch:
         unit = np.float64(matrix[usable]) / norms[usable, None]
         found = self._graph.search(unit.astype(np.float32), min(len(self), k + 8))
         keys = np.atleast_2d(np.asarray(found.keys)).astype(np.int64)
-        counts = np.atleast_1d(np.asarray(found.counts))
+        counts = np.atleast_1d(np.asarray(getattr(found, "counts", len(found))))
         for at, near, count, query in zip(usable, keys, counts, unit, strict=True):
             near = near[:count]
             exact = np.float64(self.vectors[near]) @ query

@@ -49,8 +49,8 @@ class Int8Products:
             length = np.sqrt(np.einsum("nd,nd->n", lost, lost, dtype=np.float64))
             self._row_error = max(self._row_error, float(length.max()))
             self._row_scale = max(self._row_scale, float(scales.max()))
-            shift = -offset * scales * bytes_.sum(axis=1, dtype=np.int32)
-            self._blocks.append((np.ascontiguousarray(bytes_.T), scales, np.float32(shift)))
+            shift = -float(offset) * scales * bytes_.sum(axis=1, dtype=np.int32)
+            self._blocks.append((np.ascontiguousarray(bytes_.T), scales, shift.astype(np.float32)))
 
     def score(
         self, queries: NDArray[np.float32]

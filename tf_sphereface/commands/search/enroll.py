@@ -4,15 +4,74 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "make a gallery of a folder that holds a folder of photographs for each person"
-DESCRIPTION = SUMMARY
+from tf_sphereface.commands.console import (
+    EXIT_OK,
+    CommandError,
+    add_json_option,
+    console,
+    progress_bar,
+    write_json_option,
+)
+from tf_sphereface.commands.input_options import add_input_options, input_facts
+from tf_sphereface.commands.search.shared import (
+    add_gallery,
+    add_model_option,
+    add_people,
+    tell_enrollment,
+    tell_threshold,
+)
+
+SUMMARY = "make a gallery of a folder that holds a folder of pictures for each person"
+DESCRIPTION = """\
+Enroll people: a folder for each, named as the person, with one picture or more. Images of the
+model's size are aligned faces; in others the face nearest the center is found and aligned, which
+needs the package mtcnn: pip install "tf_sphereface[align]". A picture that cannot be used is named
+and counted, and ends nothing.
+
+The threshold is chosen for a wanted rate of strangers' pictures that get a name (--rate), on
+--strangers, or else on the enrolled people, each against the gallery without them, or else from the
+model's own calibration. Too few pictures for the rate give no threshold. A gallery that is there
+already gets the people in addition, if it is the same model's.
+
+exit code: 0 enrolled, 2 bad input (the gallery stays as it was)
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand."""
-    parser.add_argument("gallery", metavar="GALLERY")
+    add_gallery(parser, exists=False)
+    add_people(parser)
+    add_model_option(parser, "a .keras, .tflite or .onnx file; needed for a new gallery")
+    add_input_options(parser)
+    add_json_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Enroll people; return the exit code."""
-    raise NotImplementedError
+    from tf_sphereface.embedder.embedder import load_embedder
+    from tf_sphereface.search.gallery import Gallery
+
+    model = None
+    new = not args.gallery.exists()
+    if new and args.model is None:
+        raise CommandError(f"a new gallery needs --model. Received: {args.gallery}, not there yet")
+    if args.model is not None:
+        model = load_embedder(args.model, **input_facts(args))
+    gallery = Gallery.create(None, model) if new else Gallery.open(args.gallery)
+    with progress_bar("faces") as progress:
+        result = gallery.enroll(
+            args.people,
+            model,
+            strangers=args.strangers,
+            rate=args.rate,
+            strict=args.strict,
+            progress=progress,
+        )
+    if new:
+        gallery.save(args.gallery)
+    tell_enrollment(result)
+    console.print(f"{args.gallery}: {len(gallery):,} people", highlight=False, soft_wrap=True)
+    tell_threshold(gallery.calibration)
+    values = {"added": result.added, "known": result.known, "problems": result.problems}
+    write_json_option(args.json, {**gallery.info(), **values})
+    return EXIT_OK

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from tf_sphereface.commands.console import HelpFormatter, command, make_parser
-from tf_sphereface.commands.search import embed, enroll, join
+from tf_sphereface.commands.search import add, embed, enroll, info, join, remove, who
 
 DESCRIPTION = """\
 Name the people in photographs, from a gallery of people who were enrolled. Who is not in it is
@@ -17,13 +17,21 @@ EXAMPLES = """\
   tf_sphereface-search embed embedder.keras photos/ --out faces.npz
   tf_sphereface-search embed embedder.keras faces.rec --share 3/8 --out faces-3.parquet
   tf_sphereface-search join faces-?.parquet --out faces.parquet
-  tf_sphereface-search enroll family.gallery --model embedder.onnx people/"""
+  tf_sphereface-search enroll staff.gallery --model embedder.onnx people/
+  tf_sphereface-search who staff.gallery photo.jpg --show names.jpg --json names.json
+  tf_sphereface-search add staff.gallery newcomers/
+  tf_sphereface-search remove staff.gallery "Ann Other"
+  tf_sphereface-search info staff.gallery"""
 
 # Each module has SUMMARY (one line), DESCRIPTION, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS: dict[str, ModuleType] = {
     "embed": embed,
     "join": join,
     "enroll": enroll,
+    "add": add,
+    "remove": remove,
+    "info": info,
+    "who": who,
 }
 
 

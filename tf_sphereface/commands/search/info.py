@@ -1,0 +1,42 @@
+"""`tf_sphereface-search info`: what a gallery holds."""
+
+from __future__ import annotations
+
+import argparse
+
+from tf_sphereface.commands.console import EXIT_OK, add_json_option, console, write_json_option
+from tf_sphereface.commands.search.shared import add_gallery, tell_threshold
+
+SUMMARY = "show what a gallery holds: people, model, threshold and where it comes from"
+DESCRIPTION = """\
+Show what a gallery holds. Everything in it is compared with its checksum.
+
+exit code: 0 shown, 2 the file is missing, damaged or no gallery
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the subcommand."""
+    add_gallery(parser)
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show a gallery; return the exit code."""
+    from tf_sphereface.search.gallery import Gallery
+
+    gallery = Gallery.open(args.gallery)
+    values = gallery.info()
+    strangers = ""
+    if values["strangers"]:
+        strangers = f"; {values['stranger_faces']:,} pictures of {values['strangers']:,} strangers"
+    console.print(
+        f"{values['people']:,} people, {values['faces']:,} pictures{strangers}", highlight=False
+    )
+    model = values["model"]
+    if model is not None:
+        where = f"{model['path'] or 'a model in memory'}, sha256 {model['sha256']}"
+        console.print(f"model {where}", highlight=False, soft_wrap=True)
+    tell_threshold(gallery.calibration)
+    write_json_option(args.json, values)
+    return EXIT_OK

@@ -1,0 +1,37 @@
+"""`tf_sphereface-search remove`: people out of a gallery."""
+
+from __future__ import annotations
+
+import argparse
+
+from tf_sphereface.commands.console import EXIT_OK, console
+from tf_sphereface.commands.search.shared import add_gallery, tell_threshold
+
+SUMMARY = "remove people from a gallery"
+DESCRIPTION = """\
+Remove people with all their pictures; their bytes are overwritten in the file. The threshold is
+chosen anew.
+
+exit code: 0 removed, 2 bad input, such as a name that is not there (nobody is removed then)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the subcommand."""
+    add_gallery(parser)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a person in the gallery")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove people; return the exit code."""
+    from tf_sphereface.search.gallery import Gallery
+
+    gallery = Gallery.open(args.gallery)
+    pictures = gallery.remove(args.names)
+    console.print(
+        f"{len(set(args.names)):,} people removed with {pictures:,} pictures; "
+        f"{len(gallery):,} people are left",
+        highlight=False,
+    )
+    tell_threshold(gallery.calibration)
+    return EXIT_OK

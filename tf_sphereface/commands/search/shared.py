@@ -1,0 +1,116 @@
+"""What the subcommands of a gallery share: arguments, and what is told of a threshold."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tf_sphereface.commands.console import console, existing_dir, existing_file, note, warn
+from tf_sphereface.commands.input_options import add_strict_option
+from tf_sphereface.eval.measures.angles import degrees
+
+if TYPE_CHECKING:
+    from tf_sphereface.search import Enrollment, IdentificationThreshold
+
+_ORIGINS = {
+    "strangers": "measured on {pictures:,} pictures of {people:,} strangers",
+    "people": "measured on the {pictures:,} pictures of the {people:,} enrolled people, each "
+    "against the gallery without its person",
+    "model": "from the model's own calibration, for {gallery_pictures:,} enrolled pictures",
+    "given": "given by hand",
+}
+
+
+def add_gallery(parser: argparse.ArgumentParser, *, exists: bool = True) -> None:
+    """Add the argument GALLERY."""
+    kind = existing_file if exists else Path
+    parser.add_argument("gallery", type=kind, metavar="GALLERY", help="the gallery's file")
+
+
+def add_model_option(parser: argparse.ArgumentParser, why: str) -> None:
+    """Add `--model FILE`."""
+    parser.add_argument("--model", type=existing_file, metavar="FILE", help=why)
+
+
+def add_people(parser: argparse.ArgumentParser) -> None:
+    """Add the argument PEOPLE and the options of an enrollment."""
+    parser.add_argument(
+        "people",
+        type=existing_dir,
+        metavar="PEOPLE",
+        help="a folder that holds a folder of images for each person, named as the person",
+    )
+    parser.add_argument(
+        "--strangers",
+        type=existing_dir,
+        metavar="DIR",
+        help="a folder of the same kind, of people who are not enrolled: the threshold is chosen "
+        "on them, and their embeddings are kept in the gallery for that",
+    )
+    parser.add_argument(
+        "--rate",
+        type=_rate,
+        metavar="R",
+        help="wanted share of strangers' pictures that get a name (default: 0.01)",
+    )
+    add_strict_option(parser, ", or cannot be used")
+
+
+def tell_enrollment(result: Enrollment) -> None:
+    """Print what became of the pictures."""
+    if result.problems:
+        note(f"{len(result.problems):,} pictures could not be used:\n  {result.told()}")
+    if result.several:
+        note(
+            f"{len(result.several):,} photographs show several faces, such as {result.several[0]}: "
+            "the one nearest the center was taken"
+        )
+    for passed_over in result.passed_over:
+        if passed_over.summary():
+            note(passed_over.summary())
+    known = f", {result.known:,} were there already" if result.known else ""
+    strangers = f", {result.strangers:,} of strangers" if result.strangers else ""
+    console.print(f"{result.added:,} pictures enrolled{known}{strangers}", highlight=False)
+
+
+def tell_threshold(found: IdentificationThreshold) -> None:
+    """Print the threshold, its rate and interval, and where it comes from."""
+    if found.threshold is None:
+        warn(
+            f"no threshold, so nobody can be named: {found.reason}. Give more pictures of "
+            "--strangers, or a larger --rate, or calibrate the model first "
+            "(tf_sphereface-eval calibrate)"
+        )
+        return
+    origin = _ORIGINS[found.origin or "given"].format(**found.to_dict())
+    console.print(
+        f"threshold {float(degrees(found.threshold)):.2f}°, cosine {found.threshold:.4f}, {origin}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if found.rate_interval is not None:
+        low, high = found.rate_interval
+        console.print(
+            f"strangers who get a name: {found.rate:.2%} wanted at most, {found.measured_rate:.2%} "
+            f"measured, 90 % interval {low:.2%} to {high:.2%}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if found.nearest is not None and found.nearest[2] >= found.threshold:
+        who, whom, cosine = found.nearest
+        note(
+            f"most alike: {who} and {whom}, {float(degrees(cosine)):.1f}°. If they are one person, "
+            "the threshold is higher than it need be"
+        )
+
+
+def _rate(text: str) -> float:
+    """An argparse type: a share between 0 and 1, as 0.01 or 1%."""
+    try:
+        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"a share between 0 and 1 is expected, not {text!r}")
+    return value

@@ -1,0 +1,109 @@
+"""Listing of people's folders, and what became of their pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tf_sphereface.alignment.listing import people_in
+from tf_sphereface.alignment.passed_over import PassedOver
+from tf_sphereface.embedder.embedder import Embedder
+from tf_sphereface.search.photo_faces import EmbeddedFaces, embed_people
+from tf_sphereface.utils.messages import ProgressCallback, and_more, printable
+
+
+@dataclass
+class PeopleListing:
+    """The images of a folder of people: (name, path) each, and what was passed over."""
+
+    files: list[tuple[str, Path]]
+    passed_over: PassedOver
+
+
+@dataclass
+class Enrollment:
+    """What became of the pictures of `Gallery.enroll`.
+
+    Attributes:
+        added: pictures that were enrolled.
+        known: pictures that were in the gallery already.
+        strangers: pictures of strangers that could be used.
+        problems: path -> why it could not be used.
+        several: paths of photographs with several faces, of which the one nearest the center was
+            taken.
+        passed_over: what the listing of each folder left out.
+    """
+
+    added: int = 0
+    known: int = 0
+    strangers: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+    several: list[str] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+
+    def note(self, faces: EmbeddedFaces, stranger: bool, strict: bool) -> None:
+        """Take in what became of a folder's pictures; raise ValueError where none can be used."""
+        self.problems |= faces.problems
+        self.several += faces.several
+        if stranger:
+            self.strangers += len(faces.names)
+        if faces.problems and (strict or not faces.names):
+            kind = "a strict enrollment leaves none out" if strict else "that is all there are"
+            raise ValueError(
+                f"{len(faces.problems):,} pictures cannot be used, and {kind}:\n  {self.told()}"
+            )
+
+    def told(self, shown: int = 10) -> str:
+        """Return a line for each picture that could not be used, at most `shown`."""
+        lines = [f"{printable(path)}: {why}" for path, why in self.problems.items()]
+        return and_more(lines, shown, separator="\n  ")
+
+
+def listed_people(folder: str | os.PathLike[str], strict: bool = False) -> PeopleListing:
+    """List the images of a folder that holds a folder for each person.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no such folder; with `strict`, images are passed over.
+    """
+    passed_over = PassedOver()
+    files = [
+        (name, Path(entry.path))
+        for name, entries in people_in(folder, passed_over)
+        for entry in entries
+    ]
+    if strict:
+        passed_over.refuse(folder)
+    return PeopleListing(files, passed_over)
+
+
+def embed_folders(
+    embedder: Embedder,
+    folders: Sequence[str | os.PathLike[str]],
+    strict: bool = False,
+    progress: ProgressCallback | None = None,
+) -> tuple[Enrollment, list[EmbeddedFaces]]:
+    """Embed the people's pictures of one folder or two; the second holds strangers.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: no picture of a folder can be used; with `strict`, one cannot.
+    """
+    listings = [listed_people(folder, strict) for folder in folders]
+    total = sum(len(listing.files) for listing in listings)
+    result = Enrollment(passed_over=[listing.passed_over for listing in listings])
+    embedded: list[EmbeddedFaces] = []
+    before = 0
+    for listing in listings:
+
+        def show(done: int, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + done, total)
+
+        faces = embed_people(embedder, listing.files, len(listing.files), show)
+        result.note(faces, bool(embedded), strict)
+        embedded.append(faces)
+        before += len(listing.files)
+    return result, embedded

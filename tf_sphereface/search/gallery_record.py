@@ -1,0 +1,169 @@
+"""What a gallery holds, a change of it, and the interface of what keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.search.exact_search import unit_rows
+
+SAME_PICTURE = 1 - 1e-6  # cosine from which two embeddings of a person are one picture's
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GalleryRecord:
+    """The contents of a gallery.
+
+    Attributes:
+        facts: what is known of the model, the wanted rate and the threshold; plain JSON values.
+        names: of the people, in the order in which they came.
+        is_stranger: bool (people,): kept for the threshold alone, and never named.
+        vectors: float32 (faces, d), as the network gave them.
+        owner: int64 (faces,), position in `names`.
+        sources: (faces,) where each face comes from.
+    """
+
+    facts: dict[str, Any]
+    names: tuple[str, ...]
+    is_stranger: NDArray[np.bool_]
+    vectors: NDArray[np.float32]
+    owner: NDArray[np.int64]
+    sources: tuple[str, ...]
+
+    @classmethod
+    def empty(cls, dim: int, facts: dict[str, Any]) -> GalleryRecord:
+        """Return a gallery of nobody, for embeddings (d,) of this length."""
+        vectors, owner = np.zeros((0, dim), np.float32), np.zeros(0, np.int64)
+        return cls(facts, (), np.zeros(0, bool), vectors, owner, ())
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return int(self.vectors.shape[1])
+
+    def people(self) -> tuple[list[str], NDArray[np.float32], NDArray[np.int64]]:
+        """Return the names of the enrolled, their unit vectors (n, d) and the owners (n,)."""
+        return self._group(stranger=False)
+
+    def strangers(self) -> tuple[list[str], NDArray[np.float32], NDArray[np.int64]]:
+        """Return the same of the strangers."""
+        return self._group(stranger=True)
+
+    def _group(self, *, stranger: bool) -> tuple[list[str], NDArray[np.float32], NDArray[np.int64]]:
+        people = np.flatnonzero(self.is_stranger == stranger)
+        place = np.full(len(self.names), -1, np.int64)
+        place[people] = np.arange(len(people))
+        faces = np.flatnonzero(place[self.owner] >= 0)
+        names = [self.names[person] for person in people]
+        return names, unit_rows(self.vectors[faces]), place[self.owner[faces]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NewFaces:
+    """Faces to add: names (n,), float32 vectors (n, d), sources (n,), of strangers or not."""
+
+    names: Sequence[str]
+    vectors: NDArray[np.float32]
+    sources: Sequence[str]
+    strangers: bool = False
+
+    def new_in(self, record: GalleryRecord) -> NewFaces:
+        """Leave out pictures that their person has already, there or here."""
+        known: dict[str, list[NDArray[np.float32]]] = {}
+        names, vectors, owner = record.strangers() if self.strangers else record.people()
+        wanted = set(self.names)
+        for person, name in enumerate(names):
+            if name in wanted:
+                known[name] = list(vectors[owner == person])
+        kept = []
+        for place, (name, vector) in enumerate(
+            zip(self.names, unit_rows(self.vectors), strict=True)
+        ):
+            seen = known.setdefault(name, [])
+            if not seen or float(np.max(np.stack(seen) @ vector)) < SAME_PICTURE:
+                kept.append(place)
+                seen.append(vector)
+        return NewFaces(
+            [self.names[place] for place in kept],
+            self.vectors[kept],
+            [self.sources[place] for place in kept],
+            self.strangers,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GalleryChange:
+    """A change of a gallery: who goes, which faces come, and the facts afterwards."""
+
+    removed: Sequence[str] = ()
+    added: Sequence[NewFaces] = ()
+    facts: dict[str, Any] | None = None
+
+
+class GalleryStore(Protocol):
+    """What keeps a gallery: a file, a server, or memory."""
+
+    def load(self) -> GalleryRecord:
+        """Return all of it, as it was at one moment."""
+        ...
+
+    def update(self, change: Callable[[GalleryRecord], GalleryChange]) -> GalleryRecord:
+        """Change it, all or nothing; `change` gets the contents, which nobody else changes then."""
+        ...
+
+
+class MemoryStore:
+    """A gallery in memory alone."""
+
+    def __init__(self, record: GalleryRecord) -> None:
+        self._record = record
+
+    def load(self) -> GalleryRecord:
+        """Return it."""
+        return self._record
+
+    def update(self, change: Callable[[GalleryRecord], GalleryChange]) -> GalleryRecord:
+        """Change it."""
+        self._record = changed(self._record, change(self._record))
+        return self._record
+
+
+def changed(record: GalleryRecord, change: GalleryChange) -> GalleryRecord:
+    """Return what a gallery holds after a change."""
+    gone = set(change.removed)
+    stays = np.array(
+        [
+            stranger or name not in gone
+            for name, stranger in zip(record.names, record.is_stranger, strict=True)
+        ],
+        bool,
+    )
+    place = np.cumsum(stays) - 1
+    faces = np.flatnonzero(stays[record.owner])
+    names = [name for name, kept in zip(record.names, stays, strict=True) if kept]
+    strangers = list(record.is_stranger[stays])
+    vectors, owner = [record.vectors[faces]], list(place[record.owner[faces]])
+    sources = [record.sources[face] for face in faces]
+    known = {(name, bool(s)): i for i, (name, s) in enumerate(zip(names, strangers, strict=True))}
+    for more in change.added:
+        for name in more.names:
+            key = (name, more.strangers)
+            if key not in known:
+                known[key] = len(names)
+                names.append(name)
+                strangers.append(more.strangers)
+            owner.append(known[key])
+        vectors.append(more.vectors)
+        sources += more.sources
+    return GalleryRecord(
+        facts=record.facts if change.facts is None else change.facts,
+        names=tuple(names),
+        is_stranger=np.array(strangers, bool),
+        vectors=np.concatenate(vectors).astype(np.float32, copy=False),
+        owner=np.array(owner, np.int64),
+        sources=tuple(sources),
+    )

@@ -1,0 +1,238 @@
+"""The cosine from which a stranger seldom enough gets a name, for a gallery as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.search.exact_search import ExactSearch
+
+Origin = Literal["strangers", "people", "model", "given"]
+CONFIDENCE = 0.9  # of the intervals: their upper end is passed in one of twenty cases
+RESAMPLES = 400
+FEWEST_PEOPLE = 50  # below, two who look alike decide
+FEWEST_FALSE = 3  # expected false identifications
+
+
+@dataclasses.dataclass(frozen=True)
+class IdentificationThreshold:
+    """A gallery's threshold and where it comes from; rates are fractions.
+
+    Attributes:
+        rate: the wanted share of strangers' pictures that get a name.
+        threshold: the cosine from which the nearest person is named: the upper end of
+            `threshold_interval`, so that the rate is kept in 19 of 20 cases; None: no verdict.
+        threshold_interval: 90 % interval of the cosine that has exactly this rate.
+        measured_rate: the share at `threshold` where it was measured; for `"model"` its bound.
+        rate_interval: 90 % interval of the share at `threshold`.
+        origin: `"strangers"`: pictures of people who are not enrolled; `"people"`: the enrolled,
+            each against the gallery without them; `"model"`: what the model's file states for two
+            pictures; `"given"`: by hand.
+        pictures: that were measured on.
+        people: whom they show.
+        gallery_people: enrolled when it was measured.
+        gallery_pictures: theirs.
+        nearest: of the measured pictures the one nearest to another person: who, whom, cosine.
+        reason: why there is no threshold.
+    """
+
+    rate: float
+    threshold: float | None = None
+    threshold_interval: tuple[float, float] | None = None
+    measured_rate: float | None = None
+    rate_interval: tuple[float, float] | None = None
+    origin: Origin | None = None
+    pictures: int = 0
+    people: int = 0
+    gallery_people: int = 0
+    gallery_pictures: int = 0
+    nearest: tuple[str, str, float] | None = None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> IdentificationThreshold:
+        """Read what `to_dict` gave."""
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**fields)
+
+
+Faces = tuple[list[str], NDArray[np.float32], NDArray[np.int64]]
+"""Names (people,), unit vectors (n, d), owners (n,)."""
+
+
+def find_threshold(
+    templates: NDArray[np.float32],
+    enrolled: Faces,
+    strangers: Faces,
+    model: dict[str, Any],
+    rate: float,
+) -> IdentificationThreshold:
+    """Return the threshold for a rate of false identifications.
+
+    Strangers are asked where there are any; else the enrolled, each against the others; where these
+    are too few, the model's own calibration.
+
+    Args:
+        templates: (people, d), of the enrolled.
+        enrolled: their pictures.
+        strangers: pictures of others.
+        model: the facts of the model, with `threshold`, `threshold_far`, `threshold_high`.
+        rate: wanted.
+    """
+    size: dict[str, Any] = {
+        "gallery_people": len(enrolled[0]),
+        "gallery_pictures": len(enrolled[1]),
+    }
+    if not len(templates):
+        return IdentificationThreshold(rate, reason="nobody is enrolled", **size)
+    if strangers[0]:
+        return _from_scores(*_nearest_of_strangers(templates, enrolled, strangers), rate, size)
+    found = _from_scores(*_nearest_others(templates, enrolled), rate, size)
+    if found.threshold is None:
+        stated = _from_model(model, rate, size)
+        if stated.threshold is not None:
+            return stated
+        return dataclasses.replace(found, reason=f"{found.reason}; {stated.reason}")
+    return found
+
+
+Scores = tuple[Origin, NDArray[np.float64], NDArray[np.int64], tuple[str, str, float] | None]
+
+
+def _nearest_of_strangers(
+    templates: NDArray[np.float32], enrolled: Faces, strangers: Faces
+) -> Scores:
+    """Return each stranger picture's highest cosine to anybody in the gallery."""
+    names, vectors, owner = strangers
+    rows, cosines = ExactSearch(templates)(vectors)
+    first = int(np.argmax(cosines[:, 0]))
+    nearest = names[owner[first]], enrolled[0][rows[first, 0]], float(cosines[first, 0])
+    return "strangers", cosines[:, 0], owner, nearest
+
+
+def _nearest_others(templates: NDArray[np.float32], enrolled: Faces) -> Scores:
+    """Return each enrolled picture's highest cosine to anybody but its own person."""
+    names, vectors, owner = enrolled
+    if len(names) < 2:
+        return "people", np.zeros(0), np.zeros(0, np.int64), None
+    rows, cosines = ExactSearch(templates)(vectors, 2)
+    other = (rows[:, 0] == owner).astype(np.int64)
+    every = np.arange(len(rows))
+    scores, whom = cosines[every, other], rows[every, other]
+    first = int(np.argmax(scores))
+    return "people", scores, owner, (names[owner[first]], names[whom[first]], float(scores[first]))
+
+
+def _from_scores(
+    origin: Origin,
+    scores: NDArray[np.float64],
+    owner: NDArray[np.int64],
+    nearest: tuple[str, str, float] | None,
+    rate: float,
+    size: dict[str, Any],
+) -> IdentificationThreshold:
+    """Choose the threshold on pictures of people who should not be named."""
+    people = len(np.unique(owner))
+    stated: dict[str, Any] = {
+        "origin": origin,
+        "pictures": len(scores),
+        "people": people,
+        "nearest": nearest,
+    }
+    reason = _too_few(origin, len(scores), people, rate)
+    if reason:
+        return IdentificationThreshold(rate, reason=reason, **stated, **size)
+    wanted = rate
+    if origin == "people":  # each has been asked against one person fewer than are there
+        wanted = 1 - (1 - rate) ** ((people - 1) / people)
+    order = np.argsort(-scores, kind="stable")
+    falling, whose = scores[order], np.unique(owner[order], return_inverse=True)[1]
+    cosines, weights = _resampled(falling, whose, wanted)
+    tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
+    low, threshold = (float(value) for value in np.percentile(cosines, tails))
+    above = weights[:, whose[: int(np.sum(falling >= threshold))]].sum(axis=1)
+    shares = above / (weights @ np.bincount(whose))
+    first, last = (float(value) for value in np.percentile(shares, tails))
+    return IdentificationThreshold(
+        rate,
+        threshold=threshold,
+        threshold_interval=(low, threshold),
+        measured_rate=float(np.mean(scores >= threshold)),
+        rate_interval=(first, last),
+        **stated,
+        **size,
+    )
+
+
+def _too_few(origin: Origin, pictures: int, people: int, rate: float) -> str | None:
+    """Say why pictures cannot support a rate; None where they can."""
+    least = max(FEWEST_PEOPLE, int(np.ceil(0.5 / rate)))
+    needed = max(least, int(np.ceil(FEWEST_FALSE / rate)))
+    who = "strangers" if origin == "strangers" else "enrolled people"
+    if people >= least and pictures >= needed:
+        return None
+    return (
+        f"a rate of {rate:g} needs {needed:,} pictures of {least:,} {who}, there are {pictures:,} "
+        f"of {people:,}"
+    )
+
+
+def _resampled(
+    falling: NDArray[np.float64], whose: NDArray[np.int64], rate: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Draw the people anew; return each time's cosine of that rate, and how often each was drawn.
+
+    Pictures of one person are not independent: whole people are drawn, with replacement.
+    """
+    people = int(whose.max()) + 1
+    counts = np.bincount(whose)
+    rng = np.random.default_rng(0)
+    weights = np.stack(
+        [np.bincount(rng.integers(0, people, people), minlength=people) for _ in range(RESAMPLES)]
+    )
+    cosines = np.empty(RESAMPLES)
+    for k, times in enumerate(weights):
+        allowed = rate * (times @ counts) * (1 + 1e-12)
+        at = int(np.searchsorted(np.cumsum(times[whose]), allowed, side="right"))
+        at = min(at, len(falling) - 1)
+        cosines[k] = (falling[at - 1] + falling[at]) / 2 if at else falling[0] + 1e-6
+    return cosines, weights
+
+
+def _from_model(
+    model: dict[str, Any], rate: float, size: dict[str, Any]
+) -> IdentificationThreshold:
+    """Take the model's threshold for two pictures, if its rate is small enough for a gallery.
+
+    Of T enrolled pictures each is a chance to be wrong: 1 - (1 - FAR)^T at most, as if they were
+    independent. Several pictures of a person in the template count as several.
+    """
+    threshold, far = model.get("threshold"), model.get("threshold_far")
+    if threshold is None or far is None:
+        return IdentificationThreshold(rate, reason="the model states no threshold and rate")
+    count = size["gallery_pictures"]
+    bound = 1 - (1 - far) ** count
+    if bound > rate:
+        return IdentificationThreshold(
+            rate,
+            reason=f"the model's threshold is for a false accept rate of {far:g}, and "
+            f"{count:,} enrolled pictures need {1 - (1 - rate) ** (1 / count):.2g}",
+        )
+    high = model.get("threshold_high")
+    return IdentificationThreshold(
+        rate,
+        threshold=float(threshold if high is None else high),
+        measured_rate=bound,
+        origin="model",
+        **size,
+    )

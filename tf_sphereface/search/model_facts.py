@@ -1,0 +1,100 @@
+"""What a gallery knows of the model that its embeddings are from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_sphereface.embedder.embedder import Embedder, load_embedder
+from tf_sphereface.utils.files import sha256_file
+
+_SAID = ("template", "flip", "channel_order", "pixel_mean", "pixel_scale", "architecture")
+
+
+def facts_of(embedder: Embedder) -> dict[str, Any]:
+    """Return the facts of a model, plain JSON values."""
+    metadata = embedder.metadata
+    calibration = metadata.extra.get("calibration")
+    interval = None
+    if isinstance(calibration, dict) and calibration.get("threshold") == metadata.threshold:
+        interval = calibration.get("threshold_interval")
+    return {
+        "path": None if embedder.path is None else str(embedder.path.absolute()),
+        "sha256": _hash_of(embedder),
+        "format": embedder.format,
+        "input_size": list(embedder.input_size),
+        "given": {k: list(v) if isinstance(v, tuple) else v for k, v in embedder.given.items()},
+        **{name: _plain(getattr(metadata, name)) for name in _SAID},
+        "threshold": metadata.threshold,
+        "threshold_far": metadata.threshold_far,
+        "threshold_high": interval[1] if interval else None,
+    }
+
+
+def check_model(facts: dict[str, Any], embedder: Embedder) -> None:
+    """Raise ValueError where a gallery was made with another model, or fed otherwise."""
+    known = facts["model"]
+    if known is None:
+        return
+    other = facts_of(embedder)
+    if known["sha256"] != other["sha256"]:
+        raise ValueError(
+            f"the gallery was made with another model: {_title(known)}. Received: {_title(other)}. "
+            "Its vectors cannot be compared; enroll the people again with this one (a model that "
+            "was calibrated since is another file, too)"
+        )
+    for name in ("flip", "channel_order", "pixel_mean", "pixel_scale"):
+        if known[name] != other[name]:
+            raise ValueError(
+                f"the gallery was made with {name} {known[name]!r}, and the model is opened with "
+                f"{other[name]!r}: its vectors cannot be compared"
+            )
+
+
+def stored_model(facts: dict[str, Any], path: str | os.PathLike[str] | None = None) -> Embedder:
+    """Open the model that a gallery was made with, from `path` where it has moved; checked.
+
+    Raises:
+        ValueError: it is another, or there was none.
+        FileNotFoundError: it is not there.
+    """
+    known = facts["model"]
+    if known is None or (known["path"] is None and path is None):
+        raise ValueError("the gallery was made without a model's file: embed the faces yourself")
+    place = Path(known["path"] if path is None else path)
+    if not place.is_file():
+        raise FileNotFoundError(
+            f"the gallery's model {_title(known)} is not there any more: say with --model where it "
+            "is"
+        )
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in known["given"].items()
+    }
+    embedder = load_embedder(place, **given)
+    check_model(facts, embedder)
+    return embedder
+
+
+def _hash_of(embedder: Embedder) -> str | None:
+    """Return the SHA-256 of a model's file, or of a Keras model's weights in memory."""
+    if embedder.path is not None:
+        return sha256_file(embedder.path)
+    if embedder.backbone is None:
+        return None
+    digest = hashlib.sha256()
+    for weight in embedder.backbone.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def _title(facts: dict[str, Any]) -> str:
+    digest = facts["sha256"]
+    return f"{facts['path'] or 'one in memory'} (sha256 {digest[:12] if digest else 'unknown'})"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

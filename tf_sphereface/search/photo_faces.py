@@ -1,0 +1,200 @@
+"""Faces of photographs, cut out and embedded as a verifier compares them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tf_sphereface.alignment.align import cut_out
+from tf_sphereface.alignment.detector import Face, FaceDetector, choose
+from tf_sphereface.alignment.face_reader import FaceReader
+from tf_sphereface.alignment.images import read_photo
+from tf_sphereface.alignment.photo_reader import PhotoFace
+from tf_sphereface.alignment.plausibility import check_face
+from tf_sphereface.embedder.embedder import Embedder, embed_sides
+from tf_sphereface.eval.scoring.score_pairs import join_sides
+from tf_sphereface.utils.messages import ProgressCallback
+from tf_sphereface.utils.optional import require
+
+_BATCH = 64
+
+
+class PhotoFaces:
+    """Reads the faces of an image: itself where it has the network's size, else what is detected.
+
+    Several threads may call it at once.
+    """
+
+    def __init__(self, input_size: tuple[int, int]) -> None:
+        self._reader = FaceReader(input_size)
+        self._detector: FaceDetector | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, path: Path) -> list[PhotoFace]:
+        """Return the faces of an image file, the largest first; none where none was found.
+
+        Raises:
+            ValueError: the file cannot be read, or its faces cannot be aligned for the network.
+            OSError: likewise.
+            ImportError: a package of the extra `align` is missing.
+        """
+        image = read_photo(path)
+        try:
+            return [PhotoFace(path, image, self._reader.fit(image))]
+        except ValueError as error:
+            size = self._reader.template_size
+            if size is None:
+                raise ValueError(f"{path}: {error}. {self._reader.how_to_align}") from error
+        shape = (image.shape[0], image.shape[1])
+        faces = [f for f in self._detect(path, image) if check_face(f.points, shape) is None]
+        return [
+            PhotoFace(
+                path, image, self._reader.fit(cut_out(image, face.points, size)), face, len(faces)
+            )
+            for face in choose(faces, shape, "all")
+        ]
+
+    def central(self, path: Path) -> PhotoFace | None:
+        """Return the face nearest the center of an image file; None where there is none."""
+        faces = self(path)
+        found = [face.face for face in faces if face.face is not None]
+        if not found:
+            return faces[0] if faces else None
+        (chosen,) = choose(found, (faces[0].image.shape[0], faces[0].image.shape[1]), "center")
+        return next(face for face in faces if face.face is chosen)
+
+    def _detect(self, path: Path, image: NDArray[np.uint8]) -> list[Face]:
+        with self._lock:
+            if self._detector is None:
+                try:
+                    require("skimage.transform", extra="align")
+                    self._detector = FaceDetector()
+                except ImportError as error:
+                    raise ImportError(f"{path}: to find faces in it, {error}") from error
+        return self._detector(image)
+
+
+@dataclass
+class EmbeddedFaces:
+    """Embeddings of image files, one face each, and what went wrong with the others.
+
+    Attributes:
+        names: (n,) whom each shows.
+        sources: (n,) their paths.
+        vectors: float32 (n, d).
+        problems: path -> why it is not among them.
+        several: paths of photographs with several faces; the one nearest the center was taken.
+    """
+
+    names: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    problems: dict[str, str] = field(default_factory=dict)
+    several: list[str] = field(default_factory=list)
+
+
+def vectors_of(embedder: Embedder, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embed aligned faces (n, height, width, 3) as the model's metadata say that they are compared.
+
+    An embedding may be zero or not finite: it has no direction.
+    """
+    flip = embedder.metadata.flip
+    plain, mirrored = embed_sides(embedder, crops, flip != "none")
+    return np.asarray(join_sides(plain, mirrored, flip), np.float32)
+
+
+def embed_people(
+    embedder: Embedder,
+    listed: Iterable[tuple[str, Path]],
+    total: int,
+    progress: ProgressCallback | None = None,
+) -> EmbeddedFaces:
+    """Embed the face of each image file; what cannot be used is noted, and ends nothing.
+
+    Args:
+        embedder: the model.
+        listed: name of the person and path of the image.
+        total: how many, for `progress`.
+        progress: called with (done, in all).
+
+    Raises:
+        ImportError: a package of the extra `align` is missing.
+    """
+    reader, result = PhotoFaces(embedder.input_size), EmbeddedFaces()
+    parts: list[NDArray[np.float32]] = []
+    waiting: list[tuple[str, str, NDArray[np.uint8]]] = []
+
+    def embed() -> None:
+        if not waiting:
+            return
+        vectors = vectors_of(embedder, np.stack([crop for _, _, crop in waiting]))
+        norms = np.linalg.norm(np.float64(vectors), axis=1)
+        usable = np.isfinite(norms) & (norms > 0)
+        for (name, source, _), good in zip(waiting, usable, strict=True):
+            if good:
+                result.names.append(name)
+                result.sources.append(source)
+            else:
+                result.problems[source] = "its embedding is zero or not finite"
+        parts.append(vectors[usable])
+        waiting.clear()
+
+    for done, (name, path, found) in enumerate(_read_in_threads(reader, listed), 1):
+        if isinstance(found, str):
+            result.problems[str(path)] = found
+        else:
+            waiting.append((name, str(path), found.crop))
+            if found.count > 1:
+                result.several.append(str(path))
+        if len(waiting) == _BATCH:
+            embed()
+        if progress is not None:
+            progress(done, total)
+    embed()
+    dim = embedder.embedding_dim * (2 if _doubled(embedder) else 1)
+    result.vectors = np.concatenate([np.zeros((0, dim), np.float32), *parts])
+    return result
+
+
+def dim_of(embedder: Embedder) -> int:
+    """Return the length of the vectors that `vectors_of` gives."""
+    return embedder.embedding_dim * (2 if _doubled(embedder) else 1)
+
+
+def _doubled(embedder: Embedder) -> bool:
+    return embedder.metadata.flip == "concat" and not embedder.metadata.flip_built_in
+
+
+def _read_in_threads(
+    reader: PhotoFaces, listed: Iterable[tuple[str, Path]]
+) -> Iterator[tuple[str, Path, PhotoFace | str]]:
+    """Yield name, path, and the face or why there is none, in order; a few files ahead."""
+
+    def read(path: Path) -> PhotoFace | str:
+        try:
+            face = reader.central(path)
+        except (OSError, ValueError) as error:
+            return str(error).removeprefix(f"{path}: ")
+        return face or "no face was found in it"
+
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        pending: list[tuple[str, Path, Future[PhotoFace | str]]] = []
+        files = iter(listed)
+        try:
+            for name, path in files:
+                pending.append((name, path, pool.submit(read, path)))
+                if len(pending) >= 4 * threads:
+                    first = pending.pop(0)
+                    yield first[0], first[1], first[2].result()
+            for name, path, future in pending:
+                yield name, path, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

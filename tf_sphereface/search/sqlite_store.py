@@ -1,0 +1,234 @@
+"""A gallery in one SQLite file, with a checksum over everything in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tf_sphereface.search.gallery_record import GalleryChange, GalleryRecord, NewFaces, changed
+from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.messages import printable
+
+_MARK = 0x53464741  # SQLite's application_id: "SFGA"
+_VERSION = 1
+_WAIT = 60.0  # seconds for another process to finish writing
+_SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE people (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, stranger INTEGER NOT NULL,
+    checksum INTEGER NOT NULL, UNIQUE (name, stranger)
+);
+CREATE TABLE faces (
+    id INTEGER PRIMARY KEY, person INTEGER NOT NULL REFERENCES people (id), source TEXT NOT NULL,
+    embedding BLOB NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE INDEX faces_of_person ON faces (person);
+"""
+_SUMS = """
+SELECT (SELECT count(*) FROM people), (SELECT coalesce(sum(checksum), 0) FROM people),
+       (SELECT count(*) FROM faces), (SELECT coalesce(sum(checksum), 0) FROM faces)
+"""
+
+
+class SqliteStore:
+    """A gallery's file.
+
+    Every change is one transaction: a process that is killed, or a full disk, leaves the file as it
+    was. Any number of processes may read while one writes. SQLite itself notices no changed bytes
+    in its tables, so each entry has a checksum, and the checksums a sum.
+
+    Args:
+        path: a file that `create` has made.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"there is no gallery {self.path}")
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], record: GalleryRecord) -> SqliteStore:
+        """Write a new file, which appears whole or not at all.
+
+        Raises:
+            FileExistsError: there is a file of that name.
+            OSError: it cannot be written.
+        """
+        if Path(path).exists():
+            raise FileExistsError(f"{path} exists already; a gallery is never written over")
+        with atomic_path(path) as temporary:
+            with _connection(temporary, create=True) as database:
+                database.executescript(
+                    f"PRAGMA application_id = {_MARK}; PRAGMA user_version = {_VERSION};"
+                    f"BEGIN;{_SCHEMA}COMMIT;"
+                )
+                database.execute("BEGIN IMMEDIATE")
+                _write_fact(database, "dim", record.dim)
+                _write_facts(database, record.facts)
+                for stranger in (False, True):
+                    faces = np.flatnonzero(record.is_stranger[record.owner] == stranger)
+                    names = [record.names[record.owner[face]] for face in faces]
+                    sources = [record.sources[face] for face in faces]
+                    _insert(database, NewFaces(names, record.vectors[faces], sources, stranger))
+                _write_sums(database)
+                database.execute("COMMIT")
+            if Path(path).exists():  # another process was faster
+                raise FileExistsError(f"{path} exists already; a gallery is never written over")
+        return cls(path)
+
+    def load(self) -> GalleryRecord:
+        """Return the contents.
+
+        Raises:
+            ValueError: the file is no gallery, is damaged, or of a later version.
+            OSError: it cannot be read.
+        """
+        with _connection(self.path) as database:
+            database.execute("BEGIN")
+            return _read(database, self.path)
+
+    def update(self, change: Callable[[GalleryRecord], GalleryChange]) -> GalleryRecord:
+        """Change the contents, all or nothing, and return them; errors are those of `load`."""
+        with _connection(self.path) as database:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                record = _read(database, self.path)
+                wanted = change(record)
+                for name in wanted.removed:
+                    query = "FROM people WHERE name = ? AND NOT stranger"
+                    for (person,) in database.execute(f"SELECT id {query}", [name]).fetchall():
+                        database.execute("DELETE FROM faces WHERE person = ?", [person])
+                    database.execute(f"DELETE {query}", [name])
+                for faces in wanted.added:
+                    _insert(database, faces)
+                if wanted.facts is not None:
+                    _write_facts(database, wanted.facts)
+                _write_sums(database)
+            except BaseException:
+                database.execute("ROLLBACK")
+                raise
+            database.execute("COMMIT")
+            return changed(record, wanted)
+
+
+@contextlib.contextmanager
+def _connection(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+    """Open a file, and say in our words what SQLite complains about."""
+    uri = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"  # rw: may roll back
+    try:
+        database = sqlite3.connect(uri, uri=True, timeout=_WAIT, isolation_level=None)
+        try:
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA secure_delete = ON")  # who is removed is gone from the file
+            yield database
+        finally:
+            database.close()
+    except sqlite3.OperationalError as error:
+        reason = str(error)
+        if "locked" in reason or "busy" in reason:
+            raise OSError(f"{path}: another process has been writing for {_WAIT:.0f} s") from error
+        if "no such" in reason:
+            raise ValueError(f"{path} is damaged: {reason}") from error
+        raise OSError(f"{path}: {reason}") from error
+    except sqlite3.DatabaseError as error:
+        if "not a database" in str(error):
+            raise ValueError(f"{path} is no gallery, and no SQLite file") from error
+        raise ValueError(f"{path} is damaged: {error}. Take a copy, or enroll again") from error
+
+
+def _read(database: sqlite3.Connection, path: Path) -> GalleryRecord:
+    """Return everything, each entry compared with its checksum."""
+
+    def damaged(what: str) -> ValueError:
+        return ValueError(f"{path} is damaged: {what}. Take a copy, or enroll again")
+
+    if database.execute("PRAGMA application_id").fetchone()[0] != _MARK:
+        raise ValueError(f"{path} is no gallery of tf_sphereface-search")
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version != _VERSION:
+        raise ValueError(
+            f"{path} has the format {version}, and this version of tf_sphereface reads {_VERSION}"
+        )
+    facts: dict[str, Any] = {}
+    for name, value, checksum in database.execute("SELECT * FROM facts"):
+        if checksum != _checksum(f"{name}\n{value}"):
+            raise damaged(f"the entry {name!r} differs from its checksum")
+        facts[name] = json.loads(value)
+    if not {"dim", "sums"} <= facts.keys():
+        raise damaged("entries are missing")
+    dim, sums = facts.pop("dim"), facts.pop("sums")
+    if list(database.execute(_SUMS).fetchone()) != sums:
+        raise damaged("people or faces are missing, or too many")
+    place: dict[int, int] = {}
+    names: list[str] = []
+    strangers: list[bool] = []
+    for person, name, stranger, checksum in database.execute("SELECT * FROM people ORDER BY id"):
+        if checksum != _checksum(f"{person}\n{stranger}\n{name}"):
+            raise damaged(f"the name {name!r} differs from its checksum")
+        place[person] = len(names)
+        names.append(name)
+        strangers.append(bool(stranger))
+    vectors = np.empty((sums[2], dim), np.float32)
+    owner, sources = np.empty(sums[2], np.int64), []
+    rows = database.execute("SELECT * FROM faces ORDER BY id")
+    for row, (face, person, source, blob, checksum) in enumerate(rows):
+        right = len(blob) == 4 * dim and person in place
+        if not right or checksum != _checksum(f"{face}\n{person}\n{source}", blob):
+            raise damaged(f"the face {source!r} differs from its checksum")
+        vectors[row] = np.frombuffer(blob, "<f4")
+        owner[row] = place[person]
+        sources.append(source)
+    return GalleryRecord(
+        facts, tuple(names), np.array(strangers, bool), vectors, owner, (*sources,)
+    )
+
+
+def _insert(database: sqlite3.Connection, faces: NewFaces) -> None:
+    """Write faces, and the people they need."""
+    numbers = dict(
+        database.execute("SELECT name, id FROM people WHERE stranger = ?", [faces.strangers])
+    )
+    free = database.execute("SELECT coalesce(max(id), 0) + 1 FROM people").fetchone()[0]
+    face = database.execute("SELECT coalesce(max(id), 0) + 1 FROM faces").fetchone()[0]
+    for name, vector, source in zip(faces.names, faces.vectors, faces.sources, strict=True):
+        if name not in numbers:
+            checksum = _checksum(f"{free}\n{int(faces.strangers)}\n{name}")
+            row = [free, name, int(faces.strangers), checksum]
+            database.execute("INSERT INTO people VALUES (?, ?, ?, ?)", row)
+            numbers[name], free = free, free + 1
+        text, blob = printable(source), np.ascontiguousarray(vector, "<f4").tobytes()
+        checksum = _checksum(f"{face}\n{numbers[name]}\n{text}", blob)
+        row = [face, numbers[name], text, blob, checksum]
+        database.execute("INSERT INTO faces VALUES (?, ?, ?, ?, ?)", row)
+        face += 1
+
+
+def _write_facts(database: sqlite3.Connection, facts: dict[str, Any]) -> None:
+    for name, value in facts.items():
+        _write_fact(database, name, value)
+
+
+def _write_fact(database: sqlite3.Connection, name: str, value: Any) -> None:
+    text = json.dumps(value)
+    row = [name, text, _checksum(f"{name}\n{text}")]
+    database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", row)
+
+
+def _write_sums(database: sqlite3.Connection) -> None:
+    """Note how many people and faces there are, and the sums of their checksums."""
+    _write_fact(database, "sums", list(database.execute(_SUMS).fetchone()))
+
+
+def _checksum(text: str, data: bytes = b"") -> int:
+    return zlib.crc32(data, zlib.crc32(text.encode("utf-8")))
