@@ -63,3 +63,48 @@ def test_the_trained_network_says_how_it_is_fed(channel_order):
         128.0,
     )
     assert metadata.assumed == ["template"]
+
+
+def test_published_recipes_have_the_rates_of_their_sources():
+    """insightface's `arcface_torch`: a straight line for MS1MV3, three drops for CASIA-WebFace."""
+    casia, ms1mv3 = recipes.preset("iresnet50-casia"), recipes.preset("iresnet50-ms1mv3")
+    rate = solvers.learning_rate_of(ms1mv3, 40_464)  # 5,179,510 faces
+    for epoch in (0, 5, 10, 19):
+        assert float(rate(epoch * 40_464)) == pytest.approx(0.02 * (1 - epoch / 20), rel=1e-5)
+    rate = solvers.learning_rate_of(casia, 957)
+    for epoch, drops in ((0, 0), (19, 0), (20, 1), (28, 2), (32, 3), (33, 3)):
+        assert float(rate(epoch * 957)) == pytest.approx(0.1 * 0.1**drops)
+    small = dataclasses.replace(casia, backbone="iresnet18", input_size=(32, 32), embedding_dim=8)
+    assert training.build_backbone(small).output_shape == (None, 8)
+
+
+@pytest.mark.parametrize("optimizer", recipes.OPTIMIZERS)
+def test_the_body_s_rate_and_the_decay_hold_for_each_optimizer(optimizer):
+    recipe = recipes.preset("small").with_optimizer(optimizer)
+    solver = solvers.build_solver(dataclasses.replace(recipe, body_rate=0.1), 10)
+    model = training.build_classifier(TINY, 4, steps_per_epoch=2)
+    solver.build(model.trainable_variables)
+    factors = {v.path: solver.factors(v) for v in model.trainable_variables}
+    decay = 5e-4 if optimizer == "sgd" else 0.05
+    assert factors["head/kernel"] == (1.0, decay)
+    assert factors["conv1_1/kernel"] == (0.1, decay)
+    sloped = {path: f for path, f in factors.items() if path.endswith("alpha")}
+    assert set(sloped.values()) == {(0.1, decay if optimizer == "sgd" else 0.0)}
+    assert factors["conv1_1/bias"] == (0.2 if optimizer == "sgd" else 0.1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "adam"}, "`optimizer` must be one of"),
+        ({"schedule": "linear"}, "`schedule` must be one of"),
+        ({"warm_up": -1}, "`warm_up`"),
+        ({"ema": 1.0}, "`ema`"),
+        ({"augment": "heavy"}, "`augment`"),
+        ({"margin_warm_up": 2}, "its lambda does that"),
+        ({"margin_warm_up": 2, "loss": "normface"}, "only cosface and arcface can"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **change)

@@ -76,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_options(line)
     if line.tensorboard:
         require("tensorboard", extra="tensorboard")
-    found = hooks.find_hooks(line.callback or ())
     # before TensorFlow does a thing, as opening a network does
     prepare_xla(line.compile_cache)
+    found = hooks.find_hooks(line.callback or ())
     strategy = make_strategy(line.strategy)
     options = read_options(line)
     folder = options.folder
