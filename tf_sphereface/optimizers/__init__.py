@@ -1,4 +1,4 @@
-"""Optimizers with rates and weight decay parameter by parameter."""
+"""Optimizers with rates and weight decay parameter by parameter, and a learning rate for a run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from tf_sphereface.optimizers.sphereface_sgd import (
     SphereFaceSGD,
     paper_optimizer,
 )
+from tf_sphereface.optimizers.warm_up_decay import Decay, WarmUpDecay
 
 __all__ = [
     "DECOUPLED_MULTIPLIERS",
     "PAPER_BOUNDARIES",
     "PAPER_MULTIPLIERS",
     "PAPER_TOTAL",
+    "Decay",
     "FaceAdamW",
     "FaceMuon",
     "Multiplier",
     "SphereFaceSGD",
+    "WarmUpDecay",
     "check_multipliers",
     "match_multipliers",
     "paper_optimizer",

@@ -11,7 +11,7 @@ from tf_sphereface.classifier.student import check_distill_weight
 from tf_sphereface.data.options import Augment
 from tf_sphereface.layers.released_gradient import Gradient
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
-from tf_sphereface.schedules import Decay
+from tf_sphereface.optimizers import Decay
 from tf_sphereface.training import recipe_losses
 from tf_sphereface.utils import hardware
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
@@ -78,7 +78,7 @@ class Recipe:
             `with_optimizer` changes rate and decay with it.
         learning_rate: the highest, after the warm-up.
         schedule: how it falls: `"step"`, by 10 at each of `drops`, `"cosine"` or `"polynomial"`, a
-            straight line, to 0 at the end of the run; see `schedules.WarmUpDecay`.
+            straight line, to 0 at the end of the run; see `optimizers.WarmUpDecay`.
         warm_up: epochs over which it rises, >= 0; 0.5 is half of the first one.
         drops: shares of the run, in (0, 1), after which the rate of `"step"` is divided by 10.
         momentum: of SGD.

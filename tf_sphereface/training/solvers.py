@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tf_sphereface import optimizers, schedules
+from tf_sphereface import optimizers
 from tf_sphereface.training import recipe_losses
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.utils import keras_private
@@ -36,10 +36,10 @@ def build_solver(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optim
     return solver(multipliers=rules, **options)
 
 
-def learning_rate_of(recipe: Recipe, steps_per_epoch: int) -> schedules.WarmUpDecay:
+def learning_rate_of(recipe: Recipe, steps_per_epoch: int) -> optimizers.WarmUpDecay:
     """Return a recipe's learning rate as a function of the updates done before."""
     total = recipe.epochs * steps_per_epoch
-    return schedules.WarmUpDecay(
+    return optimizers.WarmUpDecay(
         recipe.learning_rate,
         total,
         recipe.schedule,
