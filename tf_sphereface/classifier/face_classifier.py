@@ -50,6 +50,10 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
             classes, and named `sampled_...`; evaluation is over all. For `head="angular"`.
         centers_per_class: centres of each class, >= 1 (see `layers.AngularDense`). Above 1 with
             `gradient="exact"` and `sample_rate=1`, and not for the softmax head.
+        conflict_cosine: None, or a cosine in [0, 1): in training, negative classes nearer to an
+            image than this are left out of its loss, as they may be the same person under another
+            label (the filter of Partial FC, with 0.4 there). Metrics count them. For
+            `head="angular"`, `gradient="exact"`, and a loss without label smoothing.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Input shape: the backbone's; images of uint8 are normalised, `(x - 127.5) / 128`, unless the
@@ -83,6 +87,8 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         gradient: released_gradient.Gradient = "exact",
         sample_rate: float = 1.0,
         centers_per_class: int = 1,
+        *,
+        conflict_cosine: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -93,6 +99,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         self.head, self.gradient = head, gradient
         self.sample_rate = check_sample_rate(sample_rate)
         self.centers_per_class = centers_per_class
+        self.conflict_cosine = heads.check_conflict_cosine(conflict_cosine, head, gradient)
         self.head_layer = heads.make_head(
             head, self.num_classes, gradient, self.sample_rate, centers_per_class
         )
@@ -165,6 +172,8 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
                 kwargs[name] = metrics.without_copies(kwargs[name])
         if self.gradient == "caffe":
             released_gradient.check_loss(loss)
+        smoothing = getattr(loss, "label_smoothing", 0.0)
+        heads.check_conflict_cosine(self.conflict_cosine, self.head, self.gradient, smoothing)
         super().compile(optimizer=optimizer, loss=loss, jit_compile=False, **kwargs)
         self._say_what_restarts()
         gradient_updates.prepare(self.optimizer)
@@ -201,4 +210,5 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
             "gradient": self.gradient,
             "sample_rate": self.sample_rate,
             "centers_per_class": self.centers_per_class,
+            "conflict_cosine": self.conflict_cosine,
         }

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from tf_sphereface import losses
 from tf_sphereface.layers import released_gradient
@@ -16,7 +17,7 @@ from tf_sphereface.layers.compile_checks import is_stock_loss
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense, sampling_doubt
 from tf_sphereface.losses.margin_loss import wrong_head
 from tf_sphereface.losses.update_count import check_step
-from tf_sphereface.utils.checks import check_choice, check_integer
+from tf_sphereface.utils.checks import check_choice, check_integer, check_number
 
 logger = logging.getLogger("tf_sphereface")
 Head = Literal["angular", "softmax", "sphereface2"]
@@ -76,6 +77,48 @@ def check_centers(
             f"sample_rate=1. Received: centers_per_class={centers_per_class}, head={head!r}, "
             f"gradient={gradient!r}, sample_rate={sample_rate:g}"
         )
+
+
+def check_conflict_cosine(
+    conflict_cosine: float | None, head: Head, gradient: str, label_smoothing: float = 0.0
+) -> float | None:
+    """Return the cosine above which negatives are left out, or None; raise ValueError else."""
+    if conflict_cosine is None:
+        return None
+    if head != "angular" or gradient != "exact" or label_smoothing:
+        raise ValueError(
+            'conflict_cosine needs head="angular", gradient="exact" and a loss without label '
+            f"smoothing. Received: conflict_cosine={conflict_cosine!r}, head={head!r}, "
+            f"gradient={gradient!r}, label_smoothing={label_smoothing:g}"
+        )
+    return check_number("conflict_cosine", conflict_cosine, 0.0, 1.0)
+
+
+def without_conflicts(outputs: Any, labels: Any, conflict_cosine: float) -> Any:
+    """Return an angular head's output in which no softmax counts conflicting negatives.
+
+    A negative class whose cosine is above `conflict_cosine` is perhaps the same person under
+    another label: its logit becomes so low that its probability, and its gradient, are 0.
+
+    Args:
+        outputs: of `AngularDense`, `(batch, num_classes + 1)`.
+        labels: integers, `(batch,)`; the target is never left out.
+        conflict_cosine: in [0, 1).
+
+    Example:
+
+    >>> without_conflicts(tf.constant([[2.0, 1.0, -1.0, -2.0]]), tf.constant([0]), 0.4).numpy()
+    array([[    2., -20000.,    -1.,    -2.]], dtype=float32)
+
+    Source: An et al., "Killing Two Birds with One Stone: Efficient and Robust Training of Face
+    Recognition CNNs by Partial FC", CVPR 2022, arXiv:2203.15565.
+    """
+    logits, norm = outputs[:, :-1], -outputs[:, -1:]
+    classes = ops.arange(logits.shape[-1], dtype="int32")
+    negative = classes[None] != ops.cast(ops.reshape(labels, (-1, 1)), "int32")
+    conflicts = ops.logical_and(negative, logits > conflict_cosine * norm)
+    kept = ops.where(conflicts, -1e4 * ops.maximum(norm, 1.0), logits)
+    return ops.concatenate([kept, outputs[:, -1:]], axis=-1)
 
 
 def loss_for_head(head: Head, loss: Any) -> Any:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from tf_sphereface.classifier import gradient_updates, replicas, xla
+from tf_sphereface.classifier.heads import without_conflicts
 from tf_sphereface.layers import released_gradient
 from tf_sphereface.losses.cross_entropy import check_labels
 from tf_sphereface.utils import keras_private
@@ -22,6 +23,7 @@ class TrainingStep(keras.Model):
     num_classes: int
     gradient: released_gradient.Gradient
     sample_rate: float
+    conflict_cosine: float | None
     _jit: bool
     _smallest_share: int
     _update_function: Any
@@ -146,7 +148,10 @@ class TrainingStep(keras.Model):
                 with tf.control_dependencies(counted):
                     outputs = tf.identity(outputs)
             with scope:
-                loss = super().compute_loss(x, y, outputs, sample_weight, training=True)
+                seen = outputs
+                if self.conflict_cosine is not None:
+                    seen = without_conflicts(outputs, y, self.conflict_cosine)
+                loss = super().compute_loss(x, y, seen, sample_weight, training=True)
                 loss, figures = self._whole_loss(loss, embedding, sample_weight, *targets)
             scaled = loss * ops.cast(loss_scale, loss.dtype)
         gradients = tape.gradient(

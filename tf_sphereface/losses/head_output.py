@@ -23,6 +23,7 @@ from keras import ops
 
 NORM_FLOOR = 1e-4
 BIAS_MARK = 1.001  # a column below -1.001 ||x|| is no logit: it is the bias
+LEFT_OUT = -1e3  # a cosine below this: the class was taken out of an example's loss
 
 
 def join(logits: Any, norms: Any, shared_bias: Any = None) -> Any:
@@ -117,7 +118,7 @@ def has_shared_bias(outputs: Any) -> bool | None:
     if outputs.shape[0] == 0 or outputs.shape[-1] < 3:
         return None
     table = np.asarray(outputs[:, -2:])
-    table = table[np.isfinite(table).all(axis=1)]
+    table = table[np.isfinite(table).all(axis=1) & (table[:, 0] > LEFT_OUT * -table[:, 1])]
     if len(table) == 0:
         return None
     column, minus_norm = table.T

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import keras
+from keras import ops
 
 from tf_sphereface import angular
 from tf_sphereface.losses import head_output
@@ -59,7 +60,8 @@ def sphereface_r(
     if version == "v2":  # the others' cosines change, so they are needed as a table
         cosines = head_output.cosines_of(outputs, outputs.shape[-1] - 1)
         target = target_entries(cosines, labels)
-        cosines = detached(angular.cos_scaled_angle(cosines, 1.0 / margin), cosines, detach)
+        moved = detached(angular.cos_scaled_angle(cosines, 1.0 / margin), cosines, detach)
+        cosines = ops.where(cosines < head_output.LEFT_OUT, cosines, moved)
         return target_cross_entropy(scale * cosines, labels, scale * target, label_smoothing)
     move = angular.psi_real if version == "v0" else angular.cos_scaled_angle
 

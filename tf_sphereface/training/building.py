@@ -95,6 +95,7 @@ def build_classifier(
         gradient=recipe.gradient,
         sample_rate=recipe.sample_rate,
         centers_per_class=recipe.centers_per_class,
+        conflict_cosine=recipe.conflict_cosine,
         **more,
     )
     total = recipe.epochs * steps_per_epoch

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-from tf_sphereface.classifier.heads import check_centers
+from tf_sphereface.classifier.heads import check_centers, check_conflict_cosine
 from tf_sphereface.classifier.student import check_distill_weight
 from tf_sphereface.data.options import Augment
 from tf_sphereface.layers.released_gradient import Gradient
@@ -64,6 +64,8 @@ class Recipe:
         sample_rate: share of the class centres that a step sees, in (0, 1]; see `sampling`.
         centers_per_class: centres of each person, >= 1 (sub-center ArcFace; with any loss but
             softmax). With several, `data audit --labels` lists doubtful images.
+        conflict_cosine: None, or a cosine in [0, 1) above which an image's negative classes are
+            left out of its loss, as in `FaceClassifier`; not with `label_smoothing`.
         annealing: `"paper"`, lambda by the released layer's constants, or `"fit"`, the same curve
             scaled to the run.
         lambda_minimum: where lambda stops, >= 0. With `"fit"` and 0, which the curve never reaches,
@@ -116,6 +118,7 @@ class Recipe:
     gradient: Gradient = "exact"
     sample_rate: float = 1.0
     centers_per_class: int = 1
+    conflict_cosine: float | None = None
     annealing: Annealing = "paper"
     lambda_minimum: float = 5.0
     annealing_reach: float = 0.4
@@ -156,6 +159,7 @@ class Recipe:
         check_sample_rate(self.sample_rate)
         head = recipe_losses.CHOICES[self.loss].head
         check_centers(self.centers_per_class, head, self.gradient, self.sample_rate)
+        check_conflict_cosine(self.conflict_cosine, head, self.gradient, self.label_smoothing)
         check_choice("annealing", self.annealing, ANNEALINGS)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)

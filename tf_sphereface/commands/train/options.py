@@ -122,6 +122,13 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         metavar="K",
         help="of each person; above 1, tf_sphereface-data audit --labels RUN finds wrong labels",
     )
+    add(
+        "--conflict-cosine",
+        type=float,
+        metavar="T",
+        help="leave out of an image's loss the other people nearer than this, such as 0.4, as "
+        "they may be the same person; with noisy labels",
+    )
     add("--annealing", choices=recipes.ANNEALINGS, help="fit: lambda's fall scaled to the run")
     add(
         "--annealing-reach",
