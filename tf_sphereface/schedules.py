@@ -9,8 +9,6 @@ from typing import Any, Literal, get_args
 import keras
 from keras import ops
 
-from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
-
 Decay = Literal["step", "cosine", "polynomial"]
 ALMOST_ZERO = 0.05  # where a curve of powers, which never reaches 0, counts as there
 
@@ -190,17 +188,26 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
         name: str = "warm_up_decay",
     ) -> None:
         super().__init__()
-        self.learning_rate = check_number("learning_rate", learning_rate, 0.0, open_low=True)
-        self.total = check_integer("total", total, 1)
-        self.decay = check_choice("decay", decay, get_args(Decay))
-        self.warm_up = check_integer("warm_up", warm_up, 0)
-        self.power = check_number("power", power, 0.0, open_low=True)
-        self.drops = [check_integer("drops", drop, 1) for drop in drops]
+        self.drops = [int(drop) for drop in drops]
+        for argument, right, expected, value in (
+            ("learning_rate", 0 < learning_rate < math.inf, "be above 0", learning_rate),
+            ("total", total >= 1, "be at least 1", total),
+            ("decay", decay in get_args(Decay), f"be one of {get_args(Decay)}", decay),
+            ("warm_up", warm_up >= 0, "be at least 0", warm_up),
+            ("power", 0 < power < math.inf, "be above 0", power),
+            ("drops", self.drops == sorted({d for d in self.drops if d >= 1}), "increase", drops),
+            ("drops", decay == "step" or not drops, 'be left out but for decay="step"', drops),
+        ):
+            if not right:
+                raise ValueError(
+                    f"Argument `{argument}` must {expected}. Received: {argument}={value!r}"
+                )
+        self.learning_rate = float(learning_rate)
+        self.total = int(total)
+        self.decay = decay
+        self.warm_up = int(warm_up)
+        self.power = float(power)
         self.name = name
-        if self.drops != sorted(set(self.drops)):
-            raise error("drops", "increase", drops)
-        if self.drops and decay != "step":
-            raise error("drops", 'be left out but for decay="step"', drops)
 
     def __call__(self, step: Any) -> Any:
         """Return the rate of the update that `step` updates came before: a float32 tensor."""
