@@ -15,7 +15,16 @@ from tf_sphereface import training
 from tf_sphereface.training.weight_average import WeightAverage, network_weights
 
 AVERAGED = dataclasses.replace(
-    RECIPE, ema=0.9, backbone="mobilefacenet", input_size=(32, 32), dropout=0.0, augment="mirror"
+    RECIPE.with_optimizer("muon"),
+    schedule="cosine",
+    warm_up=0.7,
+    loss="arcface",
+    margin_warm_up=1.5,
+    ema=0.9,
+    backbone="mobilefacenet",
+    input_size=(32, 32),
+    dropout=0.0,
+    augment="quality",
 )
 
 

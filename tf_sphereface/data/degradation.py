@@ -89,4 +89,4 @@ def degrade_by(
         return np.asarray(cv2.resize(down, (width, height), interpolation=up), np.uint8)
     quality = round(QUALITY[1] - strength * (QUALITY[1] - QUALITY[0]))
     _, file = cv2.imencode(".jpg", face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+    return np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]

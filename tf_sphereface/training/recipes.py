@@ -203,7 +203,10 @@ class Recipe:
         """
         if optimizer in ("sgd", self.optimizer):
             return dataclasses.replace(self, optimizer=optimizer)
-        return dataclasses.replace(self, optimizer=optimizer, **DECOUPLED)
+        rate, decay = (DECOUPLED[name] for name in ("learning_rate", "weight_decay"))
+        return dataclasses.replace(
+            self, optimizer=optimizer, learning_rate=rate, weight_decay=decay
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON, as they are really used: no default is left open."""

@@ -187,8 +187,8 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
     return run
 
 
-def train(run: training.Run, options: RunOptions, found: dict[str, hooks.Hook]) -> None:
-    """Train to the end, with the callbacks of `found`; raise where the loss is no number."""
+def train(run: training.Run, options: RunOptions, own: dict[str, hooks.Hook]) -> None:
+    """Train to the end, with the callbacks of `own`; raise where the loss is no number."""
     line, best = options.line, run.log.best
     verifier = watchers.verification(
         line,
@@ -204,7 +204,7 @@ def train(run: training.Run, options: RunOptions, found: dict[str, hooks.Hook]) 
     others: list[keras.callbacks.Callback] = [] if verifier is None else [verifier]
     if line.tensorboard:
         others.append(hooks.TensorBoardColumns(run.folder.path / "tensorboard"))
-    others += hooks.callbacks_of(found, run)
+    others += hooks.callbacks_of(own, run)
     doctor = None if line.no_doctor else watchers.doctor(run, *others)
     try:
         with progress() as bar, training.deferred_stop(note) as stop:
