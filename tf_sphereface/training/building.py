@@ -73,7 +73,8 @@ def build_classifier(
         backbone = pretrained.with_scaling(backbone)
     if recipe.freeze_norm:
         freeze_normalization(backbone)
-    kind, more = FaceClassifier, {}
+    kind: type[FaceClassifier] = FaceClassifier
+    more: dict[str, float] = {}
     if recipe.teacher is not None:
         if teacher_dim is None:
             raise ValueError(

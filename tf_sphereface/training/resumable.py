@@ -75,13 +75,7 @@ class Run:
         self.recipe = recipe
         self.pretrained, self.teacher = pretrained, teacher
         self.source = batches_of(recipe, source, pretrained)
-        if (teacher and teacher.sha256) != recipe.teacher:
-            raise ValueError(
-                "Argument `teacher` must be the embeddings of the recipe's teacher "
-                f"{recipe.teacher}. Received: {teacher and teacher.sha256}"
-            )
-        if teacher is not None:
-            self.source = self.source.with_targets(teacher.table)
+        self._take_targets()
         self.folder = folder
         steps = steps_of(recipe, len(self.source))
         facts, planned = self._facts(), folder.epochs()
@@ -126,6 +120,17 @@ class Run:
                 f"the run of {planned} epoch{plural} goes on to {recipe.epochs}: "
                 f"{self._next_update()}"
             )
+
+    def _take_targets(self) -> None:
+        """Let the stream carry the teacher's embeddings, if there is a teacher."""
+        known = None if self.teacher is None else self.teacher.sha256
+        if known != self.recipe.teacher:
+            raise ValueError(
+                "Argument `teacher` must be the embeddings of the recipe's teacher "
+                f"{self.recipe.teacher}. Received: those of {known}"
+            )
+        if self.teacher is not None:
+            self.source = self.source.with_targets(self.teacher.table)
 
     def _start_centers(self, progress: ProgressCallback | None) -> None:
         """Let the centres start at people's means: of the network, or of the teacher's space."""
