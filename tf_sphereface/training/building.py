@@ -63,6 +63,9 @@ def build_classifier(
             optimizer is built.
         teacher_dim: length of the embeddings of the teacher that `recipe.teacher` names; the model
             is then a `StudentClassifier`.
+
+    Raises:
+        ValueError: the recipe is of a teacher, and there is no `teacher_dim`.
     """
     keras.mixed_precision.set_global_policy(recipe.policy)
     keras.utils.set_random_seed(recipe.seed)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_sphereface import embedder
+from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.training.building import (
     batches_of,
@@ -97,14 +98,7 @@ class Run:
                 "the one that the run starts from"
             )
         with (strategy or tf.distribute.get_strategy()).scope():
-            self.model = build_classifier(
-                recipe,
-                self.source.num_classes,
-                steps,
-                jit=jit,
-                pretrained=pretrained,
-                teacher_dim=None if teacher is None else teacher.dim,
-            )
+            self.model = self._built(steps, jit)
         if state is None:
             self._start_centers(progress)
         self.step, rows, seconds = 0, [], 0.0
@@ -120,6 +114,17 @@ class Run:
                 f"the run of {planned} epoch{plural} goes on to {recipe.epochs}: "
                 f"{self._next_update()}"
             )
+
+    def _built(self, steps: int, jit: bool | str) -> FaceClassifier:
+        """Return the model, compiled, for so many steps in an epoch."""
+        return build_classifier(
+            self.recipe,
+            self.source.num_classes,
+            steps,
+            jit=jit,
+            pretrained=self.pretrained,
+            teacher_dim=None if self.teacher is None else self.teacher.dim,
+        )
 
     def _take_targets(self) -> None:
         """Let the stream carry the teacher's embeddings, if there is a teacher."""
