@@ -4,10 +4,10 @@
         --students half
 
 TEACHER is what `tf_sphereface-train --teacher` takes. LFW's folder has `images/`, `pairs.txt` and
-`landmarks.tsv`. A run's length is chosen so that it takes `--hours` of this machine: a few steps are
-timed first, `--cores` of TensorFlow's threads in use, and the teacher's embeddings, computed once
-for all runs, are counted in. The teacher's own accuracy is printed first: the students see no label,
-but the teacher has been trained on data of its own, and their figures rest on those.
+`landmarks.tsv`. A run has as many epochs as fit into `--hours` of this machine, by the time of a few
+steps with `--cores` threads; the time of the teacher's embeddings, which are computed once for all
+runs, is taken off each. The teacher's own accuracy is printed first: the students see no label, but
+the teacher was trained on data of its own, and their figures rest on those.
 """
 
 from __future__ import annotations
@@ -67,12 +67,9 @@ def measure(
         training.preset("distill"), **STUDENTS[name], seed=seed, **json.loads(args.recipe)
     )
     source = FaceSource(args.faces, image_size=recipe.input_size, resize=True, unlabelled=True)
-    begun = time.monotonic()
     training.teacher_embeddings(teacher, source, cache)
-    spent = time.monotonic() - begun
-    recipe = dataclasses.replace(
-        recipe, epochs=args.epochs or fitting_epochs(recipe, teacher, source, args.hours, spent)
-    )
+    epochs = args.epochs or fitting_epochs(recipe, teacher, source, args.hours)
+    recipe = dataclasses.replace(recipe, epochs=epochs)
     held = lfw(args, recipe)
     begun, cpu = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
@@ -93,11 +90,7 @@ def measure(
 
 
 def fitting_epochs(
-    recipe: training.Recipe,
-    teacher: training.Teacher,
-    source: FaceSource,
-    hours: float,
-    spent: float,
+    recipe: training.Recipe, teacher: training.Teacher, source: FaceSource, hours: float
 ) -> int:
     """Return how many epochs fit into the time that is left, by timing a few steps."""
     taught = dataclasses.replace(teacher.recipe(recipe), epochs=1)
@@ -112,7 +105,7 @@ def fitting_epochs(
     begun = time.monotonic()
     model.fit(stream, steps_per_epoch=TIMED, verbose=0)
     epoch = (time.monotonic() - begun) / TIMED * batches.steps_per_epoch
-    return max(1, int((3600 * hours - spent) / epoch))
+    return max(1, int((3600 * hours - teacher.cost(len(source))[0]) / epoch))
 
 
 def lfw(args: argparse.Namespace, of: Any) -> tuple[Any, ...]:

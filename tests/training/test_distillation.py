@@ -369,3 +369,33 @@ def test_replicas_and_xla_take_the_steps_of_one_device(tmp_path, two_replicas, j
         np.testing.assert_allclose(history[name], expected[name], rtol=1e-4)
     for a, b in zip(one.trainable_variables, two.trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_a_student_is_saved_whole_and_opened_as_its_backbone(tmp_path):
+    model = StudentClassifier(make_network(), 3, teacher_dim=5, distill_weight=0.5)
+    model.compile("sgd", metrics=["accuracy"])
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (4, 16, 12, 3), np.uint8)
+    y = (np.array([0, 1, 2, 0]), rng.normal(size=(4, 5)).astype("float32"))
+    model.train_on_batch(x, y)
+    model.save(tmp_path / "student.keras")
+    loaded = keras.models.load_model(tmp_path / "student.keras")
+    for a, b in zip(model.variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(model.train_on_batch(x, y), loaded.train_on_batch(x, y), rtol=1e-5)
+    with pytest.raises(ValueError, match="got no targets"):
+        loaded.train_on_batch(x, y[0])
+    assert set(loaded.evaluate(x, y[0], return_dict=True, verbose=0)) == {"loss", "accuracy"}
+    opened = sf.load_embedder(tmp_path / "student.keras")
+    np.testing.assert_allclose(opened(x), loaded.predict(x, verbose=0), atol=1e-5)
+
+
+def test_labels_of_a_distilled_run_are_audited(tmp_path):
+    people = data.synthetic.write_folder(tmp_path / "faces", 3, 6, size=SIZE)
+    faces = FaceSource(people, image_size=SIZE)
+    for weight in (0.5, 1.0):
+        recipe = dataclasses.replace(RECIPE, distill_weight=weight, epochs=1)
+        training.distill(teacher(), faces, tmp_path / f"run{weight}", recipe)
+    assert training.audit_labels(tmp_path / "run0.5").source.num_classes == 3
+    with pytest.raises(ValueError, match="learnt from a teacher alone"):
+        training.audit_labels(tmp_path / "run1.0")

@@ -15,6 +15,7 @@ from tf_sphereface.data.doubtful_labels import MAX_ANGLE, DoubtfulLabel, doubtfu
 from tf_sphereface.data.exclusions import Exclusions
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.training.building import build_classifier, kept_policy
+from tf_sphereface.training.checkpoint import Checkpoint
 from tf_sphereface.training.pretrained import open_pretrained
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.run_folder import RunFolder
@@ -82,6 +83,11 @@ def audit_labels(
             "labels are audited by a head of class centres that holds them all. Received: a run "
             f"with loss={recipe.loss}, sample_rate={recipe.sample_rate:g}"
         )
+    if recipe.teacher is not None and recipe.distill_weight == 1:
+        raise ValueError(
+            f"the run in {folder.path} learnt from a teacher alone (distill_weight=1): no label "
+            "has moved its class centres"
+        )
     source = _source(config, recipe, data, exclude)
     facts = {"people": source.num_classes, "faces": len(source)}
     changed = [f"{state.info.get(k)} {k}, now {v}" for k, v in facts.items() if state.info[k] != v]
@@ -90,7 +96,11 @@ def audit_labels(
     with kept_policy():
         pretrained = None if recipe.start_from is None else open_pretrained(folder.base)
         model = build_classifier(
-            recipe, source.num_classes, source.steps_per_epoch, pretrained=pretrained
+            recipe,
+            source.num_classes,
+            source.steps_per_epoch,
+            pretrained=pretrained,
+            teacher_dim=_teacher_dim(recipe, state),
         )
         state.restore(model)
         embeddings = _embeddings(model.backbone, source, progress)
@@ -98,6 +108,14 @@ def audit_labels(
     centers = kernel.T.reshape(source.num_classes, recipe.centers_per_class, -1)
     found = doubtful_labels(embeddings, source.labels, centers, max_angle)
     return LabelAudit(source, recipe.centers_per_class, state.info["step"], max_angle, found)
+
+
+def _teacher_dim(recipe: Recipe, state: Checkpoint) -> int | None:
+    """Return the length of the embeddings that a run learnt from; None for no teacher."""
+    if recipe.teacher is None:
+        return None
+    matrix = state.arrays.get("model/projection/kernel")
+    return recipe.embedding_dim if matrix is None else int(matrix.shape[1])
 
 
 def _recipe(fields: dict[str, Any]) -> Recipe:
