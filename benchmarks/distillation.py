@@ -4,10 +4,10 @@
         --students half
 
 TEACHER is what `tf_sphereface-train --teacher` takes. LFW's folder has `images/`, `pairs.txt` and
-`landmarks.tsv`. A run has as many epochs as fit into `--hours` of this machine, by the time of a few
-steps with `--cores` threads; the time of the teacher's embeddings, which are computed once for all
-runs, is taken off each. The teacher's own accuracy is printed first: the students see no label, but
-the teacher was trained on data of its own, and their figures rest on those.
+`landmarks.tsv`. A run has as many epochs as fit into `--hours` of this machine, by the time of a
+few steps with `--cores` threads; the time of the teacher's embeddings, which are computed once for
+all runs, is taken off each. The teacher's own accuracy is printed first: the students see no label,
+but the teacher was trained on data of its own, and their figures rest on those.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from tf_sphereface.data.doubtful_labels import MAX_ANGLE, DoubtfulLabel, doubtfu
 from tf_sphereface.data.exclusions import Exclusions
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.training.building import build_classifier, kept_policy
-from tf_sphereface.training.checkpoint import Checkpoint
 from tf_sphereface.training.pretrained import open_pretrained
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.run_folder import RunFolder
@@ -100,7 +99,7 @@ def audit_labels(
             source.num_classes,
             source.steps_per_epoch,
             pretrained=pretrained,
-            teacher_dim=_teacher_dim(recipe, state),
+            teacher_dim=state.info.get("teacher_dim"),
         )
         state.restore(model)
         embeddings = _embeddings(model.backbone, source, progress)
@@ -108,14 +107,6 @@ def audit_labels(
     centers = kernel.T.reshape(source.num_classes, recipe.centers_per_class, -1)
     found = doubtful_labels(embeddings, source.labels, centers, max_angle)
     return LabelAudit(source, recipe.centers_per_class, state.info["step"], max_angle, found)
-
-
-def _teacher_dim(recipe: Recipe, state: Checkpoint) -> int | None:
-    """Return the length of the embeddings that a run learnt from; None for no teacher."""
-    if recipe.teacher is None:
-        return None
-    matrix = state.arrays.get("model/projection/kernel")
-    return recipe.embedding_dim if matrix is None else int(matrix.shape[1])
 
 
 def _recipe(fields: dict[str, Any]) -> Recipe:

@@ -227,7 +227,8 @@ class Run:
 
     def _facts(self) -> dict[str, int]:
         """Return what must not change between a stop and its resume: it orders the batches."""
-        return {"people": self.source.num_classes, "faces": len(self.source)}
+        facts = {"people": self.source.num_classes, "faces": len(self.source)}
+        return facts if self.teacher is None else {**facts, "teacher_dim": self.teacher.dim}
 
 
 def run(
