@@ -151,6 +151,24 @@ def test_loss_is_the_blend_and_its_gradient_that_of_the_blend(weight, dim):
         np.testing.assert_allclose(slope, np.sum(moved**2), rtol=2e-3, atol=1e-6)
 
 
+def test_weights_of_images_count_in_both_parts():
+    keras.utils.set_random_seed(2)
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(4, 8)).astype("float32"), np.array([0.0, 1.0, 2.0, 3.0])
+    y = (np.array([0, 1, 2, 0]), rng.normal(size=(4, 4)).astype("float32"))
+    values = []
+    for weight in (0.0, 1.0, 0.25):
+        keras.utils.set_random_seed(3)
+        backbone = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        model = StudentClassifier(backbone, 3, teacher_dim=4, distill_weight=weight)
+        model.compile(keras.optimizers.SGD(0.0), loss=losses.CosFaceLoss(30.0, 0.2))
+        distances = 1 - np.sum(unit(model.predict(x, verbose=0)) * unit(y[1]), axis=1)
+        logs = model.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+        values.append(logs["loss"])
+    np.testing.assert_allclose(values[1], np.mean(weights * distances), rtol=1e-5)
+    np.testing.assert_allclose(values[2], 0.75 * values[0] + 0.25 * values[1], rtol=1e-5)
+
+
 class Cut(keras.callbacks.Callback):
     """Stop as a power cut does, after so many steps."""
 
@@ -169,7 +187,14 @@ def same(one, other) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("options", [{}, {"sample_rate": 0.5, "batch_size": 2, "epochs": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sample_rate": 0.5, "batch_size": 2, "epochs": 1},
+        {"precision": "mixed_float16", "epochs": 1, "class_weights": "balanced"},
+    ],
+)
 def test_a_run_that_was_cut_off_ends_to_the_bit_as_one_that_was_not(tmp_path, options):
     recipe = dataclasses.replace(RECIPE, **options)
     faces = dataclasses.replace(source(), source=SyntheticFaces(8, 3))
@@ -369,3 +394,33 @@ def test_replicas_and_xla_take_the_steps_of_one_device(tmp_path, two_replicas, j
         np.testing.assert_allclose(history[name], expected[name], rtol=1e-4)
     for a, b in zip(one.trainable_variables, two.trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_a_student_is_saved_whole_and_opened_as_its_backbone(tmp_path):
+    model = StudentClassifier(make_network(), 3, teacher_dim=5, distill_weight=0.5)
+    model.compile("sgd", metrics=["accuracy"])
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (4, 16, 12, 3), np.uint8)
+    y = (np.array([0, 1, 2, 0]), rng.normal(size=(4, 5)).astype("float32"))
+    model.train_on_batch(x, y)
+    model.save(tmp_path / "student.keras")
+    loaded = keras.models.load_model(tmp_path / "student.keras")
+    opened = sf.load_embedder(tmp_path / "student.keras")
+    np.testing.assert_allclose(opened(x), loaded.predict(x, verbose=0), atol=1e-5)
+    for a, b in zip(model.variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(model.train_on_batch(x, y), loaded.train_on_batch(x, y), rtol=1e-5)
+    with pytest.raises(ValueError, match="got no targets"):
+        loaded.train_on_batch(x, y[0])
+    assert set(loaded.evaluate(x, y[0], return_dict=True, verbose=0)) == {"loss", "accuracy"}
+
+
+def test_labels_of_a_distilled_run_are_audited(tmp_path):
+    people = data.synthetic.write_folder(tmp_path / "faces", 3, 6, size=SIZE)
+    faces = FaceSource(people, image_size=SIZE)
+    for weight in (0.5, 1.0):
+        recipe = dataclasses.replace(RECIPE, distill_weight=weight, epochs=1)
+        training.distill(teacher(), faces, tmp_path / f"run{weight}", recipe)
+    assert training.audit_labels(tmp_path / "run0.5").source.num_classes == 3
+    with pytest.raises(ValueError, match="learnt from a teacher alone"):
+        training.audit_labels(tmp_path / "run1.0")

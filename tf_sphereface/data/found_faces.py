@@ -99,16 +99,16 @@ class Faces:
             ]
         elif isinstance(index, Pack):
             facts = index.manifest
-            digest.update(b"" if index.rows is None else np.ascontiguousarray(index.rows))
+            digest.update(b"." if index.rows is None else index.rows.tobytes())
         elif isinstance(index, RecordFile):
             facts = index.fingerprint
             for chosen in (index.rows, index.kept):
-                digest.update(b"." if chosen is None else np.ascontiguousarray(chosen))
+                digest.update(b"." if chosen is None else chosen.tobytes())
         elif isinstance(source, SyntheticFaces):
             facts = dataclasses.asdict(source)
         else:
             facts = self.pixels[0].shape
-            digest.update(np.ascontiguousarray(self.pixels[0]))
+            digest.update(np.ascontiguousarray(self.pixels[0]).data)
         digest.update(json.dumps([type(index).__name__, facts], sort_keys=True).encode())
         return digest.hexdigest()
 

@@ -70,6 +70,9 @@ def build_classifier(
             optimizer is built.
         teacher_dim: length of the embeddings of the teacher that `recipe.teacher` names; the model
             is then a `StudentClassifier`.
+
+    Raises:
+        ValueError: the recipe is of a teacher, and there is no `teacher_dim`.
     """
     keras.mixed_precision.set_global_policy(recipe.policy)
     keras.utils.set_random_seed(recipe.seed)
@@ -80,7 +83,8 @@ def build_classifier(
         backbone = pretrained.with_scaling(backbone)
     if recipe.freeze_norm:
         freeze_normalization(backbone)
-    kind, more = FaceClassifier, {}
+    kind: type[FaceClassifier] = FaceClassifier
+    more: dict[str, float] = {}
     if recipe.teacher is not None:
         if teacher_dim is None:
             raise ValueError(

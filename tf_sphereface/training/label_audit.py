@@ -82,6 +82,11 @@ def audit_labels(
             "labels are audited by a head of class centres that holds them all. Received: a run "
             f"with loss={recipe.loss}, sample_rate={recipe.sample_rate:g}"
         )
+    if recipe.teacher is not None and recipe.distill_weight == 1:
+        raise ValueError(
+            f"the run in {folder.path} learnt from a teacher alone (distill_weight=1): no label "
+            "has moved its class centres"
+        )
     source = _source(config, recipe, data, exclude)
     facts = {"people": source.num_classes, "faces": len(source)}
     changed = [f"{state.info.get(k)} {k}, now {v}" for k, v in facts.items() if state.info[k] != v]
@@ -90,7 +95,11 @@ def audit_labels(
     with kept_policy():
         pretrained = None if recipe.start_from is None else open_pretrained(folder.base)
         model = build_classifier(
-            recipe, source.num_classes, source.steps_per_epoch, pretrained=pretrained
+            recipe,
+            source.num_classes,
+            source.steps_per_epoch,
+            pretrained=pretrained,
+            teacher_dim=state.info.get("teacher_dim"),
         )
         state.restore(model)
         embeddings = _embeddings(model.backbone, source, progress)

@@ -350,7 +350,6 @@ def distill() -> Recipe:
         batch_size=128,
         learning_rate=0.05,
         augment="strong",
-        precision="auto",
         distill_weight=1.0,
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_sphereface import embedder
+from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.training.building import (
     batches_of,
@@ -77,13 +78,7 @@ class Run:
         self.recipe = recipe
         self.pretrained, self.teacher = pretrained, teacher
         self.source = batches_of(recipe, source, pretrained)
-        if (teacher and teacher.sha256) != recipe.teacher:
-            raise ValueError(
-                "Argument `teacher` must be the embeddings of the recipe's teacher "
-                f"{recipe.teacher}. Received: {teacher and teacher.sha256}"
-            )
-        if teacher is not None:
-            self.source = self.source.with_targets(teacher.table)
+        self._take_targets()
         self.folder = folder
         steps = steps_of(recipe, len(self.source))
         facts, planned = self._facts(), folder.epochs()
@@ -105,14 +100,7 @@ class Run:
                 "the one that the run starts from"
             )
         with (strategy or tf.distribute.get_strategy()).scope():
-            self.model = build_classifier(
-                recipe,
-                self.source.num_classes,
-                steps,
-                jit=jit,
-                pretrained=pretrained,
-                teacher_dim=None if teacher is None else teacher.dim,
-            )
+            self.model = self._built(steps, jit)
         if state is None:
             self._start_centers(progress)
         self.step, rows, seconds = 0, [], 0.0
@@ -132,6 +120,28 @@ class Run:
                 f"the run of {planned} epoch{plural} goes on to {recipe.epochs}: "
                 f"{self._next_update()}"
             )
+
+    def _built(self, steps: int, jit: bool | str) -> FaceClassifier:
+        """Return the model, compiled, for so many steps in an epoch."""
+        return build_classifier(
+            self.recipe,
+            self.source.num_classes,
+            steps,
+            jit=jit,
+            pretrained=self.pretrained,
+            teacher_dim=None if self.teacher is None else self.teacher.dim,
+        )
+
+    def _take_targets(self) -> None:
+        """Let the stream carry the teacher's embeddings, if there is a teacher."""
+        known = None if self.teacher is None else self.teacher.sha256
+        if known != self.recipe.teacher:
+            raise ValueError(
+                "Argument `teacher` must be the embeddings of the recipe's teacher "
+                f"{self.recipe.teacher}. Received: those of {known}"
+            )
+        if self.teacher is not None:
+            self.source = self.source.with_targets(self.teacher.table)
 
     def _start_centers(self, progress: ProgressCallback | None) -> None:
         """Let the centres start at people's means: of the network, or of the teacher's space."""
@@ -231,7 +241,8 @@ class Run:
 
     def _facts(self) -> dict[str, int]:
         """Return what must not change between a stop and its resume: it orders the batches."""
-        return {"people": self.source.num_classes, "faces": len(self.source)}
+        facts = {"people": self.source.num_classes, "faces": len(self.source)}
+        return facts if self.teacher is None else {**facts, "teacher_dim": self.teacher.dim}
 
 
 def run(

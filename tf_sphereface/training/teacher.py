@@ -92,7 +92,7 @@ class Teacher:
             images = np.pad(images, ((0, 0), (0, 0), (columns, columns), (0, 0)))
         elif columns < 0:
             images = np.ascontiguousarray(images[:, :, -columns:columns])
-        both = np.stack(embed_sides(self.embedder, images)).astype(np.float32)
+        both = np.asarray(embed_sides(self.embedder, images), np.float32)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             lengths = np.linalg.norm(both, axis=2, keepdims=True)
             unit = np.where(np.isfinite(lengths) & (lengths > 0), both / lengths, np.nan)

@@ -1,0 +1,97 @@
+"""`tf_sphereface-train --teacher`."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import cv2
+import pytest
+
+import tf_sphereface as sf
+from tests.embedder.small import make_network
+from tf_sphereface import data
+from tf_sphereface.commands.train import main as train
+
+SIZE = (28, 24)
+SHORT = ["--epochs", "1", "--batch-size", "8", "--precision", "float32", "--input-size", "28x24"]
+SHORT += ["--embedding-dim", "6", "--no-doctor"]
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    path = tmp_path / "teacher.keras"
+    sf.embedder.save_embedder(make_network(size=SIZE), path)
+    return path
+
+
+def run(*arguments) -> int:
+    return train.main([str(argument) for argument in arguments])
+
+
+def logged(out) -> list[dict[str, str]]:
+    with (out / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_flat_folder_a_cache_and_resume(tmp_path, teacher, capsys):
+    images, _ = data.synthetic.training_set(2, 8, size=SIZE)
+    flat, kept, out = tmp_path / "flat", tmp_path / "kept", tmp_path / "run"
+    flat.mkdir()
+    for number, image in enumerate(images):
+        cv2.imwrite(str(flat / f"{number:02d}.png"), image[..., ::-1])
+    line = ["--data", flat, "--out", out, "--cache", kept, *SHORT]
+    assert run(*line, "--teacher", teacher, "--dry-run") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "its embeddings of 16 faces and their mirror images: about" in told
+    assert not out.exists()
+    assert not kept.exists()
+    assert run(*line, "--teacher", teacher, "--distill-weight", 0.5) == 2
+    assert "one folder per identity" in capsys.readouterr().err
+    assert run(*line, "--teacher", teacher, "--cache", "none") == 0
+    assert "they have no labels" in capsys.readouterr().err
+    assert len(list(kept.glob("*.npy"))) == 1
+    assert logged(out)[0]["accuracy"] == "nan"
+    teacher.unlink()
+    assert run(*line, "--resume", "--epochs", 2) == 0
+    rows = logged(out)
+    assert float(rows[1]["teacher_cosine"]) > float(rows[0]["teacher_cosine"])
+    assert json.loads((out / "config.json").read_text())["recipe"]["distill_weight"] == 1
+    embedder = sf.load_embedder(out / "embedder.keras")
+    assert embedder.embedding_dim == 6
+    assert embedder.metadata.extra["distilled_from"]["model"] == "teacher.keras"
+    assert run(*line[:4], *SHORT, "--resume", "--epochs", 3) == 2  # without --cache
+    assert "name the teacher again" in capsys.readouterr().err
+
+
+def test_labels_and_a_network_to_start_from(tmp_path, teacher, capsys):
+    people = data.synthetic.write_folder(tmp_path / "faces", 8, 4, size=SIZE)
+    line = ["--data", people, "--from", teacher, "--teacher", teacher, "--out", tmp_path / "run"]
+    line += [*SHORT[:4], "--freeze-epochs", 0, "--no-doctor"]
+    assert run(*line) == 0
+    told = capsys.readouterr().err
+    assert "the teacher verifies the training people at" in told
+    assert "0.5 of 1 - cosine to the teacher, 0.5 of the margin loss" in told
+    assert 0 <= float(logged(tmp_path / "run")[0]["accuracy"]) <= 1
+    inside = tmp_path / "run" / "embedder.keras"
+    assert run(*line[:4], "--teacher", inside, *line[6:], "--resume") == 2
+    assert "a run cannot learn from itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--distill-weight", "0.5"], "--distill-weight needs --teacher"),
+        (["--cache", "somewhere"], "--cache DIR is the folder of a teacher's embeddings"),
+        (["--teacher", "{teacher}", "--distill-weight", "1.5"], "a number from 0, the labels"),
+        (["--teacher", "no-such.keras"], "no-such.keras"),
+        (["--teacher", "{teacher}", "--input-size", "40x24"], "neither scaling nor the columns"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path, teacher, capsys, options, text):
+    given = [option.format(teacher=teacher) for option in options]
+    out = tmp_path / "run"
+    line = ["--data", "synthetic", "--identities", 3, "--images", 4, "--out", out, *SHORT]
+    assert run(*line, *given) == 2
+    assert text in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
