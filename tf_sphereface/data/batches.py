@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data.augmentation import Part, augment_batch
+from tf_sphereface.data.augmentation import Part, augment_batch, drawn_mirror
 from tf_sphereface.data.folder_index import FolderIndex
 from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, Size
 from tf_sphereface.data.pack.reading import Pack
@@ -31,8 +31,8 @@ def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Datas
         @tf.autograph.experimental.do_not_convert
         def make_batch(step: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
             positions, part = _share(positions, options)
-            pixels, labels = images.fetch(positions), images.labels(positions)
-            batch = (prepare(pixels, step, options, part), labels)
+            labels = images.labels(positions)
+            batch = (prepare(images, positions, step, options, part), labels)
             return batch if weights is None else (*batch, tf.gather(weights, labels))
 
         first, begin = divmod(options.start_step, steps)
@@ -54,12 +54,17 @@ def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Datas
 
 
 def prepare(
-    pixels: tf.Tensor, step: tf.Tensor, options: BatchOptions, part: Part | None = None
+    images: NumberedImages, positions: tf.Tensor, step: tf.Tensor, options: BatchOptions, part: Part
 ) -> tf.Tensor:
-    """Return uint8 RGB faces as batch `step` has them: channel order, augmentation, range, type."""
+    """Return the faces at `positions`, int64 (batch,), as batch `step` has them.
+
+    That is: channel order, augmentation, range and type.
+    """
+    key = _key(options.seed, _AUGMENT, step)
+    mirror = drawn_mirror(key, part) if options.augment == "mirror" else None
+    pixels = images.fetch(positions, mirror)
     if options.channel_order == "bgr":
         pixels = tf.reverse(pixels, [3])
-    key = _key(options.seed, _AUGMENT, step)
     return augment_batch(pixels, key, options.augment, part, dtype=options.dtype)
 
 
@@ -211,6 +216,7 @@ def batch_at(
     with tf.device("/cpu:0"):
         images = open_source(source, options.image_size, "none", strict=True, resize=resize)
         chosen = tf.constant(positions, tf.int64)
-        batch = prepare(images.fetch(chosen), tf.constant(step, tf.int64), options)
+        whole = Part(0, batch_size, batch_size)
+        batch = prepare(images, chosen, tf.constant(step, tf.int64), options, whole)
         labels = images.labels(chosen)
     return np.asarray(batch), np.asarray(labels, np.int32)
