@@ -24,8 +24,10 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import cv2
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tf_sphereface import data
 from tf_sphereface.data import synthetic
@@ -47,6 +49,14 @@ def speed(dataset: tf.data.Dataset) -> float:
     return BATCH * BATCHES / (time.process_time() - start)
 
 
+def decoding(encoded: NDArray[np.object_]) -> float:
+    """Return images per second of CPU time of OpenCV's decoder alone."""
+    start = time.process_time()
+    for image in encoded:
+        cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return len(encoded) / (time.process_time() - start)
+
+
 def compare(folder: Path, size: tuple[int, int]) -> None:
     """Measure one size: folder, pack and .rec take turns, so that a busy machine hits them all."""
     faces = synthetic.write_folder(folder / "faces", 100, 30, size=size)
@@ -56,14 +66,19 @@ def compare(folder: Path, size: tuple[int, int]) -> None:
     index, pack = data.check_folder(faces, image_size=size), data.open_pack(packed.path)
     records = data.open_rec(data.write_rec(faces, folder / "rec").path)
     settings = {"image_size": size, "batch_size": BATCH, "repeat": True}
-    rates: dict[str, list[float]] = {"folder": [], "pack": [], "rec": []}
+    rates: dict[str, list[float]] = {
+        name: [] for name in ("folder", "pack", "rec", "pack, uint8", "decoding alone")
+    }
+    encoded = pack.read(np.arange(len(pack)))
     for _ in range(ROUNDS):
         rates["folder"].append(speed(data.face_dataset(index, cache="none", **settings)))
         rates["pack"].append(speed(data.face_dataset(pack, **settings)))
         rates["rec"].append(speed(data.face_dataset(records, **settings)))
+        rates["pack, uint8"].append(speed(data.face_dataset(pack, dtype="uint8", **settings)))
+        rates["decoding alone"].append(decoding(encoded))
     for name, values in rates.items():
-        print(f"  {name:8s} {statistics.median(values):8,.0f} images/s")
-    for one, other in (("pack", "folder"), ("rec", "pack")):
+        print(f"  {name:14s} {statistics.median(values):8,.0f} images/s")
+    for one, other in (("pack", "folder"), ("rec", "pack"), ("pack, uint8", "decoding alone")):
         ratios = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
         spread = f"({min(ratios):.2f}-{max(ratios):.2f})"
         print(f"  {one} / {other}: {statistics.median(ratios):.2f} {spread}")

@@ -208,6 +208,11 @@ def test_the_gpu_script_counts_without_a_gpu(capsys):
     gpu = importlib.import_module("gpu")
     assert gpu.main(["--hlo", "--tiny"]) == 0
     assert "| MobileFaceNet | bfloat16 | 5,3" in capsys.readouterr().out
+    sampled = ["--sample-rate", "0.3", "--networks", "SphereFaceNet-4", "--classes", "77"]
+    assert gpu.main(["--hlo", "--tiny", *sampled]) == 0  # the whole update
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.startswith("| SphereFaceNet-4 | bfloat16 | ")
+    assert row.endswith(" | 1 | 0 |")  # one sort, of the batch's labels; no copy of a table
 
 
 @pytest.mark.slow

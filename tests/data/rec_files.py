@@ -90,7 +90,7 @@ def insightface(people: Sequence[int], suffix: str = ".png") -> list[bytes]:
 
 
 def decoded(records: data.RecordFile) -> list[np.ndarray]:
-    return records.faces(np.arange(len(records)), SIZE, False)
+    return list(records.faces(np.arange(len(records)), SIZE, False))
 
 
 def reasons(path: Path) -> tuple[data.RecordFile, dict[str, str]]:

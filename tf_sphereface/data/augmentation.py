@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -63,7 +64,7 @@ def augment_batch(
     images: tf.Tensor,
     seed: tf.Tensor,
     kind: Augment,
-    part: Part | None = None,
+    part: Part,
     *,
     dtype: PixelType = "float32",
 ) -> tf.Tensor:
@@ -71,30 +72,25 @@ def augment_batch(
 
     With `dtype="uint8"` it is not normalised; `"strong"`, which leaves 0..255, needs float32.
 
-    `"mirror"` flips each image left to right with probability 1/2. `"strong"` also shifts it by
-    up to 1/24 of its height (edges repeat), changes contrast by up to 25 % and brightness by up to
-    0.16, and blanks a rectangle in 30 % of the images. `"quality"` mirrors, and makes some 60 % of
-    the images poor, as `degradation.degrade` says. `seed`, int64 (2,), is for this batch alone,
-    in which `part` says where the images stand: they are the whole by default.
+    `"mirror"` does nothing here: the images come mirrored where `drawn_mirror` says so.
+    `"quality"` makes some 60 % of such images poor, as `degradation.degrade` says. `"strong"`
+    mirrors them by the same draw, shifts by up to 1/24 of the height (edges repeat), changes
+    contrast by up to 25 % and brightness by up to 0.16, and blanks a rectangle in 30 % of the
+    images. `seed`, int64 (2,), is for this batch alone, in which `part` says where the images
+    stand.
     """
     finish = normalize if dtype == "float32" else tf.identity
-    if kind == "none":
+    if kind in ("none", "mirror"):
         return finish(images)
-    if part is None:
-        part = Part(0, tf.shape(images)[0], tf.shape(images)[0])
-    mirror = mirror_draw(seed, part)
-    if kind == "mirror":
-        return finish(mirrored(images, mirror))
     if kind == "quality":
-        draws = part.uniform(_fold(seed, 4), (degradation.DRAWS,))
-        return finish(degraded(mirrored(images, mirror), draws))
-    moved = _shift(images, mirror, _fold(seed, 1), part)
+        return finish(degraded(images, part.uniform(_fold(seed, 4), (degradation.DRAWS,))))
+    moved = _shift(images, drawn_mirror(seed, part), _fold(seed, 1), part)
     pixels = _jitter(normalize(moved), _fold(seed, 2), part)
     return tf.ensure_shape(_erase(pixels, _fold(seed, 3), part), images.shape)
 
 
-def mirror_draw(seed: tf.Tensor, part: Part) -> tf.Tensor:
-    """Return which images of a batch `augment_batch` mirrors, booleans (count,)."""
+def drawn_mirror(seed: tf.Tensor, part: Part) -> tf.Tensor:
+    """Draw which images are flipped left to right, with probability 1/2: booleans (count,)."""
     return part.uniform(_fold(seed, 0)) < 0.5
 
 
@@ -105,17 +101,20 @@ def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
     """
 
     def flip(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        flipped = np.array(images)
-        for place in np.flatnonzero(mirror):
-            cv2.flip(flipped[place], 1, flipped[place])
-        return flipped
+        return guarded(
+            lambda: fill(np.empty_like(images), images, mirror), at_the_end=lambda: images
+        )
 
-    def guarded_flip(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        return guarded(lambda: flip(images, mirror), at_the_end=lambda: images)
+    return tf.ensure_shape(tf.numpy_function(flip, [images, mirror], tf.uint8), images.shape)
 
-    return tf.ensure_shape(
-        tf.numpy_function(guarded_flip, [images, mirror], tf.uint8), images.shape
-    )
+
+def fill(
+    batch: NDArray[np.uint8], images: Iterable[NDArray[np.uint8]], mirror: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Return a batch, into which images are copied as they come, flipped where `mirror` is set."""
+    for place, (image, flipped) in enumerate(zip(images, mirror.tolist(), strict=True)):
+        batch[place] = cv2.flip(image, 1) if flipped else image
+    return batch
 
 
 def degraded(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:

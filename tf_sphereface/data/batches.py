@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data.augmentation import Part, augment_batch, mirror_draw
+from tf_sphereface.data.augmentation import Part, augment_batch, drawn_mirror
 from tf_sphereface.data.folder_index import FolderIndex
 from tf_sphereface.data.options import Augment, BatchOptions, ChannelOrder, Size
 from tf_sphereface.data.pack.reading import Pack
@@ -32,11 +32,11 @@ def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Datas
         @tf.autograph.experimental.do_not_convert
         def make_batch(step: tf.Tensor, positions: tf.Tensor) -> tuple[Any, ...]:
             positions, part = _share(positions, options)
-            pixels, labels = images.fetch(positions), images.labels(positions)
+            labels = images.labels(positions)
             told: Any = labels
             if images.targets is not None:
                 told = (labels, images.targets(positions, mirrors(step, options, part)))
-            batch = (prepare(pixels, step, options, part), told)
+            batch = (prepare(images, positions, step, options, part), told)
             return batch if weights is None else (*batch, tf.gather(weights, labels))
 
         first, begin = divmod(options.start_step, steps)
@@ -58,19 +58,24 @@ def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Datas
 
 
 def prepare(
-    pixels: tf.Tensor, step: tf.Tensor, options: BatchOptions, part: Part | None = None
+    images: NumberedImages, positions: tf.Tensor, step: tf.Tensor, options: BatchOptions, part: Part
 ) -> tf.Tensor:
-    """Return uint8 RGB faces as batch `step` has them: channel order, augmentation, range, type."""
+    """Return the faces at `positions`, int64 (batch,), as batch `step` has them.
+
+    That is: augmentation, channel order, range and type.
+    """
+    mirror = None if options.augment == "strong" else mirrors(step, options, part)
+    pixels = images.fetch(positions, mirror)
     key = _key(options.seed, _AUGMENT, step)
     batch = augment_batch(pixels, key, options.augment, part, dtype=options.dtype)
     return tf.reverse(batch, [3]) if options.channel_order == "bgr" else batch
 
 
-def mirrors(step: tf.Tensor, options: BatchOptions, part: Part) -> tf.Tensor:
-    """Return which images of batch `step` are mirrored, booleans (images in `part`,)."""
+def mirrors(step: tf.Tensor, options: BatchOptions, part: Part) -> tf.Tensor | None:
+    """Return which images of batch `step` are mirrored, booleans (images in `part`,), or None."""
     if options.augment == "none":
-        return tf.zeros([part.count], tf.bool)
-    return mirror_draw(_key(options.seed, _AUGMENT, step), part)
+        return None
+    return drawn_mirror(_key(options.seed, _AUGMENT, step), part)
 
 
 def single_order(count: int, options: BatchOptions, epoch: tf.Tensor) -> tf.Tensor:
@@ -221,6 +226,7 @@ def batch_at(
     with tf.device("/cpu:0"):
         images = open_source(source, options.image_size, "none", strict=True, resize=resize)
         chosen = tf.constant(positions, tf.int64)
-        batch = prepare(images.fetch(chosen), tf.constant(step, tf.int64), options)
+        whole = Part(0, batch_size, batch_size)
+        batch = prepare(images, chosen, tf.constant(step, tf.int64), options, whole)
         labels = images.labels(chosen)
     return np.asarray(batch), np.asarray(labels, np.int32)

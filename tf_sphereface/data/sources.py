@@ -6,8 +6,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.arrays import check_arrays
+from tf_sphereface.data.augmentation import fill, mirrored
 from tf_sphereface.data.decoding import fit, path_size, read_all, read_face
 from tf_sphereface.data.folder_index import (
     FolderIndex,
@@ -34,7 +36,7 @@ from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import ProgressCallback
 
 Source = FolderIndex | Pack | RecordFile | str | os.PathLike[str] | tuple[np.ndarray, np.ndarray]
-Fetch = Callable[[tf.Tensor], tf.Tensor]
+Fetch = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,19 +44,20 @@ class NumberedImages:
     """Images that are fetched by their position.
 
     `fetch` and `labels` are graph functions from positions, int64 (batch,), to uint8 RGB images
-    (batch, height, width, 3) and to int32 (batch,). `class_counts`, int64 (classes,), are the
-    images of each label; `names` the people's, None for arrays; `where` names the source.
-    `targets`, if there are any, is a graph function from positions and booleans, whether each image
-    is mirrored, to what a network is to make of it, float32 (batch, d).
+    (batch, height, width, 3) and to int32 (batch,). `fetch` also takes which images to flip left to
+    right, booleans (batch,), or None. `class_counts`, int64 (classes,), are the images of each
+    label; `names` the people's, None for arrays; `where` names the source. `targets`, if there are
+    any, is a graph function from positions and booleans, whether each image is mirrored (None: not
+    one is), to what a network is to make of it, float32 (batch, d).
     """
 
     count: int
     fetch: Fetch
-    labels: Fetch
+    labels: Callable[[tf.Tensor], tf.Tensor]
     class_counts: NDArray[np.int64]
     names: list[str] | None = None
     where: str = "the data"
-    targets: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    targets: Fetch | None = None
 
 
 def open_source(
@@ -102,8 +105,8 @@ def open_source(
     if cache == "none":
         good = index if index.checked and index.image_size == size else read(report=report)
 
-        def stream(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-            return [read_face(good.paths[place], size, resize) for place in positions.tolist()]
+        def stream(positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+            return (read_face(good.paths[place], size, resize) for place in positions.tolist())
 
         return _images(_fetch(stream, size), good.labels, index)
     key = _fingerprint(index, size, resize)
@@ -123,9 +126,11 @@ def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
         )
     ends = tf.constant(pack.label_ends())
 
-    def read(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        images = [decode_image(one, str(pack.root)) for one in pack.read(positions)]
-        return [fit(image, size, resize, f"an image of {pack.root}") for image in images]
+    root = str(pack.root)
+
+    def read(positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        images = (decode_image(encoded, root) for encoded in pack.read(positions))
+        return (fit(image, size, resize, f"an image of {root}") for image in images)
 
     counts = np.diff(pack.label_ends(), prepend=0)
     return NumberedImages(
@@ -134,7 +139,7 @@ def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
         lambda p: tf.searchsorted(ends, p, side="right"),
         counts,
         pack.names,
-        str(pack.root),
+        root,
     )
 
 
@@ -154,7 +159,7 @@ def _recorded(records: RecordFile, size: Size, resize: bool) -> NumberedImages:
         )
         return tf.ensure_shape(found, positions.shape)
 
-    def read(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+    def read(positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         return records.faces(positions, size, resize)
 
     return NumberedImages(
@@ -167,7 +172,7 @@ def _recorded(records: RecordFile, size: Size, resize: bool) -> NumberedImages:
     )
 
 
-def fetch_targets(table: NDArray[np.floating[Any]]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def fetch_targets(table: NDArray[np.floating[Any]]) -> Fetch:
     """Return `NumberedImages.targets` for a table (2, n, d): of the images, then of the mirrored.
 
     It may be mapped from a file: a batch reads its own rows alone.
@@ -179,7 +184,9 @@ def fetch_targets(table: NDArray[np.floating[Any]]) -> Callable[[tf.Tensor, tf.T
             at_the_end=lambda: np.zeros((len(positions), table.shape[2]), np.float32),
         )
 
-    def fetch(positions: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
+    def fetch(positions: tf.Tensor, mirror: tf.Tensor | None) -> tf.Tensor:
+        if mirror is None:
+            mirror = tf.zeros_like(positions, tf.bool)
         batch = tf.numpy_function(read, [positions, mirror], tf.float32)
         return tf.ensure_shape(batch, (positions.shape[0], table.shape[2]))
 
@@ -200,25 +207,42 @@ def _images(
 
 def _gather(images: NDArray[np.uint8]) -> Fetch:
     table = tf.constant(images)
-    return lambda positions: tf.gather(table, positions)
+
+    def fetch(positions: tf.Tensor, mirror: tf.Tensor | None) -> tf.Tensor:
+        batch = tf.gather(table, positions)
+        return batch if mirror is None else mirrored(batch, mirror)
+
+    return fetch
 
 
-def _fetch(
-    read: Callable[[NDArray[np.int64]], Sequence[NDArray[np.uint8]] | NDArray[np.uint8]], size: Size
-) -> Fetch:
+def _fetch(read: Callable[[NDArray[np.int64]], Iterable[NDArray[np.uint8]]], size: Size) -> Fetch:
     """Return the graph function that calls `read`, which gives the images at some positions."""
 
-    def read_batch(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read_batch(positions: NDArray[np.int64], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        shape = (len(positions), *size, 3)
         return guarded(
-            lambda: np.array(read(positions), np.uint8).reshape(-1, *size, 3),
-            at_the_end=lambda: np.zeros((len(positions), *size, 3), np.uint8),
+            lambda: fill(aligned_bytes(shape), read(positions), mirror),
+            at_the_end=lambda: np.zeros(shape, np.uint8),
         )
 
-    def fetch(positions: tf.Tensor) -> tf.Tensor:
-        batch = tf.numpy_function(read_batch, [positions], tf.uint8)
+    def fetch(positions: tf.Tensor, mirror: tf.Tensor | None) -> tf.Tensor:
+        if mirror is None:
+            mirror = tf.zeros_like(positions, tf.bool)
+        batch = tf.numpy_function(read_batch, [positions, mirror], tf.uint8)
         return tf.ensure_shape(batch, (positions.shape[0], *size, 3))
 
     return fetch
+
+
+_ALIGNMENT = 64  # of TensorFlow's tensors, in bytes
+
+
+def aligned_bytes(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return an array of any values which TensorFlow takes over as a tensor without a copy."""
+    count = math.prod(shape)
+    buffer = np.empty(count + _ALIGNMENT, np.uint8)
+    first = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[first : first + count].reshape(shape)
 
 
 def _fingerprint(index: FolderIndex, size: Size, resize: bool) -> str:

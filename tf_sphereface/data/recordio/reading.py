@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,14 +147,13 @@ class RecordFile:
 
     def faces(
         self, positions: NDArray[np.integer], size: tuple[int, int], resize: bool
-    ) -> list[NDArray[np.uint8]]:
-        """Return decoded images, uint8 RGB (height, width, 3) each, of one size.
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yield decoded images, uint8 RGB (height, width, 3) each, of one size.
 
         Raises:
             ValueError: one cannot be decoded, or has another size without `resize`; the message
                 names record and offset.
         """
-        found = []
         for place, encoded in enumerate(self.read(positions)):
             try:
                 image = decode_image(encoded)
@@ -162,8 +162,7 @@ class RecordFile:
             if image.shape[:2] != size and not resize:
                 (name,) = self.describe(positions[place : place + 1])
                 raise ValueError(_other_size(f"{self.path}: {name}", path_size(image.shape), size))
-            found.append(fit(image, size, resize, self.path))
-        return found
+            yield fit(image, size, resize, self.path)
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raise `ValueError` where images are known to have another size, or the first one has."""
