@@ -34,6 +34,7 @@ def main() -> None:
         fn_constructor_args=[args.model],
         batch_size=args.batch_size,
         concurrency=args.workers,
+        num_cpus=0.5,  # of a small machine's, so that the tasks that read get their turn
     )
     rows.write_parquet(args.out)
 
