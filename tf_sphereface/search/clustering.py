@@ -13,7 +13,7 @@ from tf_sphereface.search.face_table import FaceTable
 from tf_sphereface.utils.checks import check_number, error
 from tf_sphereface.utils.optional import require
 
-STRANGERS = 0.1  # of a face among all others that may lie above the cut
+STRANGERS = 0.03  # of a face among all others that may lie above the cut
 BLURRED = 12.0  # sharpness; LFW's faces have 17.9 and more, faces blurred by 3 pixels below 10.8
 BLANK = 0.5  # cosine to a picture without a face; of 16,643 real faces one in a thousand has 0.32
 _MOST = 30_000  # faces in one component: their distances are 7 GB
@@ -119,7 +119,8 @@ def find_unclear(table: FaceTable, notes: list[str]) -> dict[int, str]:
     with a note.
     """
     unclear: dict[int, str] = {}
-    for values, what in ((table.sharpness < BLURRED, "blurred"), (table.blankness > BLANK, "no face")):
+    measures = ((table.sharpness < BLURRED, "blurred"), (table.blankness > BLANK, "no face"))
+    for values, what in measures:
         if np.mean(values) > 0.5:
             notes.append(f"more than half of the faces count as {what}: that is not used here")
             continue
@@ -202,7 +203,7 @@ def strangers_cosines(units: Vectors) -> tuple[float, float] | None:
     middle = float(np.median(cosines))
     if middle > _STRANGERS_MEAN:
         return None
-    return middle, float((middle - np.quantile(cosines, 0.1587)))
+    return middle, float(middle - np.quantile(cosines, 0.1587))
 
 
 def _link(units: Vectors, photos: NDArray[np.int64], cut: float) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from tf_sphereface.commands.console import HelpFormatter, command, make_parser
-from tf_sphereface.commands.search import embed, enroll, join
+from tf_sphereface.commands.search import cluster, embed, enroll, join
 
 DESCRIPTION = """\
 Name the people in photographs, from a gallery of people who were enrolled. Who is not in it is
@@ -17,12 +17,14 @@ EXAMPLES = """\
   tf_sphereface-search embed embedder.keras photos/ --out faces.npz
   tf_sphereface-search embed embedder.keras faces.rec --share 3/8 --out faces-3.parquet
   tf_sphereface-search join faces-?.parquet --out faces.parquet
+  tf_sphereface-search cluster photos/ --model embedder.keras --out people/
   tf_sphereface-search enroll family.gallery --model embedder.onnx people/"""
 
 # Each module has SUMMARY (one line), DESCRIPTION, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS: dict[str, ModuleType] = {
     "embed": embed,
     "join": join,
+    "cluster": cluster,
     "enroll": enroll,
 }
 
