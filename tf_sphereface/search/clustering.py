@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from tf_sphereface.utils.checks import check_number, error
 from tf_sphereface.utils.optional import require
 
 STRANGERS = 0.03  # of a face among all others that may lie above the cut
-BLURRED = 12.0  # sharpness; LFW's faces have 17.9 and more, faces blurred by 3 pixels below 10.8
+BLURRED = 15.0  # sharpness; LFW's faces have 17.9 and more, faces blurred by 3 pixels below 10.8
 BLANK = 0.5  # cosine to a picture without a face; of 16,643 real faces one in a thousand has 0.32
 _MOST = 30_000  # faces in one component: their distances are 7 GB
 _BLOCK = 1024
@@ -47,7 +46,7 @@ class Clusters:
     """The people among some faces.
 
     Attributes:
-        labels: int64 (n,), the cluster of each face, the largest is 0; -1: it is nobody else's.
+        labels: int64 (n,), the cluster of each face, the largest is 0; -1: it is alone.
         count: number of clusters, of two faces at least.
         unclear: row -> `"blurred"` or `"no face"`, of faces that may not found or join clusters
             on their own; a blurred one may belong to a cluster of clear ones.
@@ -102,7 +101,9 @@ def cluster_faces(table: FaceTable, *, threshold: float | None = None) -> Cluste
     labels = np.arange(len(table))
     if len(clear):
         labels[clear] = clear[_link(units[clear], photos[clear], cut.cosine)]
-    _attach(labels, units, photos, [r for r, why in unclear.items() if why == "blurred"], cut)
+    blank = table.blankness > BLANK
+    near = [row for row, why in unclear.items() if why == "blurred" and not blank[row]]
+    _attach(labels, units, photos, (clear, near), cut)
     roots, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(-sizes, kind="stable")
     place = np.empty(len(roots), np.int64)
@@ -119,7 +120,7 @@ def find_unclear(table: FaceTable, notes: list[str]) -> dict[int, str]:
     with a note.
     """
     unclear: dict[int, str] = {}
-    measures = ((table.sharpness < BLURRED, "blurred"), (table.blankness > BLANK, "no face"))
+    measures = ((table.blankness > BLANK, "no face"), (table.sharpness < BLURRED, "blurred"))
     for values, what in measures:
         if np.mean(values) > 0.5:
             notes.append(f"more than half of the faces count as {what}: that is not used here")
@@ -265,22 +266,22 @@ def _attach(
     labels: NDArray[np.int64],
     units: Vectors,
     photos: NDArray[np.int64],
-    blurred: Sequence[int],
+    rows: tuple[NDArray[np.int64], list[int]],
     cut: Cut,
 ) -> None:
-    """Give blurred faces to the clusters of clear ones that are near enough, in place."""
-    if not len(blurred):
-        return
-    clear = np.ones(len(labels), bool)
-    clear[list(blurred)] = False
+    """Give blurred faces to the clusters of clear ones that are near enough, in place.
+
+    `rows` are those of the clear and of the blurred faces.
+    """
+    clear, blurred = rows
     roots, inverse = np.unique(labels[clear], return_inverse=True)
-    if not len(roots):
+    if not len(roots) or not blurred:
         return
     sums = np.zeros((len(roots), units.shape[1]))
     np.add.at(sums, inverse, units[clear])
     means = sums / np.bincount(inverse)[:, None]
     held = [set(photos[clear][inverse == k].tolist()) for k in range(len(roots))]
-    similar = units[list(blurred)] @ means.T
+    similar = units[blurred] @ means.T
     for row, cosines in zip(blurred, similar, strict=True):
         for k in np.argsort(-cosines)[: 1 + int(np.sum(cosines >= cut.cosine))]:
             if cosines[k] >= cut.cosine and photos[row] not in held[k]:

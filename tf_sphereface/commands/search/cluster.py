@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 SUMMARY = "sort the faces of a folder of pictures, or of a table, into people"
 DESCRIPTION = """\
-Sort faces into people. OUT gets a folder for each, with the aligned faces (--files copies or links:
-the pictures), from the most pictures on; apart/singletons and apart/unclear (blurred faces, pictures
-without a face); clusters.tsv; and index.html, a page of contact sheets. The pictures stay where they
-are. Rename the folders to names, and enroll them: tf_sphereface-search enroll GALLERY OUT.
+Sort faces into people. DIR gets a folder for each, from the largest on, with the aligned faces
+(--files copies or links: the pictures); apart/singletons and apart/unclear (blurred faces, pictures
+without a face); clusters.tsv; and index.html, a page of contact sheets. The pictures stay where
+they are. Rename the folders to names, and enroll them: tf_sphereface-search enroll GALLERY DIR.
 
-Two clusters are one person where the mean cosine of their faces reaches the cut: --threshold, or the
-model's calibrated threshold, raised for the number of faces, or, where the model has none, one that
-is read from these faces' own cosines. Which it is, is said.
+Two clusters are one person where the mean cosine of their faces reaches the cut: --threshold, or
+the model's calibrated threshold, raised for the number of faces, or, where the model has none, one
+that is read from these faces' own cosines. Which it is, is said.
 
 exit code: 0 done, 2 bad input, no face, or no threshold can be had"""
 SHOWN = 10
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=cosine_value,
         metavar="T",
-        help="mean cosine from which it is one person",
+        help="the mean cosine of one person",
     )
     parser.add_argument(
         "--files",
