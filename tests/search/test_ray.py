@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -23,13 +24,12 @@ def test_the_example_gives_the_vectors_of_the_command(model, photos, tmp_path, m
         shutil.copytree(photos, tmp_path / "photos" / str(i))
     search.embed_faces(model, tmp_path / "photos", tmp_path / "faces.npz")
     table = search.load_faces(tmp_path / "faces.npz")
-    arguments = [str(model), str(tmp_path / "photos"), str(tmp_path / "rows"), "--batch-size", "4"]
-    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+    options = {"--model": model, "--photos": tmp_path / "photos", "--out": tmp_path / "rows"}
+    arguments = [str(part) for option in options.items() for part in option]
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments, "--batch-size", "4"])
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        scope: dict[str, object] = {"__name__": "example"}
-        exec(compile(EXAMPLE.read_text(), str(EXAMPLE), "exec"), scope)
-        scope["main"]()
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
     finally:
         ray.shutdown()
     rows = parquet.read_table(tmp_path / "rows").to_pylist()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tf_sphereface.search.approximate_search import ApproximateSearch
+from tf_sphereface.search.cluster_folder import describe_clusters, write_clusters
+from tf_sphereface.search.clustering import Clusters, cluster_faces
 from tf_sphereface.search.embedding_job import EmbeddingResult, embed_faces
 from tf_sphereface.search.enrollment import Enrollment
 from tf_sphereface.search.exact_search import ExactSearch
@@ -13,6 +15,7 @@ from tf_sphereface.search.identification_threshold import IdentificationThreshol
 
 __all__ = [
     "ApproximateSearch",
+    "Clusters",
     "EmbeddingResult",
     "Enrollment",
     "ExactSearch",
@@ -20,7 +23,10 @@ __all__ = [
     "FaceVectors",
     "Gallery",
     "IdentificationThreshold",
+    "cluster_faces",
+    "describe_clusters",
     "embed_faces",
     "join_faces",
     "load_faces",
+    "write_clusters",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from tf_sphereface.commands.console import HelpFormatter, command, make_parser
-from tf_sphereface.commands.search import add, embed, enroll, info, join, remove, who
+from tf_sphereface.commands.search import add, cluster, embed, enroll, info, join, remove, who
 
 DESCRIPTION = """\
 Name the people in photographs, from a gallery of people who were enrolled. Who is not in it is
@@ -17,6 +17,7 @@ EXAMPLES = """\
   tf_sphereface-search embed embedder.keras photos/ --out faces.npz
   tf_sphereface-search embed embedder.keras faces.rec --share 3/8 --out faces-3.parquet
   tf_sphereface-search join faces-?.parquet --out faces.parquet
+  tf_sphereface-search cluster photos/ --model embedder.keras --out people/
   tf_sphereface-search enroll staff.gallery --model embedder.onnx people/
   tf_sphereface-search who staff.gallery photo.jpg --show names.jpg --json names.json
   tf_sphereface-search add staff.gallery newcomers/
@@ -27,6 +28,7 @@ EXAMPLES = """\
 SUBCOMMANDS: dict[str, ModuleType] = {
     "embed": embed,
     "join": join,
+    "cluster": cluster,
     "enroll": enroll,
     "add": add,
     "remove": remove,
