@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from tf_sphereface.backbones import (
@@ -25,7 +26,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 MODULES = (
     *("cases", "process", "table", "worker", "compare", "processor"),
     *("with_keras", "with_torch", "gpu", "hlo", "cards", "gpu_cases", "gpu_turns", "gpu_table"),
-    *("repeated", "with_keras_gpu", "with_torch_gpu", "replica_model"),
+    *("search", "repeated", "with_keras_gpu", "with_torch_gpu", "replica_model"),
 )
 
 
@@ -72,6 +73,27 @@ def test_own_side_s_tasks_of_head_and_pipeline(tmp_path):
             assert all(images.shape == (8, 112, 96, 3) for images, _ in found)
         else:
             assert all(math.isfinite(float(value)) for value in found)
+
+
+def test_search_is_timed_and_its_errors_counted(tmp_path, capsys):
+    from tests.search.people import people
+
+    search = importlib.import_module("search")
+    options = ["--rows", "2000", "--dim", "16", "--batches", "1", "4", "--k", "3", "--quick"]
+    assert search.main(["speed", *options, "--json", str(tmp_path / "speed.json")]) == 0
+    result = json.loads((tmp_path / "speed.json").read_text())
+    assert set(result["agreement"].values()) == {1.0}
+    assert {"numpy", "float32", "int8"} <= set(result["batches"]["4"])
+    assert "| int8 |" in capsys.readouterr().out
+    vectors, names = people(260, 6)
+    paths = [f"{name}/{k}.jpg" for k, name in enumerate(names)]
+    np.savez(tmp_path / "faces.npz", paths=paths, embeddings=vectors)
+    options = ["--people", "80", "--strangers", "60", "--draws", "2", "--rate", "0.03"]
+    search.main(["identify", str(tmp_path / "faces.npz"), *options, "--json", str(tmp_path / "i")])
+    result = json.loads((tmp_path / "i").read_text())
+    for origin in ("people", "strangers"):
+        assert 0 <= result[origin]["false"]["mean"] < 0.05
+        assert 0 <= result[origin]["missed"]["mean"] < 0.5
 
 
 def test_a_failing_variant_is_named_and_the_others_go_on(tmp_path):

@@ -138,21 +138,29 @@ def _connection(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connect
         reason = str(error)
         if "locked" in reason or "busy" in reason:
             raise OSError(f"{path}: another process has been writing for {_WAIT:.0f} s") from error
-        if "no such" in reason:
-            raise ValueError(f"{path} is damaged: {reason}") from error
+        if "no such" in reason or "decode" in reason or "malformed" in reason:
+            raise _damaged(path, reason) from error
         raise OSError(f"{path}: {reason}") from error
     except sqlite3.DatabaseError as error:
         if "not a database" in str(error):
             raise ValueError(f"{path} is no gallery, and no SQLite file") from error
-        raise ValueError(f"{path} is damaged: {error}. Take a copy, or enroll again") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, what: object) -> ValueError:
+    return ValueError(f"{path} is damaged: {what}. Take a copy, or enroll again")
 
 
 def _read(database: sqlite3.Connection, path: Path) -> GalleryRecord:
     """Return everything, each entry compared with its checksum."""
+    try:
+        return _compared(database, path)
+    except (TypeError, KeyError, AttributeError, OverflowError, UnicodeError) as error:
+        raise _damaged(path, f"an entry is of another kind ({error})") from error
 
-    def damaged(what: str) -> ValueError:
-        return ValueError(f"{path} is damaged: {what}. Take a copy, or enroll again")
 
+def _compared(database: sqlite3.Connection, path: Path) -> GalleryRecord:
+    """Read everything; entries of another kind than was written may raise anything."""
     if database.execute("PRAGMA application_id").fetchone()[0] != _MARK:
         raise ValueError(f"{path} is no gallery of tf_sphereface-search")
     version = database.execute("PRAGMA user_version").fetchone()[0]
@@ -160,22 +168,25 @@ def _read(database: sqlite3.Connection, path: Path) -> GalleryRecord:
         raise ValueError(
             f"{path} has the format {version}, and this version of tf_sphereface reads {_VERSION}"
         )
+    pages, size = (database.execute(f"PRAGMA page_{x}").fetchone()[0] for x in ("count", "size"))
+    if path.stat().st_size < pages * size:
+        raise _damaged(path, "its end is missing")
     facts: dict[str, Any] = {}
     for name, value, checksum in database.execute("SELECT * FROM facts"):
         if checksum != _checksum(f"{name}\n{value}"):
-            raise damaged(f"the entry {name!r} differs from its checksum")
+            raise _damaged(path, f"the entry {name!r} differs from its checksum")
         facts[name] = json.loads(value)
     if not {"dim", "sums"} <= facts.keys():
-        raise damaged("entries are missing")
+        raise _damaged(path, "entries are missing")
     dim, sums = facts.pop("dim"), facts.pop("sums")
     if list(database.execute(_SUMS).fetchone()) != sums:
-        raise damaged("people or faces are missing, or too many")
+        raise _damaged(path, "people or faces are missing, or too many")
     place: dict[int, int] = {}
     names: list[str] = []
     strangers: list[bool] = []
     for person, name, stranger, checksum in database.execute("SELECT * FROM people ORDER BY id"):
         if checksum != _checksum(f"{person}\n{stranger}\n{name}"):
-            raise damaged(f"the name {name!r} differs from its checksum")
+            raise _damaged(path, f"the name {name!r} differs from its checksum")
         place[person] = len(names)
         names.append(name)
         strangers.append(bool(stranger))
@@ -185,7 +196,7 @@ def _read(database: sqlite3.Connection, path: Path) -> GalleryRecord:
     for row, (face, person, source, blob, checksum) in enumerate(rows):
         right = len(blob) == 4 * dim and person in place
         if not right or checksum != _checksum(f"{face}\n{person}\n{source}", blob):
-            raise damaged(f"the face {source!r} differs from its checksum")
+            raise _damaged(path, f"the face {source!r} differs from its checksum")
         vectors[row] = np.frombuffer(blob, "<f4")
         owner[row] = place[person]
         sources.append(source)

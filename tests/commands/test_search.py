@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from tests.embedder.small import KNOWN
+from tf_sphereface.alignment.detector import FaceDetector
+from tf_sphereface.alignment.images import read_image, write_face
+from tf_sphereface.commands.search.main import main
+from tf_sphereface.data import synthetic
+from tf_sphereface.embedder import EmbedderMetadata, save_embedder
+from tf_sphereface.search import Gallery
+
+
+def network():
+    image = keras.Input((112, 96, 3), name=KNOWN)
+    pooled = keras.layers.AveragePooling2D((14, 12))(image)
+    return keras.Model(image, keras.layers.Flatten()(pooled))
+
+
+def face(person, shade=0):
+    """A pattern for each person, and pictures of it that differ a little."""
+    rng = np.random.default_rng(person)
+    coarse = rng.integers(0, 250, (8, 8, 3))
+    noise = np.random.default_rng(1000 + shade).integers(-4, 4, (8, 8, 3))
+    return cv2.resize(np.clip(coarse + noise, 0, 255).astype(np.uint8), (96, 112), None, 0, 0, 0)
+
+
+def write_people(root, people, pictures, first=0):
+    for person in people:
+        for k in range(first, first + pictures):
+            write_face(root / f"P{person:03d}" / f"{k}.png", face(person, k))
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, 60 people and a gallery of them, made in another place."""
+    root = tmp_path_factory.mktemp("search")
+    save_embedder(network(), root / "model.keras", EmbedderMetadata())
+    save_embedder(network(), root / "other.keras", EmbedderMetadata(flip="sum"))
+    write_people(root / "people", range(60), 5)
+    (root / "people" / "P000" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (root / "people" / "loose.png").write_bytes(b"")
+    code = main(
+        ["enroll", str(root / "made"), str(root / "people"), "--model", str(root / "model.keras")]
+    )
+    assert code == 0
+    shutil.rmtree(root / "people")  # the gallery answers without them
+    write_people(root / "probes", [3, 200], 1, first=9)
+    return root
+
+
+@pytest.fixture
+def gallery(folder, tmp_path):
+    shutil.copy(folder / "made", tmp_path / "g")
+    return tmp_path / "g"
+
+
+def who(gallery, *photos):
+    out = gallery.parent / "who.json"
+    code = main(["who", str(gallery), *map(str, photos), "--json", str(out)])
+    return code, json.loads(out.read_text())
+
+
+def test_names_unknown_and_codes(folder, gallery, capsys):
+    known, stranger = folder / "probes/P003/9.png", folder / "probes/P200/9.png"
+    code, (answer,) = who(gallery, known)
+    assert code == 0
+    (named,) = answer["faces"]
+    assert (answer["file"], named["name"], named["box"]) == (str(known), "P003", None)
+    assert np.cos(np.radians(named["angle"])) == pytest.approx(named["cosine"], abs=1e-6)
+    assert named["margin"] > 10
+    assert "P003, angle" in capsys.readouterr().out
+    code, answers = who(gallery, known, stranger)
+    assert code == 1
+    assert [a["faces"][0]["name"] for a in answers] == ["P003", None]
+    assert "unknown, angle" in capsys.readouterr().out
+    bad = gallery.with_name("bad.png")
+    bad.write_bytes(b"GIF")
+    code, answers = who(gallery, bad, known)
+    assert code == 2
+    assert "truncated" in answers[0]["error"]
+    assert answers[1]["faces"][0]["name"] == "P003"  # the others are answered
+
+
+def test_info_tells_threshold_rate_and_origin(gallery, capsys):
+    out = gallery.parent / "info.json"
+    assert main(["info", str(gallery), "--json", str(out)]) == 0
+    values = json.loads(out.read_text())
+    assert (values["people"], values["faces"]) == (60, 300)
+    assert values["false_identification_rate"] == 0.01
+    assert -1 < values["threshold"] < 1
+    assert values["calibration"]["origin"] == "people"
+    assert len(values["model"]["sha256"]) == 64
+    assert "each against the gallery without its person" in capsys.readouterr().out
+
+
+def test_a_gallery_without_threshold_is_code_3(folder, tmp_path, capsys):
+    small = write_people(tmp_path / "few", [3, 4], 2)
+    gallery = tmp_path / "g"
+    model = str(folder / "model.keras")
+    assert main(["enroll", str(gallery), str(small), "--model", model]) == 0
+    assert "no threshold, so nobody can be named" in capsys.readouterr().err
+    code, (answer,) = who(gallery, folder / "probes/P003/9.png")
+    assert code == 3
+    assert (answer["faces"][0]["name"], answer["faces"][0]["nearest"]) == (None, "P003")
+    strangers = write_people(tmp_path / "strangers", range(300, 350), 6)
+    added = ["add", str(gallery), str(small), "--strangers", str(strangers)]
+    assert main(added) == 0  # the pictures are there, the strangers are new
+    assert "measured on 300 pictures of 50 strangers" in capsys.readouterr().out
+    assert who(gallery, folder / "probes/P003/9.png")[0] == 0
+    assert who(gallery, folder / "probes/P200/9.png")[0] == 1
+    assert main([*added, "--rate", "0.1%"]) == 0
+    assert Gallery.open(gallery).threshold is None
+
+
+def test_people_come_and_go(folder, gallery, tmp_path, capsys):
+    more = write_people(tmp_path / "more", [200], 3)
+    assert main(["add", str(gallery), str(more)]) == 0
+    assert who(gallery, folder / "probes/P200/9.png")[0] == 0
+    assert main(["remove", str(gallery), "P200"]) == 0
+    assert who(gallery, folder / "probes/P200/9.png")[0] == 1
+    before = gallery.read_bytes()
+    assert main(["remove", str(gallery), "P003", "nobody"]) == 2
+    assert "nobody of the name 'nobody'" in capsys.readouterr().err
+    assert gallery.read_bytes() == before
+
+
+def test_another_model_is_refused_and_a_moved_one_is_told(folder, gallery, tmp_path, capsys):
+    before = gallery.read_bytes()
+    people = str(write_people(tmp_path / "more", [200], 1))
+    other = str(folder / "other.keras")
+    for arguments in (["enroll", str(gallery), people], ["add", str(gallery), people]):
+        assert main([*arguments, "--model", other]) == 2
+        assert "made with another model" in capsys.readouterr().err
+    assert main(["who", str(gallery), str(folder / "probes/P003/9.png"), "--model", other]) == 2
+    given = ["--model", str(folder / "model.keras"), "--channel-order", "bgr"]
+    assert main(["add", str(gallery), people, *given]) == 2
+    assert "channel_order 'rgb'" in capsys.readouterr().err
+    assert gallery.read_bytes() == before
+    moved = folder / "moved.keras"
+    (folder / "model.keras").rename(moved)
+    try:
+        photo = str(folder / "probes/P003/9.png")
+        assert main(["who", str(gallery), photo]) == 2
+        assert "say with --model where it is" in capsys.readouterr().err
+        assert main(["who", str(gallery), photo, "--model", str(moved)]) == 0
+    finally:
+        moved.rename(folder / "model.keras")
+
+
+def test_a_picture_that_cannot_be_used_ends_nothing(folder, tmp_path, capsys):
+    people = write_people(tmp_path / "people", [1, 2], 2)
+    (people / "P001" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    write_face(people / "P002" / "nobody.png", np.full((300, 300, 3), 127, np.uint8))
+    write_face(people / "P002" / "black.png", np.zeros((112, 96, 3), np.uint8))
+    (people / "P002" / "phone.heic").write_bytes(b"x")
+    gallery, model = tmp_path / "g", str(folder / "model.keras")
+    arguments = ["enroll", str(gallery), str(people), "--model", model]
+    assert main([*arguments, "--strict"]) == 2
+    assert not gallery.exists()
+    assert main([*arguments, "--json", str(tmp_path / "e.json")]) == 0
+    err = capsys.readouterr().err
+    assert "broken.jpg: truncated" in err
+    assert "nobody.png: no face was found" in err
+    assert "1 .heic" in err
+    values = json.loads((tmp_path / "e.json").read_text())
+    assert values["added"] >= 4
+    assert len(values["problems"]) == 2
+    shutil.rmtree(people / "P001")
+    shutil.rmtree(people / "P002")
+    (people / "P003").mkdir()
+    (people / "P003" / "x.png").write_bytes(b"")
+    assert main(["enroll", str(tmp_path / "h"), str(people), "--model", model]) == 2
+    assert not (tmp_path / "h").exists()
+
+
+def test_damaged_foreign_and_missing_galleries_are_bad_input(folder, gallery, capsys):
+    content = bytearray(gallery.read_bytes())
+    place = content.find(b"P003") - 1
+    content[place + 1 : place + 5] = b"P999"
+    gallery.write_bytes(content)
+    photo = str(folder / "probes/P003/9.png")
+    assert main(["who", str(gallery), photo]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    assert main(["info", photo]) == 2
+    assert "is no gallery" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as error:
+        main(["info", str(gallery.with_name("none"))])
+    assert error.value.code == 2
+    assert main(["enroll", str(gallery.with_name("new")), str(folder / "probes")]) == 2
+    assert "a new gallery needs --model" in capsys.readouterr().err
+
+
+def test_several_faces_of_a_photograph_are_shown_with_their_names(folder, tmp_path):
+    """Rendered people: two in one photograph, one of them enrolled."""
+    photos = synthetic.write_folder(tmp_path / "rendered", 2, 3, size=(224, 192))
+    files = sorted(photos.rglob("*.jpg"))
+    detector = FaceDetector()
+    found = [file for file in files if len(detector(read_image(file))) == 1]
+    if len(found) < 2:
+        pytest.skip("the detector finds no two rendered faces")
+    pair = np.concatenate([read_image(found[0]), read_image(found[-1])], axis=1)
+    write_face(tmp_path / "pair.png", pair)
+    gallery = Gallery.create(None, folder / "model.keras")
+    result = gallery.enroll(found[0].parents[1])
+    assert result.added == len(found)
+    gallery.save(tmp_path / "g")
+    out = tmp_path / "show.jpg"
+    code = main(["who", str(tmp_path / "g"), str(tmp_path / "pair.png"), "--show", str(out)])
+    assert code == 3  # too few for a threshold
+    shown = read_image(out)
+    assert shown.shape[0] >= 224
+    red = (shown[..., 0] > 200) & (shown[..., 1:] < 110).all(axis=-1)
+    assert red.sum() > 100  # two boxes

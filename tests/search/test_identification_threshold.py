@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.search.people import DIM, people
+from tf_sphereface.search import Gallery
+
+
+def named(gallery, vectors):
+    return np.mean([name is not None for name, _, _ in gallery.identify(vectors)])
+
+
+@pytest.fixture(scope="module")
+def strangers():
+    return people(150, 6, seed=9)
+
+
+def test_the_wanted_share_of_strangers_gets_a_name_at_most(strangers):
+    """Over galleries, and no threshold is much stricter than need be."""
+    shares, missed = [], []
+    for seed in range(8):
+        vectors, names = people(80, 8, seed=seed + 20)
+        gallery = Gallery.from_embeddings(vectors[::2], names[::2], rate=0.02)
+        assert gallery.calibration.origin == "people"
+        shares.append(named(gallery, strangers[0]))
+        missed.append(1 - named(gallery, vectors[1::2]))
+    assert 0.004 < np.mean(shares) < 0.02
+    assert np.max(shares) < 0.04
+    assert np.mean(missed) < 0.2
+
+
+def test_strangers_come_first_and_are_never_named(strangers, tmp_path):
+    path = tmp_path / "g.gallery"
+    gallery = Gallery.create(path, embedding_dim=DIM, rate=0.01)
+    vectors, names = people(10, 4)
+    gallery.add(vectors, names)
+    assert gallery.threshold is None
+    gallery.add(*strangers, strangers=True)
+    found = Gallery.open(path).calibration
+    assert (found.origin, found.pictures, found.people) == ("strangers", 900, 150)
+    assert found == gallery.calibration
+    assert named(gallery, strangers[0]) == found.measured_rate <= 0.01
+    low, high = found.rate_interval
+    assert low <= found.measured_rate <= high <= 0.0101
+    assert found.threshold_interval[1] == found.threshold
+    assert not set(strangers[1]) & set(gallery.names)
+
+
+def test_a_larger_gallery_has_a_higher_threshold(strangers):
+    vectors, names = people(200, 2)
+    gallery = Gallery.from_embeddings(vectors[:20], names[:20], rate=0.02)
+    gallery.add(*strangers, strangers=True)
+    thresholds = [gallery.threshold]
+    for begin, end in ((20, 100), (100, 400)):
+        gallery.add(vectors[begin:end], names[begin:end])
+        thresholds.append(gallery.threshold)
+    assert thresholds == sorted(set(thresholds))
+    gallery.remove(sorted(set(names))[10:])
+    assert gallery.threshold == thresholds[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "each", "rate", "found"),
+    [
+        (50, 6, 0.01, True),
+        (50, 5, 0.01, False),
+        (49, 9, 0.01, False),
+        (60, 60, 0.001, False),  # of too few people
+        (50, 1, 0.1, True),
+    ],
+)
+def test_too_few_people_or_pictures_give_no_threshold(count, each, rate, found):
+    vectors, names = people(count, each)
+    gallery = Gallery.from_embeddings(vectors, names, rate=rate)
+    assert (gallery.threshold is not None) == found
+    assert (gallery.calibration.reason is None) == found
+
+
+def model_facts(**values):
+    stated = {"threshold": 0.5, "threshold_far": 1e-4, "threshold_high": 0.52}
+    return stated | values
+
+
+def test_the_model_s_calibration_serves_where_its_rate_is_small_enough():
+    """Each enrolled picture is a chance to be wrong."""
+    from tf_sphereface.search.exact_search import unit_rows
+    from tf_sphereface.search.identification_threshold import find_threshold
+
+    def ask(pictures, **stated):
+        vectors, names = people(10, pictures // 10)
+        owner = np.repeat(np.arange(10), pictures // 10)
+        enrolled = (sorted(set(names)), unit_rows(vectors), owner)
+        nobody = ([], np.zeros((0, DIM), np.float32), np.zeros(0, np.int64))
+        return find_threshold(enrolled[1][::3][:10], enrolled, nobody, model_facts(**stated), 0.01)
+
+    found = ask(100)
+    assert (found.origin, found.threshold) == ("model", 0.52)  # the upper end of its interval
+    assert found.measured_rate == pytest.approx(1 - (1 - 1e-4) ** 100)
+    assert ask(100, threshold_high=None).threshold == 0.5
+    refused = ask(110)
+    assert refused.threshold is None
+    assert "false accept rate of 0.0001, and 110 enrolled pictures need 9.1e-05" in refused.reason
+    assert "states no threshold" in ask(100, threshold=None).reason
