@@ -86,7 +86,7 @@ def find_threshold(
         templates: (people, d), of the enrolled.
         enrolled: their pictures.
         strangers: pictures of others.
-        model: the facts of the model, with `threshold`, `threshold_far`, `threshold_high`.
+        model: the facts of the model, with `thresholds`: false accept rate -> cosine.
         rate: wanted.
     """
     size: dict[str, Any] = {
@@ -212,27 +212,27 @@ def _resampled(
 def _from_model(
     model: dict[str, Any], rate: float, size: dict[str, Any]
 ) -> IdentificationThreshold:
-    """Take the model's threshold for two pictures, if its rate is small enough for a gallery.
+    """Take the model's threshold for two pictures at a rate that is small enough for a gallery.
 
     Of T enrolled pictures each is a chance to be wrong: 1 - (1 - FAR)^T at most, as if they were
     independent. Several pictures of a person in the template count as several.
     """
-    threshold, far = model.get("threshold"), model.get("threshold_far")
-    if threshold is None or far is None:
+    thresholds = {float(far): cosine for far, cosine in (model.get("thresholds") or {}).items()}
+    if not thresholds:
         return IdentificationThreshold(rate, reason="the model states no threshold and rate")
     count = size["gallery_pictures"]
-    bound = 1 - (1 - far) ** count
-    if bound > rate:
+    needed = 1 - (1 - rate) ** (1 / count)
+    enough = [far for far in thresholds if far <= needed]
+    if not enough:
         return IdentificationThreshold(
             rate,
-            reason=f"the model's threshold is for a false accept rate of {far:g}, and "
-            f"{count:,} enrolled pictures need {1 - (1 - rate) ** (1 / count):.2g}",
+            reason=f"the model's calibration goes down to a false accept rate of "
+            f"{min(thresholds):g}, and {count:,} enrolled pictures need {needed:.2g}",
         )
-    high = model.get("threshold_high")
     return IdentificationThreshold(
         rate,
-        threshold=float(threshold if high is None else high),
-        measured_rate=bound,
+        threshold=float(thresholds[max(enough)]),
+        measured_rate=1 - (1 - max(enough)) ** count,
         origin="model",
         **size,
     )
