@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.search.people import DIM, people
-from tf_sphereface.search import Gallery
+from tf_sphereface.search import Gallery, identification_threshold
 from tf_sphereface.search.exact_search import unit_rows
 from tf_sphereface.search.identification_threshold import find_threshold
 
@@ -77,6 +77,16 @@ def test_too_few_people_or_pictures_give_no_threshold(count, each, rate, found):
     gallery = Gallery.from_embeddings(vectors, names, rate=rate)
     assert (gallery.threshold is not None) == found
     assert (gallery.calibration.reason is None) == found
+
+
+def test_of_very_many_pictures_some_people_are_drawn(monkeypatch):
+    vectors, names = people(100, 6)
+    whole = Gallery.from_embeddings(vectors, names, rate=0.05)
+    monkeypatch.setattr(identification_threshold, "MOST_PICTURES", 400)
+    drawn = Gallery.from_embeddings(vectors, names, rate=0.05)
+    assert (drawn.calibration.pictures, drawn.calibration.people) == (396, 66)
+    assert drawn.calibration.gallery_people == 100
+    assert drawn.threshold == pytest.approx(whole.threshold, abs=0.08)
 
 
 def test_the_model_s_calibration_serves_where_its_rate_is_small_enough():

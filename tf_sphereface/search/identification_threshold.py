@@ -15,6 +15,7 @@ CONFIDENCE = 0.9  # of the intervals: their upper end is passed in one of twenty
 RESAMPLES = 400
 FEWEST_PEOPLE = 50  # below, two who look alike decide
 FEWEST_FALSE = 3  # expected false identifications
+MOST_PICTURES = 50_000  # past that, some people are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +97,26 @@ def find_threshold(
     if not len(templates):
         return IdentificationThreshold(rate, reason="nobody is enrolled", **size)
     if strangers[0]:
-        return _from_scores(*_nearest_of_strangers(templates, enrolled, strangers), rate, size)
-    found = _from_scores(*_nearest_others(templates, enrolled), rate, size)
+        asked = _nearest_of_strangers(templates, enrolled, _drawn(strangers))
+        return _from_scores(*asked, rate, size)
+    found = _from_scores(*_nearest_others(templates, _drawn(enrolled)), rate, size)
     if found.threshold is None:
         stated = _from_model(model, rate, size)
         if stated.threshold is not None:
             return stated
         return dataclasses.replace(found, reason=f"{found.reason}; {stated.reason}")
     return found
+
+
+def _drawn(faces: Faces) -> Faces:
+    """Return the pictures, or where there are very many those of some people, drawn at random."""
+    names, vectors, owner = faces
+    if len(vectors) <= MOST_PICTURES:
+        return faces
+    order = np.random.default_rng(0).permutation(len(names))
+    counts = np.cumsum(np.bincount(owner, minlength=len(names))[order])
+    kept = np.isin(owner, order[counts <= MOST_PICTURES])
+    return names, vectors[kept], owner[kept]
 
 
 Scores = tuple[Origin, NDArray[np.float64], NDArray[np.int64], tuple[str, str, float] | None]
@@ -154,7 +167,7 @@ def _from_scores(
         return IdentificationThreshold(rate, reason=reason, **stated, **size)
     wanted = rate
     if origin == "people":  # each has been asked against one person fewer than are there
-        wanted = 1 - (1 - rate) ** ((people - 1) / people)
+        wanted = 1 - (1 - rate) ** (1 - 1 / size["gallery_people"])
     order = np.argsort(-scores, kind="stable")
     falling, whose = scores[order], np.unique(owner[order], return_inverse=True)[1]
     cosines, weights = _resampled(falling, whose, wanted)
