@@ -203,10 +203,17 @@ def calibrate(
         model_sha256=digest,
         **_circumstances(model),
         lower_rates=_lower_rates(scores[impostor], fars, resampled[3:]),
-        groups=None
-        if of_pairs is None
-        else rates_by_group(scores, same, of_pairs, threshold, "chosen here"),
+        groups=_of_groups(scores, same, of_pairs, threshold),
     )
+
+
+def _of_groups(
+    scores: NDArray[np.float64], same: NDArray[np.bool_], of_pairs: Any, threshold: float
+) -> GroupReport | None:
+    """Return the errors of each group at the threshold, if there are groups."""
+    if of_pairs is None:
+        return None
+    return rates_by_group(scores, same, of_pairs, threshold, "chosen here")
 
 
 def _circumstances(model: Embedder) -> dict[str, Any]:

@@ -393,9 +393,6 @@ class Gallery:
         templates = templates_of(vectors, owner, names)
         search = (ApproximateSearch if self._kind == "usearch" else ExactSearch)(templates)
         stated = record.facts.get("calibration")
-        calibration = (
-            IdentificationThreshold.from_dict(stated)
-            if stated
-            else IdentificationThreshold(record.facts["rate"], reason="nobody is enrolled")
-        )
+        found = IdentificationThreshold(record.facts["rate"], reason="nobody is enrolled")
+        calibration = IdentificationThreshold.from_dict(stated) if stated else found
         return _View(record, names, templates, search, calibration)
