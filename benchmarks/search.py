@@ -63,6 +63,7 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
             shared = [len(set(a) & set(b)) for a, b in zip(found, expected, strict=True)]
             agreement[f"{precision}, {batch}"] = sum(shared) / expected.size
         result["batches"][batch] = _in_turns(tasks, args.turns)
+        _print_batch(result, batch)
     if graph is not None:
         near = _unit(graph_rows[:1000] + 0.05 * rng.standard_normal((1000, args.dim)))
         result["graph"] = {
@@ -71,7 +72,9 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
             "recall_random": graph.recall(queries, args.k),
             "recall_enrolled": graph.recall(near, args.k),
         }
-    _print_speed(result)
+    print(f"\nrows that agree with NumPy's: {agreement}")
+    if "graph" in result:
+        print(f"usearch's graph: {result['graph']}")
     return result
 
 
@@ -93,22 +96,20 @@ def _in_turns(tasks: dict[str, Callable[[], Any]], turns: int) -> dict[str, dict
     }
 
 
-def _print_speed(result: dict[str, Any]) -> None:
-    """Print a Markdown table for each batch."""
-    for batch, times in result["batches"].items():
-        print(f"\n{result['rows']:,} rows of {result['dim']}, {batch} queries, k = {result['k']}\n")
-        print("| | ms | CPU ms | NumPy's time / its own | of the product's rate |")
-        print("|---|---|---|---|---|")
-        for name, value in times.items():
-            wall = value["milliseconds"]
-            print(
-                f"| {name} | {wall:.1f} | {value['cpu_milliseconds']:.1f} "
-                f"| {times['numpy']['milliseconds'] / wall:.2f} "
-                f"| {times['product']['milliseconds'] / wall:.0%} |"
-            )
-    print(f"\nrows that agree with NumPy's: {result['agreement']}")
-    if "graph" in result:
-        print(f"usearch's graph: {result['graph']}")
+def _print_batch(result: dict[str, Any], batch: int) -> None:
+    """Print a batch's Markdown table."""
+    times = result["batches"][batch]
+    print(f"\n{result['rows']:,} rows of {result['dim']}, {batch} queries, k = {result['k']}\n")
+    print("| | ms | CPU ms | NumPy's time / its own | of the product's rate |")
+    print("|---|---|---|---|---|")
+    for name, value in times.items():
+        wall = value["milliseconds"]
+        print(
+            f"| {name} | {wall:.1f} | {value['cpu_milliseconds']:.1f} "
+            f"| {times['numpy']['milliseconds'] / wall:.2f} "
+            f"| {times['product']['milliseconds'] / wall:.0%} |",
+            flush=True,
+        )
 
 
 def _numpy(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:

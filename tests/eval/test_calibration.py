@@ -228,6 +228,17 @@ def test_what_cannot_be_calibrated(models, faces, options, message):
         calibrate(models / "pixels.keras", faces, **options)
 
 
+def test_thresholds_of_smaller_rates_are_those_of_a_calibration_of_their_own(models, faces):
+    """As far down as the 4,416 impostor pairs go."""
+    found = calibrate(models / "pixels.keras", faces, far=0.05)
+    assert list(found.lower_rates) == ["0.02", "0.01", "0.005"]
+    for far, (threshold, low, high) in found.lower_rates.items():
+        alone = calibrate(models / "pixels.keras", faces, far=float(far))
+        assert threshold == alone.threshold
+        assert (low, high) == pytest.approx(alone.threshold_interval)
+    assert found.to_dict()["lower_rates"]["0.01"][0] > found.threshold
+
+
 def test_a_file_that_mirrors_itself_is_calibrated_on_its_whole_output(models, faces):
     model = load_embedder(models / "pixels.keras")
     model.metadata.flip_built_in = True
@@ -280,7 +291,7 @@ def test_the_interval_covers_the_populations_threshold():
         falling, owners = draw(60)
         threshold, _ = _threshold(falling, far)
         none = np.zeros(0, bool), np.zeros(0, int)
-        found = _bootstrap(falling, owners, *none, (far, threshold, 60), rng)
+        found = _bootstrap(falling, owners, *none, ((far,), threshold, 60), rng)
         low, high = _interval(found[0])
         covered += low <= truth <= high
     assert 34 <= covered <= 40  # 95 % is 38; a binomial with p = 0.95 is below 34 once in 70

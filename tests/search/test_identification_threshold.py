@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests.search.people import DIM, people
-from tf_sphereface.search import Gallery
+from tf_sphereface.search import Gallery, identification_threshold
+from tf_sphereface.search.exact_search import unit_rows
+from tf_sphereface.search.identification_threshold import find_threshold
 
 
 def named(gallery, vectors):
@@ -77,28 +79,35 @@ def test_too_few_people_or_pictures_give_no_threshold(count, each, rate, found):
     assert (gallery.calibration.reason is None) == found
 
 
-def model_facts(**values):
-    stated = {"threshold": 0.5, "threshold_far": 1e-4, "threshold_high": 0.52}
-    return stated | values
+def test_of_very_many_pictures_some_people_are_drawn(monkeypatch):
+    vectors, names = people(100, 6)
+    whole = Gallery.from_embeddings(vectors, names, rate=0.05)
+    monkeypatch.setattr(identification_threshold, "MOST_PICTURES", 400)
+    drawn = Gallery.from_embeddings(vectors, names, rate=0.05)
+    assert (drawn.calibration.pictures, drawn.calibration.people) == (396, 66)
+    assert drawn.calibration.gallery_people == 100
+    assert drawn.threshold == pytest.approx(whole.threshold, abs=0.08)
 
 
 def test_the_model_s_calibration_serves_where_its_rate_is_small_enough():
-    """Each enrolled picture is a chance to be wrong."""
-    from tf_sphereface.search.exact_search import unit_rows
-    from tf_sphereface.search.identification_threshold import find_threshold
+    """Each enrolled picture is a chance to be wrong, so more of them need a smaller rate."""
 
-    def ask(pictures, **stated):
+    def ask(pictures, thresholds):
         vectors, names = people(10, pictures // 10)
         owner = np.repeat(np.arange(10), pictures // 10)
         enrolled = (sorted(set(names)), unit_rows(vectors), owner)
         nobody = ([], np.zeros((0, DIM), np.float32), np.zeros(0, np.int64))
-        return find_threshold(enrolled[1][::3][:10], enrolled, nobody, model_facts(**stated), 0.01)
+        templates = enrolled[1][:: pictures // 10]
+        return find_threshold(templates, enrolled, nobody, {"thresholds": thresholds}, 0.01)
 
-    found = ask(100)
-    assert (found.origin, found.threshold) == ("model", 0.52)  # the upper end of its interval
-    assert found.measured_rate == pytest.approx(1 - (1 - 1e-4) ** 100)
-    assert ask(100, threshold_high=None).threshold == 0.5
-    refused = ask(110)
+    stated = {"0.01": 0.3, "0.001": 0.4, "0.0001": 0.5}
+    found = ask(10, stated)
+    assert (found.origin, found.threshold) == ("model", 0.4)
+    assert found.measured_rate == pytest.approx(1 - (1 - 1e-3) ** 10)
+    assert ask(100, stated).threshold == 0.5
+    refused = ask(110, stated)
     assert refused.threshold is None
-    assert "false accept rate of 0.0001, and 110 enrolled pictures need 9.1e-05" in refused.reason
-    assert "states no threshold" in ask(100, threshold=None).reason
+    assert "down to a false accept rate of 0.0001, and 110 enrolled pictures need 9.1e-05" in (
+        refused.reason
+    )
+    assert "states no threshold" in ask(100, {}).reason

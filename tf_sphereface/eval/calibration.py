@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,6 +67,8 @@ class Calibration:
         given: facts of the input that were given when the model was opened, by name.
         groups: the errors of each group at `threshold`; None where no groups were given. Not
             written into the model.
+        lower_rates: smaller false accept rates that the pairs support, as text -> threshold and its
+            interval's ends: a gallery of many people needs one of them.
     """
 
     threshold: float
@@ -90,11 +93,13 @@ class Calibration:
     versions: dict[str, str]
     given: dict[str, Any] = dataclasses.field(default_factory=dict)
     groups: GroupReport | None = None
+    lower_rates: dict[str, tuple[float, float, float]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = dataclasses.asdict(self)
         values["given"] = {k: _plain(v) for k, v in self.given.items()}
+        values["lower_rates"] = {k: list(v) for k, v in self.lower_rates.items()}
         if self.groups is None:
             del values["groups"]
         return {k: _plain(v) for k, v in values.items()}
@@ -170,12 +175,13 @@ def calibrate(
     warn_of_scores(scores, same)
     genuine, impostor = np.flatnonzero(same), _falling(scores, ~same)
     threshold, measured = _threshold(scores[impostor], far)
+    fars = _supported_rates(far, len(impostor))
     resampled = _bootstrap(
         scores[impostor],
         (person[left[impostor]], person[right[impostor]]),
         scores[genuine] >= threshold,
         person[left[genuine]],
-        (far, threshold, len(people)),
+        ((far, *fars), threshold, len(people)),
         rng,
     )
     tar = float(np.mean(scores[genuine] >= threshold)) if len(genuine) else None
@@ -196,10 +202,18 @@ def calibrate(
         images_sha256=images_sha256(root, names),
         model_sha256=digest,
         **_circumstances(model),
-        groups=None
-        if of_pairs is None
-        else rates_by_group(scores, same, of_pairs, threshold, "chosen here"),
+        lower_rates=_lower_rates(scores[impostor], fars, resampled[3:]),
+        groups=_of_groups(scores, same, of_pairs, threshold),
     )
+
+
+def _of_groups(
+    scores: NDArray[np.float64], same: NDArray[np.bool_], of_pairs: Any, threshold: float
+) -> GroupReport | None:
+    """Return the errors of each group at the threshold, if there are groups."""
+    if of_pairs is None:
+        return None
+    return rates_by_group(scores, same, of_pairs, threshold, "chosen here")
 
 
 def _circumstances(model: Embedder) -> dict[str, Any]:
@@ -288,6 +302,23 @@ def _check_counts(impostors: int, people: int, far: float, max_pairs: int) -> No
         )
 
 
+def _supported_rates(far: float, impostors: int) -> list[float]:
+    """Return the rates 5, 2 and 1 of each decade below `far` that the pairs support."""
+    grid = [digit * 10.0**-power for power in range(1, 9) for digit in (5, 2, 1)]
+    return [rate for rate in grid if rate < far and unsupported(rate, impostors) is None]
+
+
+def _lower_rates(
+    falling: NDArray[np.float64], fars: Sequence[float], resampled: NDArray[np.float64]
+) -> dict[str, tuple[float, float, float]]:
+    """Return the thresholds of further rates, and their intervals; less those that ties forbid."""
+    found = {}
+    for far, drawn in zip(fars, resampled, strict=True):
+        with contextlib.suppress(ValueError):
+            found[f"{far:g}"] = (_threshold(falling, far)[0], *_interval(drawn))
+    return found
+
+
 def _threshold(falling: NDArray[np.float64], far: float) -> tuple[float, float]:
     """Return the threshold and its share of accepted scores; the scores fall."""
     allowed = int(far * len(falling) * (1 + 1e-12))
@@ -306,25 +337,28 @@ def _bootstrap(
     impostors: tuple[NDArray[np.int64], NDArray[np.int64]],
     accepted: NDArray[np.bool_],
     owners: NDArray[np.int64],
-    settings: tuple[float, float, int],
+    settings: tuple[Sequence[float], float, int],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Return threshold, FAR and TAR (3, resamples) with the people drawn anew.
+    """Return threshold, FAR, TAR and thresholds of further rates with the people drawn anew.
+
+    The result is (2 + rates, resamples); the first of the rates has the first line.
 
     A person drawn k times counts k times, an impostor pair of people drawn k and l times k l times:
     the vertex bootstrap of Snijders and Borgatti, "Non-parametric standard errors and tests for
     network statistics" (Connections, 1999).
     """
-    far, threshold, people = settings
+    fars, threshold, people = settings
+    places = np.array([0, *range(3, 2 + len(fars))])
     first_below = int(np.searchsorted(-falling, -threshold, side="right"))
-    figures = np.full((3, RESAMPLES), np.nan)
+    figures = np.full((2 + len(fars), RESAMPLES), np.nan)
     for k in range(RESAMPLES):
         times = np.bincount(rng.integers(0, people, people), minlength=people)
         sums = np.cumsum(times[impostors[0]] * times[impostors[1]])
         if sums[-1]:
-            at = int(np.searchsorted(sums, far * sums[-1] * (1 + 1e-12), side="right"))
-            at = min(max(at, 1), len(falling) - 1)
-            figures[0, k] = (falling[at - 1] + falling[at]) / 2
+            allowed = np.array(fars) * sums[-1] * (1 + 1e-12)
+            at = np.clip(np.searchsorted(sums, allowed, side="right"), 1, len(falling) - 1)
+            figures[places, k] = (falling[at - 1] + falling[at]) / 2
             figures[1, k] = sums[first_below - 1] / sums[-1]
         weights = times[owners]
         if weights.sum():

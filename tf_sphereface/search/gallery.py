@@ -107,11 +107,7 @@ class Gallery:
         return cls(store, record, "exact")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all of it into a new file, whole or not at all; later changes go there.
-
-        Raises:
-            FileExistsError: there is such a file.
-        """
+        """Write all of it into a new file (FileExistsError otherwise); later changes go there."""
         self._store = SqliteStore.create(path, self._view.record)
 
     @classmethod
@@ -319,10 +315,7 @@ class Gallery:
     def nearest(
         self, embeddings: ArrayLike, k: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return positions in `names` and cosines of the nearest people, (n, min(k, people)).
-
-        No threshold is asked. An embedding that is zero or not finite has -1 and NaN.
-        """
+        """Return positions in `names` and cosines of the nearest people, as `ExactSearch` does."""
         return self._view.search(embeddings, k)
 
     def recall(self, sample: int = 1000) -> float:
@@ -365,12 +358,7 @@ class Gallery:
         return self._view.record.facts
 
     def model(self, path: str | os.PathLike[str] | None = None) -> Embedder:
-        """Open the model that the gallery was made with, from another path where it has moved.
-
-        Raises:
-            ValueError: the file's hash is another, or the gallery was made without a model.
-            FileNotFoundError: the file is not where it was.
-        """
+        """Open the model that the gallery was made with; see `model_facts.stored_model`."""
         return stored_model(self.facts, path)
 
     def info(self) -> dict[str, Any]:
@@ -405,9 +393,6 @@ class Gallery:
         templates = templates_of(vectors, owner, names)
         search = (ApproximateSearch if self._kind == "usearch" else ExactSearch)(templates)
         stated = record.facts.get("calibration")
-        calibration = (
-            IdentificationThreshold.from_dict(stated)
-            if stated
-            else IdentificationThreshold(record.facts["rate"], reason="nobody is enrolled")
-        )
+        found = IdentificationThreshold(record.facts["rate"], reason="nobody is enrolled")
+        calibration = IdentificationThreshold.from_dict(stated) if stated else found
         return _View(record, names, templates, search, calibration)

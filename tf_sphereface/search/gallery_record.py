@@ -73,12 +73,12 @@ class NewFaces:
 
     def new_in(self, record: GalleryRecord) -> NewFaces:
         """Leave out pictures that their person has already, there or here."""
-        known: dict[str, list[NDArray[np.float32]]] = {}
         names, vectors, owner = record.strangers() if self.strangers else record.people()
         wanted = set(self.names)
-        for person, name in enumerate(names):
-            if name in wanted:
-                known[name] = list(vectors[owner == person])
+        known: dict[str, list[NDArray[np.float32]]] = {}
+        for vector, person in zip(vectors, owner, strict=True):
+            if names[person] in wanted:
+                known.setdefault(names[person], []).append(vector)
         kept = []
         for place, (name, vector) in enumerate(
             zip(self.names, unit_rows(self.vectors), strict=True)

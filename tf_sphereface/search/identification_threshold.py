@@ -15,6 +15,7 @@ CONFIDENCE = 0.9  # of the intervals: their upper end is passed in one of twenty
 RESAMPLES = 400
 FEWEST_PEOPLE = 50  # below, two who look alike decide
 FEWEST_FALSE = 3  # expected false identifications
+MOST_PICTURES = 50_000  # past that, some people are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ def find_threshold(
         templates: (people, d), of the enrolled.
         enrolled: their pictures.
         strangers: pictures of others.
-        model: the facts of the model, with `threshold`, `threshold_far`, `threshold_high`.
+        model: the facts of the model, with `thresholds`: false accept rate -> cosine.
         rate: wanted.
     """
     size: dict[str, Any] = {
@@ -96,14 +97,26 @@ def find_threshold(
     if not len(templates):
         return IdentificationThreshold(rate, reason="nobody is enrolled", **size)
     if strangers[0]:
-        return _from_scores(*_nearest_of_strangers(templates, enrolled, strangers), rate, size)
-    found = _from_scores(*_nearest_others(templates, enrolled), rate, size)
+        asked = _nearest_of_strangers(templates, enrolled, _drawn(strangers))
+        return _from_scores(*asked, rate, size)
+    found = _from_scores(*_nearest_others(templates, _drawn(enrolled)), rate, size)
     if found.threshold is None:
         stated = _from_model(model, rate, size)
         if stated.threshold is not None:
             return stated
         return dataclasses.replace(found, reason=f"{found.reason}; {stated.reason}")
     return found
+
+
+def _drawn(faces: Faces) -> Faces:
+    """Return the pictures, or where there are very many those of some people, drawn at random."""
+    names, vectors, owner = faces
+    if len(vectors) <= MOST_PICTURES:
+        return faces
+    order = np.random.default_rng(0).permutation(len(names))
+    counts = np.cumsum(np.bincount(owner, minlength=len(names))[order])
+    kept = np.isin(owner, order[counts <= MOST_PICTURES])
+    return names, vectors[kept], owner[kept]
 
 
 Scores = tuple[Origin, NDArray[np.float64], NDArray[np.int64], tuple[str, str, float] | None]
@@ -154,7 +167,7 @@ def _from_scores(
         return IdentificationThreshold(rate, reason=reason, **stated, **size)
     wanted = rate
     if origin == "people":  # each has been asked against one person fewer than are there
-        wanted = 1 - (1 - rate) ** ((people - 1) / people)
+        wanted = 1 - (1 - rate) ** (1 - 1 / size["gallery_people"])
     order = np.argsort(-scores, kind="stable")
     falling, whose = scores[order], np.unique(owner[order], return_inverse=True)[1]
     cosines, weights = _resampled(falling, whose, wanted)
@@ -212,27 +225,27 @@ def _resampled(
 def _from_model(
     model: dict[str, Any], rate: float, size: dict[str, Any]
 ) -> IdentificationThreshold:
-    """Take the model's threshold for two pictures, if its rate is small enough for a gallery.
+    """Take the model's threshold for two pictures at a rate that is small enough for a gallery.
 
     Of T enrolled pictures each is a chance to be wrong: 1 - (1 - FAR)^T at most, as if they were
     independent. Several pictures of a person in the template count as several.
     """
-    threshold, far = model.get("threshold"), model.get("threshold_far")
-    if threshold is None or far is None:
+    thresholds = {float(far): cosine for far, cosine in (model.get("thresholds") or {}).items()}
+    if not thresholds:
         return IdentificationThreshold(rate, reason="the model states no threshold and rate")
     count = size["gallery_pictures"]
-    bound = 1 - (1 - far) ** count
-    if bound > rate:
+    needed = 1 - (1 - rate) ** (1 / count)
+    enough = [far for far in thresholds if far <= needed]
+    if not enough:
         return IdentificationThreshold(
             rate,
-            reason=f"the model's threshold is for a false accept rate of {far:g}, and "
-            f"{count:,} enrolled pictures need {1 - (1 - rate) ** (1 / count):.2g}",
+            reason=f"the model's calibration goes down to a false accept rate of "
+            f"{min(thresholds):g}, and {count:,} enrolled pictures need {needed:.2g}",
         )
-    high = model.get("threshold_high")
     return IdentificationThreshold(
         rate,
-        threshold=float(threshold if high is None else high),
-        measured_rate=bound,
+        threshold=float(thresholds[max(enough)]),
+        measured_rate=1 - (1 - max(enough)) ** count,
         origin="model",
         **size,
     )

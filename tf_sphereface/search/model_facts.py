@@ -16,12 +16,20 @@ _SAID = ("template", "flip", "channel_order", "pixel_mean", "pixel_scale", "arch
 
 
 def facts_of(embedder: Embedder) -> dict[str, Any]:
-    """Return the facts of a model, plain JSON values."""
+    """Return the facts of a model, plain JSON values.
+
+    `thresholds` has its false accept rates, as text, and for each the upper end of the threshold's
+    interval, or the threshold where no interval is known.
+    """
     metadata = embedder.metadata
     calibration = metadata.extra.get("calibration")
-    interval = None
+    stated: dict[str, float] = {}
+    if metadata.threshold is not None and metadata.threshold_far is not None:
+        stated[f"{metadata.threshold_far:g}"] = metadata.threshold
     if isinstance(calibration, dict) and calibration.get("threshold") == metadata.threshold:
-        interval = calibration.get("threshold_interval")
+        lower = calibration.get("lower_rates") or {}
+        stated |= {f"{calibration['far']:g}": calibration["threshold_interval"][1]}
+        stated |= {rate: high for rate, (_, _, high) in lower.items()}
     return {
         "path": None if embedder.path is None else str(embedder.path.absolute()),
         "sha256": _hash_of(embedder),
@@ -29,9 +37,7 @@ def facts_of(embedder: Embedder) -> dict[str, Any]:
         "input_size": list(embedder.input_size),
         "given": {k: list(v) if isinstance(v, tuple) else v for k, v in embedder.given.items()},
         **{name: _plain(getattr(metadata, name)) for name in _SAID},
-        "threshold": metadata.threshold,
-        "threshold_far": metadata.threshold_far,
-        "threshold_high": interval[1] if interval else None,
+        "thresholds": stated,
     }
 
 
