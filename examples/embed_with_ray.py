@@ -1,7 +1,7 @@
 """Embed a folder of pictures on many machines by Ray Data: a row for each face, as Parquet.
 
     pip install "tf_sphereface[ray,align,search]"
-    python examples/embed_with_ray.py --model embedder.keras --photos photos/ --out faces --workers 8
+    python examples/embed_with_ray.py --model embedder.keras --photos photos/ --workers 8
 
 Each worker makes one `FaceVectors` and is called per batch. The vectors are those of
 `tf_sphereface-search embed`; a picture without a face has a row with the reason as `problem`. On a

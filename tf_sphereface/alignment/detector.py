@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from tf_sphereface.alignment.boxes import Array, paint, proposals, pyramid, square, suppress
 from tf_sphereface.alignment.images import check_rgb
 from tf_sphereface.alignment.mtcnn import load_networks
-from tf_sphereface.alignment.plausibility import is_outside
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number
 
 SMALLEST = 20  # pixels; on smaller faces the networks guess
@@ -88,7 +87,10 @@ class Detector(abc.ABC):
         shifted = [
             Face(face.box - edge, face.score, face.points - edge) for face in self._look(framed)
         ]
-        return [face for face in shifted if not is_outside(face.points, (height, width))]
+        last = np.array([width - 1, height - 1])
+        return [  # half a face at the edge is none: its other points would be guesses
+            face for face in shifted if (face.points >= 0).all() and (face.points <= last).all()
+        ]
 
     def _look(self, image: NDArray[np.uint8]) -> list[Face]:
         """Return the faces in an image as it is, averaged down where it is large."""

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from tf_sphereface.alignment.photo_aligner import single_threaded_operations
 from tf_sphereface.alignment.photo_reader import Alignment
 from tf_sphereface.search.face_images import FaceImages
-from tf_sphereface.search.face_table import check_suffix, load_faces, write_tables
+from tf_sphereface.search.face_table import FaceTable, check_suffix, load_faces, write_tables
 from tf_sphereface.search.face_vectors import NO_FACE, FaceVectors
 from tf_sphereface.utils.checks import check_integer
 from tf_sphereface.utils.files import sha256_file, short_name
@@ -124,11 +124,6 @@ def embed_faces(
         keys = [_key(about, embed.settings, images, part) for part in parts]
         files = [folder / f"{part.start:010d}.npz" for part in parts]
         waiting = [i for i, file in enumerate(files) if not _is_done(file, keys[i])]
-        total = sum(map(len, parts))
-        done = total - sum(len(parts[i]) for i in waiting)
-        reused = done
-        if progress is not None:
-            progress(done, total)
         folder.mkdir(parents=True, exist_ok=True)
 
         def work(i: int) -> int:
@@ -138,21 +133,26 @@ def embed_faces(
             table.save(files[i])
             return len(parts[i])
 
+        total = sum(map(len, parts))
+        done = reused = total - sum(len(parts[i]) for i in waiting)
+        if progress is not None:
+            progress(done, total)
         for finished in _in_threads(work, waiting, threads):
             done += finished
             if progress is not None:
                 progress(done, total)
     failed: dict[str, str] = {}
-
-    def finished_parts() -> Any:
-        for file in files:
-            table = load_faces(file)
-            failed.update(table.failed)
-            yield table
-
-    faces = write_tables(out, finished_parts(), about)
+    faces = write_tables(out, _finished(files, failed), about)
     shutil.rmtree(folder, ignore_errors=True)
     return EmbeddingResult(faces, total, reused, failed, images)
+
+
+def _finished(files: Sequence[Path], failed: dict[str, str]) -> Iterator[FaceTable]:
+    """Yield the tables of the parts, and note in `failed` which pictures gave no face."""
+    for file in files:
+        table = load_faces(file)
+        failed.update(table.failed)
+        yield table
 
 
 def _parts_of(pictures: int, number: int, count: int) -> list[range]:
@@ -199,7 +199,7 @@ def _is_done(file: Path, key: str | None) -> bool:
     return False
 
 
-def _in_threads(work: Any, places: list[int], threads: int) -> Any:
+def _in_threads(work: Callable[[int], int], places: Sequence[int], threads: int) -> Iterator[int]:
     """Yield `work(place)` of each place as it is done, without working far ahead."""
     running: set[Future[int]] = set()
     with ThreadPoolExecutor(threads) as pool:

@@ -29,6 +29,10 @@ _SHAPES: dict[str, tuple[tuple[int, ...], Any]] = {
 }
 
 
+def _unknown() -> NDArray[np.float64]:
+    return np.zeros(0)
+
+
 @dataclasses.dataclass(eq=False)
 class FaceTable:
     """Embedded faces, a row each, and what is known of them.
@@ -58,13 +62,13 @@ class FaceTable:
 
     paths: Sequence[str]
     embeddings: NDArray[np.float32]
-    faces: NDArray[np.int32] = dataclasses.field(default=None)  # type: ignore[assignment]
-    boxes: NDArray[np.float64] = dataclasses.field(default=None)  # type: ignore[assignment]
-    points: NDArray[np.float64] = dataclasses.field(default=None)  # type: ignore[assignment]
-    scores: NDArray[np.float64] = dataclasses.field(default=None)  # type: ignore[assignment]
-    norms: NDArray[np.float64] = dataclasses.field(default=None)  # type: ignore[assignment]
-    sharpness: NDArray[np.float64] = dataclasses.field(default=None)  # type: ignore[assignment]
-    blankness: NDArray[np.float64] = dataclasses.field(default=None)  # type: ignore[assignment]
+    faces: NDArray[np.int32] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    boxes: NDArray[np.float64] = dataclasses.field(default_factory=_unknown)
+    points: NDArray[np.float64] = dataclasses.field(default_factory=_unknown)
+    scores: NDArray[np.float64] = dataclasses.field(default_factory=_unknown)
+    norms: NDArray[np.float64] = dataclasses.field(default_factory=_unknown)
+    sharpness: NDArray[np.float64] = dataclasses.field(default_factory=_unknown)
+    blankness: NDArray[np.float64] = dataclasses.field(default_factory=_unknown)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -78,16 +82,16 @@ class FaceTable:
                 f"Argument `embeddings` must be ({n}, d), a row for each path. "
                 f"Received: shape {self.embeddings.shape}"
             )
-        if self.norms is None:
+        if not len(self.norms):
             self.norms = np.linalg.norm(self.embeddings.astype(np.float64), axis=1)
-        if self.faces is None:
+        if not len(self.faces):
             seen: dict[str, int] = {}
             self.faces = np.zeros(n, np.int32)
             for place, path in enumerate(self.paths):
                 self.faces[place] = seen[path] = seen.get(path, -1) + 1
         for name, (shape, kind) in _SHAPES.items():
-            given = getattr(self, name)
-            values = np.full((n, *shape), np.nan) if given is None else np.asarray(given, kind)
+            given = np.asarray(getattr(self, name), kind)
+            values = given if given.size else np.full((n, *shape), np.nan).astype(kind)
             if values.shape != (n, *shape):
                 raise ValueError(
                     f"Argument `{name}` must have the shape {(n, *shape)}. Received: {values.shape}"
@@ -150,7 +154,8 @@ def write_tables(
         return len(table)
     arrow = require("pyarrow", extra="search")
     parquet = require("pyarrow.parquet", extra="search")
-    count, writer, failed = 0, None, {}
+    count, writer = 0, None
+    failed: dict[str, str] = {}
     with atomic_path(path) as temporary:
         try:
             for table in tables:

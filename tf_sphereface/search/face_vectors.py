@@ -160,9 +160,9 @@ class FaceVectors:
             crops[row] = photo.crop
         vectors = self._vectors(crops)
         good = np.isfinite(vectors).all(axis=1) & (np.abs(vectors).max(axis=1, initial=0.0) > 0)
-        for row in np.flatnonzero(~good):
+        for row in np.flatnonzero(~good).tolist():
             failed[names[photos[row][0]]] = "its embedding is zero or not finite"
-        kept = [photos[row] for row in np.flatnonzero(good)]
+        kept = [photos[row] for row in np.flatnonzero(good).tolist()]
         found_faces = [photo.face for _, _, photo in kept]
         return FaceTable(
             [names[i] for i, _, _ in kept],
@@ -213,7 +213,8 @@ def _blank_pictures(size: tuple[int, int]) -> NDArray[np.uint8]:
     for grain in (1, 2, 4, 8, 16):
         cells = (max(1, height // grain), max(1, width // grain), 3)
         noise = rng.integers(0, 256, cells).astype(np.uint8)
-        pictures.append(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC))
+        grains = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+        pictures.append(np.asarray(grains, np.uint8))
     ramp = np.linspace(0, 255, width).astype(np.uint8)
     pictures.append(np.broadcast_to(ramp[None, :, None], (height, width, 3)))
     ramp = np.linspace(0, 255, height).astype(np.uint8)
