@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import cv2
 import pytest
 
 import tf_sphereface as sf
 from tests.embedder.small import make_network
-from tf_sphereface import data
+from tf_sphereface import data, training
 from tf_sphereface.commands.train import main as train
 
 SIZE = (28, 24)
@@ -73,6 +74,12 @@ def test_labels_and_a_network_to_start_from(tmp_path, teacher, capsys):
     assert "the teacher verifies the training people at" in told
     assert "0.5 of 1 - cosine to the teacher, 0.5 of the margin loss" in told
     assert 0 <= float(logged(tmp_path / "run")[0]["accuracy"]) <= 1
+    stored = training.RunFolder(tmp_path / "run")
+    for path in (stored.log, stored.embedder, stored.summary):
+        path.unlink()
+    shutil.rmtree(stored.checkpoints)  # as where it was killed in its first steps
+    assert run(*line[:4], *line[6:], "--resume") == 0
+    assert "teacher_cosine" in logged(tmp_path / "run")[0]
     inside = tmp_path / "run" / "embedder.keras"
     assert run(*line[:4], "--teacher", inside, *line[6:], "--resume") == 2
     assert "a run cannot learn from itself" in capsys.readouterr().err

@@ -339,7 +339,7 @@ def distill() -> Recipe:
 
     `tf_sphereface-train --teacher MODEL --data FACES --resize --out runs/student`; it is the
     default with `--teacher` and without `--from`. The teacher alone is learnt from, so the faces
-    need no labels. What it reaches, *measured here*, is in `docs/fine-tuning.md`.
+    need no labels. `benchmarks/distillation.py` measures what it reaches.
     """
     return Recipe(
         backbone="sphereface4",

@@ -76,13 +76,11 @@ class RunFolder:
         stored = self._stored()["recipe"]
         if recipe.precision == "auto":
             recipe = dataclasses.replace(recipe, precision=stored["precision"])
-        if not self.has_begun():
-            return recipe
-        names = (*FINE_TUNING, *DISTILLATION)
+        names: tuple[str, ...] = DISTILLATION if recipe.teacher is None else ("distill_weight",)
+        if self.has_begun():
+            names = (*names, *FINE_TUNING)
         kept = [name for name in names if name not in given and name in stored]
-        if recipe.teacher is not None:
-            kept = [name for name in kept if name != "teacher"]
-        kept += ["epochs"] if same_epochs else []
+        kept += ["epochs"] if same_epochs and self.has_begun() else []
         recipe = dataclasses.replace(recipe, **{name: stored[name] for name in kept})
         return recipe
 

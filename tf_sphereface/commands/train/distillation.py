@@ -64,7 +64,8 @@ def taught(
     teacher = None if line.teacher is None else training.open_teacher(line.teacher, line.out)
     if teacher is not None:
         recipe = teacher.recipe(recipe)
-    if recipe.teacher is not None and line.distill_weight is None and recipe.distill_weight == 0:
+    unsaid = line.distill_weight is None and not line.resume
+    if recipe.teacher is not None and unsaid and recipe.distill_weight == 0:
         recipe = dataclasses.replace(recipe, distill_weight=BESIDE_LABELS)
     return teacher, recipe
 
