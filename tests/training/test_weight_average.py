@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import tf_sphereface as sf
-from tests.training.test_resumable import RECIPE, StopAfter, rows
+from tests.training.test_resumable import RECIPE, StopAfter, rows, source
 from tf_sphereface import training
 from tf_sphereface.training.weight_average import WeightAverage, network_weights
 
@@ -21,9 +21,6 @@ AVERAGED = dataclasses.replace(
     loss="arcface",
     margin_warm_up=1.5,
     ema=0.9,
-    backbone="mobilefacenet",
-    input_size=(32, 32),
-    dropout=0.0,
     augment="quality",
 )
 
@@ -114,7 +111,7 @@ def test_values_of_another_network_are_refused():
 
 
 def test_a_run_with_averages_resumes_to_the_bit_and_trains_as_one_without(tmp_path):
-    faces = sf.data.FaceSource(sf.data.SyntheticFaces(4, 8), image_size=(32, 32))
+    faces = source()
     whole = training.run(AVERAGED, faces, tmp_path / "whole")
     broken = tmp_path / "broken"
     for steps in (2, 3):  # inside the first epoch, and inside the second
