@@ -6,7 +6,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,14 +30,13 @@ from tf_sphereface.search.gallery_record import (
     MemoryStore,
     changed,
 )
+from tf_sphereface.search.gallery_stores import Search, create_store, make_search, open_store
 from tf_sphereface.search.identification_threshold import IdentificationThreshold
 from tf_sphereface.search.model_facts import check_model, stored_model
 from tf_sphereface.search.photo_faces import dim_of
-from tf_sphereface.search.sqlite_store import SqliteStore
 from tf_sphereface.utils.checks import check_choice, check_number
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
-Search = Literal["exact", "usearch"]
 Answer = tuple[str | None, float, float]
 
 
@@ -72,7 +71,7 @@ class Gallery:
 
     def __init__(self, store: GalleryStore, record: GalleryRecord, search: Search) -> None:
         self._store = store
-        self._kind: Search = check_choice("search", search, ("exact", "usearch"))
+        self._kind: Search = check_choice("search", search, get_args(Search))
         self._view = self._view_of(record)
 
     @classmethod
@@ -87,7 +86,7 @@ class Gallery:
         """Make a gallery of nobody in a new file.
 
         Args:
-            path: the file; None: in memory, until `save`.
+            path: the file, or `postgresql://...`; None: in memory, until `save`.
             model: what `load_embedder` takes. None: embeddings come from elsewhere.
             embedding_dim: their length, where there is no model.
             rate: wanted share of strangers' pictures that get a name, in (0, 1).
@@ -103,31 +102,27 @@ class Gallery:
             raise ValueError("Argument `embedding_dim` must be given without a model")
         record = GalleryRecord.empty(dim, facts)
         record = changed(record, calibrated(record, []))
-        store = MemoryStore(record) if path is None else SqliteStore.create(path, record)
+        store = MemoryStore(record) if path is None else create_store(path, record)
         return cls(store, record, "exact")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all of it into a new file, whole or not at all; later changes go there.
-
-        Raises:
-            FileExistsError: there is such a file.
-        """
-        self._store = SqliteStore.create(path, self._view.record)
+        """Write all of it into a new file (FileExistsError otherwise); later changes go there."""
+        self._store = create_store(path, self._view.record)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, search: Search = "exact") -> Gallery:
         """Open a gallery's file.
 
         Args:
-            path: the file.
-            search: `"exact"`, or `"usearch"`: by a graph, for millions of people (the extra
-                `search`); `recall` tells how often it finds the nearest.
+            path: the file, or `postgresql://user@host/database` (the extra `postgres`).
+            search: `"exact"`, or for millions of people by a graph whose `recall` is measured:
+                `"usearch"` (the extra `search`), or pgvector's, `"hnsw"`, which the server keeps.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is no gallery, is damaged, or of a later version.
         """
-        store = SqliteStore(path)
+        store = open_store(path)
         return cls(store, store.load(), search)
 
     @classmethod
@@ -319,10 +314,7 @@ class Gallery:
     def nearest(
         self, embeddings: ArrayLike, k: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return positions in `names` and cosines of the nearest people, (n, min(k, people)).
-
-        No threshold is asked. An embedding that is zero or not finite has -1 and NaN.
-        """
+        """Return positions in `names` and cosines of the nearest people, as `ExactSearch` does."""
         return self._view.search(embeddings, k)
 
     def recall(self, sample: int = 1000) -> float:
@@ -365,12 +357,7 @@ class Gallery:
         return self._view.record.facts
 
     def model(self, path: str | os.PathLike[str] | None = None) -> Embedder:
-        """Open the model that the gallery was made with, from another path where it has moved.
-
-        Raises:
-            ValueError: the file's hash is another, or the gallery was made without a model.
-            FileNotFoundError: the file is not where it was.
-        """
+        """Open the model that the gallery was made with; see `model_facts.stored_model`."""
         return stored_model(self.facts, path)
 
     def info(self) -> dict[str, Any]:
@@ -403,7 +390,7 @@ class Gallery:
     def _view_of(self, record: GalleryRecord) -> _View:
         names, vectors, owner = record.people()
         templates = templates_of(vectors, owner, names)
-        search = (ApproximateSearch if self._kind == "usearch" else ExactSearch)(templates)
+        search = make_search(self._kind, self._store, templates, names)
         stated = record.facts.get("calibration")
         calibration = (
             IdentificationThreshold.from_dict(stated)
