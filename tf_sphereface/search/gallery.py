@@ -6,7 +6,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,14 +30,13 @@ from tf_sphereface.search.gallery_record import (
     MemoryStore,
     changed,
 )
+from tf_sphereface.search.gallery_stores import Search, create_store, make_search, open_store
 from tf_sphereface.search.identification_threshold import IdentificationThreshold
 from tf_sphereface.search.model_facts import check_model, stored_model
 from tf_sphereface.search.photo_faces import dim_of
-from tf_sphereface.search.sqlite_store import SqliteStore
 from tf_sphereface.utils.checks import check_choice, check_number
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
-Search = Literal["exact", "usearch"]
 Answer = tuple[str | None, float, float]
 
 
@@ -72,7 +71,7 @@ class Gallery:
 
     def __init__(self, store: GalleryStore, record: GalleryRecord, search: Search) -> None:
         self._store = store
-        self._kind: Search = check_choice("search", search, ("exact", "usearch"))
+        self._kind: Search = check_choice("search", search, get_args(Search))
         self._view = self._view_of(record)
 
     @classmethod
@@ -87,7 +86,7 @@ class Gallery:
         """Make a gallery of nobody in a new file.
 
         Args:
-            path: the file; None: in memory, until `save`.
+            path: the file, or `postgresql://...`; None: in memory, until `save`.
             model: what `load_embedder` takes. None: embeddings come from elsewhere.
             embedding_dim: their length, where there is no model.
             rate: wanted share of strangers' pictures that get a name, in (0, 1).
@@ -103,27 +102,27 @@ class Gallery:
             raise ValueError("Argument `embedding_dim` must be given without a model")
         record = GalleryRecord.empty(dim, facts)
         record = changed(record, calibrated(record, []))
-        store = MemoryStore(record) if path is None else SqliteStore.create(path, record)
+        store = MemoryStore(record) if path is None else create_store(path, record)
         return cls(store, record, "exact")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it into a new file (FileExistsError otherwise); later changes go there."""
-        self._store = SqliteStore.create(path, self._view.record)
+        self._store = create_store(path, self._view.record)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, search: Search = "exact") -> Gallery:
         """Open a gallery's file.
 
         Args:
-            path: the file.
-            search: `"exact"`, or `"usearch"`: by a graph, for millions of people (the extra
-                `search`); `recall` tells how often it finds the nearest.
+            path: the file, or `postgresql://user@host/database` (the extra `postgres`).
+            search: `"exact"`, or for millions of people by a graph whose `recall` is measured:
+                `"usearch"` (the extra `search`), or pgvector's, `"hnsw"`, which the server keeps.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is no gallery, is damaged, or of a later version.
         """
-        store = SqliteStore(path)
+        store = open_store(path)
         return cls(store, store.load(), search)
 
     @classmethod
@@ -391,7 +390,7 @@ class Gallery:
     def _view_of(self, record: GalleryRecord) -> _View:
         names, vectors, owner = record.people()
         templates = templates_of(vectors, owner, names)
-        search = (ApproximateSearch if self._kind == "usearch" else ExactSearch)(templates)
+        search = make_search(self._kind, self._store, templates, names)
         stated = record.facts.get("calibration")
         found = IdentificationThreshold(record.facts["rate"], reason="nobody is enrolled")
         calibration = IdentificationThreshold.from_dict(stated) if stated else found

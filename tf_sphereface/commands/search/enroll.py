@@ -50,11 +50,12 @@ def run(args: argparse.Namespace) -> int:
     """Enroll people; return the exit code."""
     from tf_sphereface.embedder.embedder import load_embedder
     from tf_sphereface.search.gallery import Gallery
+    from tf_sphereface.search.gallery_stores import gallery_exists, shown_place
 
     model = None
-    new = not args.gallery.exists()
+    new, shown = not gallery_exists(args.gallery), shown_place(args.gallery)
     if new and args.model is None:
-        raise CommandError(f"a new gallery needs --model. Received: {args.gallery}, not there yet")
+        raise CommandError(f"a new gallery needs --model. Received: {shown}, not there yet")
     if args.model is not None:
         model = load_embedder(args.model, **input_facts(args))
     gallery = Gallery.create(None, model) if new else Gallery.open(args.gallery)
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if new:
         gallery.save(args.gallery)
     tell_enrollment(result)
-    console.print(f"{args.gallery}: {len(gallery):,} people", highlight=False, soft_wrap=True)
+    console.print(f"{shown}: {len(gallery):,} people", highlight=False, soft_wrap=True)
     tell_threshold(gallery.calibration)
     values = {"added": result.added, "known": result.known, "problems": result.problems}
     write_json_option(args.json, {**gallery.info(), **values})

@@ -18,6 +18,13 @@ exit code: 0 shown, 2 the file is missing, damaged or no gallery
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand."""
     add_gallery(parser)
+    parser.add_argument(
+        "--search",
+        choices=("exact", "usearch", "hnsw"),
+        default="exact",
+        help="how the nearest person is found: usearch by a graph in memory, hnsw by pgvector's on "
+        "the server; prints how often either finds the nearest",
+    )
     add_json_option(parser)
 
 
@@ -25,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Show a gallery; return the exit code."""
     from tf_sphereface.search.gallery import Gallery
 
-    gallery = Gallery.open(args.gallery)
+    gallery = Gallery.open(args.gallery, search=args.search)
     values = gallery.info()
     strangers = ""
     if values["strangers"]:
@@ -38,5 +45,11 @@ def run(args: argparse.Namespace) -> int:
         where = f"{model['path'] or 'a model in memory'}, sha256 {model['sha256']}"
         console.print(f"model {where}", highlight=False, soft_wrap=True)
     tell_threshold(gallery.calibration)
+    if args.search != "exact":
+        values["recall"] = gallery.recall()
+        console.print(
+            f"recall of {args.search} against the exact answer: {values['recall']:.4f}",
+            highlight=False,
+        )
     write_json_option(args.json, values)
     return EXIT_OK

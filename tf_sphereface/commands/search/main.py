@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from tf_sphereface.commands.console import HelpFormatter, command, make_parser
-from tf_sphereface.commands.search import add, cluster, embed, enroll, info, join, remove, who
+from tf_sphereface.commands.search import (
+    add,
+    cluster,
+    copy_,
+    embed,
+    enroll,
+    info,
+    join,
+    remove,
+    who,
+)
 
 DESCRIPTION = """\
 Name the people in photographs, from a gallery of people who were enrolled. Who is not in it is
@@ -22,7 +32,8 @@ EXAMPLES = """\
   tf_sphereface-search who staff.gallery photo.jpg --show names.jpg --json names.json
   tf_sphereface-search add staff.gallery newcomers/
   tf_sphereface-search remove staff.gallery "Ann Other"
-  tf_sphereface-search info staff.gallery"""
+  tf_sphereface-search info staff.gallery
+  tf_sphereface-search copy staff.gallery postgresql://anna@db.example.org/staff"""
 
 # Each module has SUMMARY (one line), DESCRIPTION, add_arguments(parser) and run(args) -> exit code.
 SUBCOMMANDS: dict[str, ModuleType] = {
@@ -33,6 +44,7 @@ SUBCOMMANDS: dict[str, ModuleType] = {
     "add": add,
     "remove": remove,
     "info": info,
+    "copy": copy_,
     "who": who,
 }
 

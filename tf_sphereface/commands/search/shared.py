@@ -24,8 +24,26 @@ _ORIGINS = {
 
 def add_gallery(parser: argparse.ArgumentParser, *, exists: bool = True) -> None:
     """Add the argument GALLERY."""
-    kind = existing_file if exists else Path
-    parser.add_argument("gallery", type=kind, metavar="GALLERY", help="the gallery's file")
+    parser.add_argument(
+        "gallery",
+        type=gallery_place if exists else new_gallery_place,
+        metavar="GALLERY",
+        help="the gallery's file, or postgresql://user@host/database",
+    )
+
+
+def gallery_place(text: str) -> Path | str:
+    """An argparse type: the address of a gallery on a server, or a file that is there."""
+    from tf_sphereface.search.postgres_connection import is_server
+
+    return text if is_server(text) else existing_file(text)
+
+
+def new_gallery_place(text: str) -> Path | str:
+    """An argparse type: the address of a gallery on a server, or any file."""
+    from tf_sphereface.search.postgres_connection import is_server
+
+    return text if is_server(text) else Path(text)
 
 
 def add_model_option(parser: argparse.ArgumentParser, why: str) -> None:
