@@ -231,8 +231,7 @@ def cos_shifted_angle(cos_theta: Any, shift: Any) -> Any:
     """
     c = _as_float_tensor(cos_theta)
     shifted = _cos_sum(c, shift)
-    edge = -ops.cos(ops.convert_to_tensor(shift, c.dtype))  # both sides meet there
-    return ops.where(c >= edge, shifted, -2.0 - shifted)
+    return ops.where(c >= -ops.cos(ops.cast(shift, c.dtype)), shifted, -2.0 - shifted)
 
 
 def cos_shifted_angle_released(cos_theta: Any, shift: Any) -> Any:
