@@ -348,7 +348,11 @@ def distill() -> Recipe:
         loss="cosface",
         epochs=40,
         batch_size=128,
-        learning_rate=0.05,
+        optimizer="adamw",
+        learning_rate=2e-3,
+        weight_decay=0.05,
+        schedule="cosine",
+        warm_up=0.5,
         augment="strong",
         distill_weight=1.0,
     )
