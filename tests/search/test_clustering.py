@@ -193,6 +193,14 @@ def test_a_table_whose_pictures_are_gone_gives_the_lists(tmp_path, capsys):
     assert names == ["clusters.tsv", "index.html"]
 
 
+def test_a_table_of_another_origin_is_read_from_its_paths(faces, tmp_path):
+    paths = [str(path) for path in sorted(faces.rglob("*.jpg"))][:10]
+    np.savez(tmp_path / "t.npz", paths=np.array(paths), embeddings=people([5, 5])[0])
+    arguments = (tmp_path / "t.npz", "--out", tmp_path / "out", "--threshold", "0.5")
+    assert run("cluster", *arguments) == 0
+    assert len(list((tmp_path / "out").glob("person_*/*.jpg"))) == 10
+
+
 def test_photographs_are_embedded_first_and_cut_out(model, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert run("cluster", photos, "--out", out, "--threshold", "0.99") == 2

@@ -140,7 +140,10 @@ def _source(table: FaceTable) -> str:
 def _images_of(table: FaceTable) -> FaceImages | None:
     """Open the pictures that a table was made of; None where they are gone."""
     source = _source(table)
-    if not source or not Path(source).exists():
+    if not source:  # of another origin: paths that lead to files from here
+        there = list(dict.fromkeys(path for path in table.paths if Path(path).is_file()))
+        return FaceImages(".", there) if there else None
+    if not Path(source).exists():
         return None
     images = FaceImages(source)
     return images if set(table.paths) & set(images.names) else None

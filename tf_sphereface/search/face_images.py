@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,10 @@ class FaceImages:
         names: the pictures: paths relative to a folder, or `IDENTITY/FILE` and `IDENTITY/RECORD`.
         passed_over: files of a folder that are no pictures.
 
+    Args:
+        source: the folder or file.
+        names: files of the folder that are known already; it is not listed then.
+
     Raises:
         FileNotFoundError: there is no such source.
         ValueError: it holds no pictures.
@@ -40,13 +45,16 @@ class FaceImages:
     ('Person_000000/Person_000000_0001.jpg', (112, 96, 3))
     """
 
-    def __init__(self, source: str | os.PathLike[str]) -> None:
+    def __init__(self, source: str | os.PathLike[str], names: Sequence[str] | None = None) -> None:
         self.source = Path(source)
         self.passed_over = PassedOver()
         self._records: Pack | RecordFile | None = None
         self._root = self.source
         if not self.source.exists():
             raise FileNotFoundError(f"source must exist. Received: {source}")
+        if names is not None:
+            self.names = list(names)
+            return
         if is_rec(source):
             self._records = open_rec(source, errors="report")
         elif is_pack(source):
