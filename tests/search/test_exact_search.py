@@ -76,6 +76,20 @@ def test_processors_without_wide_sums_take_fewer_levels(monkeypatch):
     assert ExactSearch(vectors, "int8")(queries, 5)[0].tolist() == expected.tolist()
 
 
+def test_int8_begins_where_it_pays(monkeypatch):
+    monkeypatch.setattr(exact_search, "_INT8_FROM", 9_000)
+    vectors, queries = gaussian(9_000, 16), gaussian(200, 16, 1)
+    search, small = ExactSearch(vectors), ExactSearch(vectors[:-1])
+    first = search(queries, 2)
+    assert search.precision == "float32"
+    second = search(queries, 2)
+    assert search.precision == "int8"
+    assert first[0].tolist() == second[0].tolist()
+    assert first[1].tolist() == second[1].tolist()
+    small(np.tile(queries, (2, 1)))
+    assert small.precision == "float32"
+
+
 def test_queries_without_a_direction_find_nothing_and_others_their_own():
     search = ExactSearch(np.eye(3))
     queries = np.array([[0, 0, 0], [np.nan, 0, 1], [np.inf, 0, 1], [1e-30, 0, 0], [0, 1e200, 0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Literal
 
@@ -19,6 +20,7 @@ _SCORES = 2**22  # float32 cosines at once
 _RANKED = 8192  # pairs of which the cosine is computed again at once
 _ROUNDING = 2.0**-24  # of one float32 operation, relative
 _INT8_FROM = 32_768  # rows, below which one product in float32 is as fast
+_INT8_AFTER = 256  # queries, before which rounding the rows to int8 costs more than it saves
 
 
 class ExactSearch:
@@ -32,8 +34,8 @@ class ExactSearch:
         vectors: (n, d), n from 0; scaled to unit length. float32 rows that have it already are used
             where they are, without a copy.
         precision: of the candidates: `"float32"`, `"int8"` (a quarter of the bytes in addition;
-            needs the extra `export`), or `"auto"`: int8 from 32,768 rows on, where ONNX Runtime is
-            installed.
+            needs the extra `export`), or `"auto"`: int8 from 32,768 rows and 256 queries on, where
+            ONNX Runtime is installed.
 
     Raises:
         ValueError: the shape is another, or a row is zero or not finite (named).
@@ -51,11 +53,10 @@ class ExactSearch:
         check_choice("precision", precision, ("auto", "float32", "int8"))
         self.vectors = unit_rows(vectors)
         self.vectors.setflags(write=False)
-        if precision == "auto":
-            precision = (
-                "int8" if len(self.vectors) >= _INT8_FROM and int8_is_available() else "float32"
-            )
-        self.precision = precision
+        self._later = (
+            precision == "auto" and len(self.vectors) >= _INT8_FROM and int8_is_available()
+        )
+        self._asked, self._lock = 0, threading.Lock()
         self._int8 = Int8Products(self.vectors, _BLOCK) if precision == "int8" else None
 
     def __len__(self) -> int:
@@ -88,10 +89,23 @@ class ExactSearch:
         cosines = np.full((len(matrix), k), np.nan)
         unit, usable = _unit_or_zero(matrix)
         places = np.flatnonzero(usable) if k else np.zeros(0, np.int64)
+        self._count(len(places))
         for begin in range(0, len(places), BATCH):
             part = places[begin : begin + BATCH]
             rows[part], cosines[part] = self._search(unit[part], k)
         return rows, cosines
+
+    def _count(self, queries: int) -> None:
+        """Note how many queries there were, and turn to int8 where it begins to pay."""
+        with self._lock:
+            self._asked += queries
+            if self._later and self._int8 is None and self._asked >= _INT8_AFTER:
+                self._int8 = Int8Products(self.vectors, _BLOCK)
+
+    @property
+    def precision(self) -> Literal["float32", "int8"]:
+        """What the candidates come from now."""
+        return "float32" if self._int8 is None else "int8"
 
     def check_queries(self, queries: ArrayLike) -> NDArray[np.floating]:
         """Return queries as (q, d), or raise ValueError where they have another length."""

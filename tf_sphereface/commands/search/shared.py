@@ -107,6 +107,13 @@ def tell_threshold(found: IdentificationThreshold) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if found.origin == "model":
+        console.print(
+            f"strangers who get a name: {found.rate:.2%} wanted at most, {found.measured_rate:.2%} "
+            "by the model's rate",
+            highlight=False,
+            soft_wrap=True,
+        )
     if found.rate_interval is not None:
         low, high = found.rate_interval
         console.print(
