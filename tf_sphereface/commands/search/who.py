@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.text import Text
 
 from tf_sphereface.commands.console import (
@@ -25,8 +22,7 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.search.shared import add_gallery, add_model_option
-from tf_sphereface.eval.measures.angles import degrees
-from tf_sphereface.utils.messages import SphereFaceWarning, printable
+from tf_sphereface.utils.messages import printable
 
 if TYPE_CHECKING:
     from tf_sphereface.alignment.photo_reader import PhotoFace
@@ -96,7 +92,7 @@ def _answer(
     path: Path, gallery: Gallery, embedder: Embedder, reader: PhotoFaces
 ) -> tuple[list[PhotoFace], dict[str, Any]]:
     """Return the faces of a photograph, and what `--json` says of them."""
-    from tf_sphereface.search.photo_faces import vectors_of
+    from tf_sphereface.search.named_faces import name_faces
 
     try:
         faces = reader(path)
@@ -104,27 +100,7 @@ def _answer(
         return [], {"file": str(path), "faces": [], "error": str(error)}
     if not faces:
         return [], {"file": str(path), "faces": [], "error": f"{path}: no face was found in it"}
-    vectors = vectors_of(embedder, np.stack([face.crop for face in faces]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SphereFaceWarning)  # said once, for all photographs
-        named = gallery.identify(vectors, distinct=True)
-    places, _ = gallery.nearest(vectors)
-    names = gallery.names
-    values = []
-    for face, place, (name, cosine, runner_up) in zip(faces, places, named, strict=True):
-        nearest = names[place[0]] if len(place) and place[0] >= 0 else None
-        values.append(
-            {
-                "name": name,
-                "cosine": _number(cosine),
-                "angle": _number(float(degrees(cosine))),
-                "box": None if face.face is None else face.face.box.round(2).tolist(),
-                "runner_up_cosine": _number(runner_up),
-                "margin": _number(float(degrees(runner_up)) - float(degrees(cosine))),
-                "nearest": nearest,
-                "score": None if face.face is None else round(face.face.score, 4),
-            }
-        )
+    values = name_faces(faces, gallery, embedder)
     return faces, {"file": str(path), "faces": values}
 
 
@@ -159,7 +135,3 @@ def _exit_code(answers: list[dict[str, Any]], threshold: float | None) -> int:
     if threshold is None:
         return EXIT_NO_VERDICT
     return EXIT_OK if all(face["name"] is not None for face in faces) else EXIT_CHECK_FAILED
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
