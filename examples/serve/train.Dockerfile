@@ -2,7 +2,7 @@
 #
 #   docker build -f examples/serve/train.Dockerfile -t train-faces .
 #   docker run --rm -v "$PWD/faces:/faces:ro" -v "$PWD/runs:/runs" --user "$(id -u):$(id -g)" \
-#       train-faces tf_sphereface-train --data /faces --preset fine-tune --out /runs/first
+#       train-faces tf_sphereface-train --data /faces --preset small --out /runs/first
 #
 # For an NVIDIA GPU: --build-arg TENSORFLOW='tensorflow[and-cuda]', and docker run --gpus all; the
 # packages of CUDA are those that this TensorFlow names, and no pins of constraints.txt.

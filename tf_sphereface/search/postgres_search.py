@@ -66,6 +66,7 @@ class _ServerGraph:
         with self._server.transaction() as database:
             view = min(_MOST, max(_EXPANSION, k))
             database.execute(f"SET LOCAL hnsw.ef_search = {view}")
+            database.execute("SET LOCAL enable_seqscan = off")  # the graph, as was asked for
             for row, query in enumerate(queries):
                 people = self._nearest(database, query, k)
                 keys[row, : len(people)] = people
