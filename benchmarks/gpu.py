@@ -79,7 +79,7 @@ def timings(line: argparse.Namespace) -> list[dict[str, object]]:
     if card:
         limits.memory = card.memory
     if line.tiny:
-        limits = dataclasses.replace(limits, seconds=0.0, rounds=2, memory=200.0)
+        limits = dataclasses.replace(limits, seconds=0.0, rounds=2, memory=200.0, warm=300.0)
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
         cache = str(Path(folder, "compiled"))

@@ -67,6 +67,12 @@ def flat_norm(layers, image):
     return layers.BatchNormalization()(layers.Dropout(0.4)(x))
 
 
+def one_tensor(layers, image):
+    """Nothing but the first convolution's output can be scaled."""
+    x = layers.Conv2D(8, 3, strides=2)(layers.Conv2D(8, 3)(image))
+    return layers.LayerNormalization()(layers.Activation("swish")(x))
+
+
 def sums(layers, image):
     x = depth_of(layers, image)
     y = layers.BatchNormalization(scale=False)(layers.Conv2D(8, 3, padding="same")(x))
@@ -74,7 +80,9 @@ def sums(layers, image):
     return layers.Conv2D(8, 1)(layers.MaxPooling2D(2)(x))
 
 
-@pytest.mark.parametrize("body", [relu6, joined, grouped, twice, gated, flat_norm, sums])
+@pytest.mark.parametrize(
+    "body", [relu6, joined, grouped, twice, gated, flat_norm, one_tensor, sums]
+)
 def test_the_copy_computes_the_same(body):
     keras.utils.set_random_seed(1)
     image = keras.Input((16, 16, 3))

@@ -26,6 +26,14 @@ def check_input_shape(input_shape: Sequence[int], *, minimum: int) -> tuple[int,
     return height, width, channels
 
 
+def check_counts(name: str, counts: Sequence[int], text: str, least: int = 1) -> tuple[int, ...]:
+    """Return the argument `name` as four counts, each `least` or more; `text` says of what."""
+    values = tuple(counts)
+    if len(values) != 4 or not all(isinstance(n, int) and n >= least for n in values):
+        raise error(name, f"be four counts of {text}", counts)
+    return values
+
+
 def embedding_dtype() -> str:
     """Return the dtype in which a network computes its embedding: that of its variables.
 

@@ -7,8 +7,14 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, halve, prelu
-from tf_sphereface.utils.checks import check_choice, check_integer, error
+from tf_sphereface.backbones.common import (
+    check_counts,
+    check_input_shape,
+    embedding_dtype,
+    halve,
+    prelu,
+)
+from tf_sphereface.utils.checks import check_choice, check_integer
 
 CHANNELS = (64, 128, 256, 512)
 
@@ -74,9 +80,8 @@ def IResNet(  # noqa: N802  (named as Keras' own applications are)
     2019, with the units and initial values of the authors' PyTorch code (`arcface_torch`).
     """
     check_choice("depth", depth, tuple(UNITS))
-    stages = UNITS[depth] if units is None else tuple(units)
-    if len(stages) != 4 or not all(isinstance(n, int) and n >= 1 for n in stages):
-        raise error("units", "be four counts of residual units, one per stage", units)
+    stages = UNITS[depth] if units is None else units
+    stages = check_counts("units", stages, "residual units, one per stage")
     shape = check_input_shape(input_shape, minimum=16)
     embedding_dim = check_integer("embedding_dim", embedding_dim, 1)
     layers = ResidualLayers(synchronized_bn, keras.initializers.RandomNormal(stddev=0.1))
@@ -121,9 +126,16 @@ class ResidualLayers:
         return keras.layers.Add(name=f"{name}_add")([y, x])
 
     def convolution(
-        self, x: Any, channels: int, name: str, *, kernel: int = 3, stride: int = 1
+        self,
+        x: Any,
+        channels: int,
+        name: str,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        use_bias: bool = False,
     ) -> Any:
-        """Apply a convolution without bias, with symmetric padding."""
+        """Apply a convolution, with symmetric padding."""
         if kernel == 3 and stride == 2:
             x = halve(x, name=f"{name}_pad")
         return keras.layers.Conv2D(
@@ -132,7 +144,7 @@ class ResidualLayers:
             strides=stride,
             padding="same" if stride == 1 else "valid",
             data_format="channels_last",
-            use_bias=False,
+            use_bias=use_bias,
             kernel_initializer=self.initializer.clone(),
             name=name,
         )(x)

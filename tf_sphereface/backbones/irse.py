@@ -7,9 +7,15 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, he_fan_out, prelu
+from tf_sphereface.backbones.common import (
+    check_counts,
+    check_input_shape,
+    embedding_dtype,
+    he_fan_out,
+    prelu,
+)
 from tf_sphereface.backbones.iresnet import CHANNELS, ResidualLayers
-from tf_sphereface.utils.checks import check_choice, check_integer, error
+from tf_sphereface.utils.checks import check_choice, check_integer
 
 UNITS: dict[int, tuple[int, int, int, int]] = {
     18: (2, 2, 2, 2),
@@ -83,9 +89,8 @@ def IRSE(  # noqa: N802  (named as Keras' own applications are)
     CVPR 2018.
     """
     check_choice("depth", depth, tuple(UNITS))
-    stages = UNITS[depth] if units is None else tuple(units)
-    if len(stages) != 4 or not all(isinstance(n, int) and n >= 1 for n in stages):
-        raise error("units", "be four counts of residual units, one per stage", units)
+    stages = UNITS[depth] if units is None else units
+    stages = check_counts("units", stages, "residual units, one per stage")
     shape = check_input_shape(input_shape, minimum=16)
     embedding_dim = check_integer("embedding_dim", embedding_dim, 1)
     layers = _Units(synchronized_bn, he_fan_out())

@@ -9,13 +9,14 @@ from typing import Any
 import keras
 
 from tf_sphereface.backbones.common import (
+    check_counts,
     check_input_shape,
     embedding_dtype,
     halve,
     he_fan_out,
     prelu,
 )
-from tf_sphereface.utils.checks import check_integer, error
+from tf_sphereface.utils.checks import check_integer
 
 BOTTLENECKS = (
     (128, 64, 2),
@@ -80,8 +81,7 @@ def MobileFaceNet(  # noqa: N802  (named as Keras' own applications are)
     shape = check_input_shape(input_shape, minimum=16)
     embedding_dim = check_integer("embedding_dim", embedding_dim, 1)
     width = check_integer("width", width, 1)
-    if len(blocks) != 4 or not all(isinstance(n, int) and n >= 1 for n in blocks):
-        raise error("blocks", "be four counts of blocks", blocks)
+    blocks = check_counts("blocks", blocks, "blocks")
     block = _Block(synchronized_bn)
 
     image = keras.Input(shape, name="image")

@@ -7,12 +7,8 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.common import (
-    check_input_shape,
-    embedding_dtype,
-    halve,
-    he_fan_out,
-)
+from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, he_fan_out
+from tf_sphereface.backbones.iresnet import ResidualLayers
 from tf_sphereface.backbones.sphereface import CHANNELS, UNITS
 from tf_sphereface.utils.checks import check_choice, check_integer
 
@@ -24,6 +20,7 @@ def SFNet(  # noqa: N802  (named as Keras' own applications are)
     name: str | None = None,
     *,
     batch_norm: bool = False,
+    synchronized_bn: bool = False,
     activation_after_add: bool = True,
 ) -> keras.Model:
     """Build an SFNet: the stages of `SphereFaceNet`, with ReLU in place of PReLU.
@@ -40,6 +37,8 @@ def SFNet(  # noqa: N802  (named as Keras' own applications are)
         name: the model's name, by default `sfnet{depth}`.
         batch_norm: batch normalization after each convolution, in place of its bias, and on the
             embedding.
+        synchronized_bn: average the batch statistics over all replicas of a `tf.distribute`
+            strategy; with `batch_norm`.
         activation_after_add: False for opensphere's older network, whose units are
             `x + ReLU(conv(ReLU(conv(x))))`, as the paper's.
 
@@ -64,48 +63,38 @@ def SFNet(  # noqa: N802  (named as Keras' own applications are)
     shape = check_input_shape(input_shape, minimum=16)
     embedding_dim = check_integer("embedding_dim", embedding_dim, 1)
 
-    def relu(x: Any, layer: str) -> Any:
-        return keras.layers.ReLU(name=layer)(x)
-
+    layers = _Layers(synchronized_bn, he_fan_out())
     image = keras.Input(shape, name="image")
     x = image
     for stage, (channels, count) in enumerate(zip(CHANNELS, UNITS[depth], strict=True), start=1):
-        first = f"layer{stage}_0"
-        x = halve(x, name=f"{first}_pad")
-        x = _convolution(x, channels, f"{first}_conv1", stride=2, batch_norm=batch_norm)
-        x = relu(x, f"{first}_relu")
+        x = layers.convolved(x, channels, f"layer{stage}_0_conv1", batch_norm, stride=2)
+        x = layers.relu(x, f"layer{stage}_0_relu")
         for unit in range(1, count + 1):
             block = f"layer{stage}_{unit}"
-            y = _convolution(x, channels, f"{block}_conv1", stride=1, batch_norm=batch_norm)
-            y = relu(y, f"{block}_relu1")
-            y = _convolution(y, channels, f"{block}_conv2", stride=1, batch_norm=batch_norm)
+            y = layers.convolved(x, channels, f"{block}_conv1", batch_norm)
+            y = layers.relu(y, f"{block}_relu1")
+            y = layers.convolved(y, channels, f"{block}_conv2", batch_norm)
             if activation_after_add:
-                x = relu(keras.layers.Add(name=f"{block}_add")([y, x]), f"{block}_relu")
+                x = layers.relu(keras.layers.Add(name=f"{block}_add")([y, x]), f"{block}_relu")
             else:
-                x = keras.layers.Add(name=f"{block}_add")([relu(y, f"{block}_relu2"), x])
+                x = keras.layers.Add(name=f"{block}_add")([layers.relu(y, f"{block}_relu2"), x])
     x = keras.layers.Flatten(data_format="channels_last", name="flatten")(x)
     x = keras.layers.Dense(embedding_dim, dtype=embedding_dtype(), name="fc")(x)
     if batch_norm:
-        x = _normalize(x, "features", dtype=embedding_dtype())
+        x = layers.normalize(x, "features", dtype=embedding_dtype())
     return keras.Model(image, x, name=name or f"sfnet{depth}")
 
 
-def _convolution(x: Any, channels: int, name: str, *, stride: int, batch_norm: bool) -> Any:
-    """Apply a 3x3 convolution with a bias, or with batch normalization."""
-    x = keras.layers.Conv2D(
-        channels,
-        3,
-        strides=stride,
-        padding="same" if stride == 1 else "valid",
-        data_format="channels_last",
-        use_bias=not batch_norm,
-        kernel_initializer=he_fan_out(),
-        name=name,
-    )(x)
-    return _normalize(x, name.replace("conv", "bn")) if batch_norm else x
+class _Layers(ResidualLayers):
+    """The parts of the network."""
 
+    def relu(self, x: Any, name: str) -> Any:
+        """Apply a ReLU."""
+        return keras.layers.ReLU(name=name)(x)
 
-def _normalize(x: Any, name: str, dtype: str | None = None) -> Any:
-    return keras.layers.BatchNormalization(
-        axis=-1, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
-    )(x)
+    def convolved(
+        self, x: Any, channels: int, name: str, batch_norm: bool, *, stride: int = 1
+    ) -> Any:
+        """Apply a 3x3 convolution with a bias, or with batch normalization."""
+        x = self.convolution(x, channels, name, stride=stride, use_bias=not batch_norm)
+        return self.normalize(x, name.replace("conv", "bn")) if batch_norm else x

@@ -7,8 +7,14 @@ from typing import Any
 
 import keras
 
-from tf_sphereface.backbones.common import check_input_shape, embedding_dtype, halve, prelu
-from tf_sphereface.utils.checks import check_choice, check_integer, error
+from tf_sphereface.backbones.common import (
+    check_counts,
+    check_input_shape,
+    embedding_dtype,
+    halve,
+    prelu,
+)
+from tf_sphereface.utils.checks import check_choice, check_integer
 
 CHANNELS = (64, 128, 256, 512)
 
@@ -72,9 +78,8 @@ def SphereFaceNet(  # noqa: N802  (named as Keras' own applications are)
     table 2, with the initial values of the authors' released Caffe code.
     """
     check_choice("depth", depth, tuple(UNITS))
-    stages = UNITS[depth] if units is None else tuple(units)
-    if len(stages) != 4 or not all(isinstance(n, int) and n >= 0 for n in stages):
-        raise error("units", "be four counts of residual units, one per stage", units)
+    stages = UNITS[depth] if units is None else units
+    stages = check_counts("units", stages, "residual units, one per stage", least=0)
     shape = check_input_shape(input_shape, minimum=16)
     embedding_dim = check_integer("embedding_dim", embedding_dim, 1)
 

@@ -246,7 +246,7 @@ def _measure(network: keras.Model, groups: list[_Group], images: np.ndarray) -> 
     batch = network.inputs[0].shape[0] or BATCH
     images = images[np.arange(max(len(images), batch)) % len(images)]
     samples = [
-        probe.predict_on_batch(images[start : start + batch])
+        keras.tree.flatten(probe.predict_on_batch(images[start : start + batch]))
         for start in range(0, len(images) - batch + 1, batch)
     ]
     largest = iter([np.mean(found, axis=0) for found in zip(*samples, strict=True)])

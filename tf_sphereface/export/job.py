@@ -16,7 +16,7 @@ from tf_sphereface.export.options import FileOptions
 from tf_sphereface.utils.messages import ProgressCallback
 
 KINDS = {"tflite": ("none", "float16", "dynamic", "int8"), "onnx": ("none", "float16", "int8")}
-FACES_AT_ONCE = 4  # whose extremes are one sample of a tensor's range
+FACES_PER_SAMPLE = 4  # whose extremes are one sample of a tensor's range
 EXPLAINED_FACES = 8  # whose activations are compared layer by layer
 
 

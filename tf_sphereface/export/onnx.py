@@ -15,7 +15,7 @@ from tf_sphereface.export.gate import Gate
 from tf_sphereface.export.inference_graph import GroupedConvolution
 from tf_sphereface.export.job import (
     EXPLAINED_FACES,
-    FACES_AT_ONCE,
+    FACES_PER_SAMPLE,
     Format,
     Job,
     LayerError,
@@ -188,7 +188,7 @@ class _Reader:
         start, inputs = self._start, self._job.inputs
         if start >= len(inputs):
             return None
-        size = inputs.batch or FACES_AT_ONCE
+        size = inputs.batch or FACES_PER_SAMPLE
         self._start += size
         if self._job.progress is not None:
             self._job.progress(min(start + size, len(inputs)), len(inputs))

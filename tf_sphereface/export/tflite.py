@@ -16,7 +16,7 @@ from tf_sphereface.export.gate import Gate
 from tf_sphereface.export.inference_graph import INPUT_NAME
 from tf_sphereface.export.job import (
     EXPLAINED_FACES,
-    FACES_AT_ONCE,
+    FACES_PER_SAMPLE,
     Format,
     Job,
     LayerError,
@@ -194,14 +194,14 @@ def _calibrate(content: bytes, recipe: Any, job: Job) -> dict[str, Any]:
         )
     pieces: list[dict[str, Any]] = []
     faces = len(job.inputs)
-    for start in range(0, faces, FACES_AT_ONCE):
-        batches = list(job.inputs.pieces(start, FACES_AT_ONCE))
+    for start in range(0, faces, FACES_PER_SAMPLE):
+        batches = list(job.inputs.pieces(start, FACES_PER_SAMPLE))
         with quiet():
             calibrator.reset_model_qsvs()
             calibrator.calibrate({SIGNATURE: batches}, manager)
         pieces.append(calibrator.get_model_qsvs())
         if job.progress is not None:
-            job.progress(min(start + FACES_AT_ONCE, faces), faces)
+            job.progress(min(start + FACES_PER_SAMPLE, faces), faces)
     return {name: _average([piece[name] for piece in pieces]) for name in pieces[0]}
 
 

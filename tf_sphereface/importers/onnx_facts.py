@@ -11,10 +11,10 @@ import numpy as np
 from tf_sphereface.embedder import EmbedderMetadata, read_metadata
 from tf_sphereface.embedder.input_facts import PIXELS, guess, say_guesses, with_given
 from tf_sphereface.importers.onnx_graph import OnnxNetwork, pixel_facts
+from tf_sphereface.importers.onnx_network import OF_PIXELS
 from tf_sphereface.utils.checks import error
 
 _KEPT = ("training_data", "loss", "margin", "flip", "threshold", "threshold_far")
-_OF_PIXELS = 2.0  # a mean or a scale above it is of pixels of 0 to 255, not of 0 to 1
 _NUMBERS = ("pixel_mean", "pixel_scale")
 
 
@@ -57,7 +57,7 @@ def onnx_facts(path: Path, network: OnnxNetwork, given: dict[str, Any]) -> OnnxF
         mean, scale = 0.0, 1.0
         assumed = [name for name in assumed if name not in _NUMBERS]
     elif start.operators and stored is None:
-        of_pixels = np.abs(start.mean).max() > _OF_PIXELS or start.scale.max() > _OF_PIXELS
+        of_pixels = np.abs(start.mean).max() > OF_PIXELS or start.scale.max() > OF_PIXELS
         whole = 1.0 if of_pixels or set(_NUMBERS) & given.keys() else 255.0
         mean, scale = given.get("pixel_mean", 0.0), given.get("pixel_scale", whole)
         if whole == 1.0:

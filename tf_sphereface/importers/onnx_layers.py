@@ -10,15 +10,13 @@ import keras
 import numpy as np
 
 from tf_sphereface.importers.onnx_file import Node
-from tf_sphereface.importers.onnx_network import Network
+from tf_sphereface.importers.onnx_network import OF_PIXELS, Network
 from tf_sphereface.importers.onnx_values import (
     Value,
     channels_last,
     constant_beside,
     plain,
 )
-
-_OF_PIXELS = 2.0  # a mean above it is of pixels of 0 to 255, not of 0 to 1 or -1 to 1
 
 _Sides = list[tuple[int, int]]  # of rows and columns: how many are added before and behind
 
@@ -163,7 +161,7 @@ def batch_normalization(network: Network, node: Node) -> Value:
         raise ValueError("it is of a network in training: export it after model.eval()")
     if (variance + epsilon <= 0).any():
         raise ValueError("its variances are negative")
-    pixels = network.at_start(x) and not network.start.operators and mean.max() > _OF_PIXELS
+    pixels = network.at_start(x) and not network.start.operators and mean.max() > OF_PIXELS
     if pixels and (scale > 0).all():
         factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
         sides = (-1,) + (1,) * (len(x.axes) - 2)

@@ -23,6 +23,7 @@ from tf_sphereface.importers.onnx_values import (
     per_channel,
 )
 
+OF_PIXELS = 2.0  # a mean or a scale above it is of pixels of 0 to 255, not of 0 to 1 or -1 to 1
 _CHANNELS = 3
 
 

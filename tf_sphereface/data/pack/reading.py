@@ -166,7 +166,7 @@ def _check_length(pack: Pack, shard: int, facts: dict[str, Any]) -> None:
     first = ", first {1} ({0})".format(*pack.describe([int(lost[0])])[0]) if len(lost) else ""
     raise ValueError(
         f"{path} {what}: {len(lost):,} records are lost{first}. See tf_sphereface-data check; "
-        "errors='skip' leaves damaged records out"
+        "errors='skip' (in a command: without --strict) leaves damaged records out"
     )
 
 
@@ -312,7 +312,8 @@ class Pack:
                 ((file, record),) = self.describe([int(rows[place])])
                 raise ValueError(
                     f"{self.root}: {record} ({file}) is damaged: {why_damaged(contents, length)}. "
-                    "See tf_sphereface-data check; errors='skip' leaves damaged records out"
+                    "See tf_sphereface-data check; errors='skip' (in a command: without "
+                    "--strict) leaves damaged records out"
                 )
             images[place] = contents
         return images

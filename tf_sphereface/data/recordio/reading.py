@@ -29,7 +29,10 @@ from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.files import RandomAccessFile
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning, and_more
 
-_ADVICE = "See tf_sphereface-data check; errors='skip' leaves damaged records out"
+_ADVICE = (
+    "See tf_sphereface-data check; errors='skip' (in a command: without --strict) leaves damaged "
+    "records out"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
