@@ -107,8 +107,9 @@ def without_conflicts(outputs: Any, labels: Any, conflict_cosine: float) -> Any:
 
     Example:
 
-    >>> without_conflicts(tf.constant([[2.0, 1.0, -1.0, -2.0]]), tf.constant([0]), 0.4).numpy()
-    array([[    2., -20000.,    -1.,    -2.]], dtype=float32)
+    >>> outputs = tf.constant([[2.0, 1.0, -1.0, -2.0]])     # cos = 1, 1/2 and -1/2
+    >>> without_conflicts(outputs, tf.constant([0]), 0.4).numpy().tolist()
+    [[2.0, -20000.0, -1.0, -2.0]]
 
     Source: An et al., "Killing Two Birds with One Stone: Efficient and Robust Training of Face
     Recognition CNNs by Partial FC", CVPR 2022, arXiv:2203.15565.
