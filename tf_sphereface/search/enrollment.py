@@ -84,6 +84,7 @@ def embed_folders(
     folders: Sequence[str | os.PathLike[str]],
     strict: bool = False,
     progress: ProgressCallback | None = None,
+    detector: str | os.PathLike[str] | None = None,
 ) -> tuple[Enrollment, list[EmbeddedFaces]]:
     """Embed the people's pictures of one folder or two; the second holds strangers.
 
@@ -102,7 +103,7 @@ def embed_folders(
             if progress is not None:
                 progress(before + done, total)
 
-        faces = embed_people(embedder, listing.files, len(listing.files), show)
+        faces = embed_people(embedder, listing.files, len(listing.files), show, detector)
         result.note(faces, bool(embedded), strict)
         embedded.append(faces)
         before += len(listing.files)

@@ -209,6 +209,7 @@ class Gallery:
         strangers: str | os.PathLike[str] | None = None,
         rate: float | None = None,
         strict: bool = False,
+        detector: str | os.PathLike[str] | None = None,
         progress: ProgressCallback | None = None,
     ) -> Enrollment:
         """Add the people of a folder that holds a folder of images for each.
@@ -223,6 +224,7 @@ class Gallery:
                 chosen on them.
             rate: another wanted rate than before.
             strict: raise where an image cannot be used, or is passed over.
+            detector: an ONNX file of YuNet, to find faces with; None: MTCNN.
             progress: called with (images done, images in all).
 
         Raises:
@@ -232,7 +234,7 @@ class Gallery:
         embedder = stored_model(self.facts) if model is None else load_embedder(model)
         check_model(self.facts, embedder)
         folders = [people] if strangers is None else [people, strangers]
-        result, embedded = embed_folders(embedder, folders, strict, progress)
+        result, embedded = embed_folders(embedder, folders, strict, progress, detector)
         new = [
             checked_faces(self.dim, faces.vectors, faces.names, faces.sources, stranger)
             for faces, stranger in zip(embedded, (False, True), strict=False)

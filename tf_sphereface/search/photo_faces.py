@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,16 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tf_sphereface.alignment.align import cut_out
-from tf_sphereface.alignment.detector import Face, FaceDetector, choose
-from tf_sphereface.alignment.face_reader import FaceReader
+from tf_sphereface.alignment.detector import choose
 from tf_sphereface.alignment.images import read_photo
-from tf_sphereface.alignment.photo_reader import PhotoFace
+from tf_sphereface.alignment.photo_reader import NoFace, PhotoFace, PhotoReader
 from tf_sphereface.alignment.plausibility import check_face
 from tf_sphereface.embedder.embedder import Embedder, embed_sides
 from tf_sphereface.eval.scoring.score_pairs import join_sides
 from tf_sphereface.utils.messages import ProgressCallback
-from tf_sphereface.utils.optional import require
 
 _BATCH = 64
 
@@ -29,13 +26,14 @@ _BATCH = 64
 class PhotoFaces:
     """Reads the faces of an image: itself where it has the network's size, else what is detected.
 
-    Several threads may call it at once.
+    What is detected and cannot be a face, by its points, is left out. Several threads may call it
+    at once. `detector` is that of `PhotoReader`.
     """
 
-    def __init__(self, input_size: tuple[int, int]) -> None:
-        self._reader = FaceReader(input_size)
-        self._detector: FaceDetector | None = None
-        self._lock = threading.Lock()
+    def __init__(
+        self, input_size: tuple[int, int], *, detector: str | os.PathLike[str] | None = None
+    ) -> None:
+        self._reader = PhotoReader(input_size, detector=detector)
 
     def __call__(self, path: Path) -> list[PhotoFace]:
         """Return the faces of an image file, the largest first; none where none was found.
@@ -45,21 +43,12 @@ class PhotoFaces:
             OSError: likewise.
             ImportError: a package of the extra `align` is missing.
         """
-        image = read_photo(path)
         try:
-            return [PhotoFace(path, image, self._reader.fit(image))]
-        except ValueError as error:
-            size = self._reader.template_size
-            if size is None:
-                raise ValueError(f"{path}: {error}. {self._reader.how_to_align}") from error
-        shape = (image.shape[0], image.shape[1])
-        faces = [f for f in self._detect(path, image) if check_face(f.points, shape) is None]
-        return [
-            PhotoFace(
-                path, image, self._reader.fit(cut_out(image, face.points, size)), face, len(faces)
-            )
-            for face in choose(faces, shape, "all")
-        ]
+            photos = self._reader.find_all(read_photo(path), path)
+        except NoFace:
+            return []
+        faces = [photo for photo in photos if _plausible(photo)]
+        return [dataclasses.replace(photo, count=min(photo.count, len(faces))) for photo in faces]
 
     def central(self, path: Path) -> PhotoFace | None:
         """Return the face nearest the center of an image file; None where there is none."""
@@ -70,15 +59,10 @@ class PhotoFaces:
         (chosen,) = choose(found, (faces[0].image.shape[0], faces[0].image.shape[1]), "center")
         return next(face for face in faces if face.face is chosen)
 
-    def _detect(self, path: Path, image: NDArray[np.uint8]) -> list[Face]:
-        with self._lock:
-            if self._detector is None:
-                try:
-                    require("skimage.transform", extra="align")
-                    self._detector = FaceDetector()
-                except ImportError as error:
-                    raise ImportError(f"{path}: to find faces in it, {error}") from error
-        return self._detector(image)
+
+def _plausible(photo: PhotoFace) -> bool:
+    shape = (photo.image.shape[0], photo.image.shape[1])
+    return photo.face is None or check_face(photo.face.points, shape) is None
 
 
 @dataclass
@@ -115,6 +99,7 @@ def embed_people(
     listed: Iterable[tuple[str, Path]],
     total: int,
     progress: ProgressCallback | None = None,
+    detector: str | os.PathLike[str] | None = None,
 ) -> EmbeddedFaces:
     """Embed the face of each image file; what cannot be used is noted, and ends nothing.
 
@@ -123,11 +108,12 @@ def embed_people(
         listed: name of the person and path of the image.
         total: how many, for `progress`.
         progress: called with (done, in all).
+        detector: that of `PhotoReader`.
 
     Raises:
         ImportError: a package of the extra `align` is missing.
     """
-    reader, result = PhotoFaces(embedder.input_size), EmbeddedFaces()
+    reader, result = PhotoFaces(embedder.input_size, detector=detector), EmbeddedFaces()
     parts: list[NDArray[np.float32]] = []
     waiting: list[tuple[str, str, NDArray[np.uint8]]] = []
 

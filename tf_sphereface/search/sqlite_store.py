@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from tf_sphereface.search.gallery_entries import (
+    DamagedEntry,
+    fact_entry,
+    grouped,
+    new_entries,
+    read_facts,
+    read_record,
+)
 from tf_sphereface.search.gallery_record import GalleryChange, GalleryRecord, NewFaces, changed
 from tf_sphereface.utils.files import atomic_path
-from tf_sphereface.utils.messages import printable
 
 _MARK = 0x53464741  # SQLite's application_id: "SFGA"
 _VERSION = 1
@@ -74,13 +77,9 @@ class SqliteStore:
                     f"BEGIN;{_SCHEMA}COMMIT;"
                 )
                 database.execute("BEGIN IMMEDIATE")
-                _write_fact(database, "dim", record.dim)
-                _write_facts(database, record.facts)
-                for stranger in (False, True):
-                    faces = np.flatnonzero(record.is_stranger[record.owner] == stranger)
-                    names = [record.names[record.owner[face]] for face in faces]
-                    sources = [record.sources[face] for face in faces]
-                    _insert(database, NewFaces(names, record.vectors[faces], sources, stranger))
+                _write_facts(database, {"dim": record.dim, **record.facts})
+                for faces in grouped(record):
+                    _insert(database, faces)
                 _write_sums(database)
                 database.execute("COMMIT")
             if Path(path).exists():  # another process was faster
@@ -155,6 +154,8 @@ def _read(database: sqlite3.Connection, path: Path) -> GalleryRecord:
     """Return everything, each entry compared with its checksum."""
     try:
         return _compared(database, path)
+    except DamagedEntry as error:
+        raise _damaged(path, error) from error
     except (TypeError, KeyError, AttributeError, OverflowError, UnicodeError) as error:
         raise _damaged(path, f"an entry is of another kind ({error})") from error
 
@@ -171,75 +172,32 @@ def _compared(database: sqlite3.Connection, path: Path) -> GalleryRecord:
     pages, size = (database.execute(f"PRAGMA page_{x}").fetchone()[0] for x in ("count", "size"))
     if path.stat().st_size < pages * size:
         raise _damaged(path, "its end is missing")
-    facts: dict[str, Any] = {}
-    for name, value, checksum in database.execute("SELECT * FROM facts"):
-        if checksum != _checksum(f"{name}\n{value}"):
-            raise _damaged(path, f"the entry {name!r} differs from its checksum")
-        facts[name] = json.loads(value)
-    if not {"dim", "sums"} <= facts.keys():
-        raise _damaged(path, "entries are missing")
-    dim, sums = facts.pop("dim"), facts.pop("sums")
-    if list(database.execute(_SUMS).fetchone()) != sums:
-        raise _damaged(path, "people or faces are missing, or too many")
-    place: dict[int, int] = {}
-    names: list[str] = []
-    strangers: list[bool] = []
-    for person, name, stranger, checksum in database.execute("SELECT * FROM people ORDER BY id"):
-        if checksum != _checksum(f"{person}\n{stranger}\n{name}"):
-            raise _damaged(path, f"the name {name!r} differs from its checksum")
-        place[person] = len(names)
-        names.append(name)
-        strangers.append(bool(stranger))
-    vectors = np.empty((sums[2], dim), np.float32)
-    owner, sources = np.empty(sums[2], np.int64), []
-    rows = database.execute("SELECT * FROM faces ORDER BY id")
-    for row, (face, person, source, blob, checksum) in enumerate(rows):
-        right = len(blob) == 4 * dim and person in place
-        if not right or checksum != _checksum(f"{face}\n{person}\n{source}", blob):
-            raise _damaged(path, f"the face {source!r} differs from its checksum")
-        vectors[row] = np.frombuffer(blob, "<f4")
-        owner[row] = place[person]
-        sources.append(source)
-    return GalleryRecord(
-        facts, tuple(names), np.array(strangers, bool), vectors, owner, (*sources,)
+    return read_record(
+        read_facts(database.execute("SELECT * FROM facts")),
+        database.execute(_SUMS).fetchone(),
+        database.execute("SELECT * FROM people ORDER BY id"),
+        database.execute("SELECT * FROM faces ORDER BY id"),
     )
 
 
 def _insert(database: sqlite3.Connection, faces: NewFaces) -> None:
     """Write faces, and the people they need."""
-    numbers = dict(
-        database.execute("SELECT name, id FROM people WHERE stranger = ?", [faces.strangers])
-    )
-    free = database.execute("SELECT coalesce(max(id), 0) + 1 FROM people").fetchone()[0]
-    face = database.execute("SELECT coalesce(max(id), 0) + 1 FROM faces").fetchone()[0]
-    for name, vector, source in zip(faces.names, faces.vectors, faces.sources, strict=True):
-        if name not in numbers:
-            checksum = _checksum(f"{free}\n{int(faces.strangers)}\n{name}")
-            row = [free, name, int(faces.strangers), checksum]
-            database.execute("INSERT INTO people VALUES (?, ?, ?, ?)", row)
-            numbers[name], free = free, free + 1
-        text, blob = printable(source), np.ascontiguousarray(vector, "<f4").tobytes()
-        checksum = _checksum(f"{face}\n{numbers[name]}\n{text}", blob)
-        row = [face, numbers[name], text, blob, checksum]
-        database.execute("INSERT INTO faces VALUES (?, ?, ?, ?, ?)", row)
-        face += 1
+    query = "SELECT name, id FROM people WHERE stranger = ?"
+    numbers = dict(database.execute(query, [faces.strangers]))
+    free = [
+        database.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0]
+        for table in ("people", "faces")
+    ]
+    people, entries = new_entries(faces, numbers, *free)
+    database.executemany("INSERT INTO people VALUES (?, ?, ?, ?)", people)
+    database.executemany("INSERT INTO faces VALUES (?, ?, ?, ?, ?)", entries)
 
 
 def _write_facts(database: sqlite3.Connection, facts: dict[str, Any]) -> None:
-    for name, value in facts.items():
-        _write_fact(database, name, value)
-
-
-def _write_fact(database: sqlite3.Connection, name: str, value: Any) -> None:
-    text = json.dumps(value)
-    row = [name, text, _checksum(f"{name}\n{text}")]
-    database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", row)
+    entries = [fact_entry(name, value) for name, value in facts.items()]
+    database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", entries)
 
 
 def _write_sums(database: sqlite3.Connection) -> None:
     """Note how many people and faces there are, and the sums of their checksums."""
-    _write_fact(database, "sums", list(database.execute(_SUMS).fetchone()))
-
-
-def _checksum(text: str, data: bytes = b"") -> int:
-    return zlib.crc32(data, zlib.crc32(text.encode("utf-8")))
+    _write_facts(database, {"sums": list(database.execute(_SUMS).fetchone())})

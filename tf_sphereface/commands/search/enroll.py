@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
             strangers=args.strangers,
             rate=args.rate,
             strict=args.strict,
+            detector=args.detector,
             progress=progress,
         )
     if new:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_sphereface.commands.console import console, existing_dir, existing_file, note, warn
-from tf_sphereface.commands.input_options import add_strict_option
+from tf_sphereface.commands.input_options import add_detector_option, add_strict_option
 from tf_sphereface.eval.measures.angles import degrees
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def add_people(parser: argparse.ArgumentParser) -> None:
         help="wanted share of strangers' pictures that get a name (default: 0.01)",
     )
     add_strict_option(parser, ", or cannot be used")
+    add_detector_option(parser)
 
 
 def tell_enrollment(result: Enrollment) -> None:

@@ -21,6 +21,7 @@ from tf_sphereface.commands.console import (
     warn,
     write_json_option,
 )
+from tf_sphereface.commands.input_options import add_detector_option
 from tf_sphereface.commands.search.shared import add_gallery, add_model_option
 from tf_sphereface.utils.messages import printable
 
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "photos", nargs="+", type=existing_file, metavar="PHOTO", help="a photograph or a face"
     )
     add_model_option(parser, "the gallery's model, where its file has moved")
+    add_detector_option(parser)
     parser.add_argument(
         "--show",
         type=output_file,
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     gallery = Gallery.open(args.gallery)
     embedder = gallery.model(args.model)
-    reader = PhotoFaces(embedder.input_size)
+    reader = PhotoFaces(embedder.input_size, detector=args.detector)
     answers: list[dict[str, Any]] = []
     shown: list[tuple[list[PhotoFace], list[dict[str, Any]]]] = []
     for path in args.photos:
