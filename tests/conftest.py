@@ -71,6 +71,7 @@ def _load(name: str) -> ModuleType:
 
 
 realdata = _load("realdata")
+_load("without_autotuner").turn_off_autotuner()
 
 
 @pytest.fixture(scope="session")

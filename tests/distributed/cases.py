@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_sphereface as sf
+from tf_sphereface.data.batches import untuned
 
 STEPS, BATCH, CLASSES = int(os.environ.get("STEPS", "30")), 8, 12
 
@@ -49,7 +50,8 @@ def dataset(data: tuple[np.ndarray, ...], part: int, parts: int) -> tf.data.Data
     """Return this worker's part of each global batch."""
     index = np.arange(STEPS * BATCH).reshape(STEPS, parts, BATCH // parts)[:, part].ravel()
     chosen = tuple(array[index] for array in data)
-    return tf.data.Dataset.from_tensor_slices(chosen).batch(BATCH // parts, drop_remainder=True)
+    whole = tf.data.Dataset.from_tensor_slices(chosen)
+    return whole.batch(BATCH // parts, drop_remainder=True).with_options(untuned())
 
 
 def build(case: dict[str, Any]) -> sf.FaceClassifier:

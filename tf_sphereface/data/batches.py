@@ -49,12 +49,25 @@ def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Datas
             .apply(tf.data.experimental.assert_cardinality(length))
             .map(make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
             .prefetch(tf.data.AUTOTUNE)
+            .with_options(untuned())
         )
         context = options.input_context
         if context is None:
             return dataset
         size = options.batch_size // context.num_replicas_in_sync
         return dataset.rebatch(size, drop_remainder=True)
+
+
+def untuned() -> tf.data.Options:
+    """Return the options of a pipeline without TensorFlow's autotuner.
+
+    Its thread sleeps between its turns, the longer the longer the pipeline lives, up to a minute,
+    and in TensorFlow 2.21 it sometimes sleeps on where the pipeline ends: an epoch in eight would
+    end with a pause. There is nothing to tune: each batch is made by one function.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def prepare(
