@@ -15,7 +15,7 @@ import keras
 
 OVERRIDDEN = {
     # Builds metrics and optimizer before the first step of `fit` (Keras 3.15).
-    "_maybe_symbolic_build": "classifier.face_classifier.FaceClassifier",
+    "_maybe_symbolic_build": "classifier.training_step.TrainingStep",
     # Shrinks the weights beside the update: decoupled decay (Keras 3.15).
     "_apply_weight_decay": "optimizers.multipliers.ParameterRates",
     # Says which weights Muon leaves to AdamW (Keras 3.15).
