@@ -198,7 +198,7 @@ def test_int8_files_keep_the_accuracy(
     assert float_file(file_format).size_bytes > 2.8 * report.size_bytes
     pairs = (measured.left, measured.right, measured.pairs.is_same, measured.pairs.folds)
     expected = verify_embeddings(measured.plain, measured.mirrored, *pairs).table
-    table = embed_verification(load_embedder(path), faces, *pairs).table
+    table = embed_verification(load_embedder(path, threads=1), faces, *pairs).table
     moved = {
         key: round(len(measured.pairs) * (result.accuracy - expected[key].accuracy))
         for key, result in table.items()
