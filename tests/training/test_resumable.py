@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tf_sphereface as sf
+from tests.training.stopping import StopAfter
 from tf_sphereface import training
 from tf_sphereface.data import FaceSource, SyntheticFaces
 from tf_sphereface.training.checkpoint import checkpoint_files
@@ -31,19 +32,6 @@ STEPS = 4
 
 def source(images: int = 8) -> FaceSource:
     return FaceSource(SyntheticFaces(4, images), image_size=(28, 24))
-
-
-class StopAfter(keras.callbacks.Callback):
-    """Interrupt a run, as a power cut does, after some of this process's updates."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise InterruptedError
 
 
 def rows(folder) -> list[dict[str, str]]:

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 import tf_sphereface as sf
-from tests.training.test_resumable import RECIPE, StopAfter, rows, source
+from tests.training.stopping import StopAfter
+from tests.training.test_resumable import RECIPE, rows, source
 from tf_sphereface import training
 from tf_sphereface.training.weight_average import WeightAverage, network_weights
 

@@ -1,0 +1,24 @@
+"""Lets tests import the scripts of benchmarks/."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+MODULES = (
+    *("cases", "process", "table", "worker", "compare", "processor"),
+    *("with_keras", "with_torch", "gpu", "hlo", "cards", "gpu_cases", "gpu_turns", "gpu_table"),
+    *("search", "repeated", "with_keras_gpu", "with_torch_gpu", "replica_model"),
+)
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Let the scripts be imported as they import each other, and forget them afterwards."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in MODULES:
+        sys.modules.pop(name, None)
