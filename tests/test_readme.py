@@ -19,7 +19,8 @@ MIGRATING = ROOT / "docs" / "migrating.md"  # goes on from README's scripts
 DOCUMENTS = (
     *(README, ROOT / "CONTRIBUTING.md"),
     *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "examples").rglob("README.md")),
+    *(ROOT / "examples").glob("README.md"),
+    *sorted((ROOT / "examples").glob("*/README.md")),
 )
 
 
