@@ -2,9 +2,10 @@
 
     python benchmarks/gpu.py                           # nets, heads, input: at most 4 minutes each
     python benchmarks/gpu.py nets --networks MobileFaceNet --precision bfloat16
+    python benchmarks/gpu.py nets --depthwise grouped  # MobileFaceNet's 3x3 layers in both forms
     python benchmarks/gpu.py --tiny                    # a rehearsal on a CPU
     python benchmarks/gpu.py --hlo                     # without a GPU: the programs that XLA gets
-    python benchmarks/gpu.py --hlo --depthwise shifted
+    python benchmarks/gpu.py --hlo --depthwise grouped
     python benchmarks/gpu.py --hlo --tiny              # in seconds
     python benchmarks/gpu.py --hlo --sample-rate 0.1 --classes 1000000 --networks SphereFaceNet-4
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -68,6 +70,7 @@ def setting_of(line: argparse.Namespace) -> Setting:
         "precisions": tuple(line.precision or ()),
         "batch": line.batch,
         "head_classes": tuple(line.classes or ()),
+        "grouped": line.depthwise == "grouped",
     }
     return dataclasses.replace(setting, **{name: x for name, x in asked.items() if x})
 
@@ -88,10 +91,16 @@ def timings(line: argparse.Namespace) -> list[dict[str, object]]:
             cases = cases_of(part, setting, cache, folder)
             if line.side:
                 cases = [_of_side(case, line.side) for case in cases]
-            results += measure(cases, limits)
-            if line.json:
-                write(line.json, gpu_table.rows(results))
+            keep = functools.partial(_keep, line.json, results)
+            results += measure(cases, limits, keep)
+            keep([])
     return gpu_table.rows(results)
+
+
+def _keep(path: Path | None, before: list[Result], found: list[Result]) -> None:
+    """Write what there is so far."""
+    if path:
+        write(path, gpu_table.rows([*before, *found]))
 
 
 def _of_side(case: GpuCase, side: str) -> GpuCase:
@@ -126,8 +135,7 @@ def programs(line: argparse.Namespace) -> list[dict[str, object]]:
     import keras
 
     setting = Setting(networks=("MobileFaceNet",), classes=10, batch=2) if line.tiny else Setting()
-    if line.depthwise == "shifted":
-        hlo.use_shifted_convolutions()
+    hlo.use_depthwise(line.depthwise)
     rows = []
     for network in line.networks or setting.networks:
         size = (32, 32) if line.tiny else image_size(network)
@@ -166,7 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--side", choices=["keras", "torch"], help="one side alone")
     add("--minutes", type=float, default=4.0, help="of a part; the rest is named, not measured")
     add("--torch-python", metavar="PYTHON", help="PyTorch's interpreter, if not this one")
-    add("--depthwise", choices=("table", "shifted"), default="table", help="3x3, for --hlo")
+    add("--depthwise", choices=("shifted", "grouped"), default="shifted", help="form of 3x3")
     add("--sample-rate", type=float, default=1.0, help="of the head, for --hlo")
     add("--json", type=Path, help="also write the rows")
     return parser

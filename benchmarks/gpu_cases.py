@@ -56,6 +56,7 @@ class Setting:
         head_batch: embeddings of a head's step.
         tf32: whether the heads' products may take it, in turn.
         without_xla: whether this library's nets are measured without XLA too.
+        grouped: whether MobileFaceNet is also measured with grouped 3x3 convolutions.
         count: steps that are timed as one.
         people: of the faces on the disk.
         each: images of one of them.
@@ -71,6 +72,7 @@ class Setting:
     head_batch: int = 512
     tf32: tuple[bool, ...] = (True, False)
     without_xla: bool = True
+    grouped: bool = False
     count: int = 20
     people: int = 128
     each: int = 20
@@ -130,10 +132,18 @@ def network_cases(setting: Setting, cache: str) -> list[GpuCase]:
                 "count": setting.count,
             }
             xla = {**common, "xla": True, "cache": cache}
-            without = (Variant("ours, no XLA", KERAS, "network", {**common, "xla": False}),)
+            plain = {**common, "xla": False}
+            ours = [Variant("ours, XLA", KERAS, "network", xla)]
+            if setting.without_xla:
+                ours.append(Variant("ours, no XLA", KERAS, "network", plain))
+            if setting.grouped and name == "MobileFaceNet":
+                form = {"depthwise": "grouped"}
+                ours += [
+                    Variant(f"{v.name}, grouped", KERAS, "network", {**v.options, **form})
+                    for v in ours
+                ]
             variants = (
-                Variant("ours, XLA", KERAS, "network", xla),
-                *without * setting.without_xla,
+                *ours,
                 Variant("PyTorch", TORCH, "network", {**common, "compiled": False}),
                 Variant("PyTorch, compiled", TORCH, "network", {**common, "compiled": True}),
             )

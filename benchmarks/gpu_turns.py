@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import statistics
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,7 +34,7 @@ class Limits:
     """
 
     minutes: float = 4.0
-    warm: float = 90.0
+    warm: float = 150.0
     memory: float = 16.0
     seconds: float = 1.0
     rounds: int = 3
@@ -53,8 +54,13 @@ class Result:
     error: str = ""
 
 
-def measure(cases: Sequence[GpuCase], limits: Limits) -> list[Result]:
-    """Measure a part: a result for each variant of each case, whatever fails."""
+def measure(
+    cases: Sequence[GpuCase], limits: Limits, keep: Callable[[list[Result]], None] | None = None
+) -> list[Result]:
+    """Measure a part: a result for each variant of each case, whatever fails.
+
+    `keep` is called with all of them after each group: who stops the script loses one group.
+    """
     end = time.monotonic() + 60 * limits.minutes
     results = [Result(case, variant) for case in cases for variant in case.variants]
     for group in groups(results, SHARE * limits.memory):
@@ -63,6 +69,8 @@ def measure(cases: Sequence[GpuCase], limits: Limits) -> list[Result]:
                 result.error = f"not measured: the {limits.minutes:g} minutes were over"
             continue
         _take_turns(group, limits, end)
+        if keep is not None:
+            keep(results)
     again = [r for r in results if r.variant.name in r.case.cached and not r.error]
     for group in groups(again, SHARE * limits.memory):
         if time.monotonic() < end:
@@ -136,6 +144,7 @@ def _warm(result: Result, limits: Limits, end: float) -> Worker | None:
     worker, result.first = _first_step(result, limits, end)
     if worker is None:
         result.first = None
+    _say(result, result.error or f"first step {result.first:.1f} s")
     return worker
 
 
@@ -165,6 +174,7 @@ def _one_turn(result: Result, worker: Worker, limits: Limits, drain: int) -> Non
         with deadline:
             steps = worker.run(limits.seconds, drain=drain)
         result.turns.append(statistics.median(wall for wall, _ in steps))
+        _say(result, f"{1e3 * result.turns[-1]:.3g} ms")
     except WorkerFailed as error:
         result.error = f"a turn took {limits.warm:g} s" if deadline.expired else str(error)
 
@@ -176,3 +186,8 @@ def _start_again(result: Result, limits: Limits, end: float) -> None:
     if worker is not None:
         worker.__exit__()
         result.cached = seconds
+        _say(result, f"first step of a second process {seconds:.1f} s")
+
+
+def _say(result: Result, text: str) -> None:
+    sys.stderr.write(f"{result.case.name}, {result.variant.name}: {text}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -19,17 +19,20 @@ NETWORKS = {
     "MobileFaceNet": sf.backbones.MobileFaceNet,
     "IResNet-50": lambda **options: sf.backbones.IResNet(50, **options),
 }
+Depthwise = Literal["table", "shifted", "grouped"]
+"""Nine products, a grouped convolution, or what `fast_layers.STAND_INS` says."""
 _OPERATION = re.compile(r"^\s+(?:ROOT )?%?\S+ = (?P<shape>\S.*?) (?P<name>[a-z][\w\-]*)\(")
 _GROUPED = re.compile(r"(?:feature|batch)_group_count=")
 
 
-def use_shifted_convolutions() -> None:
-    """Let every target compute depthwise 3x3 convolutions by nine products."""
+def use_depthwise(form: Depthwise) -> None:
+    """Let every target compute depthwise 3x3 convolutions in one form."""
+    kinds: tuple[type[fast_layers.StandIn], ...] = (fast_layers.WholeMapConvolution,)
+    if form == "shifted":
+        kinds += (fast_layers.ShiftedConvolution,)
     for table in fast_layers.STAND_INS.values():
-        table[keras.layers.DepthwiseConv2D] = (
-            fast_layers.WholeMapConvolution,
-            fast_layers.ShiftedConvolution,
-        )
+        if form != "table":
+            table[keras.layers.DepthwiseConv2D] = kinds
 
 
 def classifier(

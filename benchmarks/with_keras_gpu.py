@@ -70,9 +70,11 @@ def network(
     xla: bool,
     count: int,
     cache: str = "",
+    depthwise: hlo.Depthwise = "table",
 ) -> Step:
-    """Train a network on one batch."""
+    """Train a network on one batch; `depthwise` is the form of its 3x3 depthwise layers."""
     _prepare(precision, cache=cache)
+    hlo.use_depthwise(depthwise)
     model = hlo.classifier(name, num_classes, size, jit_compile=xla)
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (batch, *size, 3)).astype("float32")

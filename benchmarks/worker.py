@@ -62,7 +62,8 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         for _ in range(request.get("drain", 0)):
             step()
         steps: list[tuple[float, float]] = []
-        while sum(wall for wall, _ in steps) < request["seconds"] or not steps:
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < request["seconds"] or not steps:
             wall, cpu = time.perf_counter(), time.process_time()
             own = step()
             wall = own if isinstance(own, Seconds) else time.perf_counter() - wall

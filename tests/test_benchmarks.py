@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.benchmark_scripts import FOLDER, importable  # noqa: F401, as a fixture
+from tests.benchmark_scripts import FOLDER, importable, own_stand_ins  # noqa: F401, as fixtures
 from tf_sphereface.backbones import (
     IResNet,
     MobileFaceNet,
@@ -20,7 +20,6 @@ from tf_sphereface.backbones import (
     count_macs,
     count_parameters,
 )
-from tf_sphereface.classifier import fast_layers
 
 
 @pytest.mark.slow
@@ -169,28 +168,26 @@ def test_multiplications_are_those_of_the_networks():
     } == MAP_VALUES
 
 
+@pytest.mark.usefixtures("own_stand_ins")
 @pytest.mark.parametrize(
     ("network", "depthwise", "instructions", "reductions"),
     [
-        ("SphereFaceNet-20", "table", 1550, 40),
-        ("MobileFaceNet", "table", 5500, 100),
+        ("SphereFaceNet-20", "grouped", 1550, 40),
+        ("MobileFaceNet", "grouped", 5500, 100),
         ("MobileFaceNet", "shifted", 10_500, 200),
     ],
 )
-def test_a_step_stays_short_to_compile(network, depthwise, instructions, reductions, monkeypatch):
+def test_a_step_stays_short_to_compile(network, depthwise, instructions, reductions):
     """Of Keras' own layers it has 1,739 and 9,887 instructions, 36 and 242 reductions."""
     import hlo
 
-    for target, kinds in fast_layers.STAND_INS.items():
-        monkeypatch.setitem(fast_layers.STAND_INS, target, dict(kinds))
-    if depthwise == "shifted":
-        hlo.use_shifted_convolutions()
+    hlo.use_depthwise(depthwise)
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = hlo.classifier(network, 10_575, (112, 96))
     found = hlo.counts(hlo.step_program(model, batch=8), 10_575)
     assert found["instructions"] <= instructions
     assert found["reductions"] <= reductions
-    grouped = {"table": 48, "shifted": 0}[depthwise]
+    grouped = {"grouped": 48, "shifted": 0}[depthwise]
     assert found["of them grouped"] == (grouped if network == "MobileFaceNet" else 0)
     assert found["sorts"] == found["copies of tables"] == 0
 

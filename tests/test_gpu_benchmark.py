@@ -6,15 +6,17 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 
-from tests.benchmark_scripts import FOLDER, importable  # noqa: F401, as a fixture
+from tests.benchmark_scripts import FOLDER, importable, own_stand_ins  # noqa: F401, as fixtures
 
 
+@pytest.mark.usefixtures("own_stand_ins")
 def test_the_gpu_script_counts_without_a_gpu(capsys):
     gpu = importlib.import_module("gpu")
-    assert gpu.main(["--hlo", "--tiny"]) == 0
+    assert gpu.main(["--hlo", "--tiny", "--depthwise", "grouped"]) == 0
     assert "| MobileFaceNet | bfloat16 | 5,3" in capsys.readouterr().out
     sampled = ["--sample-rate", "0.3", "--networks", "SphereFaceNet-4", "--classes", "77"]
     assert gpu.main(["--hlo", "--tiny", *sampled]) == 0  # the whole update
@@ -57,8 +59,10 @@ def test_a_side_that_fails_or_hangs_is_named_and_the_rest_goes_on():
     work = {"": Work(1e6, 1e3, "float32")}
     case = GpuCase("heads", "a case", (good, bad), work=work, held=8.0)
     limits = gpu_turns.Limits(memory=20.0, seconds=0.0, rounds=2)
-    done, failed = gpu_table.rows(gpu_turns.measure([case], limits))
+    kept: list[list[gpu_turns.Result]] = []
+    done, failed = gpu_table.rows(gpu_turns.measure([case], limits, kept.append))
     assert done["milliseconds"] > 0
+    assert [len(found) for found in kept] == [2]
     assert "unexpected keyword argument 'wrong'" in failed["error"]
     limits.torch_python = "/no/such/python"
     elsewhere = Variant("theirs", "torch_gpu", "head", {})
@@ -72,6 +76,26 @@ def test_a_side_that_fails_or_hangs_is_named_and_the_rest_goes_on():
     assert never.error == "not measured: the 0 minutes were over"
     text = gpu_table.tables(gpu_table.rows([late, never]))
     assert "| a case | good | not measured: the 0 minutes were over |" in text
+
+
+def test_a_turn_lasts_as_long_as_asked_whatever_a_step_says_of_itself(monkeypatch):
+    import io
+
+    import worker
+    from repeated import repeated
+
+    side = importlib.import_module("with_keras")
+    step = repeated(lambda: time.sleep(0.001), lambda _: None, 20)
+    monkeypatch.setattr(side, "product", lambda: step)
+    monkeypatch.setattr(side, "use_threads", lambda count: None)
+    monkeypatch.setattr(worker, "bind_to_cores", lambda first, threads: None)
+    requests = [{"side": "keras", "task": "product", "options": {}, "threads": 1}]
+    requests += [{"seconds": 0.0}, {"seconds": 0.1}, {"stop": True}]
+    answers, begun = io.StringIO(), time.perf_counter()
+    worker.serve(io.StringIO("\n".join(map(json.dumps, requests))), answers)
+    assert time.perf_counter() - begun < 1.0  # a tenth of a second is five calls of 20 steps
+    *_, turn, _ = map(json.loads, answers.getvalue().splitlines())
+    assert 2 <= len(turn["steps"]) <= 5
 
 
 def test_only_a_card_whose_rates_are_known_has_a_limit():

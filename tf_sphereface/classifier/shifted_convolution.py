@@ -4,9 +4,8 @@ A compiler fuses the nine products, and those of the gradient, into one pass eac
 have to look for a kernel for a grouped convolution, and for two more for its gradient. Sums are in
 float32 whatever the type of the map.
 
-No step takes it yet: it is there so that a GPU can be measured with it and without (docs/gpu.md,
-`benchmarks/gpu.py --hlo --depthwise shifted`). That decides whether it gets a place in
-`fast_layers.STAND_INS` or goes.
+`fast_layers.STAND_INS` says where a step takes it; `benchmarks/gpu.py --depthwise grouped` measures
+both forms.
 """
 
 from __future__ import annotations
@@ -20,23 +19,33 @@ import tensorflow as tf
 
 
 @functools.cache
-def convolution(stride: int, same: bool) -> Any:
-    """Return the convolution of a map (batch, height, width, channels) by (3, 3, channels)."""
+def convolution(stride: int, same: bool, apart: Any = None) -> Any:
+    """Return the convolution of a map (batch, height, width, channels) by (3, 3, channels).
+
+    With `apart`, the shape and type of the map, each pass is an XLA function of its own.
+    """
+
+    def forward(x: Any, kernel: Any) -> Any:
+        sides = [_side(int(side), stride, same) for side in x.shape[1:3]]
+        taps = tf.cast(kernel, "float32")
+        products = [part * taps[tap] for part, tap in _shifts(x, sides)]
+        return tf.cast(functools.reduce(tf.add, products), x.dtype)
+
+    def backward(x: Any, kernel: Any, upstream: Any) -> tuple[Any, Any]:
+        sides = [_side(int(side), stride, same) for side in x.shape[1:3]]
+        dy = tf.cast(upstream, "float32")
+        to_kernel = [_channel_sums(part * dy) for part, _ in _shifts(x, sides)]
+        to_kernel = tf.reshape(tf.stack(to_kernel), kernel.shape)
+        to_x = _sum_of_flipped_shifts(dy, tf.cast(kernel, "float32"), sides)
+        return tf.cast(to_x, x.dtype), tf.cast(to_kernel, kernel.dtype)
+
+    if apart is not None:
+        forward = tf.function(forward, jit_compile=True, autograph=False)
+        backward = tf.function(backward, jit_compile=True, autograph=False)
 
     @tf.custom_gradient
     def convolve(x: Any, kernel: Any) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
-        sides = [_side(int(side), stride, same) for side in x.shape[1:3]]
-
-        def gradient(upstream: Any) -> tuple[Any, Any]:
-            dy = tf.cast(upstream, "float32")
-            to_kernel = [_channel_sums(part * dy) for part, _ in _shifts(x, sides)]
-            to_kernel = tf.reshape(tf.stack(to_kernel), kernel.shape)
-            to_x = _sum_of_flipped_shifts(dy, tf.cast(kernel, "float32"), sides)
-            return tf.cast(to_x, x.dtype), tf.cast(to_kernel, kernel.dtype)
-
-        taps = tf.cast(kernel, "float32")
-        products = [part * taps[tap] for part, tap in _shifts(x, sides)]
-        return tf.cast(functools.reduce(tf.add, products), x.dtype), gradient
+        return forward(x, kernel), lambda upstream: backward(x, kernel, upstream)
 
     return convolve
 
