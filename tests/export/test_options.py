@@ -224,7 +224,7 @@ def test_wrong_options(tiny_net, tmp_path, options, message):
 
 
 def test_the_documents_snippets_name_fields_that_files_have():
-    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "export.md").read_text(encoding="utf-8")
     named = re.findall(r'(?:metadata\[|metadata\.get\w*\(|number\()"(\w+)"', text)
     assert len(named) > 15
     assert set(named) <= {field.name for field in dataclasses.fields(EmbedderMetadata)}

@@ -191,8 +191,9 @@ def test_quick_takes_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 def test_the_page_in_docs_is_the_commands() -> None:
     """What the documentation shows was written by the command, and its figures are there."""
-    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    results = ROOT / "docs" / "results"
+    text = (results / "paper.md").read_text(encoding="utf-8")
     for name in re.findall(r"\((images/paper/[\w-]+\.svg)\)", text):
-        assert (ROOT / "docs" / name).is_file()
-        assert (ROOT / "docs" / name).with_suffix(".png").is_file()
+        assert (results / name).is_file()
+        assert (results / name).with_suffix(".png").is_file()
     assert text.startswith("# The paper, reproduced\n")

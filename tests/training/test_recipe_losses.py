@@ -78,7 +78,8 @@ def test_the_released_gradient_reaches_the_model():
 
 
 def test_the_document_shows_each_loss_with_the_commands_defaults():
-    text = (Path(__file__).resolve().parents[2] / "docs" / "losses.md").read_text("utf-8")
+    page = Path(__file__).resolve().parents[2] / "docs" / "start" / "choose-a-loss.md"
+    text = page.read_text("utf-8")
     commands = [line for line in text.splitlines() if line.startswith("$TRAIN --loss ")]
     shown = {}
     for line in commands:

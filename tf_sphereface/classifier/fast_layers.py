@@ -338,7 +338,7 @@ STAND_INS: dict[Target, dict[type, tuple[type[StandIn], ...]]] = {
 
 `ShiftedConvolution` is in no row: on a CPU it takes an eighth off a MobileFaceNet's XLA step and
 adds half to the time that the step takes to compile (measured here); on a GPU it has not been
-measured yet (docs/gpu.md).
+measured yet (docs/results/gpu.md).
 """
 DTYPES: dict[Target, tuple[str, ...]] = dict.fromkeys(STAND_INS, ("float32", "bfloat16", "float16"))
 """Types of the layers that are replaced."""

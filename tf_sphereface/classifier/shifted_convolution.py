@@ -4,9 +4,9 @@ A compiler fuses the nine products, and those of the gradient, into one pass eac
 have to look for a kernel for a grouped convolution, and for two more for its gradient. Sums are in
 float32 whatever the type of the map.
 
-No step takes it yet: it is there so that a GPU can be measured with it and without (docs/gpu.md,
-`benchmarks/gpu.py --hlo --depthwise shifted`). That decides whether it gets a place in
-`fast_layers.STAND_INS` or goes.
+No step takes it yet: it is there so that a GPU can be measured with it and without
+(docs/results/gpu.md, `benchmarks/gpu.py --hlo --depthwise shifted`). That decides whether it gets a
+place in `fast_layers.STAND_INS` or goes.
 """
 
 from __future__ import annotations

@@ -215,7 +215,7 @@ def loss_section(groups: ArmGroups) -> list[str]:
 
 
 def loss_table(groups: ArmGroups) -> list[str]:
-    """Return the table of all losses; `docs/losses.md` has it too."""
+    """Return the table of all losses; `docs/start/choose-a-loss.md` has it too."""
     cells, most = [], groups.loss_seeds()
     for title in groups.loss_titles():
         kept = groups.first(title) or {}

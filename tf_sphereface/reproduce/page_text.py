@@ -115,7 +115,8 @@ scaled to reach 0.05. *Margin felt* is `angular.effective_margin` at the end.
 LOSSES = """\
 ## 7. Every loss of the library
 
-{seeds}, the same recipe; margins and scales for some hundred people ([losses.md](losses.md)).
+{seeds}, the same recipe; margins and scales for some hundred people
+([choose-a-loss.md](../start/choose-a-loss.md)).
 Paired with softmax, and with A-Softmax m = 4, on the same pairs. *Length of x* is the median
 length of an embedding: the gradient of a loss with a scale is `s / ‖x‖` times A-Softmax's, so a
 long x means short steps. *Accuracy in training*, of the first seed, tells how far each loss has
