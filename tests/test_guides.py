@@ -73,8 +73,16 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_the_command_lines_parse(page, parsers, capsys):
+def test_the_command_lines_parse(page, parsers, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for line, words in command_lines(page):
+        for word in words[1:]:  # some parsers look whether a path is there
+            path = Path(word)
+            if re.fullmatch(r"\w[\w./-]*", word) and not path.exists():
+                folder = path.parent if path.suffix else path
+                folder.mkdir(parents=True, exist_ok=True)
+                if path.suffix:
+                    path.write_text("Ada\tgroup\n", encoding="utf-8")
         if "--help" in words or "--version" in words:
             continue
         try:
