@@ -82,7 +82,7 @@ def test_the_command_lines_parse(page, parsers, capsys, tmp_path, monkeypatch):
                 folder = path.parent if path.suffix else path
                 folder.mkdir(parents=True, exist_ok=True)
                 if path.suffix:
-                    path.write_text("Ada\tgroup\n", encoding="utf-8")
+                    path.write_text("Ada\tA\nBob\tB\n", encoding="utf-8")
         if "--help" in words or "--version" in words:
             continue
         try:
