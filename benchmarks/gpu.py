@@ -11,7 +11,7 @@
 
 Each side is a process of its own: they warm up side by side, as many as the card's memory holds,
 and are timed in turn. One that fails is named, and the rest goes on. Prints the tables of
-docs/gpu.md.
+docs/results/gpu.md.
 """
 
 from __future__ import annotations

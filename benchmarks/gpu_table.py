@@ -1,4 +1,4 @@
-"""The results of gpu.py as rows and as the tables of docs/gpu.md."""
+"""The results of gpu.py as rows and as the tables of docs/results/gpu.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several GPUs of one machine can be expected to train: the tables of docs/gpu.md.
+"""What several GPUs of one machine can be expected to train: the tables of docs/results/gpu.md.
 
 python benchmarks/replica_model.py
 """

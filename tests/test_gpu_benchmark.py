@@ -148,7 +148,7 @@ def test_the_least_time_is_that_of_products_or_of_memory():
 def test_the_page_has_the_figures_of_the_model_of_several_gpus():
     import replica_model
 
-    page = (FOLDER.parent / "docs" / "gpu.md").read_text(encoding="utf-8")
+    page = (FOLDER.parent / "docs" / "results" / "gpu.md").read_text(encoding="utf-8")
     assert replica_model.expected_table() in page
     assert replica_model.check_table() in page
     # Half a second of compute, 100 bytes that go round a ring of 4 twice but for a quarter.

@@ -1,4 +1,4 @@
-"""The Python blocks of README.md and docs/migrating.md run, and the documents name what exists."""
+"""The Python blocks of README.md and migrate.md run, and the documents name what exists."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-MIGRATING = ROOT / "docs" / "migrating.md"  # goes on from README's scripts
+MIGRATING = ROOT / "docs" / "guides" / "migrate.md"  # goes on from README's scripts
 DOCUMENTS = (
     *(README, ROOT / "CONTRIBUTING.md"),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *(ROOT / "examples").glob("README.md"),
     *sorted((ROOT / "examples").glob("*/README.md")),
 )

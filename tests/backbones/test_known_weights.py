@@ -10,7 +10,7 @@ import tf_sphereface as sf
 from tf_sphereface.backbones import KnownWeights, from_preset, known_weights
 from tf_sphereface.importers import ARCHITECTURES
 
-PAGE = Path(__file__).parents[2] / "docs" / "weights.md"
+PAGE = Path(__file__).parents[2] / "docs" / "results" / "weights.md"
 HEAD = (
     "| file | network | trained on | fed | LFW | CFP-FP | AgeDB-30 | CALFW | CPLFW | IJB-C 1e-4 |"
 )

@@ -59,7 +59,7 @@ def test_the_json_follows_its_schema(reports):
 
 
 def test_the_documentation_names_every_key():
-    document = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    document = (Path(__file__).parents[2] / "docs" / "guides" / "evaluate.md").read_text()
     for key in json.loads(SCHEMA.read_text())["properties"]:
         assert f"`{key}`" in document, key
 

@@ -60,7 +60,7 @@ class KnownWeights:
 
 
 def known_weights() -> list[KnownWeights]:
-    """Return what is known of public files of weights, in the order of `docs/weights.md`.
+    """Return what is known of public files of weights, in the order of `docs/results/weights.md`.
 
     All of it is *published* by others and none of these files was *opened here*. Where the licence
     is not clear, the page has to be asked. The importer reads the files; nothing is downloaded.

@@ -42,7 +42,7 @@ EXAMPLES = """\
   tf_sphereface-demo --out demo --quick    # about 2 minutes: fewer faces, one rate for softmax"""
 
 # The softmax arm gets the best of these, chosen on people that are neither trained on nor tested
-# on; the quick demo takes the one that the full demo chose. The figures are in docs/demo.md.
+# on; the quick demo takes the one that the full demo chose. docs/results/demo.md has the figures.
 RATES = (0.02, 0.05, 0.1)
 SOFTMAX_RATE = 0.05
 A_SOFTMAX_RATE = 0.05

@@ -63,8 +63,8 @@ class Limits:
     bytes_per_weight: tuple[float, float]
 
 
-# Chosen from measurements (docs/export.md): a factor of about five to ten in 1 - cosine below what
-# sound files reach, and far above what broken ones reach (0.05 to 0.7).
+# Chosen from measurements (docs/results/export.md): a factor of about five to ten in 1 - cosine
+# below what sound files reach, and far above what broken ones reach (0.05 to 0.7).
 LIMITS = {
     "none": Limits(0.99999, 0.99999, 0.999, 1e-3, (3.2, 4.8)),
     "float16": Limits(0.999, 0.9995, 0.99, 2e-2, (1.6, 2.8)),

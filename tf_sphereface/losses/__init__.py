@@ -12,7 +12,7 @@
 | `SphereFaceRLoss` | multiplies it (or divides the others') by a real number |
 | `SphereFace2Loss` | binary decisions, one for each class, with a shared bias |
 
-`docs/losses.md` compares them.
+`docs/start/choose-a-loss.md` compares them.
 """
 
 from tf_sphereface.losses.a_softmax import ASoftmaxLoss, a_softmax

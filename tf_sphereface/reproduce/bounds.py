@@ -33,7 +33,7 @@ class Arrangement:
 
     name: str
     centers: Centers
-    bound: float | None  # of the derivation in `docs/paper.md`, None where it does not reach
+    bound: float | None  # as docs/results/paper.md derives it, None where that does not reach
 
 
 def on_circle(degrees: Any) -> Centers:

@@ -1,7 +1,8 @@
 """Processes for several arms at a time, each with its share of the cores.
 
 A small network does not fill two cores: many of a step's operations are too short to be shared. Two
-arms on a core each are done a tenth sooner than one after the other on both (docs/benchmarks.md).
+arms on a core each are done a tenth sooner than one after the other on both
+(docs/results/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def fine_tune(
 
     The head is a new one, whose centres start at each person's mean embedding. Size, channel order
     and scale of the pixels are the network's own, as is its architecture, whatever the recipe says.
-    `model` is left as it is. See `docs/fine-tuning.md`.
+    `model` is left as it is. See `docs/guides/fine-tune.md`.
 
     Args:
         model: what `open_pretrained` takes: a `.keras` file, a Keras model, an

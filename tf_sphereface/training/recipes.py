@@ -184,7 +184,7 @@ class Recipe:
         """The Keras dtype policy that `precision` is on this machine.
 
         `"auto"` is float32 on a processor without bfloat16 instructions: its convolutions are some
-        twelve times slower in bfloat16 (*measured here*, docs/benchmarks.md).
+        twelve times slower in bfloat16 (*measured here*, docs/results/benchmarks.md).
         """
         if self.precision != "auto":
             return self.precision
@@ -234,7 +234,7 @@ def small() -> Recipe:
 
     `tf_sphereface-train --data FACES --preset small --out runs/small`. On 14,453 faces of 738
     people it takes nine minutes at 56x48 and about four times that at 112x96; what it
-    reaches on LFW pairs, *measured here*, is in `docs/real-faces.md`.
+    reaches on LFW pairs, *measured here*, is in `docs/results/real-faces.md`.
     """
     return Recipe(backbone="sphereface4", learning_rate=0.05, augment="strong", precision="auto")
 
@@ -244,7 +244,7 @@ def quick() -> Recipe:
 
     `tf_sphereface-train --data synthetic --preset quick --out runs/quick`. lambda takes the whole
     of the short run to fall: at 40 % of it, the loss stays at `ln(num_classes)`. What it reaches on
-    unseen synthetic people, *measured here*, is in `docs/demo.md`.
+    unseen synthetic people, *measured here*, is in `docs/results/demo.md`.
     """
     return Recipe(
         backbone="sphereface4",
@@ -266,7 +266,8 @@ def short() -> Recipe:
     as many updates fit; a mirror alone, as there is no time to learn by heart; and a lambda that
     stays high until there are features (power 4), then falls to its minimum at 90 % of the run.
     With a power of 1 the loss stays at `ln(num_classes)`. What it reaches on LFW pairs, *measured
-    here* over three seeds, is in `docs/paper.md`; `small` reaches more, in ten times the time.
+    here* over three seeds, is in `docs/results/paper.md`; `small` reaches more, in ten times the
+    time.
     """
     return dataclasses.replace(quick(), annealing_reach=0.9, annealing_power=4.0)
 
@@ -278,7 +279,7 @@ def fine_tune() -> Recipe:
     `--from`. The class centres start where the network has each person, one epoch fits them, then
     the body learns at a tenth of their rate; batch normalisation stays as it is, as the statistics
     of a few people are not those of all. CosFace has no lambda: its margin holds from the first
-    update. What it gains and costs, *measured here*, is in `docs/fine-tuning.md`.
+    update. What it gains and costs, *measured here*, is in `docs/guides/fine-tune.md`.
     """
     return Recipe(
         loss="cosface",

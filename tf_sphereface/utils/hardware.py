@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 # Linux' names for the instructions that multiply bfloat16. Without them TensorFlow's convolutions
-# in bfloat16 are several times slower than in float32 (docs/benchmarks.md).
+# in bfloat16 are several times slower than in float32 (docs/results/benchmarks.md).
 BFLOAT16_FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
 BFLOAT16_CAPABILITY = (8, 0)  # of NVIDIA's GPUs: Ampere and later
 

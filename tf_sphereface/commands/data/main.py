@@ -39,7 +39,7 @@ Public sets that come as MXNet RecordIO (train.rec) are read as they are, withou
   extract REC DIR   write the images of a .rec file into a folder per person, as they are
   to-rec SRC OUT    write a folder or a pack as .rec and .idx, in the form that insightface reads
 
-and find what a training set has in common with a test set (docs/audit.md):
+and find what a training set has in common with a test set (docs/guides/audit.md):
 
   audit TRAIN TEST --model M
   audit --labels RUN   list the training images of a run whose label is in doubt

@@ -49,8 +49,8 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--weights",
         metavar="NAME",
-        help="which published weights the model is: a file of docs/weights.md, or a part of its "
-        "name (default: by the file that it was imported from)",
+        help="which published weights the model is: a file of docs/results/weights.md, or a part "
+        "of its name (default: by the file that it was imported from)",
     )
 
 

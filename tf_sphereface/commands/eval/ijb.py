@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def to_dict(result: ijb.IJBResult) -> dict[str, Any]:
-    """Return an `IJBResult` as plain values; the keys are described in `docs/evaluation.md`."""
+    """Return an `IJBResult` as plain values; `docs/guides/evaluate.md` describes the keys."""
     counts = dict(result.counts)
     return {
         "schema": 1,

@@ -56,7 +56,7 @@ embedder.keras (what eval, export and verify need) and, with a verification set,
 
 DESCRIPTION = """\
 Train a face embedder with A-Softmax (SphereFace) or one of its successors or, as a baseline, plain
-softmax. docs/losses.md compares the losses.
+softmax. docs/start/choose-a-loss.md compares the losses.
 
 A preset fixes everything; the other options change single values of it. lambda, the margin that
 is really felt, loss and accuracy are shown after each epoch and written to log.csv."""

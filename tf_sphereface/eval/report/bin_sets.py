@@ -24,8 +24,8 @@ from tf_sphereface.utils.optional import require
 def sets_to_dict(result: BinSetsResult) -> dict[str, Any]:
     """Return what `evaluate_sets` gave as plain values for JSON: all that the page shows.
 
-    The keys are described in `docs/evaluation.md`. Rates are fractions; None stands for what cannot
-    be stated.
+    The keys are described in `docs/guides/evaluate.md`. Rates are fractions; None stands for what
+    cannot be stated.
     """
     return {
         "schema": tables.SCHEMA,
