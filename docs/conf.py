@@ -50,6 +50,7 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature above them has the types
 python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 add_module_names = False
@@ -57,9 +58,10 @@ add_module_names = False
 nitpicky = True
 # The site is built without network, so types of other packages are text, not links.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|os|pathlib|typing|types|datetime|argparse|sqlite3)\b.*"),  # Python
+    (r"py:.*", r"(abc|collections|os|pathlib|typing|types|datetime)\b.*"),  # Python
     (r"py:.*", r"(np|numpy|npt)\..*"),
     (r"py:.*", r"(keras|tensorflow|tf)\..*"),
+    (r"py:.*", r"rich\..*"),
 ]
 
 # The look ----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import functools
 import importlib
 import inspect
 import itertools
+import os
 import re
 import types
 from pathlib import Path
@@ -164,7 +165,6 @@ def pages() -> dict[str, str]:
     found = {}
     for room, listed in rooms().items():
         text = inspect.getdoc(importlib.import_module(room)) or ""
-        own = [entry for entry in listed if entries()[entry.full] == entry]
         inner = [name for name in rooms() if name.rpartition(".")[0] == room != PACKAGE]
         found[room] = "\n".join(
             [
@@ -174,11 +174,13 @@ def pages() -> dict[str, str]:
                 convert(text, f"{room}."),
                 "",
                 *_listing([*inner, *(entry.full for entry in listed)]),
-                *_toctree([*inner, *(entry.full for entry in own)]),
+                *_toctree(inner),
             ]
         )
-        for entry in own:
-            found[entry.full] = "\n".join([*_title(entry.name), *_body(entry)])
+        for entry in (entry for entry in listed if entries()[entry.full] == entry):
+            # Outside the tree of contents: drawing 300 names beside each page takes minutes.
+            lines = [":orphan:", "", *_title(entry.name), f":py:mod:`{room}`", "", *_body(entry)]
+            found[entry.full] = "\n".join(lines)
     top = [room for room in rooms() if room.count(".") <= 1]
     found["rooms"] = "\n".join(
         [
@@ -203,7 +205,11 @@ def _body(entry: Entry) -> list[str]:
     lines = [f".. py:currentmodule:: {entry.room}", ""]
     if entry.directive:
         lines.append(f".. {entry.directive}:: {entry.name}")
-        lines += ["    :members:", "    :show-inheritance:"] * inspect.isclass(entry.value)
+        if inspect.isclass(entry.value):
+            lines += [
+                "    :members:",
+                *["    :show-inheritance:"] * bool(nearest_bases(entry.value)),
+            ]
         return [*lines, ""]
     lines.append(f".. py:data:: {entry.name}")
     shown = repr(entry.value)
@@ -315,27 +321,45 @@ def _is_internal(name: str) -> bool:
         return False
 
 
-def public_bases(app: Any, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
-    """Show the nearest bases that are public, or of another package."""
-
-    def nearest(base: Any) -> list[Any]:
-        where = f"{base.__module__}.{base.__qualname__}" if inspect.isclass(base) else ""
+def nearest_bases(cls: type) -> list[type]:
+    """Return the nearest bases that are public, or of another package."""
+    found = []
+    for base in cls.__bases__:
+        where = f"{base.__module__}.{base.__qualname__}"
         if not where.startswith(f"{PACKAGE}.") or where in entries():
-            return [base]
-        return [found for inner in base.__bases__ for found in nearest(inner)]
+            found.append(base)
+        else:
+            found += nearest_bases(base)
+    return [base for base in dict.fromkeys(found) if base not in (object, tuple)]
 
-    found = [known for base in bases for known in nearest(base) if known is not object]
-    bases[:] = dict.fromkeys(found) or [object]
+
+def show_bases(app: Any, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
+    """Leave internal bases out of what a page shows."""
+    bases[:] = nearest_bases(obj)
+
+
+def write_defaults(
+    app: Any,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    result: str | None,
+) -> tuple[str, str | None] | None:
+    """Show a default that has no literal, such as a dataclass' factory, as `...`."""
+    return (re.sub(r"= ?<[^<>]+>", "= ...", signature), result) if signature else None
 
 
 def link_files(app: Any, doctree: Any) -> None:
     """Make a link to a Markdown file outside the site one to the file itself, as to any file."""
     for node in list(doctree.findall(addnodes.pending_xref)):
-        path = Path(app.srcdir, app.env.docname).parent / f"{node.get('reftarget')}.md"
+        folder = Path(app.srcdir, app.env.docname).parent
+        path = folder / f"{node.get('reftarget')}.md"
         outside = not path.resolve().is_relative_to(Path(app.srcdir).resolve())
         if node.get("refdomain") == "doc" and outside and path.exists():
             link = addnodes.download_reference(
-                "", "", refdoc=app.env.docname, reftarget=f"{node['reftarget']}.md"
+                "", "", refdoc=app.env.docname, reftarget=os.path.relpath(path, folder)
             )
             link += node.children
             node.replace_self(link)
@@ -345,7 +369,8 @@ def setup(app: Any) -> dict[str, bool]:
     """Write the pages before Sphinx looks for them."""
     app.connect("builder-inited", write_pages)
     app.connect("missing-reference", resolve_origin)
-    app.connect("autodoc-process-bases", public_bases)
+    app.connect("autodoc-process-bases", show_bases)
+    app.connect("autodoc-process-signature", write_defaults)
     app.connect("doctree-read", link_files, priority=400)
     app.add_transform(LinkNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
