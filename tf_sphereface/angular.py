@@ -20,8 +20,27 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+__all__ = [
+    "MARGINS",
+    "SINE_FLOOR",
+    "a_softmax_logit",
+    "angle_of",
+    "cos_clipped_shift",
+    "cos_multiple_angle",
+    "cos_scaled_angle",
+    "cos_shifted_angle",
+    "cos_shifted_angle_released",
+    "effective_margin",
+    "psi",
+    "psi_of_angle",
+    "psi_real",
+    "psi_slope",
+]
+
 MARGINS = (1, 2, 3, 4)
+"""The integer margins: those whose angle is a polynomial of the cosine."""
 SINE_FLOOR = 1e-3  # float32 cosines cannot tell angles below 3e-4 from 0
+"""The least sine that a derivative is divided by."""
 
 
 def check_margin(margin: int) -> int:

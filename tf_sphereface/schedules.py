@@ -7,6 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
+__all__ = [
+    "LambdaAnnealing",
+]
+
 ALMOST_ZERO = 0.05  # where a curve of powers, which never reaches 0, counts as there
 
 

@@ -21,8 +21,10 @@ from tf_sphereface.eval import (
     verification,
     ytf,
 )
+from tf_sphereface.eval.protocol import ProtocolResult
 
 __all__ = [
+    "ProtocolResult",
     "bin_sets",
     "bins",
     "calibration",

@@ -19,6 +19,13 @@ from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 from tf_sphereface.utils.checks import check_choice, check_integer, error
 from tf_sphereface.utils.messages import ProgressCallback, and_more
 
+__all__ = [
+    "BinSetsResult",
+    "evaluate_sets",
+    "find_bins",
+    "read_sets",
+]
+
 USUAL = ("lfw", "cfp_fp", "cfp_ff", "agedb_30", "calfw", "cplfw", "vgg2_fp")
 """The sets that circulate, in the order of most tables; others follow by name."""
 

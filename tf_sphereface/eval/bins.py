@@ -34,6 +34,16 @@ from tf_sphereface.utils import safe_pickle
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.messages import ProgressCallback
 
+__all__ = [
+    "BinResult",
+    "BinSet",
+    "evaluate",
+    "insightface_figures",
+    "read_bin",
+    "write_bin",
+    "write_bin_of_pairs",
+]
+
 FOLDS = 10  # or as many as there are pairs, where these are fewer
 SIZE = (112, 112)
 

@@ -30,6 +30,12 @@ from tf_sphereface.utils.checks import check_choice, check_number
 from tf_sphereface.utils.files import sha256_file
 from tf_sphereface.utils.messages import ProgressCallback
 
+__all__ = [
+    "Calibration",
+    "calibrate",
+    "store",
+]
+
 CONFIDENCE = 0.95
 RESAMPLES = 200
 FEWEST_PEOPLE = 20  # below, resampling them says nothing

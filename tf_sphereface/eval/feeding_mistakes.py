@@ -25,6 +25,14 @@ from tf_sphereface.eval.verification import VerificationResult
 from tf_sphereface.utils.checks import check_integer
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
+__all__ = [
+    "Trial",
+    "Way",
+    "evaluate_way",
+    "try_ways",
+    "usual_ways",
+]
+
 PAIRS = 240
 """Pairs that every way is tried on, over all sets."""
 

@@ -17,6 +17,11 @@ from tf_sphereface.eval.protocol import ProtocolResult, evaluate_pairs, existing
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 from tf_sphereface.utils.messages import ProgressCallback
 
+__all__ = [
+    "evaluate",
+    "random_pairs",
+]
+
 
 def evaluate(
     embedder: Any,

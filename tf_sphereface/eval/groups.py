@@ -21,6 +21,14 @@ from tf_sphereface.eval.protocol import ProtocolResult, own_threshold
 from tf_sphereface.utils.checks import check_number
 from tf_sphereface.utils.messages import SphereFaceWarning, and_more
 
+__all__ = [
+    "GroupRates",
+    "GroupReport",
+    "rates_by_group",
+    "rates_of_result",
+    "read_groups",
+]
+
 FEWEST = 30  # pairs of a class in a group, whatever the rate
 _EVENTS = IMPOSTORS_PER_FALSE_ACCEPT  # that a group's pairs should have at the rate of all pairs
 

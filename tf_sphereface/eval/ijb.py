@@ -31,6 +31,14 @@ from tf_sphereface.eval.templates import (
 )
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
+__all__ = [
+    "IJBResult",
+    "TemplateSearch",
+    "Variant",
+    "VariantResult",
+    "evaluate",
+]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VariantResult:

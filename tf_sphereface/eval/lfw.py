@@ -25,6 +25,12 @@ from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.messages import ProgressCallback
 
+__all__ = [
+    "CATEGORIES",
+    "evaluate",
+    "evaluate_view1",
+]
+
 CATEGORIES = {
     "unsupervised": "unsupervised",
     "restricted": "image-restricted with no outside data",

@@ -14,6 +14,11 @@ from tf_sphereface.alignment.formats import begins_as_image
 from tf_sphereface.alignment.listing import find_image
 from tf_sphereface.utils.files import text_encoding
 
+__all__ = [
+    "Pairs",
+    "read_pairs",
+]
+
 _USUAL_WORDS = {
     *("pairs", "pair", "list", "lists", "test", "dev", "train", "devtest", "devtrain"),
     *("view", "view1", "view2", "official", "original", "fold", "folds", "protocol"),

@@ -17,6 +17,13 @@ from tf_sphereface.eval.bin_sets import BinSetsResult, PathLike
 from tf_sphereface.eval.verification import VerificationResult
 from tf_sphereface.utils.messages import ProgressCallback
 
+__all__ = [
+    "PublishedCheck",
+    "SetComparison",
+    "check",
+    "find_weights",
+]
+
 LIMIT = 2.0
 """Standard errors within which a difference counts as agreement."""
 

@@ -16,6 +16,15 @@ from tf_sphereface.eval.protocol import ProtocolResult
 from tf_sphereface.utils.checks import error
 from tf_sphereface.utils.messages import SphereFaceWarning
 
+__all__ = [
+    "DiscardCurve",
+    "QualityReport",
+    "discard_curve",
+    "error_versus_discard",
+    "norms_report",
+    "quality_report",
+]
+
 FMRS = (1e-3, 1e-2, 1e-1)  # the first that the impostor pairs support is taken
 LIMIT = 0.5  # share of pairs up to which the area is taken
 _STEPS = 96  # points of a curve in a report: 0 to 95 %

@@ -15,6 +15,11 @@ from tf_sphereface.eval.protocol import ProtocolResult, count_in_words, over_fol
 from tf_sphereface.eval.scoring.precomputed import StoredScores
 from tf_sphereface.utils.files import atomic_path
 
+__all__ = [
+    "evaluate",
+    "write_scores",
+]
+
 _LABELS = {"0": False, "false": False, "1": True, "true": True}
 _MOST = 2**63 - 1  # a fold is an int64
 

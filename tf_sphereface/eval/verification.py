@@ -31,6 +31,7 @@ from tf_sphereface.utils.checks import check_choice, error
 __all__ = [
     "FARS",
     "IMPOSTORS_PER_FALSE_ACCEPT",
+    "AngleDistribution",
     "BestOnTest",
     "BootstrapIntervals",
     "PairedComparison",

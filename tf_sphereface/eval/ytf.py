@@ -36,6 +36,11 @@ from tf_sphereface.eval.scoring.sources import (
 from tf_sphereface.utils.checks import check_choice, check_integer
 from tf_sphereface.utils.messages import ProgressCallback
 
+__all__ = [
+    "evaluate",
+    "read_splits",
+]
+
 Pooling = Literal["mean", "mean_normalized", "best_frame", "frame_pairs"]
 POOLINGS: dict[Pooling, str] = {
     "mean": "A video's embedding is the mean over its frames.",

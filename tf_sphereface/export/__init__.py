@@ -3,7 +3,8 @@
 Importing this package needs no extra; exporting needs `pip install "tf_sphereface[export]"`.
 """
 
-from tf_sphereface.export.gate import Gate, GateResult
+from tf_sphereface.export.gate import Gate, GateFailed, GateResult
+from tf_sphereface.export.job import LayerError
 from tf_sphereface.export.onnx import export_onnx
 from tf_sphereface.export.parity import ExportError, Parity, measure_parity
 from tf_sphereface.export.parity_table import ParityRow, parity_table
@@ -14,7 +15,9 @@ __all__ = [
     "ExportError",
     "ExportReport",
     "Gate",
+    "GateFailed",
     "GateResult",
+    "LayerError",
     "Parity",
     "ParityRow",
     "export_onnx",

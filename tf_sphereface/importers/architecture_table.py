@@ -204,6 +204,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         *(_named(arch, layout) for arch, layout in NAMED.items()),
     )
 }
+"""The architectures by the name that `import_checkpoint` takes."""
 
 
 ONNX = Architecture(

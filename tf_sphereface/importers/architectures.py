@@ -42,6 +42,7 @@ from tf_sphereface.utils.checks import check_choice
 from tf_sphereface.utils.messages import and_more
 
 AUTO = "auto"
+"""The architecture that `import_checkpoint` finds by itself."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

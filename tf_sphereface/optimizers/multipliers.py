@@ -11,6 +11,7 @@ import keras
 from tf_sphereface.utils import keras_private
 
 Multiplier = tuple[str, float, float]
+"""A pattern of variable paths, and the multipliers of rate and decay where it fits."""
 
 PAPER_MULTIPLIERS: tuple[Multiplier, ...] = (
     (r"(^|/)conv\d+_(?!1/)\d+/bias$", 0.0, 0.0),

@@ -16,7 +16,9 @@ from tf_sphereface.optimizers.multipliers import (
 from tf_sphereface.utils.checks import error
 
 PAPER_TOTAL = 28000
+"""Updates of the paper's training on CASIA-WebFace."""
 PAPER_BOUNDARIES = (16000, 24000)
+"""Updates after which the paper divides the learning rate by 10."""
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")

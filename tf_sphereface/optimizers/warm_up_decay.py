@@ -12,6 +12,7 @@ from keras import ops
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
 
 Decay = Literal["step", "cosine", "polynomial"]
+"""How a learning rate falls after the warm-up; see `WarmUpDecay`."""
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")

@@ -369,6 +369,7 @@ PRESETS: dict[str, Callable[[], Recipe]] = {
     "iresnet50-ms1mv3": iresnet50_ms1mv3,
     "distill": distill,
 }
+"""By name: a function that returns the recipe; its docstring says what to expect."""
 
 
 def preset(name: str) -> Recipe:

@@ -14,6 +14,7 @@ from tf_sphereface.eval.measures.checks import check_rows, check_width
 from tf_sphereface.eval.measures.curve import FARS
 
 RANKS = (1, 5, 10)
+"""Ranks at which identification among distractors is reported."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,9 @@ from tf_sphereface.eval.measures.checks import check_classes, check_scores
 from tf_sphereface.utils.optional import require
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+"""The false accept rates at which TAR is reported, where the impostor pairs suffice."""
 IMPOSTORS_PER_FALSE_ACCEPT = 10  # with N impostor pairs no rate below 10 / N can be stated
+"""Impostor pairs that a rate must let through at least, or its TAR is None."""
 CONFIDENCE = 0.95
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tf_sphereface.eval.scoring.precomputed import (
     StoredEmbeddings,
+    StoredScores,
     read_embeddings,
     write_embeddings,
 )
@@ -18,6 +19,7 @@ from tf_sphereface.eval.scoring.sources import EmbeddingOptions
 __all__ = [
     "EmbeddingOptions",
     "StoredEmbeddings",
+    "StoredScores",
     "VerificationTable",
     "embed_verification",
     "read_embeddings",
