@@ -180,10 +180,12 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
             pretrained=options.pretrained,
             progress=means,
             teacher=taught,
+            centers=line.centers,
         )
     if state is not None:
         note(f"resumed after step {run.step}")
     note("\n".join(Plan(options, run.model, len(source), source.num_classes).header()))
+    note(str(run.room(line.keep)))
     return run
 
 
