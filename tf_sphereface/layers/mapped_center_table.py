@@ -99,9 +99,10 @@ class MappedCenterTable(CenterTable):
             for path in self._files():
                 path.unlink()
             raise
-        for number, sums in enumerate(self._sums):
-            for start, stop in self._blocks():
-                sums[start:stop] = _checksums(self.block(start, stop, number))
+        for start, stop in self._blocks():
+            self._sums[0][start:stop] = _checksums(self.block(start, stop))
+        for sums, constant in zip(self._sums[1:], self._constants, strict=True):
+            sums[:] = _checksums(np.full((1, self.shape[1]), constant, np.float32))
         self._write_facts(kept=False)
 
     def read(self, classes: NDArray[np.int32]) -> list[NDArray[np.float32]]:

@@ -172,6 +172,7 @@ def checkpoint_bytes(model: keras.Model) -> int:
 
     Its optimizer is built.
     """
+    build_optimizer(model)
     table = _center_table(model)
     variables = _variables(model).values()
     size = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
