@@ -122,10 +122,12 @@ class Plan:
         size, place = math.ceil(self.model.sample_rate * self.people), self.model.centers
         gpu = place == "device" and bool(tf.config.list_physical_devices("GPU"))
         doubt = sampling_doubt(self.people, size, gpu=gpu)
-        where = {"device": "", "host": ", all in the host's memory"}.get(place, f", all in {place}")
+        held = f"{memory.off_device(self.model, self.people) / 1e6:,.0f} MB with optimizer state"
+        where = {"device": "", "host": f", all in the host's memory, {held}"}
+        there = where.get(place, f", all in {place}, {held}")
         if place != "device" and size == self.people:
             doubt = "each step takes all class centres to the device: --sample-rate takes fewer"
-        return [doubt or f"{size:,} of {self.people:,} class centres a step{where}"]
+        return [doubt or f"{size:,} of {self.people:,} class centres a step{there}"]
 
     def report(self) -> dict[str, Any]:
         """Return the plan, ready for JSON; memory and disk in bytes."""

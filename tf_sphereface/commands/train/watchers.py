@@ -87,7 +87,7 @@ class CenterTimes(keras.callbacks.Callback):
         """Say it."""
         if self._steps > 0:
             whole, part = (1e3 * x / self._steps for x in (self._whole, self._part))
-            self.say(f"a step takes {whole:.0f} ms, {part:.0f} of them to read and write centers")
+            self.say(f"a step takes {whole:.0f} ms, {part:.1f} of them to read and write centers")
 
 
 def _is_shown(name: str, value: float) -> bool:
