@@ -41,8 +41,10 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(faces, tmp_path, capsys):
     assert rows[80]["effective_margin"] == pytest.approx(1.37, abs=0.01)
     assert "lambda at its minimum" in rows[80]["why"]
     parts = plan["memory_per_replica"]
-    assert parts["weights"] == 4 * sum(plan["parameters"].values())
-    assert parts["gradients"] == parts["weights"]
+    assert parts["weights"] + parts["centers"] == 4 * sum(plan["parameters"].values())
+    assert parts["gradients"] == parts["weights"] + parts["centers"]
+    assert plan["checkpoints"]["most"] == 5 * plan["checkpoints"]["each"]
+    assert "checkpoints: about" in said
     assert parts["total"] == sum(parts.values()) - parts["total"]
 
 

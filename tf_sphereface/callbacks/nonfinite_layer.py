@@ -45,11 +45,8 @@ def take_snapshot(model: keras.Model) -> list[Any]:
 
 def lost_centres(model: keras.Model) -> int:
     """Count the class centres in a sampled head's store that are not finite."""
-    stores = _stores(model)
-    if not stores:
-        return 0
-    finite = tf.math.is_finite(tf.convert_to_tensor(stores[0].value))
-    return int(np.sum(~np.asarray(finite).all(axis=1)))
+    head = getattr(model, "head_layer", None)
+    return int(head.count_lost()) if hasattr(head, "count_lost") else 0
 
 
 def first_bad_batch(steps: range, batch_of: BatchOf | None, classes: int | None) -> int:

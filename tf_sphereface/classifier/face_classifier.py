@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from tf_sphereface.classifier.pixels import pixel_scaling
 from tf_sphereface.classifier.training_step import TrainingStep
 from tf_sphereface.layers import released_gradient
 from tf_sphereface.layers.compile_checks import refuse_metrics
+from tf_sphereface.layers.host_angular_dense import DEVICE, HOST, check_centers_place
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
 from tf_sphereface.utils.checks import check_integer
 
@@ -50,6 +52,13 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
             classes, and named `sampled_...`; evaluation is over all. For `head="angular"`.
         centers_per_class: centres of each class, >= 1 (see `layers.AngularDense`). Above 1 with
             `gradient="exact"` and `sample_rate=1`, and not for the softmax head.
+        centers: where the centres of all classes and their optimizer state are: `"device"`;
+            `"host"`, in the host's memory; or a folder, in memory-mapped files there, for more than
+            the memory holds. Of the last two a step takes to the device what it draws alone, so
+            they belong with `sample_rate` below 1; for one device and `head="angular"`. The results
+            are those of `"device"`. The files are for a run (`training.run`) or a process to work
+            in; `save` writes the centres into the model's own file. See
+            `layers.HostAngularDense`.
         conflict_cosine: None, or a cosine in [0, 1): in training, negative classes nearer to an
             image than this are left out of its loss, as they may be the same person under another
             label (the filter of Partial FC, with 0.4 there). Metrics count them. For
@@ -60,7 +69,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
     backbone does so itself. Output shape: `(batch, embedding_dim)`, float32, not normalised.
 
     Raises:
-        ValueError: `head`, `gradient`, `sample_rate` or `num_classes` is not valid, the backbone
+        ValueError: an argument is not valid, or not with another one, the backbone
             does not return one vector per image, or (in `compile`) loss and head do not belong
             together.
 
@@ -88,6 +97,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         sample_rate: float = 1.0,
         centers_per_class: int = 1,
         *,
+        centers: str | os.PathLike[str] = DEVICE,
         conflict_cosine: float | None = None,
         **kwargs: Any,
     ) -> None:
@@ -98,10 +108,10 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         self.num_classes = check_integer("num_classes", num_classes, 1)
         self.head, self.gradient = head, gradient
         self.sample_rate = check_sample_rate(sample_rate)
-        self.centers_per_class = centers_per_class
+        self.centers_per_class, self.centers = centers_per_class, check_centers_place(centers)
         self.conflict_cosine = heads.check_conflict_cosine(conflict_cosine, head, gradient)
         self.head_layer = heads.make_head(
-            head, self.num_classes, gradient, self.sample_rate, centers_per_class
+            head, self.num_classes, gradient, self.sample_rate, centers_per_class, self.centers
         )
         self.head_layer.build(shape)
         if gradient == "caffe":
@@ -158,6 +168,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
                 replicas.
         """
         replicas.check_steps(kwargs.get("steps_per_execution", 1))
+        heads.check_place(self.centers, replicas.replica_count())
         loss = heads.loss_for_head(self.head, loss)
         uses_xla, reason = xla.decide(
             jit_compile,
@@ -177,7 +188,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         super().compile(optimizer=optimizer, loss=loss, jit_compile=False, **kwargs)
         self._say_what_restarts()
         gradient_updates.prepare(self.optimizer)
-        if self.sample_rate < 1:
+        if self.sampled:
             self.optimizer.build(self.trainable_variables)
             self.head_layer.attach(self.optimizer)
             heads.say_sampling_doubt(self.head_layer)
@@ -210,5 +221,6 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
             "gradient": self.gradient,
             "sample_rate": self.sample_rate,
             "centers_per_class": self.centers_per_class,
+            "centers": self.centers if self.centers == DEVICE else HOST,
             "conflict_cosine": self.conflict_cosine,
         }

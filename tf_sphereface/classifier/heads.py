@@ -14,6 +14,7 @@ from tf_sphereface import losses
 from tf_sphereface.layers import released_gradient
 from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.layers.compile_checks import is_stock_loss
+from tf_sphereface.layers.host_angular_dense import DEVICE, HostAngularDense
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense, sampling_doubt
 from tf_sphereface.losses.margin_loss import wrong_head
 from tf_sphereface.losses.update_count import check_step
@@ -21,7 +22,7 @@ from tf_sphereface.utils.checks import check_choice, check_integer, check_number
 
 logger = logging.getLogger("tf_sphereface")
 Head = Literal["angular", "softmax", "sphereface2"]
-_FIXED = ("num_classes", "head", "gradient", "sample_rate", "centers_per_class")
+_FIXED = ("num_classes", "head", "gradient", "sample_rate", "centers_per_class", "centers")
 
 
 def make_head(
@@ -30,17 +31,25 @@ def make_head(
     gradient: released_gradient.Gradient,
     sample_rate: float,
     centers_per_class: int = 1,
+    centers: str = DEVICE,
 ) -> keras.layers.Layer:
     """Return the head for these arguments of `FaceClassifier`, not built yet."""
     check_choice("head", head, get_args(Head))
     released_gradient.check_gradient(gradient, head)
     check_centers(centers_per_class, head, gradient, sample_rate)
-    if sample_rate < 1:
+    if sample_rate < 1 or centers != DEVICE:
         if head != "angular" or gradient != "exact":
             raise ValueError(
-                'sample_rate below 1 needs head="angular" and gradient="exact". '
-                f"Received: head={head!r}, gradient={gradient!r}"
+                'sample_rate below 1, and centers="host" or a folder, need head="angular" and '
+                f'gradient="exact". Received: head={head!r}, gradient={gradient!r}'
             )
+        if centers_per_class > 1:
+            raise ValueError(
+                'centers_per_class above 1 needs centers="device". '
+                f"Received: centers_per_class={centers_per_class}, centers={centers!r}"
+            )
+        if centers != DEVICE:
+            return HostAngularDense(num_classes, sample_rate, centers=centers, name="head")
         return SampledAngularDense(num_classes, sample_rate, name="head")
     if head != "softmax":
         constraint = keras.constraints.UnitNorm(axis=0) if gradient == "caffe" else None
@@ -60,6 +69,8 @@ def make_head(
 
 def say_sampling_doubt(head: SampledAngularDense) -> None:
     """Log where a sample probably saves no time; nothing is changed."""
+    if isinstance(head, HostAngularDense):  # is not meant to save time
+        return
     gpu = bool(tf.config.list_physical_devices("GPU"))
     doubt = sampling_doubt(head.num_classes, head.sample_size, gpu=gpu)
     if doubt is not None:
@@ -76,6 +87,16 @@ def check_centers(
             'centers_per_class above 1 needs head="angular" or "sphereface2", gradient="exact" and '
             f"sample_rate=1. Received: centers_per_class={centers_per_class}, head={head!r}, "
             f"gradient={gradient!r}, sample_rate={sample_rate:g}"
+        )
+
+
+def check_place(centers: str, replicas: int) -> None:
+    """Raise ValueError where centres outside of the device are asked for over several replicas."""
+    if centers != DEVICE and replicas > 1:
+        raise ValueError(
+            f"centers={centers!r} is for one device; several share the memory that the centres of "
+            'a sample need: use centers="device" with sample_rate. '
+            f"Received: {replicas} replicas"
         )
 
 

@@ -11,6 +11,8 @@ from keras import ops
 from tf_sphereface.classifier import gradient_updates, replicas, xla
 from tf_sphereface.classifier.heads import without_conflicts
 from tf_sphereface.layers import released_gradient
+from tf_sphereface.layers.host_angular_dense import DEVICE
+from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
 from tf_sphereface.losses.cross_entropy import check_labels
 from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.layer_checks import check_before_training
@@ -23,16 +25,23 @@ class TrainingStep(keras.Model):
     num_classes: int
     gradient: released_gradient.Gradient
     sample_rate: float
+    centers: str
     conflict_cosine: float | None
     _jit: bool
     _smallest_share: int
     _update_function: Any
     _gradient_function: Any
 
+    @property
+    def sampled(self) -> bool:
+        """Whether a step works on drawn centres, and puts them back."""
+        return isinstance(self.head_layer, SampledAngularDense)
+
     def _compile_step(self) -> None:
         """Make the functions of a step, by XLA or not."""
+        in_place = self.sampled and self.centers == DEVICE and replicas.replica_count() == 1
         self._update_function, self._gradient_function = xla.functions(
-            self._update, self._loss_and_gradients, self._jit, self.sample_rate
+            self._update, self._loss_and_gradients, self._jit, in_place=in_place
         )
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -41,7 +50,7 @@ class TrainingStep(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y, *targets = self._told(y)
         x = replicas.require_examples(self, x)
-        everyone = self.head_layer.global_labels(y) if self.sample_rate < 1 else None
+        everyone = self.head_layer.global_labels(y) if self.sampled else None
         loss, outputs, y, logs = self._update_function(x, y, sample_weight, everyone, *targets)
         self._track_loss(loss, x, logs)
         if outputs is not None:
@@ -54,13 +63,14 @@ class TrainingStep(keras.Model):
     ) -> tuple[Any, Any, Any, dict[str, Any]]:
         """Apply one update; return loss, head outputs, labels as the loss saw them, and logs."""
         head, state = self.head_layer, self._step_state()
+        step = tf.convert_to_tensor(keras_private.micro_steps(self.optimizer).value)
         loss, outputs, gradients, updates, figures, y, sample = self._gradient_function(
             [tf.convert_to_tensor(v.value) for v in self.trainable_variables],
             [tf.convert_to_tensor(v.value) for v in state],
-            tf.convert_to_tensor(keras_private.micro_steps(self.optimizer).value),
+            step,
             (x, y, sample_weight, *targets),
             self.optimizer.scale_loss(replicas.share_of_batch(x)),
-            None if everyone is None else (everyone, head.table),
+            None if everyone is None else head.prepare(y, step, everyone),
         )
         updates = replicas.shared_statistics(self, state, updates)
         for variable, value in zip(state, updates, strict=True):
@@ -111,7 +121,7 @@ class TrainingStep(keras.Model):
         step: Any,
         data: tuple[Any, ...],
         loss_scale: Any,
-        sample: tuple[Any, Any] | None,
+        sample: tuple[Any, ...] | None,
     ) -> tuple[Any, ...]:
         """Compute loss, head outputs, gradients, state, log figures, labels as seen, and sample.
 
@@ -121,8 +131,9 @@ class TrainingStep(keras.Model):
         gradients are those of `loss_scale * loss`. The metrics are then updated outside as well.
         For them the step returns the logits and the last column separately: concatenating them
         would copy a `(batch, classes)` table. Without XLA the metrics are updated here, before the
-        loss: later ones would keep the outputs alive beside the loss's own tables. `sample` is the
-        global batch's labels and the handle of all centres, of which a sampled head draws here.
+        loss: later ones would keep the outputs alive beside the loss's own tables. `sample` is
+        what a sampled head has prepared: the global batch's labels and the handle of all centres,
+        of which it draws here, or what it has drawn.
         """
         if self._jit:
             keras_private.renumber_functions()
@@ -204,7 +215,7 @@ class TrainingStep(keras.Model):
 
     def _training_outputs(self, embedding: Any, labels: Any) -> Any:
         """Return the head's output, over the sample or with the gradient that was asked for."""
-        if self.sample_rate < 1:
+        if self.sampled:
             return self.head_layer.sampled(embedding)
         if self.gradient == "exact":
             return self.head_layer(embedding, training=True)

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_sphereface.classifier.replicas import replica_count
 from tf_sphereface.utils.checks import error
 from tf_sphereface.utils.debugging import is_debugged
 from tf_sphereface.utils.keras_private import all_layers, input_structure
@@ -120,16 +119,16 @@ def compiled(function: Any) -> Any:
     return tf.function(function, jit_compile=True, autograph=False)
 
 
-def functions(update: Any, gradients: Any, jit: bool, sample_rate: float) -> tuple[Any, Any]:
+def functions(update: Any, gradients: Any, jit: bool, *, in_place: bool) -> tuple[Any, Any]:
     """Return a step's update and its gradients, of which XLA compiles one, if any.
 
-    A sampled head's tables are updated in place inside the XLA function, so that it compiles the
-    whole update. What replicas exchange stays outside: there it compiles all up to their gradients,
-    which reads the centres in place, and the update of the drawn ones comes after.
+    `in_place`: the tables of a sampled head are updated inside the XLA function, so that it
+    compiles the whole update. What replicas exchange stays outside, and so do tables that are not
+    on the device: there it compiles all up to the gradients, and the update comes after.
     """
     if not jit:
         return update, gradients
-    if sample_rate < 1 and replica_count() == 1:
+    if in_place:
         return compiled(update), gradients
     return update, compiled(gradients)
 

@@ -6,10 +6,12 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from tf_sphereface.layers.angular_dense import row_norms, unit_columns
+from tf_sphereface.layers.center_table import BLOCK
 from tf_sphereface.layers.class_sample import sample_function
 from tf_sphereface.layers.loss_state import LossState
 from tf_sphereface.losses import head_output
@@ -68,15 +70,17 @@ class SampledAngularDense(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create all centres, `(num_classes, embedding_dim)`, and a step's, `(sample, ...)`."""
         width = input_shape[-1]
+        self._make_centres(width)
+        self.drawn = self.add_weight(
+            name=_NAME, shape=(self.sample_size, width), initializer="ones"
+        )
+
+    def _make_centres(self, width: int) -> None:
         self.centres = self.add_weight(
             name="centres",
             shape=(self.num_classes, width),
-            # fan_out of the transposed kernel: the paper's U(+-sqrt(3 / embedding_dim))
-            initializer=keras.initializers.VarianceScaling(1.0, "fan_out", "uniform"),
+            initializer=FirstCentres(),
             trainable=False,
-        )
-        self.drawn = self.add_weight(
-            name=_NAME, shape=(self.sample_size, width), initializer="ones"
         )
 
     @property
@@ -121,17 +125,25 @@ class SampledAngularDense(keras.layers.Layer):
                 f"gradient_accumulation_steps={inner.gradient_accumulation_steps}, "
                 f"use_ema={inner.use_ema}"
             )
-        shape = tuple(self.drawn.shape)
-        windows = [v for v in inner.variables if _NAME in v.path and tuple(v.shape) == shape]
+        windows = [v for v in inner.variables if _NAME in v.path]
+        others = [v.path for v in windows if tuple(v.shape) != tuple(self.drawn.shape)]
+        if others:
+            raise ValueError(
+                f"A head that sees a sample of its centres cannot be trained by "
+                f"{type(inner).__name__}, which keeps {others[0]} for all rows together. Use one "
+                "that keeps numbers for each weight, such as SGD, Adam or AdamW"
+            )
+        self._attach(windows)
+
+    def _attach(self, windows: list[Any]) -> None:
         known = [store for store, _ in self._slots]
         with unlocked(self):
             for number in range(len(known), len(windows)):
-                first = float(ops.convert_to_numpy(windows[number])[0, 0])  # as a slot starts
                 known.append(
                     self.add_weight(
                         name=f"slot_{number}",
                         shape=tuple(self.centres.shape),
-                        initializer=keras.initializers.Constant(first),
+                        initializer=keras.initializers.Constant(_first(windows[number])),
                         trainable=False,
                     )
                 )
@@ -180,6 +192,9 @@ class SampledAngularDense(keras.layers.Layer):
         """
         if everyone is None:
             everyone = self.global_labels(labels)
+        if self.sample_size == self.num_classes:
+            valid = tf.logical_and(labels >= 0, labels < self.num_classes)
+            return tf.range(self.num_classes), tf.where(valid, labels, -1)
         draw = sample_function(self.num_classes, self.sample_size, self.seed, not is_debugged())
         return draw(everyone, labels, tf.cast(step, tf.int64))
 
@@ -187,6 +202,10 @@ class SampledAngularDense(keras.layers.Layer):
     def table(self) -> Any:
         """The handle of this replica's centres: XLA takes it as it takes a variable, uncopied."""
         return self.centres.value.handle
+
+    def prepare(self, labels: Any, step: Any, everyone: Any) -> tuple[Any, ...]:
+        """Return what `draw` takes beside labels and step, outside of XLA."""
+        return everyone, self.table
 
     def fetch(self, chosen: Any, table: Any) -> Any:
         """Return the drawn centres, `(sample_size, embedding_dim)`, read from the `table`."""
@@ -207,6 +226,15 @@ class SampledAngularDense(keras.layers.Layer):
         """Put the updated centres and their optimizer state back."""
         pairs = [(self.centres, self.drawn), *self._slots]
         tf.distribute.get_replica_context().merge_call(_store, args=(pairs, chosen))
+
+    def count_lost(self) -> int:
+        """Return how many centres are not finite."""
+        finite = tf.math.is_finite(tf.convert_to_tensor(self.centres.value))
+        return int(np.sum(~np.asarray(finite).all(axis=1)))
+
+    def assign_centres(self, values: Any) -> None:
+        """Write all centres, `(num_classes, embedding_dim)`."""
+        self.centres.assign(values)
 
     # Saving --------------------------------------------------------------------------------------
 
@@ -229,6 +257,28 @@ class SampledAngularDense(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, int]:
         """Return `(batch, num_classes + 1)`."""
         return (input_shape[0], self.num_classes + 1)
+
+
+class FirstCentres(keras.initializers.Initializer):
+    """The paper's `U(+-sqrt(3 / embedding_dim))` for centres `(classes, embedding_dim)`.
+
+    They are drawn in blocks of classes, so that they need not all be in memory at once.
+    """
+
+    def __init__(self) -> None:
+        # fan_out of the transposed kernel
+        self.block_of = keras.initializers.VarianceScaling(1.0, "fan_out", "uniform")
+
+    def block(self, number: int, classes: int, width: int) -> Any:
+        """Return a block of so many classes, by its number from 0."""
+        seed = self.block_of.seed + number
+        return keras.initializers.VarianceScaling(1.0, "fan_out", "uniform", seed)((classes, width))
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        """Return all centres."""
+        sizes = [min(BLOCK, shape[0] - start) for start in range(0, shape[0], BLOCK)]
+        blocks = [self.block(number, size, shape[1]) for number, size in enumerate(sizes)]
+        return blocks[0] if len(blocks) == 1 else ops.concatenate(blocks)
 
 
 def check_sample_rate(sample_rate: Any) -> float:
@@ -261,6 +311,11 @@ def sampling_doubt(num_classes: int, sample_size: int, *, gpu: bool) -> str | No
         f"a sample of {sample_size:,} of {num_classes:,} class centres probably saves no time: on "
         "a GPU the full head is about as fast up to some 100,000 classes. It saves memory"
     )
+
+
+def _first(slot: Any) -> float:
+    """Return the number that a slot of an optimizer starts with."""
+    return float(ops.convert_to_numpy(slot)[0, 0])
 
 
 def _load(

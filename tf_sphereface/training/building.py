@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -57,6 +58,8 @@ def build_classifier(
     jit: bool | str = "auto",
     pretrained: Pretrained | None = None,
     teacher_dim: int | None = None,
+    *,
+    centers: str | os.PathLike[str] = "device",
 ) -> FaceClassifier:
     """Return the model of a recipe, compiled with its optimizer and loss.
 
@@ -70,6 +73,7 @@ def build_classifier(
             optimizer is built.
         teacher_dim: length of the embeddings of the teacher that `recipe.teacher` names; the model
             is then a `StudentClassifier`.
+        centers: as of `FaceClassifier`.
 
     Raises:
         ValueError: the recipe is of a teacher, and there is no `teacher_dim`.
@@ -100,6 +104,7 @@ def build_classifier(
         sample_rate=recipe.sample_rate,
         centers_per_class=recipe.centers_per_class,
         conflict_cosine=recipe.conflict_cosine,
+        centers=centers,
         **more,
     )
     total = recipe.epochs * steps_per_epoch

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -36,7 +37,7 @@ class Checkpoint:
 
     `info` was saved with the state, such as the step and the history. The names of the variables in
     `arrays` begin with `model/`, `optimizer/` (learning rate and count of updates among them),
-    `average/` or `metric/`.
+    `average/`, `metric/` or `centers/` (of a head that is not on the device).
     """
 
     path: Path
@@ -53,6 +54,11 @@ class Checkpoint:
         """The averages of the weights (`WeightAverage.arrays`); none of a run without them."""
         return self._listed("average")
 
+    @property
+    def centers(self) -> str:
+        """Where the class centres of the run are: `"device"`, `"host"` or a folder."""
+        return str(self.info.get("centers", {}).get("place", "device"))
+
     def _listed(self, kind: str) -> list[NDArray[Any]]:
         count = sum(key.startswith(f"{kind}/") for key in self.arrays)
         return [self.arrays[f"{kind}/{i}"] for i in range(count)]
@@ -60,12 +66,22 @@ class Checkpoint:
     def restore(self, model: keras.Model) -> None:
         """Write weights, random states and optimizer into a model that was built in the same way.
 
-        The metrics are left to `training.train`: `fit` resets them when an epoch begins.
+        The metrics are left to `training.train`: `fit` resets them when an epoch begins. Class
+        centres that are not on the device are handed over, not copied: the checkpoint has them no
+        more.
 
         Raises:
             ValueError: the checkpoint belongs to another model; nothing is changed.
         """
         build_optimizer(model)
+        table, places = _center_table(model), [self.centers, "device"]
+        if table is not None:
+            places[1] = table.place
+        if ("device" in places and places[0] != places[1]) or places.count("host") == 1:
+            raise ValueError(
+                f"{self.path} is of a run whose class centres are in {places[0]}: resume it with "
+                f"--centers {places[0]}. Received: {places[1]}"
+            )
         targets = _variables(model)
         own = ("model/", "optimizer/")
         stored = {key: v for key, v in self.arrays.items() if key.startswith(own)}
@@ -77,6 +93,10 @@ class Checkpoint:
                 f"{self.path} belongs to another model or optimizer: {len(wrong)} of "
                 f"{len(targets)} variables differ, such as {wrong[0]}"
             )
+        if table is not None:
+            names = [key for key in self.arrays if key.startswith("centers/")]
+            state = {name.removeprefix("centers/"): self.arrays.pop(name) for name in names}
+            table.restore(state, self.info["centers"])
         for key, variable in targets.items():
             variable.assign(stored[key].astype(variable.dtype))
 
@@ -113,10 +133,16 @@ def save_checkpoint(
     bad = [key for key, value in arrays.items() if not np.all(np.isfinite(value))]
     if bad:
         raise ValueError(f"{len(bad)} variables are not finite, such as {bad[0]}")
+    table = _center_table(model)
+    if table is not None:
+        arrays |= {f"centers/{name}": value for name, value in table.state().items()}
+        info = {**info, "centers": table.facts()}
     arrays[_INFO] = np.array(json.dumps(info))
     arrays[_DIGEST] = np.array(_digest(arrays))
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
         np.savez(handle, allow_pickle=False, **arrays)
+    if table is not None:
+        table.kept()
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -139,6 +165,50 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except _DAMAGE as e:
         raise ValueError(f"{path} is not a whole checkpoint: {e}") from e
     return Checkpoint(Path(path), info, arrays)
+
+
+def checkpoint_bytes(model: keras.Model) -> int:
+    """Return about how large a checkpoint of a compiled model is; averages of weights not counted.
+
+    Its optimizer is built.
+    """
+    build_optimizer(model)
+    table = _center_table(model)
+    variables = _variables(model).values()
+    size = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
+    return int(size) + (0 if table is None else table.checkpoint_bytes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """What the checkpoints of a run take on disk, in bytes.
+
+    Attributes:
+        each: about what one takes.
+        most: what all take at most: those that are kept, the best one's, and the one in writing.
+        free: what the disk has left for them.
+    """
+
+    each: int
+    most: int
+    free: int
+
+    def __str__(self) -> str:
+        each, most, free = (f"{size / 1e6:,.0f} MB" for size in (self.each, self.most, self.free))
+        return f"checkpoints: about {each} each, {most} in all; the disk has {free} left for them"
+
+
+def room_for(folder: Path, model: keras.Model, keep: int, averages: int = 0) -> Room:
+    """Return what the checkpoints of a model take in a folder, of which `keep` are kept.
+
+    `averages` is what averages of the weights take in each, in bytes.
+    """
+    each = checkpoint_bytes(model) + averages
+    there = sum(path.stat().st_size for path in checkpoint_files(folder))
+    place = next(
+        parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
+    )
+    return Room(each, (keep + 2) * each, shutil.disk_usage(place).free + there)
 
 
 def build_optimizer(model: keras.Model) -> None:
@@ -206,9 +276,17 @@ def _read(variable: keras.Variable) -> NDArray[Any]:
     return np.asarray(tf.convert_to_tensor(variable.value).numpy())
 
 
+def _center_table(model: keras.Model) -> Any:
+    """Return the table of class centres that are not on the device, or None."""
+    return getattr(getattr(model, "head_layer", None), "center_table", None)
+
+
 def _variables(model: keras.Model) -> dict[str, Any]:
+    """Return what a checkpoint holds, without what each step reads again from a table."""
     found = {f"model/{i}": v for i, v in enumerate(model.variables)}
-    return found | {f"optimizer/{i}": v for i, v in enumerate(model.optimizer.variables)}
+    found |= {f"optimizer/{i}": v for i, v in enumerate(model.optimizer.variables)}
+    windows = {id(v) for v in getattr(getattr(model, "head_layer", None), "windows", ())}
+    return {key: variable for key, variable in found.items() if id(variable) not in windows}
 
 
 def _digest(arrays: dict[str, Any]) -> str:
@@ -216,7 +294,7 @@ def _digest(arrays: dict[str, Any]) -> str:
     for key in sorted(arrays):
         value = np.ascontiguousarray(arrays[key])
         digest.update(f"{key} {value.dtype.str} {np.shape(arrays[key])}\n".encode())
-        digest.update(value.tobytes())
+        digest.update(value.reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 

@@ -100,6 +100,7 @@ def audit_labels(
             source.steps_per_epoch,
             pretrained=pretrained,
             teacher_dim=state.info.get("teacher_dim"),
+            centers=state.centers,
         )
         state.restore(model)
         embeddings = _embeddings(model.backbone, source, progress)

@@ -83,12 +83,11 @@ def start_at_means(
 
 def start_centers(head: Any, means: NDArray[np.float32]) -> None:
     """Write means into a head; a centre of zeros keeps the random one that it has."""
-    table = getattr(head, "centres", None)  # of a sampled head
     current = np.array(head.kernel).T
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     new = np.where(lengths > 0, means, current)
-    if table is not None:
-        table.assign(new)
+    if hasattr(head, "assign_centres"):  # of a sampled head
+        head.assign_centres(new)
     else:
         head.kernel.assign(new.T)
 

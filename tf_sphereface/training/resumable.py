@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from tf_sphereface.training.building import (
     kept_policy,
     steps_of,
 )
-from tf_sphereface.training.checkpoint import Checkpoint
+from tf_sphereface.training.checkpoint import Checkpoint, Room, room_for
 from tf_sphereface.training.fitting import is_chief, train
 from tf_sphereface.training.freezing import Freezing
 from tf_sphereface.training.person_means import start_at_means, start_centers
@@ -48,6 +49,9 @@ class Run:
         pretrained: the network to start from, where the recipe is of one (`Pretrained.recipe`).
         progress: called with (done, all) faces, while their mean embeddings are computed.
         teacher: the embeddings to learn from, where the recipe is of a teacher.
+        centers: where the class centres are, as of `FaceClassifier`; it changes no result. A folder
+            belongs to one run: its checkpoints need the files there, and only the newest does not
+            lose them.
 
     Attributes:
         source: with the recipe's batches.
@@ -74,8 +78,9 @@ class Run:
         pretrained: Pretrained | None = None,
         progress: ProgressCallback | None = None,
         teacher: TeacherEmbeddings | None = None,
+        centers: str | os.PathLike[str] = "device",
     ) -> None:
-        self.recipe = recipe
+        self.recipe, self.centers = recipe, centers
         self.pretrained, self.teacher = pretrained, teacher
         self.source = batches_of(recipe, source, pretrained)
         self._take_targets()
@@ -130,6 +135,7 @@ class Run:
             jit=jit,
             pretrained=self.pretrained,
             teacher_dim=None if self.teacher is None else self.teacher.dim,
+            centers=self.centers,
         )
 
     def _take_targets(self) -> None:
@@ -196,15 +202,26 @@ class Run:
 
         Raises:
             RunStopped: `stop` has answered True.
+            OSError: the disk has no room for the checkpoints, or for class centres in files.
         """
-        if is_chief(self.model):  # from here on, the folder holds a run
-            write_json(self.folder.config, config_of(self.recipe, self.source))
+        if is_chief(self.model):
+            room = self.room(keep)
+            if room.most > room.free:
+                raise OSError(
+                    f"{self.folder.checkpoints}: {room}. Make room, keep fewer (--keep, keep=), or "
+                    "choose another folder for the run"
+                )
+            # from here on, the folder holds a run
+            config = config_of(self.recipe, self.source)
+            write_json(self.folder.config, {**config, "centers": self._place()})
             if self.step == 0 or self.pretrained is None:  # of an earlier try
                 self.folder.base.unlink(missing_ok=True)
             if self.pretrained is not None and not self.folder.base.exists():
                 self.pretrained.save(self.folder.base)
             write_json(self.folder.environment, embedder.library_versions())
             self.folder.diverged.unlink(missing_ok=True)  # of an earlier try
+        if self._table is not None:
+            self._table.open()
         checkpoints = Checkpoints(
             self.folder.checkpoints,
             self.log,
@@ -227,6 +244,21 @@ class Run:
             metric_state=self._metrics,
             callbacks=[*freezing, *averaging, *callbacks, self.log, checkpoints],
         )
+
+    def room(self, keep: int = 3) -> Room:
+        """Return what the checkpoints take on disk, of which `keep` are kept."""
+        averages = [] if self.average is None else self.average.arrays()
+        size = sum(array.nbytes for array in averages)
+        return room_for(self.folder.checkpoints, self.model, keep, size)
+
+    @property
+    def _table(self) -> Any:
+        """The table of class centres that are not on the device, or None."""
+        return getattr(self.model.head_layer, "center_table", None)
+
+    def _place(self) -> str:
+        """Return where the class centres are, a folder by its absolute path."""
+        return "device" if self._table is None else str(self._table.place)
 
     def network(self, *, averaged: bool = True) -> keras.Model:
         """Return the trained network as a float32 model of stock layers.
@@ -258,6 +290,7 @@ def run(
     pretrained: Pretrained | None = None,
     progress: ProgressCallback | None = None,
     teacher: TeacherEmbeddings | None = None,
+    centers: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Train a recipe in a run folder, from the start or from its newest checkpoint.
 
@@ -266,7 +299,8 @@ def run(
     state. Log, checkpoints and configuration are those of `tf_sphereface-train`.
 
     The arguments are those of `Run` and `Run.fit`, but `out` is the path of the run folder, and
-    with `resume` the run in it goes on; where there is none, it begins. A recipe of another number
+    with `resume` the run in it goes on, with its `centers` if they are None; where there is none,
+    it begins. A recipe of another number
     of epochs, not below those done, goes on to that, by the schedules of a run of that length; this
     is logged. Returns the finished run: its `model`, the rows of its `log`, and `network()`.
 
@@ -299,6 +333,7 @@ def run(
             pretrained=pretrained,
             progress=progress,
             teacher=teacher,
+            centers=centers or (folder.centers() if resume else "device"),
         )
         stoppers = [*callbacks, keras.callbacks.TerminateOnNaN()]
         begun.fit(stoppers, stop=stop, checkpoint_every=checkpoint_every, keep=keep)

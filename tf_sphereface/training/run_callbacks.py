@@ -26,6 +26,7 @@ from tf_sphereface.utils.files import atomic_path
 logger = logging.getLogger("tf_sphereface")
 CHECKPOINT_STEPS = 500
 CHECKPOINT_SECONDS = 120.0
+CHECKPOINT_SHARE = 0.1  # of the time at most, where nothing is asked for
 BEST = "verification_accuracy"
 
 
@@ -123,6 +124,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._stop = stop
         self._average = average
         self._last = (step, time.monotonic())
+        self._took = 0.0  # seconds, the last one
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Save where it is time; the epoch's last batch waits for the epoch's end.
@@ -146,8 +148,11 @@ class Checkpoints(keras.callbacks.Callback):
         step, moment = self._last
         if self._every is not None:
             return self.step - step >= self._every
-        long_ago = self._alone() and time.monotonic() - moment >= CHECKPOINT_SECONDS
-        return long_ago or self.step - step >= CHECKPOINT_STEPS
+        if not self._alone():
+            return self.step - step >= CHECKPOINT_STEPS
+        seconds = time.monotonic() - moment
+        often = seconds >= CHECKPOINT_SECONDS or self.step - step >= CHECKPOINT_STEPS
+        return often and seconds * CHECKPOINT_SHARE >= self._took
 
     def _alone(self) -> bool:
         """Whether no other process must do as this one does."""
@@ -156,7 +161,8 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _save(self, logs: dict[str, Any] | None) -> None:
         """Write the state, or warn and let the training go on with the older ones."""
-        self._last = (self.step, time.monotonic())
+        begun = time.monotonic()
+        self._last = (self.step, begun)
         if not np.isfinite((logs or {}).get("loss", 0.0)):
             return
         progress = {"step": self.step, "history": self.log.rows, "seconds": self.log.seconds}
@@ -177,6 +183,8 @@ class Checkpoints(keras.callbacks.Callback):
             )
             return
         self.saved = self.step
+        self._last = (self.step, time.monotonic())
+        self._took = self._last[1] - begun
         if chief:
             best = self.log.best
             also = [] if best is None else [best["epoch"] * self._steps_per_epoch]

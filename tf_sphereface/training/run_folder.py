@@ -95,6 +95,10 @@ class RunFolder:
         """Whether the run that was begun here learns from a teacher."""
         return self.config.exists() and self._stored()["recipe"].get("teacher") is not None
 
+    def centers(self) -> str:
+        """Return where the class centres of the run are that was begun here; else `"device"`."""
+        return str(self._stored().get("centers", "device") if self.config.exists() else "device")
+
     def epochs(self) -> int | None:
         """Return the number of epochs of the run that was begun here; None where there is none."""
         return int(self._stored()["recipe"]["epochs"]) if self.config.exists() else None

@@ -25,6 +25,26 @@ def has_bfloat16() -> bool:
     return bool(BFLOAT16_FEATURES & processor_features())
 
 
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Return how many bytes of memory a process may still take; None where that is not known.
+
+    The memory that Linux calls available, or what the limit of a container leaves.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(1024 * int(v.split()[1]) for v in lines if v.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    group = root / "sys/fs/cgroup"
+    try:
+        limit, used = (int((group / f"memory.{n}").read_text()) for n in ("max", "current"))
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):  # no limit: the file says "max"
+        return free
+    cache = sum(int(v.split()[1]) for v in lines if v.startswith("inactive_file "))
+    return min(free, max(limit - used + cache, 0))
+
+
 def gpu_capabilities() -> list[tuple[int, ...]]:
     """Return the compute capability of each NVIDIA GPU, such as (8, 0); () for an unknown one."""
     details = tf.config.experimental.get_device_details

@@ -254,6 +254,21 @@ def is_tensorflow_started() -> bool:
     return bool(context.context()._initialized)
 
 
+def device_memory() -> int | None:
+    """Return the bytes that TensorFlow may take of the smallest GPU; None where there is none.
+
+    TensorFlow 2.21: `memory_limit` in `tensorflow.python.client.device_lib`.
+    """
+    import tensorflow as tf
+    from tensorflow.python.client import device_lib
+
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+
+    devices = device_lib.list_local_devices()
+    return min((int(d.memory_limit) for d in devices if d.device_type == "GPU"), default=None)
+
+
 def renumber_functions() -> None:
     """Make the name of the function that is being traced the same in each run of a program.
 

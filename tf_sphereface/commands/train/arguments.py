@@ -42,6 +42,8 @@ def read_options(arguments: argparse.Namespace) -> RunOptions:
     own = arguments.start is not None or folder.base.exists()
     if not own and (arguments.teacher is not None or resumed):
         arguments.preset = arguments.preset or "distill"
+    if arguments.centers is None:
+        arguments.centers = folder.centers() if arguments.resume else "device"
     pretrained = pretrained_from(arguments, folder)
     recipe = recipe_from(arguments)
     if arguments.resume:

@@ -22,7 +22,7 @@ from tf_sphereface.commands.console import (
     warn,
     write_json_option,
 )
-from tf_sphereface.commands.train import distillation, hooks, run_plan, summary, watchers
+from tf_sphereface.commands.train import distillation, hooks, memory, run_plan, summary, watchers
 from tf_sphereface.commands.train.arguments import RunOptions, check_options, read_options
 from tf_sphereface.commands.train.options import JIT, add_arguments
 from tf_sphereface.commands.train.run_plan import Plan
@@ -128,11 +128,12 @@ def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
         jit = JIT[options.line.jit]
         model = training.build_classifier(
             options.recipe,
-            people,
+            min(people, memory.STAND_IN),  # all would take the memory that is to be told
             steps,
             jit=jit,
             pretrained=options.pretrained,
             teacher_dim=distillation.dim_of(options.line, options.recipe, options.teacher),
+            centers=options.line.centers,
         )
     plan = Plan(options, model, faces, people)
     report = plan.report()
@@ -141,6 +142,8 @@ def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
         told = distillation.costs(options.line, options.source, options.teacher, faces)
         note("\n".join(told), console)
     run_plan.show(report)
+    for doubt in memory.doubts(report, model, options.folder.path):
+        warn(doubt)
     write_json_option(options.line.json, report)
     return 0
 
@@ -180,10 +183,12 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
             pretrained=options.pretrained,
             progress=means,
             teacher=taught,
+            centers=line.centers,
         )
     if state is not None:
         note(f"resumed after step {run.step}")
     note("\n".join(Plan(options, run.model, len(source), source.num_classes).header()))
+    note(str(run.room(line.keep)))
     return run
 
 
@@ -205,6 +210,9 @@ def train(run: training.Run, options: RunOptions, own: dict[str, hooks.Hook]) ->
     if line.tensorboard:
         others.append(hooks.TensorBoardColumns(run.folder.path / "tensorboard"))
     others += hooks.callbacks_of(own, run)
+    table = getattr(run.model.head_layer, "center_table", None)
+    if table is not None:
+        others.append(watchers.CenterTimes(table, note))
     doctor = None if line.no_doctor else watchers.doctor(run, *others)
     try:
         with progress() as bar, training.deferred_stop(note) as stop:

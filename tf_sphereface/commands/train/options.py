@@ -57,6 +57,12 @@ def _add_devices(group: argparse._ArgumentGroup) -> None:
         default="none",
         help="mirrored: all GPUs of this machine; multiworker: those of all in TF_CONFIG",
     )
+    add(
+        "--centers",
+        metavar="device|host|DIR",
+        help="where all class centres and their optimizer state are: on the device (default), in "
+        "the host's memory, or in files of a folder; these with --sample-rate, on one device",
+    )
     add("--jit", choices=tuple(JIT), default="auto", help="XLA; auto: on for GPUs")
     add(
         "--compile-cache",

@@ -6,29 +6,20 @@ import math
 from bisect import bisect_left
 from typing import Any
 
-import keras
 import tensorflow as tf
 from rich.table import Table
 
 from tf_sphereface import FaceClassifier
 from tf_sphereface.angular import effective_margin
 from tf_sphereface.commands.console import console
-from tf_sphereface.commands.train import distillation
+from tf_sphereface.commands.train import distillation, memory
 from tf_sphereface.commands.train.arguments import RunOptions
 from tf_sphereface.layers.sampled_angular_dense import sampling_doubt
 from tf_sphereface.losses.update_count import scheduled_losses
 from tf_sphereface.optimizers import treatment
 from tf_sphereface.training import recipe_losses, recipes
 from tf_sphereface.training.building import steps_of
-from tf_sphereface.training.checkpoint import build_optimizer
 from tf_sphereface.training.solvers import rate_drops, rate_function, warm_up_steps
-from tf_sphereface.training.weight_average import network_weights
-
-MEMORY_NOTE = (
-    "An estimate: weights, optimizer state and gradients as they are; activations as the sum of "
-    "all layers' outputs, twice (forward, and their gradients). XLA and in-place layers need less, "
-    "convolution workspaces and the input pipeline come on top."
-)
 
 
 class Plan:
@@ -126,15 +117,22 @@ class Plan:
 
     def _sampling(self) -> list[str]:
         """Say how many centres a step sees, and where that probably saves no time."""
-        size = getattr(self.model.head_layer, "sample_size", None)
-        if size is None:
+        if not self.model.sampled:
             return []
-        gpu = bool(tf.config.list_physical_devices("GPU"))
+        size, place = math.ceil(self.model.sample_rate * self.people), self.model.centers
+        gpu = place == "device" and bool(tf.config.list_physical_devices("GPU"))
         doubt = sampling_doubt(self.people, size, gpu=gpu)
-        return [doubt or f"{size:,} of {self.people:,} class centres a step"]
+        held = f"{memory.off_device(self.model, self.people) / 1e6:,.0f} MB with optimizer state"
+        where = {"device": "", "host": f", all in the host's memory, {held}"}
+        there = where.get(place, f", all in {place}, {held}")
+        if place != "device" and size == self.people:
+            doubt = "each step takes all class centres to the device: --sample-rate takes fewer"
+        return [doubt or f"{size:,} of {self.people:,} class centres a step{there}"]
 
     def report(self) -> dict[str, Any]:
-        """Return the plan, ready for JSON."""
+        """Return the plan, ready for JSON; memory and disk in bytes."""
+        parts = memory.memory(self.model, self.recipe, self.replicas, self.people)
+        each = memory.checkpoint_size(self.model, parts, self.people)
         return {
             "faces": self.faces,
             "people": self.people,
@@ -153,9 +151,11 @@ class Plan:
             "rate_schedule": self.recipe.schedule,
             "warm_up": self.recipe.warm_up,
             "ema": self.recipe.ema,
-            "parameters": parameters_by_part(self.model),
+            "parameters": parameters_by_part(self.model, self.people),
             "schedule": self.schedule(),
-            "memory_per_replica": memory(self.model, self.recipe, self.replicas),
+            "memory_per_replica": parts,
+            "centers_off_device": memory.off_device(self.model, self.people),
+            "checkpoints": {"each": each, "most": (self.line.keep + 2) * each},
         }
 
     def schedule(self) -> list[dict[str, Any]]:
@@ -204,36 +204,10 @@ class Plan:
         return [*marks, (total, "last")]
 
 
-def parameters_by_part(model: Any) -> dict[str, int]:
-    """Return the parameters of the backbone (what is kept) and of the head (what is not).
-
-    A sampled head has those of all centres: its window and its optimizer state are none.
-    """
-    sampled = hasattr(model.head_layer, "sample_size")
-    head = math.prod(model.head_layer.centres.shape) if sampled else model.head_layer.count_params()
-    return {"backbone": int(model.backbone.count_params()), "head": int(head)}
-
-
-def memory(model: Any, recipe: recipes.Recipe, replicas: int) -> dict[str, int]:
-    """Estimate the bytes that one replica needs; see `MEMORY_NOTE`."""
-    build_optimizer(model)
-    batch = recipe.batch_size // replicas
-    width = 4 if recipe.policy == "float32" else 2
-    outputs = sum(
-        math.prod(int(size) for size in output.shape[1:])
-        for layer in model.backbone.layers
-        for output in keras.tree.flatten(layer.output)
-    )
-    centers = model.num_classes * model.centers_per_class
-    logits = getattr(model.head_layer, "sample_size", centers) + 1
-    parts = {
-        "weights": _bytes(model.weights),
-        "optimizer": _bytes(model.optimizer.variables),
-        "gradients": _bytes(model.trainable_variables),
-        **({"averages": _bytes(network_weights(model))} if recipe.ema else {}),
-        "activations": 2 * batch * (outputs * width + logits * 4),
-    }
-    return {**parts, "total": sum(parts.values())}
+def parameters_by_part(model: FaceClassifier, people: int) -> dict[str, int]:
+    """Return the parameters of the backbone (what is kept) and of the head (what is not)."""
+    backbone, head = int(model.backbone.count_params()), memory.head_parameters(model, people)
+    return {"backbone": backbone, "head": head}
 
 
 def show(report: dict[str, Any]) -> None:
@@ -258,9 +232,14 @@ def show(report: dict[str, Any]) -> None:
     listed = ", ".join(f"{key} {parts[key] / 1e6:,.0f}" for key in parts if key != "total")
     console.print(
         f"{parameters['backbone']:,} parameters in the network, {parameters['head']:,} in the head"
-        f"\nmemory a replica: about {parts['total'] / 1e6:,.0f} MB ({listed}). {MEMORY_NOTE}",
+        f"\nmemory a replica: about {parts['total'] / 1e6:,.0f} MB ({listed}). {memory.NOTE}",
         highlight=False,
     )
+    kept, centers = report["checkpoints"], report["centers_off_device"]
+    told = f"checkpoints: about {kept['each'] / 1e6:,.0f} MB each, {kept['most'] / 1e6:,.0f} in all"
+    if centers:
+        told += f"; centers and their optimizer state off the device: {centers / 1e6:,.0f} MB"
+    console.print(told, highlight=False)
 
 
 def _first_at_minimum(annealing: Any, total: int) -> int | None:
@@ -269,7 +248,3 @@ def _first_at_minimum(annealing: Any, total: int) -> int | None:
     if minimum is None or annealing(total) > minimum:
         return None
     return 1 + bisect_left(range(1, total), True, key=lambda step: annealing(step) <= minimum)
-
-
-def _bytes(variables: Any) -> int:
-    return sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,40 @@ class ShowProgress(keras.callbacks.Callback):
         values = {key: float(value) for key, value in (logs or {}).items()}
         figures = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if _is_shown(k, v))
         self.bar.console.print(f"epoch {epoch + 1:3d}  {figures}", highlight=False)
+
+
+class CenterTimes(keras.callbacks.Callback):
+    """Say after an epoch what a step takes, and its part that moves class centers.
+
+    Of centers that are not on the device; the run's first step, which is compiled, is left out.
+    """
+
+    def __init__(self, table: Any, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.table, self.say = table, say
+        self._begun, self._moved, self._steps = 0.0, 0.0, -1
+        self._whole = self._part = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measure the epoch for itself."""
+        self._whole, self._part, self._steps = 0.0, 0.0, min(self._steps, 0)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note the time."""
+        self._begun, self._moved = time.perf_counter(), self.table.seconds
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the step."""
+        self._steps += 1
+        if self._steps > 0:
+            self._whole += time.perf_counter() - self._begun
+            self._part += self.table.seconds - self._moved
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Say it."""
+        if self._steps > 0:
+            whole, part = (1e3 * x / self._steps for x in (self._whole, self._part))
+            self.say(f"a step takes {whole:.0f} ms, {part:.1f} of them to read and write centers")
 
 
 def _is_shown(name: str, value: float) -> bool:

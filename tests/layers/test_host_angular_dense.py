@@ -1,0 +1,115 @@
+"""The head whose centres are in the host's memory or in files, beside the device's own."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tests.layers.test_sampled_angular_dense import BATCH, CLASSES, WIDTH, batches, centres
+from tf_sphereface import FaceClassifier
+from tf_sphereface.layers import sampled_angular_dense
+from tf_sphereface.losses import CosFaceLoss
+from tf_sphereface.optimizers import SphereFaceSGD
+
+OPTIMIZERS = {
+    "sgd": lambda: SphereFaceSGD(0.1),
+    "adamw": lambda: keras.optimizers.AdamW(0.01),
+    "adagrad": lambda: keras.optimizers.Adagrad(0.1),  # whose slots do not start at 0
+    "plain": lambda: keras.optimizers.SGD(0.1),
+}
+
+
+def classifier(place, optimizer: str = "sgd", rate: float = 0.5, **options) -> FaceClassifier:
+    keras.utils.set_random_seed(4)
+    network = keras.Sequential([keras.Input((10,)), keras.layers.Dense(WIDTH)])
+    model = FaceClassifier(network, CLASSES, sample_rate=rate, centers=place)
+    loss = CosFaceLoss(scale=16.0)
+    model.compile(OPTIMIZERS[optimizer](), loss=loss, metrics=["accuracy"], **options)
+    return model
+
+
+def fitted(model: FaceClassifier, seed: int = 0) -> dict[str, list[float]]:
+    data = batches(seed)
+    return model.fit(data, epochs=3, verbose=0, shuffle=False, validation_data=data).history
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_the_centres_place_changes_no_result(optimizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampled_angular_dense, "BLOCK", 7)  # classes that are drawn together
+    monkeypatch.setattr("tf_sphereface.layers.host_angular_dense.BLOCK", 7)
+    device = classifier("device", optimizer)
+    expected = fitted(device)
+    for place in ("host", tmp_path / "centers"):
+        model = classifier(place, optimizer)
+        found = fitted(model)
+        assert found.pop("val_loss") == pytest.approx(expected["val_loss"], rel=1e-6)  # by blocks
+        assert found == {name: v for name, v in expected.items() if name != "val_loss"}
+        np.testing.assert_array_equal(centres(model), centres(device))
+        images = next(iter(batches()))[0]
+        np.testing.assert_array_equal(
+            model.predict_classes(images, verbose=0), device.predict_classes(images, verbose=0)
+        )
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_xla_and_16_bits_change_no_more_than_on_the_device(policy):
+    keras.config.set_dtype_policy(policy)
+    models = [classifier(place, jit_compile=True) for place in ("device", "host")]
+    losses = [fitted(model)["loss"] for model in models]
+    np.testing.assert_allclose(*losses, rtol=1e-5 if policy == "float32" else 1e-3)
+    np.testing.assert_allclose(*map(centres, models), atol=1e-5 if policy == "float32" else 1e-3)
+
+
+def test_a_sample_of_all_is_the_full_head():
+    full, host = classifier("device", rate=1.0), classifier("host", rate=1.0)
+    host.head_layer.assign_centres(centres(full).T)
+    expected, found = fitted(full), fitted(host)
+    assert set(found) == set(expected)  # no `sampled_`: all are seen, each in its own column
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5)
+    np.testing.assert_allclose(centres(host), centres(full), atol=1e-5)  # products transposed
+
+
+@pytest.mark.parametrize("place", ["host", "folder"])
+def test_a_saved_model_goes_on_wherever_it_was_saved(place, tmp_path):
+    model = classifier(tmp_path / "centers" if place == "folder" else place)
+    fitted(model)
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "m.weights.h5")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert loaded.centers == "host"  # the folder stays the saved model's own
+    device = classifier("device")
+    device.load_weights(tmp_path / "m.weights.h5")
+    expected = fitted(model, 1)
+    for other in (loaded, device):
+        assert fitted(other, 1) == expected
+        np.testing.assert_array_equal(centres(other), centres(model))
+    bare = keras.models.load_model(tmp_path / "m.keras", compile=False)
+    assert bare.predict(np.ones((2, 10), np.float32), verbose=0).shape == (2, WIDTH)
+    model.export(tmp_path / "served")
+
+
+def test_what_cannot_work_says_so(two_replicas):
+    network = keras.Sequential([keras.Input((10,)), keras.layers.Dense(WIDTH)])
+    for options, message in (
+        ({"head": "softmax"}, 'centers="host" or a folder, need head="angular"'),
+        ({"centers_per_class": 2}, 'needs centers="device"'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FaceClassifier(network, CLASSES, centers="host", **options)
+    with pytest.raises(ValueError, match="`centers` must be"):
+        FaceClassifier(network, CLASSES, centers=5)
+    with two_replicas.scope(), pytest.raises(ValueError, match=r"is for one device; .*2 replicas"):
+        classifier("host")
+    for place in ("host", "device"):
+        model = FaceClassifier(network, CLASSES, sample_rate=0.5, centers=place)
+        with pytest.raises(ValueError, match=r"cannot be trained by Adafactor, which keeps"):
+            model.compile(keras.optimizers.Adafactor(0.1), loss=CosFaceLoss())
+    model = classifier("host")
+    model.head_layer.assign_centres(np.full((CLASSES, WIDTH), np.nan))
+    images, labels = next(iter(batches()))
+    assert not np.isfinite(
+        model.fit(images, labels, batch_size=BATCH, verbose=0).history["loss"][0]
+    )
+    assert model.head_layer.count_lost() == CLASSES
