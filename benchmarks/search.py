@@ -145,7 +145,7 @@ def _print_times(times: dict[str, dict[str, float]], rows: int, dim: int, what: 
         product = f"{times['product']['milliseconds'] / wall:.0%}" if "product" in times else ""
         print(
             f"| {name} | {wall:.1f} | {value['cpu_milliseconds']:.1f} "
-            f"| {times['numpy']['milliseconds'] / wall:.2f} | {product:.0%} |",
+            f"| {times['numpy']['milliseconds'] / wall:.2f} | {product} |",
             flush=True,
         )
 
