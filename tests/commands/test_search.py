@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import shutil
 
 import cv2
@@ -13,8 +15,9 @@ from tf_sphereface.alignment.detector import FaceDetector
 from tf_sphereface.alignment.images import read_image, write_face
 from tf_sphereface.commands.search.main import main
 from tf_sphereface.data import synthetic
-from tf_sphereface.embedder import EmbedderMetadata, save_embedder
-from tf_sphereface.search import Gallery
+from tf_sphereface.embedder import EmbedderMetadata, load_embedder, save_embedder
+from tf_sphereface.embedder.metadata_rewriting import replace_metadata
+from tf_sphereface.search import Gallery, photo_faces
 
 
 def network():
@@ -153,6 +156,58 @@ def test_another_model_is_refused_and_a_moved_one_is_told(folder, gallery, tmp_p
         assert main(["who", str(gallery), photo, "--model", str(moved)]) == 0
     finally:
         moved.rename(folder / "model.keras")
+
+
+def test_a_calibrated_model_is_the_gallery_s_model_still(folder, gallery, tmp_path):
+    calibrated = shutil.copy(folder / "model.keras", tmp_path / "calibrated.keras")
+    known = load_embedder(calibrated).metadata
+    replace_metadata(calibrated, dataclasses.replace(known, threshold=0.5, threshold_far=1e-3))
+    photo = str(folder / "probes/P003/9.png")
+    assert main(["who", str(gallery), photo, "--model", str(calibrated)]) == 0
+    people = str(write_people(tmp_path / "more", [200], 1))
+    assert main(["add", str(gallery), people, "--model", str(calibrated)]) == 0
+    facts = Gallery.open(gallery).facts["model"]
+    assert (facts["path"], facts["thresholds"]) == (str(calibrated), {"0.001": 0.5})
+    fed = dataclasses.replace(known, pixel_mean=0.0)
+    replace_metadata(calibrated, fed)
+    assert main(["who", str(gallery), photo]) == 2  # its vectors are others
+
+
+def test_a_stopped_enrollment_goes_on(folder, gallery, tmp_path, monkeypatch, capsys):
+    people, whole, model = tmp_path / "people", tmp_path / "whole", str(folder / "model.keras")
+    write_people(people, range(100, 160), 3)
+    given = ["enroll", str(gallery), str(people), "--model", model]
+    shutil.copy(gallery, whole)
+    assert main(["enroll", str(whole), *given[2:]]) == 0
+    before, embed, faces = gallery.read_bytes(), photo_faces.vectors_of, []
+
+    def stopped(embedder, crops):
+        if faces:
+            raise KeyboardInterrupt
+        return counted(embedder, crops)
+
+    def counted(embedder, crops):
+        faces.append(len(crops))
+        return embed(embedder, crops)
+
+    monkeypatch.setattr(photo_faces, "vectors_of", stopped)
+    assert main(given) != 0
+    parts = tmp_path / "g.parts"
+    assert (gallery.read_bytes(), parts.stat().st_mode & 0o77) == (before, 0)
+    assert who(gallery, folder / "probes/P003/9.png")[0] == 0  # as before
+    assert "the same call goes on" in capsys.readouterr().err
+    (next(parts.glob("*.npz")).parent / "torn.npz").write_bytes(b"PK")
+    os.utime(people / "P100" / "0.png", (1, 1))  # changed since
+    monkeypatch.setattr(photo_faces, "vectors_of", counted)
+    faces.clear()
+    assert main(given) == 0
+    assert "63 of the pictures had been embedded" in capsys.readouterr().err
+    assert sum(faces) == 180 - 63
+    assert not parts.exists()
+    one, other = Gallery.open(gallery), Gallery.open(whole)
+    assert one.names == other.names
+    assert np.abs(one.templates - other.templates).max() < 1e-6
+    assert one.threshold == pytest.approx(other.threshold, abs=1e-6)
 
 
 def test_a_picture_that_cannot_be_used_ends_nothing(folder, tmp_path, capsys):

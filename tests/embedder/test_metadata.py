@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -16,7 +17,8 @@ from tf_sphereface.embedder import (
     read_metadata,
     save_embedder,
 )
-from tf_sphereface.embedder.metadata import add_tflite_metadata
+from tf_sphereface.embedder.metadata import add_tflite_metadata, network_sha256
+from tf_sphereface.embedder.metadata_rewriting import replace_metadata
 
 TEXT = st.none() | st.text(max_size=20)
 METADATA = st.builds(
@@ -58,6 +60,13 @@ def test_metadata_survives_each_format(tmp_path, network, tflite):
         read = read_metadata(tmp_path / name)
         assert (read.threshold, read.training_data) == (0.3, "Gesichter, ×2")
         assert load_embedder(tmp_path / name, threads=1).metadata.threshold == 0.3
+        digest = network_sha256(tmp_path / name)
+        replace_metadata(tmp_path / name, dataclasses.replace(read, threshold=0.4))
+        assert network_sha256(tmp_path / name) == digest
+    content = bytearray((tmp_path / "x.onnx").read_bytes())
+    content[len(content) // 2] ^= 1  # of a weight
+    (tmp_path / "y.onnx").write_bytes(content)
+    assert network_sha256(tmp_path / "y.onnx") != digest
 
 
 def test_a_later_versions_keys_are_kept():

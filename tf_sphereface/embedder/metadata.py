@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tf_sphereface.backbones.remembered_metadata import metadata_text
+from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER, metadata_text
 from tf_sphereface.utils.checks import check_choice, check_image_size, check_integer, error
 from tf_sphereface.utils.files import short_name
 from tf_sphereface.utils.optional import require
@@ -279,6 +280,33 @@ def add_onnx_metadata(content: bytes, text: str) -> bytes:
     model.metadata_props.extend(kept)
     model.metadata_props.add(key=METADATA_NAME, value=text)
     return bytes(model.SerializeToString())
+
+
+def network_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a model's file without the metadata in it, 64 hexadecimal digits.
+
+    It stays as it is when a model is calibrated.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not of the format that its suffix promises, or is one of several.
+        ImportError: `.tflite` and `.onnx` need the `export` extra.
+    """
+    path = Path(path)
+    suffix = artifact_format(path)
+    digest = hashlib.sha256()
+    if suffix == ".keras":
+        _read_keras(path)
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(set(archive.namelist()) - {KERAS_MEMBER}):
+                digest.update(f"{name} {archive.getinfo(name).file_size}".encode())
+                with archive.open(name) as member:
+                    while block := member.read(1 << 20):
+                        digest.update(block)
+    else:  # written anew with another text: in one order, whoever wrote it
+        add = add_tflite_metadata if suffix == ".tflite" else add_onnx_metadata
+        digest.update(add(path.read_bytes(), "-"))
+    return digest.hexdigest()
 
 
 # format -> the function that reads its metadata's text, None where the file carries none

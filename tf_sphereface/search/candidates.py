@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,11 @@ class Candidates:
     rows: NDArray[np.int64]
 
 
+Blocks = Iterable[tuple[int, NDArray[np.float32]]]
+
+
 def top_candidates(
-    blocks: Iterable[tuple[int, NDArray[np.float32]]],
+    parts: Sequence[Blocks],
     errors: NDArray[np.float32],
     k: int,
     most: int | None = None,
@@ -29,8 +34,9 @@ def top_candidates(
     with a score below s - 2 e cannot be among the k largest. The sum is rounded down.
 
     Args:
-        blocks: first row, and scores (q, rows) that differ from the true ones by `errors` at most;
-            k rows in all at least.
+        parts: blocks of rows, each part read by a thread of its own. A block is its first row, and
+            scores (q, rows) that differ from the true ones by `errors` at most; the next block may
+            overwrite them. k rows in all at least.
         errors: (q,) what the scores may be wrong by.
         k: how many rows of a query are wanted.
         most: give up where more candidates than these are left; None never does.
@@ -41,34 +47,72 @@ def top_candidates(
     Example:
 
     >>> scores = np.array([[0.1, 0.9, 0.88, 0.3]], np.float32)
-    >>> top_candidates([(0, scores)], np.array([0.02], np.float32), 1).rows.tolist()
+    >>> top_candidates([[(0, scores)]], np.array([0.02], np.float32), 1).rows.tolist()
     [1, 2]
     """
-    margins = 2 * errors + np.float32(4e-7)
-    best = np.full((len(errors), k), -np.inf, np.float32)
-    kept: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-    count = 0
-    for begin, scores in blocks:
-        limits = best.min(axis=1) - margins
+    sieve = _Sieve(errors, k, most)
+    if len(parts) == 1:
+        sieve.read(parts[0])
+    else:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(sieve.read, parts))
+    return sieve.candidates()
+
+
+class _Sieve:
+    """What threads have found so far: the k best scores of each query, and the candidates."""
+
+    def __init__(self, errors: NDArray[np.float32], k: int, most: int | None) -> None:
+        self._margins = 2 * errors + np.float32(4e-7)
+        self._k, self._most = k, most
+        self._best = np.full((len(errors), k), -np.inf, np.float32)
+        self._limits = self._best[:, 0]
+        self._kept: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+        self._count = 0
+        self._many = False
+        self._lock = threading.Lock()
+
+    def read(self, blocks: Blocks) -> None:
+        """Take the candidates among the rows of some blocks."""
+        for begin, scores in blocks:
+            if self._many:
+                return
+            self._take(begin, scores)
+
+    def _take(self, begin: int, scores: NDArray[np.float32]) -> None:
+        limits = self._limits
         begun = not np.isneginf(limits).any()
         if not begun:  # fewer than k so far
-            best = _largest(np.concatenate([best, scores], axis=1), k)
-            limits = best.min(axis=1) - margins
+            with self._lock:
+                self._raise(np.concatenate([self._best, scores], axis=1))
+                limits = self._limits
         query, column, values = _at_least(scores, limits)
         if len(query) == 0:
-            continue
-        if begun:
-            best = _merged(best, query, values, k)
-        stays = values >= (best.min(axis=1) - margins)[query]
-        kept.append((query[stays], begin + column[stays], values[stays]))
-        count += int(stays.sum())
-        if count > 4 * len(errors) * k + 65_536:
-            kept = [_above(kept, best.min(axis=1) - margins)]
-            count = len(kept[0][0])
-            if most is not None and count > most:
-                return None
-    query, rows, _ = _above(kept, best.min(axis=1) - margins)
-    return None if most is not None and len(rows) > most else Candidates(query, rows)
+            return
+        with self._lock:
+            if begun:
+                self._raise(_beside(self._best, query, values))
+            stays = values >= self._limits[query]
+            self._kept.append((query[stays], begin + column[stays], values[stays]))
+            self._count += int(stays.sum())
+            if self._count > 4 * self._best.size + 65_536:
+                self._kept = [_above(self._kept, self._limits)]
+                self._count = len(self._kept[0][0])
+                self._many = self._most is not None and self._count > self._most
+
+    def _raise(self, scores: NDArray[np.float32]) -> None:
+        """Raise the limits to what the k largest of some scores (q, any number) leave."""
+        self._best = _largest(scores, self._k)
+        self._limits = self._best.min(axis=1) - self._margins
+
+    def candidates(self) -> Candidates | None:
+        """Return the candidates, or None where there are more than `most`."""
+        if self._many:
+            return None
+        query, rows, _ = _above(self._kept, self._limits)
+        if self._most is not None and len(rows) > self._most:
+            return None
+        return Candidates(query, rows)
 
 
 def _largest(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
@@ -87,18 +131,15 @@ def _at_least(
     return line, column, scores[line, column]
 
 
-def _merged(
-    best: NDArray[np.float32],
-    query: NDArray[np.int64],
-    values: NDArray[np.float32],
-    k: int,
+def _beside(
+    best: NDArray[np.float32], query: NDArray[np.int64], values: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return the k largest of `best` (q, k) and of further values, whose queries ascend."""
+    """Return `best` (q, k) and, at the right of it, further values, whose queries ascend."""
     counts = np.bincount(query, minlength=len(best))
     begins = np.cumsum(counts) - counts
     more = np.full((len(best), int(counts.max())), -np.inf, np.float32)
     more[query, np.arange(len(query)) - begins[query]] = values
-    return _largest(np.concatenate([best, more], axis=1), k)
+    return np.concatenate([best, more], axis=1)
 
 
 def _above(

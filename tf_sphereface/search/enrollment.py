@@ -10,6 +10,7 @@ from pathlib import Path
 from tf_sphereface.alignment.listing import people_in
 from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.embedder.embedder import Embedder
+from tf_sphereface.search.kept_embeddings import KeptEmbeddings
 from tf_sphereface.search.photo_faces import EmbeddedFaces, embed_people
 from tf_sphereface.utils.messages import ProgressCallback, and_more, printable
 
@@ -34,6 +35,7 @@ class Enrollment:
         several: paths of photographs with several faces, of which the one nearest the center was
             taken.
         passed_over: what the listing of each folder left out.
+        kept: pictures that an earlier call had embedded, which was stopped.
     """
 
     added: int = 0
@@ -42,11 +44,13 @@ class Enrollment:
     problems: dict[str, str] = field(default_factory=dict)
     several: list[str] = field(default_factory=list)
     passed_over: list[PassedOver] = field(default_factory=list)
+    kept: int = 0
 
     def note(self, faces: EmbeddedFaces, stranger: bool, strict: bool) -> None:
         """Take in what became of a folder's pictures; raise ValueError where none can be used."""
         self.problems |= faces.problems
         self.several += faces.several
+        self.kept += faces.kept
         if stranger:
             self.strangers += len(faces.names)
         if faces.problems and (strict or not faces.names):
@@ -84,7 +88,9 @@ def embed_folders(
     folders: Sequence[str | os.PathLike[str]],
     strict: bool = False,
     progress: ProgressCallback | None = None,
+    *,
     detector: str | os.PathLike[str] | None = None,
+    keep_in: str | os.PathLike[str] | None = None,
 ) -> tuple[Enrollment, list[EmbeddedFaces]]:
     """Embed the people's pictures of one folder or two; the second holds strangers.
 
@@ -96,6 +102,7 @@ def embed_folders(
     total = sum(len(listing.files) for listing in listings)
     result = Enrollment(passed_over=[listing.passed_over for listing in listings])
     embedded: list[EmbeddedFaces] = []
+    kept = None if keep_in is None else KeptEmbeddings(keep_in, embedder, detector)
     before = 0
     for listing in listings:
 
@@ -103,7 +110,8 @@ def embed_folders(
             if progress is not None:
                 progress(before + done, total)
 
-        faces = embed_people(embedder, listing.files, len(listing.files), show, detector)
+        count = len(listing.files)
+        faces = embed_people(embedder, listing.files, count, show, detector=detector, kept=kept)
         result.note(faces, bool(embedded), strict)
         embedded.append(faces)
         before += len(listing.files)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -15,7 +17,8 @@ from tf_sphereface.utils.checks import check_choice, check_integer, error
 
 Precision = Literal["auto", "float32", "int8"]
 BATCH = 256  # queries at once
-_BLOCK = 8192  # rows at once in int8
+_BLOCK = 16_384  # rows at once in int8
+_PRODUCTS = 2**17  # of a query and a row, for which a thread more pays
 _SCORES = 2**22  # float32 cosines at once
 _RANKED = 8192  # pairs of which the cosine is computed again at once
 _ROUNDING = 2.0**-24  # of one float32 operation, relative
@@ -125,15 +128,15 @@ class ExactSearch:
         """Return rows and cosines (q, k) of unit queries."""
         candidates: Candidates | None = None
         if self._int8 is not None:
-            blocks, errors = self._int8.score(queries)
+            parts, errors = self._int8.score(queries, self._threads(len(queries)))
             # Past this many, ranking them again costs more than the product in float32.
             most = max(4 * k, len(self.vectors) // 64) * len(queries)
-            candidates = top_candidates(blocks, errors, k, most)
+            candidates = top_candidates(parts, errors, k, most)
             if candidates is not None:
                 candidates = self._narrowed(queries, candidates, k)
         if candidates is None:
             errors = np.full(len(queries), self._rounding, np.float32)
-            candidates = top_candidates(self._blocks(queries), errors, k)
+            candidates = top_candidates([self._blocks(queries)], errors, k)
         if candidates is None:
             raise RuntimeError("a search without a limit has none to pass")
         return _ranked(self.vectors, queries, candidates, k)
@@ -143,14 +146,22 @@ class ExactSearch:
         order = np.argsort(found.queries, kind="stable")
         rows = found.rows[order]
         ends = np.searchsorted(found.queries[order], np.arange(len(queries) + 1))
-        kept = []
-        for query, begin, end in zip(queries, ends[:-1], ends[1:], strict=True):
-            part = rows[begin:end]
-            cosines = self.vectors[part] @ query
+
+        def best(query: int) -> NDArray[np.int64]:
+            part = rows[ends[query] : ends[query + 1]]
+            cosines = np.einsum("nd,d->n", self.vectors.take(part, axis=0), queries[query])
             limit = np.partition(cosines, len(part) - k)[len(part) - k] - 2 * self._rounding
-            kept.append(part[cosines >= limit])
+            return part[cosines >= limit]
+
+        with ThreadPoolExecutor(self._threads(len(queries))) as pool:
+            kept = list(pool.map(best, range(len(queries))))
         counts = [len(part) for part in kept]
         return Candidates(np.repeat(np.arange(len(queries)), counts), np.concatenate(kept))
+
+    def _threads(self, queries: int) -> int:
+        """Return how many threads pay for some queries."""
+        products = queries * len(self.vectors)
+        return min(max(products // _PRODUCTS, 1), os.cpu_count() or 1)
 
     @property
     def _rounding(self) -> float:

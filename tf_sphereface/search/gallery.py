@@ -32,7 +32,7 @@ from tf_sphereface.search.gallery_record import (
 )
 from tf_sphereface.search.gallery_stores import Search, create_store, make_search, open_store
 from tf_sphereface.search.identification_threshold import IdentificationThreshold
-from tf_sphereface.search.model_facts import check_model, stored_model
+from tf_sphereface.search.model_facts import check_model, facts_of, stored_model
 from tf_sphereface.search.photo_faces import dim_of
 from tf_sphereface.utils.checks import check_choice, check_number
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
@@ -210,6 +210,7 @@ class Gallery:
         rate: float | None = None,
         strict: bool = False,
         detector: str | os.PathLike[str] | None = None,
+        keep_in: str | os.PathLike[str] | None = None,
         progress: ProgressCallback | None = None,
     ) -> Enrollment:
         """Add the people of a folder that holds a folder of images for each.
@@ -225,6 +226,8 @@ class Gallery:
             rate: another wanted rate than before.
             strict: raise where an image cannot be used, or is passed over.
             detector: an ONNX file of YuNet, to find faces with; None: MTCNN.
+            keep_in: a folder in which embeddings are kept, 64 pictures at a time: the same call
+                goes on there after it was stopped. To be deleted when the gallery is saved.
             progress: called with (images done, images in all).
 
         Raises:
@@ -234,7 +237,9 @@ class Gallery:
         embedder = stored_model(self.facts) if model is None else load_embedder(model)
         check_model(self.facts, embedder)
         folders = [people] if strangers is None else [people, strangers]
-        result, embedded = embed_folders(embedder, folders, strict, progress, detector)
+        result, embedded = embed_folders(
+            embedder, folders, strict, progress, detector=detector, keep_in=keep_in
+        )
         new = [
             checked_faces(self.dim, faces.vectors, faces.names, faces.sources, stranger)
             for faces, stranger in zip(embedded, (False, True), strict=False)
@@ -244,7 +249,7 @@ class Gallery:
             fresh = [faces.new_in(record) for faces in new]
             result.added = len(fresh[0].names)
             result.known = len(new[0].names) - result.added
-            return calibrated(record, fresh, rate=rate)
+            return calibrated(record, fresh, rate=rate, model=facts_of(embedder))
 
         self._update(change)
         return result

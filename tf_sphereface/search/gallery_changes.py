@@ -37,8 +37,12 @@ def calibrated(
     *,
     removed: Sequence[str] = (),
     rate: float | None = None,
+    model: dict[str, Any] | None = None,
 ) -> GalleryChange:
-    """Return the change, with the threshold that the gallery needs afterwards."""
+    """Return the change, with the threshold that the gallery needs afterwards.
+
+    `model` are new facts of the gallery's model, which may have been calibrated or moved since.
+    """
     after = changed(record, GalleryChange(removed, added))
     enrolled, strangers = after.people(), after.strangers()
     both = sorted(set(enrolled[0]) & set(strangers[0]))
@@ -47,13 +51,15 @@ def calibrated(
     facts = dict(record.facts)
     if rate is not None:
         facts["rate"] = check_number("rate", rate, 0.0, 1.0, open_low=True)
+    if model is not None and facts["model"] is not None:
+        facts["model"] = model
     given = facts.get("given_threshold")
     if given is not None:
         found = IdentificationThreshold(facts["rate"], threshold=given, origin="given")
     else:
         templates = templates_of(enrolled[1], enrolled[2], enrolled[0])
-        model = facts["model"] or {}
-        found = find_threshold(templates, enrolled, strangers, model, facts["rate"])
+        known = facts["model"] or {}
+        found = find_threshold(templates, enrolled, strangers, known, facts["rate"])
     facts["calibration"] = found.to_dict()
     return GalleryChange(removed, added, facts)
 

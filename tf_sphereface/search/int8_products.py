@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,7 @@ class Int8Products:
         dim = vectors.shape[1]
         self._levels = _exact_levels(dim)
         offset = self._levels + 1  # processors multiply unsigned by signed bytes
-        self._products, self._single = _session(dim, fused=True), _session(dim, fused=False)
-        self._blocks: list[tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]] = []
+        self._blocks: list[tuple[int, int, Any]] = []
         self._row_error = self._row_scale = 0.0
         for begin in range(0, len(vectors), block):
             part = vectors[begin : begin + block]
@@ -50,14 +49,16 @@ class Int8Products:
             self._row_error = max(self._row_error, float(length.max()))
             self._row_scale = max(self._row_scale, float(scales.max()))
             shift = -float(offset) * scales * bytes_.sum(axis=1, dtype=np.int32)
-            self._blocks.append((np.ascontiguousarray(bytes_.T), scales, shift.astype(np.float32)))
+            session = _session(np.ascontiguousarray(bytes_.T), scales, shift.astype(np.float32))
+            self._blocks.append((begin, len(part), session))
 
     def score(
-        self, queries: NDArray[np.float32]
-    ) -> tuple[Iterator[tuple[int, NDArray[np.float32]]], NDArray[np.float32]]:
+        self, queries: NDArray[np.float32], parts: int = 1
+    ) -> tuple[list[Iterator[tuple[int, NDArray[np.float32]]]], NDArray[np.float32]]:
         """Return blocks of scores as `top_candidates` takes them, and the bound of their errors.
 
-        Scores and bounds are in units of each query's scale: they rank the rows of one query.
+        Scores and bounds are in units of each query's scale: they rank the rows of one query. A
+        part writes all its blocks to the same memory.
         """
         bytes_, scales = _rounded(queries, self._levels)
         lost = np.float64(queries) - np.float64(bytes_) * scales[:, None]
@@ -68,17 +69,31 @@ class Int8Products:
         most = 255.0 * _LEVELS * queries.shape[1] * self._row_scale
         error = error / scales + 4 * 2.0**-24 * most
         shifted = (bytes_.astype(np.int16) + self._levels + 1).astype(np.uint8)
-        session = self._single if len(queries) == 1 else self._products
-        return self._run(session, shifted), error.astype(np.float32)
+        runs = [_scores(self._blocks[part::parts], shifted) for part in range(parts)]
+        return runs, error.astype(np.float32)
 
-    def _run(
-        self, session: Any, queries: NDArray[np.uint8]
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        begin = 0
-        for bytes_, scales, shift in self._blocks:
-            feed = {"queries": queries, "rows": bytes_, "scales": scales, "shift": shift}
-            yield begin, session.run(None, feed)[0]
-            begin += len(scales)
+
+def _scores(
+    blocks: Sequence[tuple[int, int, Any]], queries: NDArray[np.uint8]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the first row of each block, and its scores (q, rows)."""
+    scores = np.empty((len(queries), 0), np.float32)
+    for begin, rows, session in blocks:
+        if scores.shape[1] != rows:
+            scores = np.empty((len(queries), rows), np.float32)
+        yield begin, _multiply(session, queries, scores)
+
+
+def _multiply(
+    session: Any, queries: NDArray[np.uint8], scores: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Write a session's scores of queries to `scores`, and return it."""
+    binding = session.io_binding()
+    binding.bind_cpu_input("queries", queries)
+    place = scores.ctypes.data
+    binding.bind_output("scores", "cpu", 0, np.float32, scores.shape, place)
+    session.run_with_iobinding(binding)
+    return scores
 
 
 def _rounded(
@@ -89,43 +104,41 @@ def _rounded(
     return np.rint(vectors / scales[:, None]).astype(np.int8), scales
 
 
-def _session(dim: int, *, fused: bool) -> Any:
-    """Return an ONNX Runtime session: products of shifted queries (q, d) and rows (d, n), scaled.
+def _session(
+    rows: NDArray[np.int8], scales: NDArray[np.float32], shift: NDArray[np.float32]
+) -> Any:
+    """Return an ONNX Runtime session that multiplies shifted queries (q, d) by rows (d, n).
 
-    The fused operator scales a batch's sums while they are in the registers; a single query is a
-    third as slow by the plain ones.
+    Its scores are sums * scales + shift. ONNX Runtime arranges constant rows once for its kernel
+    and drops the others; a session has one thread, so that several can run beside each other.
     """
     onnx, runtime = (require(name, extra="export") for name in ("onnx", "onnxruntime"))
     helper, kinds = onnx.helper, onnx.TensorProto
-    if fused:
-        names = ["queries", "rows", "one", "scales", "", "", "shift"]
-        nodes = [
-            helper.make_node("MatMulIntegerToFloat", names, ["scores"], domain="com.microsoft")
-        ]
-    else:
-        nodes = [
-            helper.make_node("MatMulInteger", ["queries", "rows"], ["sums"]),
-            helper.make_node("Cast", ["sums"], ["floats"], to=kinds.FLOAT),
-            helper.make_node("Mul", ["floats", "scales"], ["scaled"]),
-            helper.make_node("Add", ["scaled", "shift"], ["scores"]),
-        ]
+    dim, count = rows.shape
+    # Bytes that stand outside the model: inside, there would be three copies of them for a while.
+    outside = onnx.TensorProto(
+        name="rows", data_type=kinds.INT8, dims=rows.shape, data_location=kinds.EXTERNAL
+    )
+    outside.external_data.add(key="location", value="rows")
+    names = ["queries", "rows", "one", "scales", "", "", "shift"]
     graph = helper.make_graph(
-        nodes,
+        [helper.make_node("MatMulIntegerToFloat", names, ["scores"], domain="com.microsoft")],
         "int8_products",
+        [helper.make_tensor_value_info("queries", kinds.UINT8, ["q", dim])],
+        [helper.make_tensor_value_info("scores", kinds.FLOAT, ["q", count])],
         [
-            helper.make_tensor_value_info("queries", kinds.UINT8, ["q", dim]),
-            helper.make_tensor_value_info("rows", kinds.INT8, [dim, "n"]),
-            helper.make_tensor_value_info("scales", kinds.FLOAT, ["n"]),
-            helper.make_tensor_value_info("shift", kinds.FLOAT, ["n"]),
+            outside,
+            helper.make_tensor("one", kinds.FLOAT, [], [1.0]),
+            onnx.numpy_helper.from_array(scales, "scales"),
+            onnx.numpy_helper.from_array(shift, "shift"),
         ],
-        [helper.make_tensor_value_info("scores", kinds.FLOAT, ["q", "n"])],
-        [helper.make_tensor("one", kinds.FLOAT, [], [1.0])] if fused else [],
     )
     sets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=sets, ir_version=9)
     options = runtime.SessionOptions()
-    # Waiting threads would take the processor from NumPy's products in between.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1
+    options.enable_cpu_mem_arena = False  # which would take twice the memory
+    options.add_external_initializers(["rows"], [runtime.OrtValue.ortvalue_from_numpy(rows)])
     return runtime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -138,18 +151,16 @@ def _exact_levels(dim: int) -> int:
     Without VNNI, two products are added in 16 bits, and sums of the largest bytes do not fit.
     """
     one, zero = np.ones(64, np.float32), np.zeros(64, np.float32)
+    signs = (1, -1)
+    sessions = [_session(np.full((dim, 64), s * _LEVELS, np.int8), one, zero) for s in signs]
     for levels in (_LEVELS, _FEWER_LEVELS):
+        true = _LEVELS * (2 * levels + 1) * dim
         wrong = False
-        for fused in (True, False):
-            session = _session(dim, fused=fused)
+        for sign, session in zip(signs, sessions, strict=True):
             for count in (1, 4):
                 queries = np.full((count, dim), 2 * levels + 1, np.uint8)
-                for sign in (1, -1):
-                    rows = np.full((dim, 64), sign * _LEVELS, np.int8)
-                    feed = {"queries": queries, "rows": rows, "scales": one, "shift": zero}
-                    sums = session.run(None, feed)[0]
-                    true = sign * _LEVELS * (2 * levels + 1) * dim
-                    wrong |= bool((np.abs(sums - true) > 1e-6 * abs(true)).any())
+                sums = _multiply(session, queries, np.empty((count, 64), np.float32))
+                wrong |= bool((np.abs(sums - sign * true) > 1e-6 * true).any())
         if not wrong:
             return levels
     raise RuntimeError("ONNX Runtime's int8 product is wrong on this processor")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
+from tf_sphereface.embedder.metadata import network_sha256
 from tf_sphereface.utils.files import sha256_file
 
 _SAID = ("template", "flip", "channel_order", "pixel_mean", "pixel_scale", "architecture")
@@ -33,6 +34,7 @@ def facts_of(embedder: Embedder) -> dict[str, Any]:
     return {
         "path": None if embedder.path is None else str(embedder.path.absolute()),
         "sha256": _hash_of(embedder),
+        "network_sha256": _network_hash_of(embedder),
         "format": embedder.format,
         "input_size": list(embedder.input_size),
         "given": {k: list(v) if isinstance(v, tuple) else v for k, v in embedder.given.items()},
@@ -46,13 +48,16 @@ def check_model(facts: dict[str, Any], embedder: Embedder) -> None:
     known = facts["model"]
     if known is None:
         return
-    other = facts_of(embedder)
-    if known["sha256"] != other["sha256"]:
-        raise ValueError(
-            f"the gallery was made with another model: {_title(known)}. Received: {_title(other)}. "
-            "Its vectors cannot be compared; enroll the people again with this one (a model that "
-            "was calibrated since is another file, too)"
-        )
+    if known["sha256"] != _hash_of(embedder):
+        other = facts_of(embedder)
+        network = known.get("network_sha256")  # which galleries of former versions lack
+        if network is None or network != other["network_sha256"]:
+            raise ValueError(
+                f"the gallery was made with another model: {_title(known)}. "
+                f"Received: {_title(other)}. Its vectors cannot be compared; enroll the people "
+                "again with this one"
+            )
+    other = {name: _plain(getattr(embedder.metadata, name)) for name in _SAID}
     for name in ("flip", "channel_order", "pixel_mean", "pixel_scale"):
         if known[name] != other[name]:
             raise ValueError(
@@ -95,6 +100,14 @@ def _hash_of(embedder: Embedder) -> str | None:
     for weight in embedder.backbone.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()
+
+
+def _network_hash_of(embedder: Embedder) -> str | None:
+    """Return the SHA-256 of a model's file without its metadata; None where it has no such file."""
+    try:
+        return None if embedder.path is None else network_sha256(embedder.path)
+    except ValueError:  # an ONNX model of several files
+        return None
 
 
 def _title(facts: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from tf_sphereface.alignment.photo_reader import NoFace, PhotoFace, PhotoReader
 from tf_sphereface.alignment.plausibility import check_face
 from tf_sphereface.embedder.embedder import Embedder, embed_sides
 from tf_sphereface.eval.scoring.score_pairs import join_sides
+from tf_sphereface.search.kept_embeddings import KeptEmbedding, KeptEmbeddings
 from tf_sphereface.utils.messages import ProgressCallback
 
 _BATCH = 64
@@ -75,6 +76,7 @@ class EmbeddedFaces:
         vectors: float32 (n, d).
         problems: path -> why it is not among them.
         several: paths of photographs with several faces; the one nearest the center was taken.
+        kept: how many embeddings an earlier call had kept.
     """
 
     names: list[str] = field(default_factory=list)
@@ -82,6 +84,7 @@ class EmbeddedFaces:
     vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     problems: dict[str, str] = field(default_factory=dict)
     several: list[str] = field(default_factory=list)
+    kept: int = 0
 
 
 def vectors_of(embedder: Embedder, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -99,7 +102,9 @@ def embed_people(
     listed: Iterable[tuple[str, Path]],
     total: int,
     progress: ProgressCallback | None = None,
+    *,
     detector: str | os.PathLike[str] | None = None,
+    kept: KeptEmbeddings | None = None,
 ) -> EmbeddedFaces:
     """Embed the face of each image file; what cannot be used is noted, and ends nothing.
 
@@ -109,44 +114,82 @@ def embed_people(
         total: how many, for `progress`.
         progress: called with (done, in all).
         detector: that of `PhotoReader`.
+        kept: embeddings that are done, and where others are kept.
 
     Raises:
         ImportError: a package of the extra `align` is missing.
+        OSError: embeddings cannot be kept.
     """
     reader, result = PhotoFaces(embedder.input_size, detector=detector), EmbeddedFaces()
-    parts: list[NDArray[np.float32]] = []
-    waiting: list[tuple[str, str, NDArray[np.uint8]]] = []
-
-    def embed() -> None:
-        if not waiting:
-            return
-        vectors = vectors_of(embedder, np.stack([crop for _, _, crop in waiting]))
-        norms = np.linalg.norm(np.float64(vectors), axis=1)
-        usable = np.isfinite(norms) & (norms > 0)
-        for (name, source, _), good in zip(waiting, usable, strict=True):
-            if good:
-                result.names.append(name)
-                result.sources.append(source)
-            else:
-                result.problems[source] = "its embedding is zero or not finite"
-        parts.append(vectors[usable])
-        waiting.clear()
-
-    for done, (name, path, found) in enumerate(_read_in_threads(reader, listed), 1):
+    batch = _Batch(embedder, result, kept)
+    for done, (name, path, found) in enumerate(_read_in_threads(reader, listed, kept), 1):
         if isinstance(found, str):
             result.problems[str(path)] = found
         else:
-            waiting.append((name, str(path), found.crop))
-            if found.count > 1:
-                result.several.append(str(path))
-        if len(waiting) == _BATCH:
-            embed()
+            batch.add(name, str(path), found)
         if progress is not None:
             progress(done, total)
-    embed()
-    dim = embedder.embedding_dim * (2 if _doubled(embedder) else 1)
-    result.vectors = np.concatenate([np.zeros((0, dim), np.float32), *parts])
+    batch.finish()
+    parts = [np.zeros((0, dim_of(embedder)), np.float32), *batch.parts]
+    result.vectors = np.concatenate(parts)
     return result
+
+
+class _Batch:
+    """Faces that wait until there are enough to embed, and vectors that wait behind them."""
+
+    def __init__(
+        self, embedder: Embedder, result: EmbeddedFaces, kept: KeptEmbeddings | None
+    ) -> None:
+        self._embedder, self._result, self._kept = embedder, result, kept
+        self._waiting: list[tuple[str, str, PhotoFace | KeptEmbedding]] = []
+        self._crops = 0
+        self.parts: list[NDArray[np.float32]] = []
+
+    def add(self, name: str, source: str, found: PhotoFace | KeptEmbedding) -> None:
+        self._waiting.append((name, source, found))
+        self._crops += isinstance(found, PhotoFace)
+        if self._crops == _BATCH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Embed what waits; a vector without a direction is a problem of its picture."""
+        if not self._waiting:
+            return
+        result, vectors = self._result, self._vectors()
+        norms = np.linalg.norm(np.float64(vectors), axis=1)
+        usable = np.isfinite(norms) & (norms > 0)
+        new: list[int] = []
+        several: list[bool] = []
+        for place, (name, source, found) in enumerate(self._waiting):
+            if not usable[place]:
+                result.problems[source] = "its embedding is zero or not finite"
+                continue
+            result.names.append(name)
+            result.sources.append(source)
+            if isinstance(found, KeptEmbedding):
+                result.kept += 1
+                more = found.several
+            else:
+                more = found.count > 1
+                new.append(place)
+                several.append(more)
+            if more:
+                result.several.append(source)
+        if self._kept is not None:
+            self._kept.add([self._waiting[place][1] for place in new], vectors[new], several)
+        self.parts.append(vectors[usable])
+        self._waiting.clear()
+        self._crops = 0
+
+    def _vectors(self) -> NDArray[np.float32]:
+        """Return the vectors of what waits (n, d)."""
+        crops = [found.crop for _, _, found in self._waiting if isinstance(found, PhotoFace)]
+        vectors = np.empty((len(self._waiting), dim_of(self._embedder)), np.float32)
+        fresh = iter(vectors_of(self._embedder, np.stack(crops)) if crops else ())
+        for vector, (_, _, found) in zip(vectors, self._waiting, strict=True):
+            vector[:] = found.vector if isinstance(found, KeptEmbedding) else next(fresh)
+        return vectors
 
 
 def dim_of(embedder: Embedder) -> int:
@@ -159,11 +202,14 @@ def _doubled(embedder: Embedder) -> bool:
 
 
 def _read_in_threads(
-    reader: PhotoFaces, listed: Iterable[tuple[str, Path]]
-) -> Iterator[tuple[str, Path, PhotoFace | str]]:
+    reader: PhotoFaces, listed: Iterable[tuple[str, Path]], kept: KeptEmbeddings | None
+) -> Iterator[tuple[str, Path, PhotoFace | KeptEmbedding | str]]:
     """Yield name, path, and the face or why there is none, in order; a few files ahead."""
 
-    def read(path: Path) -> PhotoFace | str:
+    def read(path: Path) -> PhotoFace | KeptEmbedding | str:
+        known = None if kept is None else kept.get(path)
+        if known is not None:
+            return known
         try:
             face = reader.central(path)
         except (OSError, ValueError) as error:
@@ -172,7 +218,7 @@ def _read_in_threads(
 
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
-        pending: list[tuple[str, Path, Future[PhotoFace | str]]] = []
+        pending: list[tuple[str, Path, Future[PhotoFace | KeptEmbedding | str]]] = []
         files = iter(listed)
         try:
             for name, path in files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 
 from tf_sphereface.commands.console import (
     EXIT_OK,
@@ -17,6 +18,7 @@ from tf_sphereface.commands.search.shared import (
     add_gallery,
     add_model_option,
     add_people,
+    parts_of,
     tell_enrollment,
     tell_threshold,
 )
@@ -32,6 +34,9 @@ The threshold is chosen for a wanted rate of strangers' pictures that get a name
 --strangers, or else on the enrolled people, each against the gallery without them, or else from the
 model's own calibration. Too few pictures for the rate give no threshold. A gallery that is there
 already gets the people in addition, if it is the same model's.
+
+It changes at the end, at once. Until then embeddings are kept in the folder GALLERY.parts, 64
+pictures at a time: where the command was stopped or killed, the same call goes on.
 
 exit code: 0 enrolled, 2 bad input (the gallery stays as it was)
 """
@@ -67,10 +72,12 @@ def run(args: argparse.Namespace) -> int:
             rate=args.rate,
             strict=args.strict,
             detector=args.detector,
+            keep_in=parts_of(args.gallery),
             progress=progress,
         )
     if new:
         gallery.save(args.gallery)
+    shutil.rmtree(parts_of(args.gallery), ignore_errors=True)
     tell_enrollment(result)
     console.print(f"{shown}: {len(gallery):,} people", highlight=False, soft_wrap=True)
     tell_threshold(gallery.calibration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tf_sphereface.commands.console import EXIT_OK, add_json_option, console, write_json_option
-from tf_sphereface.commands.search.shared import add_gallery, tell_threshold
+from tf_sphereface.commands.search.shared import add_gallery, tell_threshold, tell_unfinished
 
 SUMMARY = "show what a gallery holds: people, model, threshold and where it comes from"
 DESCRIPTION = """\
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         where = f"{model['path'] or 'a model in memory'}, sha256 {model['sha256']}"
         console.print(f"model {where}", highlight=False, soft_wrap=True)
     tell_threshold(gallery.calibration)
+    values["unfinished_enrollment"] = tell_unfinished(args.gallery)
     if args.search != "exact":
         values["recall"] = gallery.recall()
         console.print(

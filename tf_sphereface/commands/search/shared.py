@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_sphereface.commands.console import console, existing_dir, existing_file, note, warn
 from tf_sphereface.commands.input_options import add_detector_option, add_strict_option
 from tf_sphereface.eval.measures.angles import degrees
+from tf_sphereface.utils.files import short_name
 
 if TYPE_CHECKING:
     from tf_sphereface.search import Enrollment, IdentificationThreshold
@@ -44,6 +46,18 @@ def new_gallery_place(text: str) -> Path | str:
     from tf_sphereface.search.postgres_connection import is_server
 
     return text if is_server(text) else Path(text)
+
+
+def parts_of(gallery: Path | str) -> Path:
+    """Return the folder that keeps the embeddings of an enrollment until it is finished.
+
+    It lies beside a gallery's file; of a gallery on a server, in the current folder.
+    """
+    from tf_sphereface.search.gallery_stores import shown_place
+
+    if isinstance(gallery, Path):
+        return gallery.with_name(short_name(gallery.name, ".parts"))
+    return Path(short_name(re.sub(r"\W+", "-", shown_place(gallery)), ".parts"))
 
 
 def add_model_option(parser: argparse.ArgumentParser, why: str) -> None:
@@ -88,9 +102,23 @@ def tell_enrollment(result: Enrollment) -> None:
     for passed_over in result.passed_over:
         if passed_over.summary():
             note(passed_over.summary())
+    if result.kept:
+        note(f"{result.kept:,} of the pictures had been embedded before the last call was stopped")
     known = f", {result.known:,} were there already" if result.known else ""
     strangers = f", {result.strangers:,} of strangers" if result.strangers else ""
     console.print(f"{result.added:,} pictures enrolled{known}{strangers}", highlight=False)
+
+
+def tell_unfinished(gallery: Path | str) -> bool:
+    """Tell of an enrollment that is not finished, and return whether there is one."""
+    parts = parts_of(gallery)
+    if not parts.is_dir():
+        return False
+    note(
+        f"an enrollment runs, or was stopped, and is not in the gallery: the "
+        f"same call goes on with it (or delete {parts})"
+    )
+    return True
 
 
 def tell_threshold(found: IdentificationThreshold) -> None:

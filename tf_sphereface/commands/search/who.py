@@ -22,7 +22,11 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.input_options import add_detector_option
-from tf_sphereface.commands.search.shared import add_gallery, add_model_option
+from tf_sphereface.commands.search.shared import (
+    add_gallery,
+    add_model_option,
+    tell_unfinished,
+)
 from tf_sphereface.utils.messages import printable
 
 if TYPE_CHECKING:
@@ -71,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from tf_sphereface.search.photo_faces import PhotoFaces
 
     gallery = Gallery.open(args.gallery)
+    tell_unfinished(args.gallery)
     embedder = gallery.model(args.model)
     reader = PhotoFaces(embedder.input_size, detector=args.detector)
     answers: list[dict[str, Any]] = []
