@@ -14,7 +14,6 @@ from tf_sphereface.reproduce.page_sections import (
     CENTRED,
     MISSING,
     TRAINING,
-    gap,
     one_seed,
     percent,
     points,
@@ -93,18 +92,8 @@ def size_section(groups: ArmGroups) -> list[str]:
         ]
     cells: list[Sequence[str]] = []
     for loss, name in titles:
-        for size, what in (("56x48", loss), ("112x96", name)):
-            found = groups.average(what, most=1)
-            cells.append(
-                [
-                    loss,
-                    size,
-                    percent(found),
-                    percent(groups.average(what, CENTRED, most=1)),
-                    gap(found),
-                    "" if size == "56x48" else points(groups.paired(name, loss)),
-                ]
-            )
+        pair = (groups.average(what, most=1) for what in (loss, name))
+        cells.append([loss, *map(percent, pair), points(groups.paired(name, loss))])
     pairs = [
         f"{a} − {b}: {points(groups.paired(f'{a}, 112x96', f'{b}, 112x96'))}"
         for a, b in (("m = 4", "softmax"), ("m = 4", "m = 1"))
@@ -112,7 +101,7 @@ def size_section(groups: ArmGroups) -> list[str]:
     return [
         title,
         "One seed, the same recipe and updates.\n",
-        *table(["", "size", "accuracy", "mean subtracted", "gap", "paired with 56x48"], cells),
+        *table(["", "56x48", "112x96", "paired"], cells),
         f"At 112x96: {'; '.join(pairs)}.\n",
     ]
 

@@ -51,7 +51,8 @@ def margin_section(groups: ArmGroups) -> list[str]:
     for a, b in pairs:
         plain = groups.paired(a, b)
         if plain is not None:
-            paired.append([f"{a} − {b}", points(plain), over_seeds(plain), seeds(plain)])
+            differences = [points(plain, p=True), over_seeds(plain), seeds(plain)]
+            paired.append([f"{a} − {b}", *differences])
     softmax = groups.average("softmax")
     return [
         page_text.MARGIN.format(
@@ -295,12 +296,13 @@ def spread(found: Average | None) -> str:
     return "—" if found is None or found.spread is None else f"{100 * found.spread:.2f}"
 
 
-def points(found: Difference | None) -> str:
-    """Return a difference ± standard error, in points, and its p."""
+def points(found: Difference | None, p: bool = False) -> str:
+    """Return a difference ± standard error, in points, and with `p` its p."""
     if found is None:
         return "—"
-    p = f"{found.p_value:.1g}" if found.p_value < 0.001 else f"{found.p_value:.3f}"
-    return f"{100 * found.accuracy:+.2f} ± {100 * found.std_error:.2f} (p = {p})"
+    text = f"{100 * found.accuracy:+.2f} ± {100 * found.std_error:.2f}"
+    digits = ".1g" if found.p_value < 0.001 else ".3f"
+    return f"{text} (p = {found.p_value:{digits}})" if p else text
 
 
 def seeds(found: Difference | None) -> str:
@@ -309,10 +311,10 @@ def seeds(found: Difference | None) -> str:
 
 
 def over_seeds(found: Difference | None) -> str:
-    """Return the standard error over the seeds, in points, and how many they are."""
+    """Return the standard error over the seeds, in points."""
     if found is None or len(found.seeds) < 2:
         return "one seed"
-    return f"± {100 * found.seed_error:.2f} ({len(found.seeds)} seeds)"
+    return f"± {100 * found.seed_error:.2f}"
 
 
 def verdict(found: Difference | None, seed_spread: float | None = None) -> str:
@@ -328,16 +330,16 @@ def verdict(found: Difference | None, seed_spread: float | None = None) -> str:
     >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]))
     'holds'
     >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]), seed_spread=0.01)
-    "not told apart from the seeds' noise"
+    "within the seeds' noise"
     """
     if found is None or math.isnan(found.std_error):
         return "not run"
     if found.within_noise:
-        return "not told apart from noise"
+        return "within noise"
     between_two = 2 * math.sqrt(2) * (seed_spread or 0.0)
     one = len(found.seeds) == 1
     if found.within_seeds or (one and abs(found.accuracy) <= between_two):
-        return "not told apart from the seeds' noise"
+        return "within the seeds' noise"
     return "holds" if found.accuracy > 0 else "the opposite"
 
 
