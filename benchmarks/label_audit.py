@@ -1,6 +1,6 @@
 """Plant wrong labels among synthetic faces, train, and count which of them the audit lists.
 
-`python benchmarks/label_audit.py --loss arcface --centers 3`: docs/guides/audit.md has its figures.
+`python benchmarks/label_audit.py --loss arcface --centers 3`: docs/results/practice.md has figures.
 """
 
 from __future__ import annotations

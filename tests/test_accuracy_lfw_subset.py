@@ -7,7 +7,7 @@ It runs on the project's data where that is found (`real_data`), or on your own:
 
 - `images/NAME/NAME_0001.jpg`: LFW, deep-funneled, 250x250;
 - `pairs.txt`: the official one (the subset is drawn from it) or the subset's;
-- `landmarks.tsv`: five points per image (docs/guides/import.md);
+- `landmarks.tsv`: five points per image (docs/guides/align.md);
 - `mobilefacenet_casia_068.ckpt`: the public PyTorch checkpoint;
 - `calibration/NAME/*.jpg`, if you like: aligned faces of other people, for the int8 files.
 """

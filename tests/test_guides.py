@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import os
@@ -152,3 +153,47 @@ def test_the_python_blocks_run(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(json.loads(done.stdout.splitlines()[-1])) == set(found)
+
+
+# Symptoms ----------------------------------------------------------------------------------------
+
+
+def said(folder: Path) -> str:
+    """Return what the package says: its strings, placeholders left out, one after the other."""
+    text = []
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                text.append("".join(part.value for part in node.values if is_text(part)))
+            elif is_text(node):
+                text.append(node.value)
+    return "\n".join(text)
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_symptoms_quote_what_is_said():
+    """Numbers and names in a quoted sentence stand for placeholders."""
+    page = (DOCS / "start" / "symptoms.md").read_text(encoding="utf-8")
+    quoted = re.findall(r'"([^"]+)"', re.sub(r"`[^`]*`", "", page.replace("\n  ", " ")))
+    assert len(quoted) > 20
+    package = said(ROOT / "tf_sphereface")
+    for sentence in quoted:
+        pieces = re.split(r"'\w+'|\b[\d.,]+\d?\b|\bnan\b|[()]", sentence)
+        for piece in filter(None, (piece.strip(" :;.,") for piece in pieces)):
+            assert piece in package, sentence
+
+
+def test_symptoms_name_what_the_doctor_finds():
+    page = (DOCS / "start" / "symptoms.md").read_text(encoding="utf-8")
+    page = page.replace("\n  ", " ")
+    for phrase in (
+        *("nothing is learnt", "probability 0 for every face", "norms have collapsed"),
+        *("have exploded", "out of MagFace's range", "never reach its minimum"),
+        *("It trained plain softmax", "the classes are unbalanced", "are not shuffled"),
+        *("faces as for training", "bfloat16, for which this machine", "watches val_loss"),
+        *("the validation loss is", "the loss became", "updates of another optimizer"),
+    ):
+        assert phrase in page, phrase

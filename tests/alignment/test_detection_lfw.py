@@ -1,6 +1,6 @@
 """Detection on 300 real photographs: faces found, points, and the accuracy that they lead to.
 
-`docs/guides/import.md` has the figures of all 2,190.
+`docs/results/practice.md` has the figures of all 2,190.
 """
 
 from __future__ import annotations

@@ -166,10 +166,8 @@ def _narrower(groups: Sequence[Sequence[Mapping[str, Any]]]) -> str:
             scores = [row[part]["angular_fisher_score"] for row in rows if row["margin"]]
             falls[part] += scores[-1] < scores[0]
     return (
-        f"From m = 1 to the largest m the Fisher score falls in {falls['seen']} of {len(groups)} "
-        f"cases on the pictures that were trained on, and in {falls['held_out']} of {len(groups)} "
-        "on those held out: the margin shapes what it is trained on, and pictures that the network "
-        "has not seen follow as far as it generalises.\n"
+        f"From m = 1 to the largest m the score falls in {falls['seen']} of {len(groups)} cases on "
+        f"the pictures that were trained on, and in {falls['held_out']} on those held out.\n"
     )
 
 

@@ -51,7 +51,8 @@ def margin_section(groups: ArmGroups) -> list[str]:
     for a, b in pairs:
         plain = groups.paired(a, b)
         if plain is not None:
-            paired.append([f"{a} − {b}", points(plain), over_seeds(plain), seeds(plain)])
+            differences = [points(plain, p=True), over_seeds(plain), seeds(plain)]
+            paired.append([f"{a} − {b}", *differences])
     softmax = groups.average("softmax")
     return [
         page_text.MARGIN.format(
@@ -235,23 +236,24 @@ def claims(groups: ArmGroups) -> list[str]:
     if groups.average("m = 4") is None:
         return []
     deep, deep_softmax = "m = 4, 10 layers", "softmax, 10 layers"
-    rows: list[tuple[str, str, str, int]] = [
-        ("the margin beats softmax", "m = 4", "softmax", 4),
-        ("unit centres without a margin beat softmax", "m = 1", "softmax", 4),
-        ("the margin beats unit centres alone", "m = 4", "m = 1", 4),
-        ("m = 2 beats m = 1", "m = 2", "m = 1", 4),
-        ("m = 3 beats m = 2", "m = 3", "m = 2", 4),
-        ("m = 4 beats m = 3", "m = 4", "m = 3", 4),
-        ("lambda's minimum of 5 beats 10", "m = 4", "lambda 10", 5),
-        ("with ten layers too the margin beats softmax", deep, deep_softmax, 6),
-        ("ten layers beat four, m = 4", deep, "m = 4", 6),
-        ("ten layers beat four, softmax", deep_softmax, "softmax", 6),
+    rows: list[tuple[str, str, str]] = [
+        ("the margin beats softmax", "m = 4", "softmax"),
+        ("unit centres without a margin beat softmax", "m = 1", "softmax"),
+        ("the margin beats unit centres alone", "m = 4", "m = 1"),
+        ("m = 2 beats m = 1", "m = 2", "m = 1"),
+        ("m = 3 beats m = 2", "m = 3", "m = 2"),
+        ("m = 4 beats m = 3", "m = 4", "m = 3"),
+        ("lambda's minimum of 5 beats 10", "m = 4", "lambda 10"),
+        ("with ten layers too the margin beats softmax", deep, deep_softmax),
+        ("ten layers beat four, m = 4", deep, "m = 4"),
+        ("ten layers beat four, softmax", deep_softmax, "softmax"),
     ]
-    cells, spread = [], groups.seed_spread()
-    for claim, first, second, section in rows:
+    claims_by_verdict: dict[str, list[str]] = {}
+    for claim, first, second in rows:
         found = groups.paired(first, second)
         if found is not None:
-            cells.append([claim, verdict(found, spread), str(section)])
+            judged = verdict(found, groups.seed_spread())
+            claims_by_verdict.setdefault(judged, []).append(claim)
     for claim, better in (
         ("the gap between genuine and impostor angles grows with m", lambda a: a.gap),
         ("the angular Fisher score falls with m", lambda a: -(a.angular_fisher_score or 0.0)),
@@ -261,12 +263,13 @@ def claims(groups: ArmGroups) -> list[str]:
         if len(values) == 4:
             rises = all(b > a for a, b in itertools.pairwise(values))
             ends = "holds from m = 1 to 4, not in each step" if values[-1] > values[0] else "fails"
-            cells.append([claim, "holds" if rises else ends, "4"])
+            claims_by_verdict.setdefault("holds" if rises else ends, []).append(claim)
     return [
         "**What survives on a small set** (by more than two paired standard errors over the folds, "
         "and outside the 95 % interval of Student's t over the seeds, or, with one seed, by more "
         "than two standard deviations between seeds):\n",
-        *table(["claim", "here", "section"], cells),
+        *(f"- **{judged}**: {'; '.join(found)}" for judged, found in claims_by_verdict.items()),
+        "",
     ]
 
 
@@ -295,12 +298,13 @@ def spread(found: Average | None) -> str:
     return "—" if found is None or found.spread is None else f"{100 * found.spread:.2f}"
 
 
-def points(found: Difference | None) -> str:
-    """Return a difference ± standard error, in points, and its p."""
+def points(found: Difference | None, p: bool = False) -> str:
+    """Return a difference ± standard error, in points, and with `p` its p."""
     if found is None:
         return "—"
-    p = f"{found.p_value:.1g}" if found.p_value < 0.001 else f"{found.p_value:.3f}"
-    return f"{100 * found.accuracy:+.2f} ± {100 * found.std_error:.2f} (p = {p})"
+    text = f"{100 * found.accuracy:+.2f} ± {100 * found.std_error:.2f}"
+    digits = ".1g" if found.p_value < 0.001 else ".3f"
+    return f"{text} (p = {found.p_value:{digits}})" if p else text
 
 
 def seeds(found: Difference | None) -> str:
@@ -309,10 +313,10 @@ def seeds(found: Difference | None) -> str:
 
 
 def over_seeds(found: Difference | None) -> str:
-    """Return the standard error over the seeds, in points, and how many they are."""
+    """Return the standard error over the seeds, in points."""
     if found is None or len(found.seeds) < 2:
         return "one seed"
-    return f"± {100 * found.seed_error:.2f} ({len(found.seeds)} seeds)"
+    return f"± {100 * found.seed_error:.2f}"
 
 
 def verdict(found: Difference | None, seed_spread: float | None = None) -> str:
@@ -328,16 +332,16 @@ def verdict(found: Difference | None, seed_spread: float | None = None) -> str:
     >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]))
     'holds'
     >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]), seed_spread=0.01)
-    "not told apart from the seeds' noise"
+    "within the seeds' noise"
     """
     if found is None or math.isnan(found.std_error):
         return "not run"
     if found.within_noise:
-        return "not told apart from noise"
+        return "within noise"
     between_two = 2 * math.sqrt(2) * (seed_spread or 0.0)
     one = len(found.seeds) == 1
     if found.within_seeds or (one and abs(found.accuracy) <= between_two):
-        return "not told apart from the seeds' noise"
+        return "within the seeds' noise"
     return "holds" if found.accuracy > 0 else "the opposite"
 
 

@@ -5,30 +5,27 @@ from __future__ import annotations
 INTRODUCTION = """\
 # The paper, reproduced
 
-Liu, Wen, Yu, Li, Raj, Song, "SphereFace: Deep Hypersphere Embedding for Face Recognition", CVPR
-2017 (arXiv:1704.08063), says that a margin on the *angle* makes features of one person narrow and
-those of different people far apart. `tf_sphereface-reproduce` runs the paper's experiments again
-on two CPU cores and writes this page from its results. *Published* figures have their source; all
-else is *measured here*, by
+Liu et al., "SphereFace: Deep Hypersphere Embedding for Face Recognition", CVPR 2017
+(arXiv:1704.08063), says that a margin on the *angle* makes features of one person narrow and those
+of different people far apart. `tf_sphereface-reproduce` runs its experiments again on two CPU cores
+and writes this page. *Published* figures have their source; all else is *measured here*, by
 
 ```bash
 {command}
 ```
 
 The same command goes on where it was stopped. The published networks were trained on 0.49 million
-faces of 10,572 people, those here on some ten thousand: absolute accuracies cannot be compared, the
-differences between rows can.
+faces, those here on some ten thousand: compare rows, not absolute accuracies.
 """
 
 EMBEDDINGS = """\
 ## 1. What the margin does to features
 
-Small convolutional networks whose embedding has two or three dimensions, {steps} updates, on
-{classes} classes each of: {data}. Drawn are the third of the pictures that was held out, in the
-plane (top; lines: class centres), on the circle or the sphere, and as angles between all pairs of
-pictures. Lambda falls from {base:g} to {minimum:g}, so the margin is felt nearly in full. The table
-has the angular Fisher score (spread within classes over spread between them) on the pictures that
-were trained on / held out.
+Small networks whose embedding has two or three dimensions, {steps} updates, {classes} classes each
+of: {data}. Drawn are the held-out pictures: in the plane (top; lines: class centres), on the circle
+or the sphere, and as angles between all pairs. Lambda falls from {base:g} to {minimum:g}, so the
+margin is felt nearly in full. The table has the angular Fisher score on the pictures that were
+trained on / held out.
 """
 
 BOUNDS = """\
@@ -37,17 +34,16 @@ BOUNDS = """\
 When is every angle within a class smaller than every angle between two classes? With unit centres
 at the angle `t12`, class 1's region is where `m t1 < t2` (`t1`, `t2`: angles to the centres).
 
-**Two classes**, on the great circle through both centres: between them the region ends at
-`t1 = t12 / (m + 1)`, on the far side at `t12 / (m - 1)`. So it is `2 m t12 / (m^2 - 1)` wide, and
-the gap between the regions is `(m - 1) / (m + 1) t12`. Width <= gap means `m^2 - 4 m + 1 >= 0`:
-**m >= 2 + sqrt(3) = 3.732**. Where centres are further apart than `(m - 1) / m pi` the far ends are
-cut by the way round the back, and the bound is `1 + 2 pi / t12`.
+**Two classes**, on the great circle through both centres: the region ends at `t12 / (m + 1)`
+between them and at `t12 / (m - 1)` on the far side. It is `2 m t12 / (m^2 - 1)` wide, the gap is
+`(m - 1) / (m + 1) t12`, and width <= gap means **m >= 2 + sqrt(3) = 3.732**. Centres further apart
+than `(m - 1) / m pi` have the bound `1 + 2 pi / t12`.
 
 **Many classes** at equal angles `t` *on a circle*: width `2 t / (m + 1)`, gap
 `(m - 1) / (m + 1) t`, so **m >= 3**.
 
-The experiment builds the regions by psi itself, for real-valued m, and bisects the m at which the
-widest region equals the narrowest gap:
+The experiment builds the regions for real-valued m and bisects the m at which the widest region
+equals the narrowest gap.
 """
 
 BOUNDS_EQUAL = """\
@@ -72,9 +68,8 @@ softmax's boundary; unit centres turn it into the bisector; the margin splits it
 MARGIN = """\
 ## 4. The ablation on m
 
-{train}; verified on {test}. {recipe} Every row is the mean over {seeds} seeds, the same for each
-row; ± is the standard error over the folds (of the mean over seeds), *spread* the standard
-deviation over seeds.
+{train}; verified on {test}. {recipe} Mean over {seeds} seeds; ± is the standard error over the
+folds (of the mean over seeds), *spread* the standard deviation over seeds.
 """
 
 MARGIN_FELT = """\
@@ -83,9 +78,9 @@ m, which is why neighbouring rows are hard to tell apart, while m = 4 and softma
 """
 
 PAIRED = """\
-The same pairs, paired: difference in points ± its standard error over the folds (of the mean over
-the seeds), and p: the pairs' signs flipped at random. *Over seeds* is the standard error over the
-seeds. What other machines make of the same seeds is in [real faces](real-faces.md).
+The same pairs, paired: difference in points ± its standard error over the folds, and p: the pairs'
+signs flipped at random. *Over seeds* is the standard error over the seeds. What other machines make
+of the same seeds: [real faces](real-faces.md#the-ablation-three-times).
 """
 
 LAMBDA = """\
@@ -106,8 +101,8 @@ a longer run may rank them otherwise.
 """
 
 RECIPE_AFTER = """\
-These are runs of the preset `short`. The best recipe known here for a small set is the preset
-`small`, with strong augmentation and five times as many epochs ([real faces](real-faces.md)).
+These are runs of the preset `short`; `small` is the best recipe known here for a small set
+([real faces](real-faces.md)).
 """
 
 COST = """\

@@ -37,7 +37,7 @@ def distill(
     """Train a network to have a teacher's embeddings, in a run folder.
 
     The loss is `(1 - W) * margin loss + W * (1 - cosine to the teacher)`, W the recipe's
-    `distill_weight`; see `docs/guides/fine-tune.md`.
+    `distill_weight`; see `docs/guides/distill.md`.
 
     Args:
         teacher: what `open_teacher` takes. None, with `resume=True`: the one of the run, whose

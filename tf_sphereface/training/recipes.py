@@ -279,7 +279,7 @@ def fine_tune() -> Recipe:
     `--from`. The class centres start where the network has each person, one epoch fits them, then
     the body learns at a tenth of their rate; batch normalisation stays as it is, as the statistics
     of a few people are not those of all. CosFace has no lambda: its margin holds from the first
-    update. What it gains and costs, *measured here*, is in `docs/guides/fine-tune.md`.
+    update. What it gains and costs, *measured here*, is in `docs/results/practice.md`.
     """
     return Recipe(
         loss="cosface",

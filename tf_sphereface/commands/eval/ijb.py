@@ -90,7 +90,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def to_dict(result: ijb.IJBResult) -> dict[str, Any]:
-    """Return an `IJBResult` as plain values; `docs/guides/evaluate.md` describes the keys."""
+    """Return an `IJBResult` as plain values.
+
+    `headline` and each of `variants` hold `mode` ("N1D1F1"), `flip`, `norm`, `detector_score`,
+    `auc`, `tar_at_far` (a list of `far`, `tar`, `interval`, `threshold_best_on_test` and `reason`,
+    why `tar` is None) and `identification`, None without csv files: `probes`, and `joined` and
+    `apart` with `computation` in words, `rank_1`, `rank_5`, `rank_10`, `tpir_at_fpir`. In `data`,
+    `published` has the set's own counts, and `complete` says whether they are met. Rates are
+    fractions.
+    """
     counts = dict(result.counts)
     return {
         "schema": 1,

@@ -24,8 +24,11 @@ from tf_sphereface.utils.optional import require
 def sets_to_dict(result: BinSetsResult) -> dict[str, Any]:
     """Return what `evaluate_sets` gave as plain values for JSON: all that the page shows.
 
-    The keys are described in `docs/guides/evaluate.md`. Rates are fractions; None stands for what
-    cannot be stated.
+    `sets` maps names to results as in `report_schema.json`, without `mean` and with `insightface`,
+    the `accuracy` and `std` of insightface's own search, and with `data`, `curve`, `hints` and
+    `quality`; `mean` is that of the accuracies in `sets`, None where there are none; `failures`
+    maps names to reasons; `published` lists `network`, `training_data`, `accuracy` by set and
+    `source`. Rates are fractions; None stands for what cannot be stated.
     """
     return {
         "schema": tables.SCHEMA,

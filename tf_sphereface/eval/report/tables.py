@@ -37,8 +37,8 @@ MEANS = {"plain": "plain", "mean_subtracted": "mean subtracted"}
 def to_dict(result: ProtocolResult) -> dict[str, Any]:
     """Return what a protocol's `evaluate` gave as plain values for JSON.
 
-    The keys are described in `docs/guides/evaluate.md`. Rates are fractions, angles degrees; None
-    stands for what cannot be stated and for an infinite threshold.
+    `report_schema.json` in this package describes the keys. Rates are fractions, angles degrees;
+    None stands for what cannot be stated and for an infinite threshold.
     """
     pairs = result.pairs
     genuine = int(pairs.is_same.sum())
