@@ -24,7 +24,7 @@ KINDS = [
     ("onnx", "int8"),
 ]
 # Least cosine with Keras over unseen faces. float32 differs by the order of sums, float16 by
-# 2 ** -11 a weight, the others by 8 bits a weight and an activation (docs/guides/export.md).
+# 2 ** -11 a weight, the others by 8 bits a weight and an activation (docs/results/export.md).
 LEAST = {"none": 0.999999, "float16": 0.9999, "dynamic": 0.985, "int8": 0.94}
 # Bytes of a file over the bytes of its weights in float32.
 RATIO = {"none": 1.02, "float16": 0.52, "dynamic": 0.32, "int8": 0.38}

@@ -223,8 +223,10 @@ def test_wrong_options(tiny_net, tmp_path, options, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_documents_snippets_name_fields_that_files_have():
-    text = (Path(__file__).parents[2] / "docs" / "guides" / "export.md").read_text(encoding="utf-8")
+def test_the_examples_for_apps_name_fields_that_files_have():
+    examples = Path(__file__).parents[2] / "examples"
+    paths = ("android/FaceEmbedder.kt", "cpp/face_embedder.h")
+    text = "".join((examples / path).read_text(encoding="utf-8") for path in paths)
     named = re.findall(r'(?:metadata\[|metadata\.get\w*\(|number\()"(\w+)"', text)
     assert len(named) > 15
     assert set(named) <= {field.name for field in dataclasses.fields(EmbedderMetadata)}

@@ -44,14 +44,14 @@ def test_false_alarms_are_as_many_as_they_should_be() -> None:
 
 def test_verdicts() -> None:
     assert verdict(None) == "not run"
-    assert verdict(Difference(0.01, 0.006, 0.1, [0.01])) == "not told apart from noise"
+    assert verdict(Difference(0.01, 0.006, 0.1, [0.01])) == "within noise"
     assert verdict(Difference(-0.02, 0.006, 0.01, [-0.02])) == "the opposite"
     assert verdict(Difference(0.02, 0.006, 0.01, [0.025, 0.02, 0.015])) == "holds"
 
 
 def test_verdicts_know_of_the_seeds() -> None:
     """Three seeds of one sign are not enough where they are far apart."""
-    noise = "not told apart from the seeds' noise"
+    noise = "within the seeds' noise"
     assert verdict(Difference(0.02, 0.006, 0.01, [0.05, -0.01])) == noise
     assert verdict(Difference(0.02, 0.006, 0.01, [0.04, 0.015, 0.005])) == noise  # t = 1.9 < 4.3
     six = [0.034, 0.018, 0.026, -0.001, 0.03, 0.013]  # t = 3.8 > 2.6, one sign apart

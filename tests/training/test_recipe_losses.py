@@ -77,23 +77,23 @@ def test_the_released_gradient_reaches_the_model():
     assert words.endswith("the margin that is felt is 1.37; the released Caffe layer's gradient")
 
 
-def test_the_document_shows_each_loss_with_the_commands_defaults():
-    page = Path(__file__).resolve().parents[2] / "docs" / "start" / "choose-a-loss.md"
-    text = page.read_text("utf-8")
-    commands = [line for line in text.splitlines() if line.startswith("$TRAIN --loss ")]
+def test_the_documents_show_each_loss_with_the_commands_defaults():
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    text = (docs / "start" / "choose-a-loss.md").read_text("utf-8")
+    begin = text.index("| `--loss` | `--margin` | `--scale` | `--clip-norm` |")
     shown = {}
-    for line in commands:
-        words = line.split()
-        options = dict(zip(words[1::2], words[2::2], strict=True))
-        shown.setdefault(options["--loss"], []).append(options)
-    assert set(shown) == set(LOSSES) - UNMEASURED
-    for name, rows in shown.items():
+    for line in text[begin : text.index("\n\n", begin)].splitlines()[2:]:
+        names, *defaults = line.strip("| ").split(" | ")
+        shown.update(dict.fromkeys(names.replace("`", "").split(", "), defaults))
+    assert set(shown) == set(LOSSES)
+    for name, defaults in shown.items():
         choice = recipe_losses.CHOICES[name]
-        for option, default in (("--margin", choice.margin), ("--scale", choice.scale)):
-            values = {float(row[option]) if option in row else None for row in rows}
-            assert default in values
-    measured = [line.split(" | ")[0] for line in text.splitlines() if " ± " in line]
-    assert {f"| {name}" for name in shown} <= set(measured)
+        for text, default in zip(defaults, (choice.margin, choice.scale), strict=False):
+            assert text.split()[0].strip(":") == ("refused" if default is None else f"{default:g}")
+        assert float(defaults[2].split()[0]) == choice.clip_norm
+    page = (docs / "results" / "paper.md").read_text("utf-8")
+    measured = [line.split(" | ")[0] for line in page.splitlines() if " ± " in line]
+    assert {f"| {name}" for name in set(LOSSES) - UNMEASURED} <= set(measured)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def shorten_prelu(model: Any) -> None:
     """Turn `relu(x) + relu(-x) * c`, as Keras writes a PReLU, into `relu(x) + min(x, 0) * -c`.
 
     One operator less. ONNX has PRelu itself, but ONNX Runtime's takes so long that MobileFaceNet
-    needs 1.6 times the time (docs/guides/export.md). The operators' names get `PRELU` behind them.
+    needs 1.6 times the time (docs/results/export.md). The operators' names get `PRELU` behind them.
     """
     onnx = require("onnx", extra="export")
     graph = _Graph(model)

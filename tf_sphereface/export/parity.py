@@ -63,7 +63,7 @@ class Limits:
     bytes_per_weight: tuple[float, float]
 
 
-# Chosen from measurements (docs/guides/export.md): a factor of about five to ten in 1 - cosine
+# Chosen from measurements (docs/results/export.md): a factor of about five to ten in 1 - cosine
 # below what sound files reach, and far above what broken ones reach (0.05 to 0.7).
 LIMITS = {
     "none": Limits(0.99999, 0.99999, 0.999, 1e-3, (3.2, 4.8)),

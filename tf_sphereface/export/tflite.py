@@ -180,7 +180,7 @@ def _calibrate(content: bytes, recipe: Any, job: Job) -> dict[str, Any]:
     """Return every tensor's range: the extremes of each batch, averaged over the batches.
 
     Single faces' extremes, averaged, cut off what rarer faces reach; the extremes over all faces
-    waste steps on the rarest. Batches of four were best on both families (docs/guides/export.md).
+    waste steps on the rarest. Batches of four were best on both families (docs/results/export.md).
     """
     calibrators = require("litert_quantizer.calibrator", extra="export")
     managers = require("litert_quantizer.recipe_manager", extra="export")

@@ -25,10 +25,12 @@ from tf_sphereface.reproduce.page_sections import (
     margin_section,
     table,
 )
+from tf_sphereface.reproduce.small_networks import MEASURED_ON
 from tf_sphereface.reproduce.statistics import ArmGroups
 from tf_sphereface.utils.files import atomic_path, write_json
 
 IMAGES = "images/paper"
+AGREES = 1e-3  # of the m at which widest region and narrowest gap are equal
 COMMAND = "tf_sphereface-reproduce --out paper --data FACES --lfw LFW"
 QUICK_COMMAND = "tf_sphereface-reproduce --out paper --quick"
 SECTIONS = (  # a line `figure: NAME` of a section stands for a figure
@@ -152,8 +154,7 @@ def embeddings_section(out: Path) -> list[str]:
         figure = f"embeddings-{row['name'].split()[0]}-{row['dimensions']}d"
         groups.setdefault(figure, []).append(row)
     lines += [f"figure: {name}" for name in groups]
-    for part, title in (("seen", "Pictures it was trained on"), ("held_out", "Held-out pictures")):
-        lines += [f"**{title}**\n", *_angle_table(rows, part)]
+    lines += _fisher_table(groups)
     return [*lines, _narrower(list(groups.values()))]
 
 
@@ -165,32 +166,27 @@ def _narrower(groups: Sequence[Sequence[Mapping[str, Any]]]) -> str:
             scores = [row[part]["angular_fisher_score"] for row in rows if row["margin"]]
             falls[part] += scores[-1] < scores[0]
     return (
-        f"From m = 1 to the largest m the Fisher score falls in {falls['seen']} of {len(groups)} "
-        f"cases on the pictures that were trained on, and in {falls['held_out']} of {len(groups)} "
-        "on those held out: the margin shapes what it is trained on, and pictures that the network "
-        "has not seen follow as far as it generalises.\n"
+        f"From m = 1 to the largest m the score falls in {falls['seen']} of {len(groups)} cases on "
+        f"the pictures that were trained on, and in {falls['held_out']} on those held out.\n"
     )
 
 
-def _angle_table(rows: Sequence[Mapping[str, Any]], part: str) -> list[str]:
-    """Return the small networks' angles on a part of the pictures."""
-    head = ["data", "dimensions", "loss", "mean angle, genuine", "impostor"]
-    head += ["95 % of genuine below", "95 % of impostor above", "Fisher score", "training accuracy"]
-    cells = [
-        [
-            row["name"].split()[0],
-            str(row["dimensions"]),
-            "softmax" if row["margin"] is None else f"m = {row['margin']}",
-            f"{row[part]['genuine_angle']:.1f}°",
-            f"{row[part]['impostor_angle']:.1f}°",
-            f"{row[part]['genuine_angle_95']:.1f}°",
-            f"{row[part]['impostor_angle_5']:.1f}°",
-            f"{row[part]['angular_fisher_score']:.4f}",
-            f"{100 * row['training_accuracy']:.1f} %",
-        ]
-        for row in rows
-    ]
-    return table(head, cells)
+def _fisher_table(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return the small networks' Fisher scores, a row per data and dimensions."""
+    losses = dict.fromkeys(_loss(row) for rows in groups.values() for row in rows)
+    cells = []
+    for rows in groups.values():
+        scores = {
+            _loss(row): " / ".join(f"{row[p]['angular_fisher_score']:.4f}" for p in MEASURED_ON)
+            for row in rows
+        }
+        data, dimensions = rows[0]["name"].split()[0], rows[0]["dimensions"]
+        cells.append([data, str(dimensions), *(scores.get(loss, "—") for loss in losses)])
+    return table(["data", "dimensions", *losses], cells)
+
+
+def _loss(row: Mapping[str, Any]) -> str:
+    return "softmax" if row["margin"] is None else f"m = {row['margin']}"
 
 
 def bounds_section(out: Path) -> list[str]:
@@ -198,17 +194,23 @@ def bounds_section(out: Path) -> list[str]:
     found = read_json(out / "bounds.json")
     if found is None:
         return ["## 2. The lower bounds of m\n", "Not run (`--parts bounds`).\n"]
+    derived = [row for row in found["rows"] if row["bound"]]
+    equal = [row for row in derived if abs(row["crossing"] - row["bound"]) < AGREES]
+    others = [row for row in found["rows"] if row not in equal]
     cells = [
         [
             row["arrangement"],
             f"{row['bound']:.4f}" if row["bound"] else "not derived",
             f"{row['crossing']:.4f}",
         ]
-        for row in found["rows"]
+        for row in others
     ]
     solids = [row["crossing"] for row in found["rows"] if not row["bound"]]
     return [
         page_text.BOUNDS,
+        page_text.BOUNDS_EQUAL.format(equal=len(equal), derived=len(derived), within=AGREES)
+        if equal
+        else "",
         *table(["class centres", "bound, derived", "crossing, measured"], cells),
         "figure: bounds",
         page_text.BOUNDS_AFTER.format(low=min(solids), high=max(solids)),

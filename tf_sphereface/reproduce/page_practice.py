@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,15 @@ from tf_sphereface.reproduce import page_text
 from tf_sphereface.reproduce.arm_runner import read_json
 from tf_sphereface.reproduce.arms import ON_REQUEST, SAMPLE_RATE, SEEDS, real_base
 from tf_sphereface.reproduce.page_sections import (
-    ANGLES,
-    CENTRED,
     MISSING,
     TRAINING,
-    angles,
-    noise_again,
     one_seed,
     percent,
     points,
     seeds,
     table,
 )
-from tf_sphereface.reproduce.statistics import RECIPES, ArmGroups, Difference
+from tf_sphereface.reproduce.statistics import RECIPES, ArmGroups
 
 
 def cost_section(groups: ArmGroups) -> list[str]:
@@ -41,32 +36,25 @@ def cost_section(groups: ArmGroups) -> list[str]:
         kept = groups.first(title)
         if kept is None:
             continue
-        reached = groups.average(title, most=len(SEEDS))
         found = None if title == "m = 4" else groups.paired(title, "m = 4")
         cells.append(
             [
                 label,
-                str(len(reached.runs)) if reached else "—",
-                percent(reached),
-                percent(groups.average(title, CENTRED, len(SEEDS))),
+                percent(groups.average(title, most=len(SEEDS))),
                 "" if found is None else points(found),
                 "" if found is None else seeds(found),
-                "" if found is None else ", ".join(_noise(groups, found)),
                 f"{1000 * kept['seconds']['step']:.0f} ms",
                 f"{base['seconds']['step'] / kept['seconds']['step']:.2f}",
             ]
         )
     head = [
         "",
-        "seeds",
         "accuracy",
-        "mean subtracted",
         "paired with the first row",
         "seed by seed",
-        "within two se over folds; over seeds",
     ]
     head += ["an update, median", "faster"]
-    return [page_text.COST.format(rate=SAMPLE_RATE), *table(head, cells), *noise_again(groups)]
+    return [page_text.COST.format(rate=SAMPLE_RATE), *table(head, cells)]
 
 
 def recipe_section(groups: ArmGroups) -> list[str]:
@@ -82,21 +70,10 @@ def recipe_section(groups: ArmGroups) -> list[str]:
         cells.append([label, *one_seed(groups, name), paired])
     return [
         title,
-        "The m = 4 run with one thing changed (one seed), paired with the run as it is. A loss "
-        "that stays near the logarithm of the number of people has learnt nothing.\n",
-        *table(["", "accuracy", *ANGLES, *TRAINING, "paired"], cells),
+        "The m = 4 run with one thing changed (one seed), paired with the run as it is.\n",
+        *table(["", "accuracy", "gap", TRAINING, "paired"], cells),
         page_text.RECIPE_AFTER,
     ]
-
-
-def _noise(groups: ArmGroups, found: Difference) -> tuple[str, str]:
-    """Say whether a difference is within the folds' noise, and within the seeds'."""
-    spread_ = groups.seed_spread()
-    folds = "yes" if found.within_noise else "no"
-    if spread_ is None:
-        return folds, "unknown"
-    error = math.sqrt(2 / len(found.seeds)) * spread_
-    return folds, "yes" if abs(found.accuracy) <= 2 * error else "no"
 
 
 def size_section(groups: ArmGroups) -> list[str]:
@@ -111,18 +88,8 @@ def size_section(groups: ArmGroups) -> list[str]:
         ]
     cells: list[Sequence[str]] = []
     for loss, name in titles:
-        for size, what in (("56x48", loss), ("112x96", name)):
-            found = groups.average(what, most=1)
-            cells.append(
-                [
-                    loss,
-                    size,
-                    percent(found),
-                    percent(groups.average(what, CENTRED, most=1)),
-                    *angles(found),
-                    "" if size == "56x48" else points(groups.paired(name, loss)),
-                ]
-            )
+        pair = (groups.average(what, most=1) for what in (loss, name))
+        cells.append([loss, *map(percent, pair), points(groups.paired(name, loss))])
     pairs = [
         f"{a} − {b}: {points(groups.paired(f'{a}, 112x96', f'{b}, 112x96'))}"
         for a, b in (("m = 4", "softmax"), ("m = 4", "m = 1"))
@@ -130,7 +97,7 @@ def size_section(groups: ArmGroups) -> list[str]:
     return [
         title,
         "One seed, the same recipe and updates.\n",
-        *table(["", "size", "accuracy", "mean subtracted", *ANGLES, "paired with 56x48"], cells),
+        *table(["", "56x48", "112x96", "paired"], cells),
         f"At 112x96: {'; '.join(pairs)}.\n",
     ]
 
@@ -150,15 +117,10 @@ def time_section(out: Path) -> list[str]:
         pieces.append((f"{len(seconds)} small networks", sum(seconds) / 60))
     if not pieces:
         return []
-    asked = sum(minutes for name, minutes in pieces if "request" in name)
-    total = sum(minutes for _, minutes in pieces) - asked
     label = ", ".join(f"{name} {minutes:.1f} minutes" for name, minutes in pieces)
     lines = [
         "## Time\n",
-        f"Processor time: {label}. By half of that the default parts take at least "
-        f"{total / 2:.0f} minutes on two cores"
-        + (f", what runs on request {asked / 2:.0f} more" if asked else "")
-        + ".\n",
+        f"Processor time: {label}.\n",
     ]
     if runs := read_json(out / "runs.json"):
         lines.append(_by_the_clock(runs))

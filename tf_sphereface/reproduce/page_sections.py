@@ -13,8 +13,7 @@ from tf_sphereface.reproduce.arms import OTHER_LOSSES
 from tf_sphereface.reproduce.statistics import TWO, ArmGroups, Average, Difference
 
 CENTRED = "flip-mean_subtracted"
-ANGLES = ("genuine", "impostor", "gap", "Fisher score")  # headings of the cells of `angles`
-TRAINING = ("training loss", "accuracy in training")  # and of `training_cells`
+TRAINING = "accuracy in training"  # heading of `training_cell`
 MISSING = (
     "Not run: this part needs faces to train on and LFW to verify on (`--data`, `--lfw`), and its "
     "name among `--parts` where those are given.\n"
@@ -27,7 +26,7 @@ def margin_section(groups: ArmGroups) -> list[str]:
     if first is None:
         return ["## 4. The ablation on m\n", MISSING]
     head = ["", "LFW, *published*", "*measured*: margin felt", "accuracy", "spread"]
-    head += ["mean subtracted", *ANGLES, *TRAINING]
+    head += ["mean subtracted", "genuine", "impostor", "gap", "Fisher score", TRAINING]
     cells = []
     for title in groups.of_margin:
         found = groups.average(title)
@@ -39,8 +38,11 @@ def margin_section(groups: ArmGroups) -> list[str]:
                 percent(found),
                 spread(found),
                 percent(groups.average(title, CENTRED)),
-                *angles(found),
-                *training_cells(groups, title),
+                f"{found.genuine_angle:.1f}°" if found else "—",
+                f"{found.impostor_angle:.1f}°" if found else "—",
+                gap(found),
+                fisher(found),
+                training_cell(groups, title),
             ]
         )
     pairs = [(f"m = {m}", "softmax") for m in (1, 2, 3, 4)]
@@ -49,8 +51,8 @@ def margin_section(groups: ArmGroups) -> list[str]:
     for a, b in pairs:
         plain = groups.paired(a, b)
         if plain is not None:
-            paired.append([f"{a} − {b}", points(plain), over_seeds(plain), seeds(plain)])
-            paired[-1].append(points(groups.paired(a, b, CENTRED)))
+            differences = [points(plain, p=True), over_seeds(plain), seeds(plain)]
+            paired.append([f"{a} − {b}", *differences])
     softmax = groups.average("softmax")
     return [
         page_text.MARGIN.format(
@@ -65,10 +67,7 @@ def margin_section(groups: ArmGroups) -> list[str]:
         "figure: margins",
         "figure: angles",
         page_text.PAIRED,
-        *table(
-            ["", "image + mirror", "over seeds", "seed by seed", "the same, mean subtracted"],
-            paired,
-        ),
+        *table(["", "difference", "over seeds", "seed by seed"], paired),
         "figure: training",
     ]
 
@@ -89,21 +88,21 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def training_cells(groups: ArmGroups, title: str) -> list[str]:
-    """Return the last epoch's loss and accuracy, of the first seed."""
+def training_cell(groups: ArmGroups, title: str) -> str:
+    """Return the last epoch's accuracy, of the first seed."""
     kept = groups.first(title)
     if kept is None:
-        return ["—", "—"]
+        return "—"
     epochs = kept["training"]["epochs"]
     accuracy = epochs.get("accuracy") or epochs["sampled_accuracy"]
-    return [f"{epochs['loss'][-1]:.2f}", f"{100 * accuracy[-1]:.0f} %"]
+    return f"{100 * accuracy[-1]:.0f} %"
 
 
 def one_seed(groups: ArmGroups, title: str) -> list[str]:
-    """Return the first seed's accuracy, the cells of `angles`, and of `training_cells`."""
+    """Return the first seed's accuracy, gap of angles, and accuracy in training."""
     kept, found = groups.first(title), groups.average(title, most=1)
     accuracy = "diverged" if kept and kept["diverged"] else percent(found)
-    return [accuracy, *angles(found), *training_cells(groups, title)]
+    return [accuracy, gap(found), training_cell(groups, title)]
 
 
 def describe_recipe(recipe: Mapping[str, Any]) -> str:
@@ -136,13 +135,12 @@ def lambda_section(groups: ArmGroups) -> list[str]:
         cells.append(
             [
                 minimum,
-                "—" if value is None else f"{value:.3g}",
                 felt,
                 *one_seed(groups, title),
                 "" if title == "m = 4" else points(groups.paired(title, "m = 4")),
             ]
         )
-    head = ["minimum", "at the end", "margin felt", "accuracy", *ANGLES, *TRAINING, "paired with 5"]
+    head = ["minimum", "margin felt", "accuracy", "gap", TRAINING, "paired with 5"]
     return [page_text.LAMBDA, *table(head, cells), *seed_noise(groups)]
 
 
@@ -154,19 +152,10 @@ def seed_noise(groups: ArmGroups) -> list[str]:
     runs = ", ".join(f"{100 * run:.2f}" for run in found.runs)
     apart = 100 * math.sqrt(2) * spread_
     return [
-        f"One seed is one seed: m = 4 reached {runs} with its {len(found.runs)} seeds. By the "
-        f"standard deviation over seeds of all rows of section 4, {100 * spread_:.2f} points, two "
-        f"runs that differ in nothing else are {apart:.1f} points apart (one standard deviation). "
-        "The standard errors over the folds do not hold that; a difference below twice as much "
-        "says little about the recipe.\n"
+        f"One seed is one seed: m = 4 reached {runs} with its {len(found.runs)} seeds. Two runs "
+        f"that differ in nothing else are {apart:.1f} points apart (one standard deviation), "
+        "here and in the sections below; a difference below twice as much says little.\n"
     ]
-
-
-def noise_again(groups: ArmGroups) -> list[str]:
-    """Point back to `seed_noise`."""
-    if not seed_noise(groups):
-        return []
-    return ["Read these differences against those between two seeds (end of section 5).\n"]
 
 
 def depth_section(groups: ArmGroups) -> list[str]:
@@ -186,15 +175,13 @@ def depth_section(groups: ArmGroups) -> list[str]:
                     "" if layers == 4 else points(groups.paired(name, loss)),
                 ]
             )
-    head = ["", "layers", "LFW, *published*", "*measured*", *ANGLES, *TRAINING]
-    head += ["paired with 4 layers"]
+    head = ["", "layers", "LFW, *published*", "*measured*", "gap", TRAINING, "paired with 4 layers"]
     deep = ", ".join(f"{loss} {page_text.BY_DEPTH[loss, 64]}" for loss, _ in TWO)
     margin = groups.paired("m = 4, 10 layers", "softmax, 10 layers")
     return [
         title,
         "One seed, the same recipe for both depths.\n",
         *table(head, cells),
-        *noise_again(groups),
         f"With ten layers, m = 4 − softmax: {points(margin)}. With 64 layers, *published*: {deep}; "
         f"{page_text.legend('‡')}\n",
     ]
@@ -209,39 +196,32 @@ def loss_section(groups: ArmGroups) -> list[str]:
     return [
         page_text.LOSSES.format(seeds=seeds_),
         *loss_table(groups),
-        *noise_again(groups),
         "figure: losses",
     ]
 
 
 def loss_table(groups: ArmGroups) -> list[str]:
-    """Return the table of all losses; `docs/start/choose-a-loss.md` has it too."""
+    """Return the table of all losses."""
     cells, most = [], groups.loss_seeds()
     for title in groups.loss_titles():
         kept = groups.first(title) or {}
         found, recipe = groups.average(title, most=most), kept["recipe"]
-        paired = [
-            None if title == other else groups.paired(title, other, most=most)
-            for other in ("softmax", "m = 4")
-        ]
-        margin, scale = recipe["margin"], recipe["scale"]
+        paired = None if title == "softmax" else groups.paired(title, "softmax", most=most)
+        margin = recipe["margin"]
         cells.append(
             [
                 title if title == "softmax" or not title.startswith("m =") else "a-softmax",
                 "—" if margin is None else f"{margin:g}",
-                "—" if scale is None else f"{scale:g}",
                 percent(found) if found else "diverged",
                 percent(groups.average(title, CENTRED, most)),
-                *angles(found),
-                *training_cells(groups, title)[1:],
+                training_cell(groups, title),
                 _length(kept),
-                *[points(one) if one else "" for one in paired],
-                *([seeds(paired[0]) if paired[0] else ""] if most > 1 else []),
+                points(paired) if paired else "",
+                *([seeds(paired) if paired else ""] if most > 1 else []),
             ]
         )
-    head = ["loss", "m", "s", "accuracy", "mean subtracted", *ANGLES, TRAINING[1], "length of x"]
-    head += ["paired with softmax", "paired with A-Softmax m = 4"]
-    head += ["with softmax, seed by seed"] if most > 1 else []
+    head = ["loss", "m", "accuracy", "mean subtracted", TRAINING, "length of x"]
+    head += ["paired with softmax"] + (["seed by seed"] if most > 1 else [])
     return table(head, cells)
 
 
@@ -255,6 +235,7 @@ def claims(groups: ArmGroups) -> list[str]:
     """Say which of the paper's claims the networks trained here bear out."""
     if groups.average("m = 4") is None:
         return []
+    deep, deep_softmax = "m = 4, 10 layers", "softmax, 10 layers"
     rows: list[tuple[str, str, str]] = [
         ("the margin beats softmax", "m = 4", "softmax"),
         ("unit centres without a margin beat softmax", "m = 1", "softmax"),
@@ -262,17 +243,17 @@ def claims(groups: ArmGroups) -> list[str]:
         ("m = 2 beats m = 1", "m = 2", "m = 1"),
         ("m = 3 beats m = 2", "m = 3", "m = 2"),
         ("m = 4 beats m = 3", "m = 4", "m = 3"),
-        ("with ten layers too the margin beats softmax", "m = 4, 10 layers", "softmax, 10 layers"),
-        ("ten layers beat four, m = 4", "m = 4, 10 layers", "m = 4"),
-        ("ten layers beat four, softmax", "softmax, 10 layers", "softmax"),
         ("lambda's minimum of 5 beats 10", "m = 4", "lambda 10"),
+        ("with ten layers too the margin beats softmax", deep, deep_softmax),
+        ("ten layers beat four, m = 4", deep, "m = 4"),
+        ("ten layers beat four, softmax", deep_softmax, "softmax"),
     ]
-    cells, spread = [], groups.seed_spread()
+    claims_by_verdict: dict[str, list[str]] = {}
     for claim, first, second in rows:
         found = groups.paired(first, second)
         if found is not None:
-            judged = verdict(found, spread)
-            cells.append([claim, points(found), over_seeds(found), judged])
+            judged = verdict(found, groups.seed_spread())
+            claims_by_verdict.setdefault(judged, []).append(claim)
     for claim, better in (
         ("the gap between genuine and impostor angles grows with m", lambda a: a.gap),
         ("the angular Fisher score falls with m", lambda a: -(a.angular_fisher_score or 0.0)),
@@ -282,13 +263,13 @@ def claims(groups: ArmGroups) -> list[str]:
         if len(values) == 4:
             rises = all(b > a for a, b in itertools.pairwise(values))
             ends = "holds from m = 1 to 4, not in each step" if values[-1] > values[0] else "fails"
-            cells.append([claim, "section 4", "", "holds" if rises else ends])
+            claims_by_verdict.setdefault("holds" if rises else ends, []).append(claim)
     return [
-        "**What survives on a small set** (*holds*, *the opposite*: by more than two paired "
-        "standard errors over the folds, and outside the 95 % interval of Student's t over the "
-        "seeds, or, with one seed, by more than two standard deviations of a difference between "
-        "two seeds):\n",
-        *table(["claim", "difference, points", "over seeds", "here"], cells),
+        "**What survives on a small set** (by more than two paired standard errors over the folds, "
+        "and outside the 95 % interval of Student's t over the seeds, or, with one seed, by more "
+        "than two standard deviations between seeds):\n",
+        *(f"- **{judged}**: {'; '.join(found)}" for judged, found in claims_by_verdict.items()),
+        "",
     ]
 
 
@@ -317,12 +298,13 @@ def spread(found: Average | None) -> str:
     return "—" if found is None or found.spread is None else f"{100 * found.spread:.2f}"
 
 
-def points(found: Difference | None) -> str:
-    """Return a difference ± standard error, in points, and its p."""
+def points(found: Difference | None, p: bool = False) -> str:
+    """Return a difference ± standard error, in points, and with `p` its p."""
     if found is None:
         return "—"
-    p = f"{found.p_value:.1g}" if found.p_value < 0.001 else f"{found.p_value:.3f}"
-    return f"{100 * found.accuracy:+.2f} ± {100 * found.std_error:.2f} (p = {p})"
+    text = f"{100 * found.accuracy:+.2f} ± {100 * found.std_error:.2f}"
+    digits = ".1g" if found.p_value < 0.001 else ".3f"
+    return f"{text} (p = {found.p_value:{digits}})" if p else text
 
 
 def seeds(found: Difference | None) -> str:
@@ -331,10 +313,10 @@ def seeds(found: Difference | None) -> str:
 
 
 def over_seeds(found: Difference | None) -> str:
-    """Return the standard error over the seeds, in points, and how many they are."""
+    """Return the standard error over the seeds, in points."""
     if found is None or len(found.seeds) < 2:
         return "one seed"
-    return f"± {100 * found.seed_error:.2f} ({len(found.seeds)} seeds)"
+    return f"± {100 * found.seed_error:.2f}"
 
 
 def verdict(found: Difference | None, seed_spread: float | None = None) -> str:
@@ -350,27 +332,25 @@ def verdict(found: Difference | None, seed_spread: float | None = None) -> str:
     >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]))
     'holds'
     >>> verdict(Difference(0.02, 0.005, 0.01, [0.02]), seed_spread=0.01)
-    "not told apart from the seeds' noise"
+    "within the seeds' noise"
     """
     if found is None or math.isnan(found.std_error):
         return "not run"
     if found.within_noise:
-        return "not told apart from noise"
+        return "within noise"
     between_two = 2 * math.sqrt(2) * (seed_spread or 0.0)
     one = len(found.seeds) == 1
     if found.within_seeds or (one and abs(found.accuracy) <= between_two):
-        return "not told apart from the seeds' noise"
+        return "within the seeds' noise"
     return "holds" if found.accuracy > 0 else "the opposite"
 
 
-def angles(found: Average | None) -> list[str]:
-    """Return the cells of genuine and impostor angle, their gap, and the Fisher score."""
-    if found is None:
-        return ["—"] * 4
-    fisher = found.angular_fisher_score
-    return [
-        f"{found.genuine_angle:.1f}°",
-        f"{found.impostor_angle:.1f}°",
-        f"{found.gap:.1f}°",
-        "—" if fisher is None else f"{fisher:.4f}",
-    ]
+def gap(found: Average | None) -> str:
+    """Return the gap between the mean angles of impostor and genuine pairs."""
+    return "—" if found is None else f"{found.gap:.1f}°"
+
+
+def fisher(found: Average | None) -> str:
+    """Return the angular Fisher score."""
+    score = None if found is None else found.angular_fisher_score
+    return "—" if score is None else f"{score:.4f}"

@@ -6,7 +6,8 @@ TensorFlow.
 On processors without AVX-512's or AVX's instructions for networks TensorFlow leaves oneDNN off,
 though a training step is 1.1 to 1.7 times as fast with it (docs/results/benchmarks.md); the
 environment decides where it is set. The lines that TensorFlow writes to standard error
-when it starts come before its own settings take effect. In a Python program nothing of that is changed.
+when it starts come before its own settings take effect. In a Python program nothing of that is
+changed.
 """
 
 from __future__ import annotations
