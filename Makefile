@@ -24,7 +24,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench coverage lint format types constraints wheel-test clean
+.PHONY: help demo test docs bench coverage lint format types constraints wheel-test dist release clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,10 @@ demo: $(RUN_STAMP) ## Install, then train, verify and export on synthetic faces 
 
 test: $(DEV_STAMP) ## Run the test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(DEV_STAMP) ## Build the site into build/docs, its notebooks run; no warning is let through
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs build/docs
+	$(BIN)/python tools/check_site.py build/docs
 
 bench: $(BENCH_VENV)/.installed ## Install PyTorch beside it all into .venv-bench; compare time and memory
 	$(BENCH_VENV)/bin/python benchmarks/compare.py $(BENCH_ARGS)
@@ -59,6 +63,16 @@ constraints: $(DEV_STAMP) ## Check that constraints.txt resolves on each Python
 
 wheel-test: $(DEV_STAMP) ## Build sdist and wheel, install it elsewhere, run every command
 	PYTHON="$(BIN)/python" bash tools/wheel_test.sh
+
+dist: $(DEV_STAMP) ## Build sdist and wheel into dist/ and check them as the index would
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tools/check_release.py --dist dist
+
+release: dist ## Check the tag of the checkout too, and say how to upload dist/
+	$(BIN)/python tools/check_release.py --tag "$$(git describe --tags --exact-match)" --dist dist
+	@echo "Ready. A pushed tag lets .github/workflows/release.yml upload it; by hand: $(BIN)/twine upload dist/*"
 
 clean: ## Remove builds, caches and the demo; the environment stays
 	rm -rf build dist *.egg-info demo bench.json .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

@@ -40,7 +40,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE.parent / "build" / "notebooks")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
-nb_merge_streams = True
+nb_output_stderr = "remove"  # what TensorFlow says of the machine; errors fail the build
 
 # The reference -----------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -56,6 +56,37 @@ def test_wheel_holds_every_module_once(built):
     assert "tf_sphereface/export/__init__.py" in names
 
 
+def test_wheel_by_folder(built):
+    """Only the package is shipped, in its rooms. `tf_sphereface-reproduce` needs `reproduce`."""
+    (wheel,) = built.glob("*.whl")
+    names = [PurePosixPath(name) for name in zipfile.ZipFile(wheel).namelist()]
+    inside = [name for name in names if not name.parts[0].endswith(".dist-info")]
+    assert {name.parts[0] for name in inside} == {"tf_sphereface"}
+    assert {name.parts[1] for name in inside if len(name.parts) > 2} == {
+        *("alignment", "backbones", "callbacks", "classifier", "commands", "data", "embedder"),
+        *("eval", "export", "importers", "layers", "losses", "optimizers", "reproduce", "search"),
+        *("training", "utils"),
+    }
+    others = {str(name) for name in inside if name.suffix != ".py"}
+    assert "tf_sphereface/py.typed" in others
+    report = PurePosixPath("tf_sphereface/eval/report")
+    assert {PurePosixPath(name).parent for name in others - {"tf_sphereface/py.typed"}} == {report}
+
+
+def test_index_would_take_the_files(built):
+    checked = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *map(str, built.iterdir())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout
+    check = [sys.executable, str(ROOT / "tools" / "check_release.py"), "--dist", str(built)]
+    ready = subprocess.run(check, capture_output=True, text=True, check=False)
+    # Between releases "Unreleased" has lines; the files themselves are right at any time.
+    assert str(built) not in ready.stderr
+
+
 def test_wheel_says_what_setup_cfg_says(built):
     (wheel,) = built.glob("*.whl")
     archive = zipfile.ZipFile(wheel)
@@ -69,6 +100,8 @@ def test_wheel_says_what_setup_cfg_says(built):
         "Provides-Extra: export",
         "Provides-Extra: align",
         "Provides-Extra: dev",
+        "Provides-Extra: docs",
+        "Project-URL: Paper, https://arxiv.org/abs/1704.08063",
     ):
         assert f"\n{line}\n" in metadata, line
     assert f"{folder}/licenses/LICENSE" in archive.namelist()
@@ -82,6 +115,14 @@ def test_sdist_holds_plain_files_and_what_is_needed_to_test_it(built):
     assert not [member.name for member in members if member.issym() or member.islnk()]
     names = {member.name.split("/", 1)[-1] for member in members}
     assert sources() <= names
+    wanted = {
+        "SECURITY.md",
+        "docs/conf.py",
+        "docs/notebooks/quickstart.md",
+        "docs/_static/site.css",
+    }
+    assert wanted <= names
+    assert not {name for name in names if name.startswith("docs/reference/generated/")}
     wanted = {"README.md", "LICENSE", "Makefile", "constraints.txt", "tests/conftest.py"}
     assert wanted <= names
     assert not {"eval", "export"} & {name.split("/")[0] for name in names}

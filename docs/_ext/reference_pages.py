@@ -122,10 +122,12 @@ def find_public(code: str, near: str = "") -> str | None:
     parts = near.split(".")
     prefixes = [".".join(parts[:k]) for k in range(len(parts) - 1, 0, -1)]
     whole = [code, f"{PACKAGE}.{code}", *(f"{prefix}.{code}" for prefix in prefixes)]
-    if "." not in code:
-        if code.islower() and "_" not in code:
-            return None  # a word, or an argument
-        whole += [entry.full for entry in entries().values() if entry.name == code][:1]
+    first, dot, rest = code.partition(".")
+    if first.islower() and "_" not in first and not dot:
+        return None  # a word, or an argument
+    if not dot or not first.islower():
+        named = [entry.full for entry in entries().values() if entry.name == first]
+        whole += [f"{name}{dot}{rest}" for name in named[:1]]
     for name in whole:
         target = _page_target(name)
         if target:

@@ -1,0 +1,125 @@
+"""The site: every public name has a page and an example, and the tools that check it work."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytest.importorskip("sphinx")
+
+
+@pytest.fixture(scope="module")
+def extension():
+    """The modules of docs/_ext."""
+    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+    yield importlib.import_module
+    sys.path.remove(str(ROOT / "docs" / "_ext"))
+
+
+@pytest.fixture(scope="module")
+def reference(extension):
+    return extension("reference_pages")
+
+
+def test_every_public_name_has_a_page(reference):
+    pages = reference.pages()
+    for room in reference.rooms():
+        module = importlib.import_module(room)
+        for name in module.__all__:
+            value = getattr(module, name)
+            if inspect.ismodule(value):
+                assert value.__name__ in pages
+            elif name != "__version__":
+                page = reference.entries()[f"{room}.{name}"].full
+                assert f"{page}>`" in pages[room]  # listed in each room that has it
+                assert pages[page].startswith(":orphan:")
+
+
+def test_every_public_name_says_what_it_is(reference):
+    silent = [entry.full for entry in reference.entries().values() if not entry.text]
+    assert not silent
+
+
+def test_modules_that_users_name_promise_what_is_public(reference):
+    package = ROOT / "tf_sphereface"
+    for room in ("angular", "schedules", "metrics"):
+        assert (package / f"{room}.py").exists()
+        assert f"tf_sphereface.{room}" in reference.rooms()
+    assert {f"tf_sphereface.{room}" for room in ("eval", "export", "search")} <= set(
+        reference.rooms()
+    )
+
+
+def test_names_are_found_as_they_are_written(reference):
+    find = reference.find_public
+    assert find("sf.load_embedder") == "tf_sphereface.load_embedder"
+    assert find("tf_sphereface.embedder.load_embedder") == "tf_sphereface.load_embedder"
+    assert (
+        find("layers.AngularDense") == find("AngularDense") == "tf_sphereface.layers.AngularDense"
+    )
+    assert find("psi", "tf_sphereface.angular.cos_multiple_angle") is None  # a word
+    assert find("Gallery.open") == "tf_sphereface.search.Gallery.open"
+    assert find("AngularDense", "tf_sphereface.layers.AngularDense") is None  # its own page
+    assert find("keras.Model") is find("margin=4") is None
+
+
+def test_docstrings_become_restructured_text(extension):
+    text = extension("markdown_docstrings").convert(
+        "See `layers.AngularDense`, `x` and docs/guides/train.md; |x| is `||x||`s.\n"
+        "- one\n- two\n\n| a | b |\n|---|---|\n| `c` | d |\n\n```python\nx = 1\n```\n\n"
+        ">>> print('`x`')\n`x`\n"
+    )
+    assert ":py:obj:`layers.AngularDense <tf_sphereface.layers.AngularDense>`" in text
+    assert ":doc:`/guides/train`; \\|x\\| is ``||x||``\\ s.\n\n- one\n- two\n" in text
+    assert ".. list-table::\n    :header-rows: 1\n\n    * - a\n      - b\n    * - ``c``\n" in text
+    assert ".. code-block:: python\n\n    x = 1\n" in text
+    assert text.endswith(">>> print('`x`')\n`x`")
+
+
+@pytest.mark.parametrize(
+    ("page", "problem"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', "loads <script"),
+        ('<link rel="stylesheet" href="//fonts.example/x.css">', "loads <link"),
+        ("<style>@import url(https://fonts.example/x)</style>", "loads @import"),
+        ('<a href="https://arxiv.org">paper</a><script src="_static/x.js"></script>', None),
+    ],
+)
+def test_pages_that_load_from_elsewhere_are_named(tmp_path, load_tool, page, problem):
+    (tmp_path / "index.html").write_text(page)
+    found = load_tool("check_site").loaded_from_elsewhere(tmp_path)
+    assert (problem in found[0]) if problem else not found
+
+
+@pytest.fixture
+def load_tool(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module
+
+
+def test_release_is_refused_for_what_is_missing(tmp_path, load_tool):
+    check = load_tool("check_release")
+    (tmp_path / "tf_sphereface").mkdir()
+    (tmp_path / "tf_sphereface" / "_version.py").write_text('__version__ = "1.2.3"\n')
+    (tmp_path / "CITATION.cff").write_text("a: b\nversion: 1.2.3\n")
+    changelog = tmp_path / "CHANGELOG.md"
+    changelog.write_text("# Changelog\n\n## Unreleased\n\n## 1.2.3 - 2026-01-02\n\n- A line\n")
+    assert check.source_problems(tmp_path, "v1.2.3") == []
+    assert check.source_problems(tmp_path, "v1.2.4") == [
+        "the tag is v1.2.4, the version wants v1.2.3"
+    ]
+    changelog.write_text("# Changelog\n\n## Unreleased\n\n- New\n\n## 1.2.2 - 2026-01-02\n")
+    text = "\n".join(check.source_problems(tmp_path, None))
+    assert "no heading '## 1.2.3 - DATE'" in text
+    assert "move what is below 'Unreleased'" in text
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "old.whl").touch()
+    text = "\n".join(check.file_problems(tmp_path / "dist", "1.2.3"))
+    assert "lacks tf_sphereface-1.2.3.tar.gz" in text
+    assert "holds old.whl" in text
