@@ -46,7 +46,7 @@ class Plan:
             scaling = f"scaled by {recipe.batch_size / usual:g} "
             scaling += f"(batch {recipe.batch_size} over {line.preset}'s {usual})"
         if (recipe.precision, precision) == ("auto", "float32"):
-            precision = "float32 (no bfloat16 arithmetic here)"
+            precision = "float32 (bfloat16 is no faster here)"
         weights = "each person weighs alike: a face by n / (people x faces of the person)"
         return [
             f"{faces_of(self.faces, self.people)}; {self.steps} steps an epoch, "
