@@ -92,6 +92,11 @@ def head_cases(
             Variant("full", "keras", "head", {**size, "xla": False}, full),
             Variant("full, XLA", "keras", "head", {**size, "xla": True}, full),
             Variant("10 % of the centres", "keras", "sampled_head", {**size, "rate": 0.1}, sampled),
+            *(
+                Variant(f"10 %, centres {name}", "keras", "sampled_head", {**size, **options})
+                for name, place in (("in host memory", "host"), ("in files", "files"))
+                for options in [{"rate": 0.1, "centers": place}]
+            ),
             Variant("pytorch-metric-learning", "torch", "head", size),
         )
         cases.append(Case("head", f"{count:,} classes", variants, together=count < 200_000))

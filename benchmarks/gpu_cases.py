@@ -176,9 +176,12 @@ def head_cases(setting: Setting, cache: str) -> list[GpuCase]:
                 "count": setting.count,
             }
             ours = {**common, "cache": cache}
+            off = {**ours, "rate": 0.1}
             variants = (
                 Variant("ours, full", KERAS, "head", {**ours, "rate": 1.0}),
                 Variant("ours, a tenth", KERAS, "head", {**ours, "rate": 0.1}),
+                Variant("ours, host, a tenth", KERAS, "head", {**off, "centers": "host"}),
+                Variant("ours, files, a tenth", KERAS, "head", {**off, "centers": "files"}),
                 Variant("PyTorch, full", TORCH, "head", {**common, "rate": 1.0}),
                 Variant("PyTorch, a tenth", TORCH, "head", {**common, "rate": 0.1}),
             )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_sphereface as sf
+from tf_sphereface.layers.host_angular_dense import HostAngularDense
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
 
 LAMBDA = 5.0
@@ -68,9 +71,14 @@ def head(num_classes: int, batch: int, width: int, xla: bool) -> Step:
     return lambda: gradients(embeddings, layer.kernel.value, labels)[0].numpy()
 
 
-def sampled_head(num_classes: int, batch: int, width: int, rate: float) -> Step:
-    """Draw centres, fetch them, compute loss and gradients over them, and put them back."""
-    layer = SampledAngularDense(num_classes, rate)
+def sampled_head(
+    num_classes: int, batch: int, width: int, rate: float, centers: str = "device"
+) -> Step:
+    """Draw centres, fetch them, compute loss and gradients over them, and put them back.
+
+    `centers` are as of `FaceClassifier`, or `"files"`: in a folder that is removed at the end.
+    """
+    layer = sampled_layer(num_classes, rate, centers)
     layer.build((None, width))
     loss = sf.losses.ASoftmaxLoss(margin=4, annealing=LAMBDA)
     embeddings, labels = _embeddings(num_classes, batch, width)
@@ -78,7 +86,8 @@ def sampled_head(num_classes: int, batch: int, width: int, rate: float) -> Step:
 
     @tf.function(autograph=False)
     def gradients(x: Any, labels: Any, step: Any) -> Any:
-        places, (chosen, drawn) = layer.draw(labels, step, labels, layer.table)
+        prepared = layer.prepare(labels, step, labels)
+        places, (chosen, drawn) = layer.draw(labels, step, *prepared)
         layer.load(chosen, drawn)
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -88,6 +97,22 @@ def sampled_head(num_classes: int, batch: int, width: int, rate: float) -> Step:
         return result
 
     return lambda: gradients(embeddings, labels, tf.constant(next(count)))[0].numpy()
+
+
+def sampled_layer(num_classes: int, rate: float, centers: str) -> SampledAngularDense:
+    """Return a sampled head, not built, whose centres are where `centers` says."""
+    if centers == "device":
+        return SampledAngularDense(num_classes, rate)
+    return HostAngularDense(num_classes, rate, centers=center_place(centers))
+
+
+def center_place(centers: str) -> str:
+    """Return `centers`, and for `"files"` a folder that is removed when the process ends."""
+    if centers != "files":
+        return centers
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def train(network: str, dtype: str, batch: int, num_classes: int) -> Step:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from repeated import Seconds, repeated
-from with_keras import LAMBDA, Step, faces, versions  # the worker asks for these
+from with_keras import LAMBDA, Step, center_place, faces, versions  # the worker asks for these
 
 import tf_sphereface as sf
 from tf_sphereface.utils import compile_cache
@@ -83,13 +83,22 @@ def network(
 
 
 def head(
-    num_classes: int, batch: int, width: int, *, rate: float, tf32: bool, count: int, cache: str
+    num_classes: int,
+    batch: int,
+    width: int,
+    *,
+    rate: float,
+    tf32: bool,
+    count: int,
+    cache: str,
+    centers: str = "device",
 ) -> Step:
     """Train a head on embeddings that one dense layer makes: loss, gradients and update."""
     _prepare("float32", tf32, cache)
     inputs = keras.Input((width,))
     backbone = keras.Model(inputs, keras.layers.Dense(width, use_bias=False)(inputs))
-    model = sf.FaceClassifier(backbone, num_classes, sample_rate=rate)
+    place = center_place(centers)
+    model = sf.FaceClassifier(backbone, num_classes, sample_rate=rate, centers=place)
     loss = sf.losses.ASoftmaxLoss(margin=4, annealing=LAMBDA)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss=loss, jit_compile=True)
     rng = np.random.default_rng(0)

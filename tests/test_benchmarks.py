@@ -47,7 +47,8 @@ def test_own_side_s_tasks_of_head_and_pipeline(tmp_path):
     side.faces(str(tmp_path), 4, 8)
     cases = [*head_cases((200,), batch=8, width=16), *pipeline_cases(str(tmp_path), 1, batch=8)]
     variants = [variant for case in cases for variant in only(case, "keras").variants]
-    names = ["full", "full, XLA", "10 % of the centres", "face_dataset", "face_dataset, packed"]
+    names = ["full", "full, XLA", "10 % of the centres", "10 %, centres in host memory"]
+    names += ["10 %, centres in files", "face_dataset", "face_dataset, packed"]
     assert [variant.name for variant in variants] == names
     for variant in variants:
         step = getattr(side, variant.task)(**variant.options)

@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 import tf_sphereface as sf
-from tests.embedder.small import make_network
+from tests.embedder.small import make_network, write_onnx
 from tf_sphereface import data, training
 from tf_sphereface.commands.train import main as train
 
@@ -50,7 +50,10 @@ def test_a_flat_folder_a_cache_and_resume(tmp_path, teacher, capsys):
     assert run(*line, "--teacher", teacher, "--distill-weight", 0.5) == 2
     assert "one folder per identity" in capsys.readouterr().err
     assert run(*line, "--teacher", teacher, "--cache", "none") == 0
-    assert "they have no labels" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "they have no labels" in told.err
+    assert "16 faces, no labels; 2 steps an epoch" in told.err
+    assert "1 people" not in told.err + told.out
     assert len(list(kept.glob("*.npy"))) == 1
     assert logged(out)[0]["accuracy"] == "nan"
     teacher.unlink()
@@ -91,6 +94,7 @@ def test_labels_and_a_network_to_start_from(tmp_path, teacher, capsys):
         (["--distill-weight", "0.5"], "--distill-weight needs --teacher"),
         (["--cache", "somewhere"], "--cache DIR is the folder of a teacher's embeddings"),
         (["--teacher", "{teacher}", "--distill-weight", "1.5"], "a number from 0, the labels"),
+        (["--teacher-layout", "nchw"], "--teacher-layout needs --teacher"),
         (["--teacher", "no-such.keras"], "no-such.keras"),
         (["--teacher", "{teacher}", "--input-size", "40x24"], "neither scaling nor the columns"),
     ],
@@ -102,3 +106,18 @@ def test_what_cannot_be_is_refused(tmp_path, teacher, capsys, options, text):
     assert run(*line, *given) == 2
     assert text in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
+
+
+def test_a_file_without_metadata_is_fed_as_the_options_say(tmp_path, capsys):
+    path, out = tmp_path / "teacher.onnx", tmp_path / "run"
+    write_onnx(path)
+    line = ["--data", "synthetic", "--identities", 3, "--images", 4, "--out", out, *SHORT]
+    line += ["--input-size", "32x24", "--teacher", path, "--dry-run"]
+    assert run(*line) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "a guess" in told
+    assert "said by --teacher-channel-order" in told
+    fed = ["--teacher-channel-order", "bgr", "--teacher-pixel-mean", "104,117,123"]
+    assert run(*line, *fed, "--teacher-pixel-scale", 1) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "which takes 16x12 BGR" in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 
@@ -337,3 +338,46 @@ def test_labels_of_a_distilled_run_are_audited(tmp_path):
     assert training.audit_labels(tmp_path / "run0.5").source.num_classes == 3
     with pytest.raises(ValueError, match="learnt from a teacher alone"):
         training.audit_labels(tmp_path / "run1.0")
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_a_tflite_file_teaches_what_its_network_does(tmp_path, quantize):
+    network, path = make_network(size=SIZE), tmp_path / "teacher.tflite"
+    options = {} if quantize is None else {"quantize": quantize}
+    if quantize is not None:
+        options["calibration"] = data.synthetic.training_set(4, 4, size=SIZE)[0]
+    sf.export.export_tflite(network, path, **options)
+    faces, kept = source().load(), tmp_path / "kept"
+    tables = [
+        training.teacher_embeddings(training.open_teacher(each), faces, kept).table.astype(float)
+        for each in (teacher(), path)
+    ]
+    cosines = (tables[0] * tables[1]).sum(axis=-1)
+    assert cosines.mean() > (0.999 if quantize is None else 0.99)
+    assert len(list(kept.glob("*.npy"))) == 2
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    finished = training.distill(path, source(), tmp_path / "run", recipe)
+    assert -1 <= finished.log.rows[-1]["teacher_cosine"] <= 1
+
+
+def test_of_several_workers_one_computes_and_the_others_wait(tmp_path, monkeypatch):
+    module = importlib.import_module("tf_sphereface.training.teacher_embeddings")
+    faces, opened = source().load(), training.open_teacher(teacher())
+    pauses = []
+
+    def chief_works(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            training.teacher_embeddings(opened, faces, tmp_path)
+
+    monkeypatch.setattr(module.time, "sleep", chief_works)
+    found = training.teacher_embeddings(opened, faces, tmp_path, chief=False)
+    assert len(pauses) == 3
+    assert found.table.shape == (2, len(faces), 10)
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    with pytest.raises(TimeoutError, match=r"no disk that all workers share \(--cache DIR\)"):
+        training.teacher_embeddings(opened, faces, tmp_path / "other", chief=False)
+    path = next(tmp_path.glob("*.json"))  # killed between the file's rename and its checksum
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": None}))
+    again = training.teacher_embeddings(opened, faces, tmp_path)
+    np.testing.assert_array_equal(again.table, found.table)

@@ -211,9 +211,9 @@ def precision(model: keras.Model) -> str | None:
     computed = {layer.compute_dtype for layer in all_layers(model)}
     if "bfloat16" in computed and not hardware.has_bfloat16():
         return (
-            "the network computes in bfloat16, for which this machine has no instructions: its "
-            "convolutions take several times as long as in float32. Train in float32 (--precision "
-            "float32, keras.mixed_precision.set_global_policy('float32'))."
+            "the network computes in bfloat16, which this machine does not multiply faster: its "
+            "convolutions take 1.4 to twelve times as long as in float32. Train in float32 "
+            "(--precision float32, keras.mixed_precision.set_global_policy('float32'))."
         )
     if "float16" in computed and not hardware.gpu_capabilities():
         return (

@@ -71,7 +71,7 @@ class TrainingDoctor(keras.callbacks.Callback):
       one class alone, or one image of each;
     - `batches`: the `face_dataset` that is trained on is not shuffled; `evaluated batches`: that of
       `validation_data`, `evaluate` or `predict` is augmented, leaves images out, or is shuffled;
-    - `precision`: the network computes in a type for which this machine has no instructions;
+    - `precision`: the network computes in a type that this machine does not multiply faster;
     - `val_loss`: one of `callbacks` watches it, though it changes with lambda;
     - `validation`: the validation loss is not finite, and the training loss is;
     - `diverged`: the loss is NaN or infinite, and `fit` stops. The images and labels are looked at

@@ -11,29 +11,38 @@ from tf_sphereface.commands.console import existing_file
 FACTS = ("channel_order", "pixel_mean", "pixel_scale", "layout")
 
 
-def add_input_options(parser: argparse.ArgumentParser, *, layout: bool = True) -> None:
-    """Add `--channel-order`, `--pixel-mean`, `--pixel-scale`, and `--layout` with `layout`."""
-    group = parser.add_argument_group(
-        "input", "how the model is fed, where its file does not say so, or is wrong"
-    )
+def add_input_options(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, *, layout: bool = True, of: str = ""
+) -> None:
+    """Add `--channel-order`, `--pixel-mean`, `--pixel-scale`, and `--layout` with `layout`.
+
+    `of` stands before the names, as `"teacher"` does in `--teacher-channel-order`, of a second
+    model.
+    """
+    group: Any = parser
+    if not of:
+        what = "how the model is fed, where its file does not say so, or is wrong"
+        group = parser.add_argument_group("input", what)
+    start = f"--{of}-" if of else "--"
     group.add_argument(
-        "--channel-order",
+        f"{start}channel-order",
         choices=("rgb", "bgr"),
         type=str.lower,
-        help="in which the network takes the channels",
+        help=f"in which the {of or 'network'} takes the channels",
     )
     group.add_argument(
-        "--pixel-mean",
+        f"{start}pixel-mean",
         type=_pixel_mean,
         metavar="M[,M,M]",
-        help="subtracted from the pixels of 0 to 255; three numbers in the network's order",
+        help=f"subtracted from the pixels of 0 to 255; three numbers in the {of or 'network'}'s "
+        "order",
     )
     group.add_argument(
-        "--pixel-scale", type=_pixel_scale, metavar="S[,S,S]", help="what that is divided by"
+        f"{start}pixel-scale", type=_pixel_scale, metavar="S[,S,S]", help="what that is divided by"
     )
     if layout:
         group.add_argument(
-            "--layout",
+            f"{start}layout",
             choices=("nhwc", "nchw"),
             type=str.lower,
             help="order of the input's axes, where the shape in the file leaves it open",
@@ -57,9 +66,10 @@ def add_detector_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def input_facts(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the options say as keyword arguments of `load_embedder`."""
-    return {name: getattr(args, name, None) for name in FACTS}
+def input_facts(args: argparse.Namespace, of: str = "") -> dict[str, Any]:
+    """Return what the options say, `of` as there, as keyword arguments of `load_embedder`."""
+    start = f"{of}_" if of else ""
+    return {name: getattr(args, start + name, None) for name in FACTS}
 
 
 def _pixel_mean(text: str) -> float | tuple[float, ...]:

@@ -18,6 +18,7 @@ from tf_sphereface.data.exclusions import Exclusions, image_names
 from tf_sphereface.data.folder_index import SkipReport
 from tf_sphereface.data.found_faces import Faces, SyntheticFaces, find_faces
 from tf_sphereface.data.options import Augment, BatchOptions, Size
+from tf_sphereface.data.people import faces_of
 from tf_sphereface.data.sources import fetch_targets, open_source
 from tf_sphereface.utils.checks import check_choice, error
 from tf_sphereface.utils.messages import ProgressCallback, printable
@@ -204,7 +205,7 @@ class FaceSource:
         """Say what the faces are, in a line."""
         less = "" if self.exclude is None else f", without {self.exclude}"
         name = printable(Path(self._title).name)
-        return f"{name}: {len(self)} faces of {self.num_classes} people{less}"
+        return f"{name}: {faces_of(len(self), self.num_classes)}{less}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what decides which faces a run sees, ready for JSON; nothing is read for it."""

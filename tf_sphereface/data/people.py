@@ -26,6 +26,17 @@ _PART = re.compile(
 )
 
 
+def faces_of(faces: int, people: int) -> str:
+    """Say how many faces of how many people there are; one person tells of no labels.
+
+    Example:
+
+    >>> faces_of(40, 4), faces_of(40, 1)
+    ('40 faces of 4 people', '40 faces, no labels')
+    """
+    return f"{faces} faces, no labels" if people == 1 else f"{faces} faces of {people} people"
+
+
 def too_few(
     counts: NDArray[np.integer], names: Sequence[str] | None = None, where: str = "the data"
 ) -> str | None:

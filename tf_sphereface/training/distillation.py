@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.embedder import Embedder
@@ -97,7 +98,16 @@ def distill(
             "learns from one"
         )
     folder.check(recipe, source, resume=bool(options.get("resume")))
-    taught = embeddings_of(opened, recipe, source, folder, cache=cache, progress=teacher_progress)
+    strategy = options.get("strategy") or tf.distribute.get_strategy()
+    taught = embeddings_of(
+        opened,
+        recipe,
+        source,
+        folder,
+        cache=cache,
+        progress=teacher_progress,
+        chief=bool(strategy.extended.should_checkpoint),
+    )
     return run(recipe, source, out, pretrained=pretrained, teacher=taught, **options)
 
 
@@ -118,7 +128,7 @@ def embeddings_of(
         source: the faces.
         folder: of the run.
         cache: as of `distill`.
-        **options: `progress` and `warn` of `teacher_embeddings`.
+        **options: `progress`, `warn` and `chief` of `teacher_embeddings`.
 
     Raises:
         ValueError: there is no teacher, and none of its embeddings of these faces are kept.

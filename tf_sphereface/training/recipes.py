@@ -183,11 +183,14 @@ class Recipe:
     def policy(self) -> str:
         """The Keras dtype policy that `precision` is on this machine.
 
-        `"auto"` is float32 on a processor without bfloat16 instructions: its convolutions are some
-        twelve times slower in bfloat16 (*measured here*, docs/results/benchmarks.md).
+        `"auto"` is float32 on a processor that does not multiply bfloat16 faster: its convolutions
+        are 1.4 to twelve times slower in bfloat16 (*measured here*, docs/results/benchmarks.md). A
+        MobileFaceNet, which memory bounds, is slower in bfloat16 on every processor.
         """
         if self.precision != "auto":
             return self.precision
+        if self.backbone.lower() == "mobilefacenet" and not hardware.gpu_capabilities():
+            return "float32"
         return "mixed_bfloat16" if hardware.has_bfloat16() else "float32"
 
     def with_optimizer(self, optimizer: Optimizer) -> Recipe:

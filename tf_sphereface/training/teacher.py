@@ -123,6 +123,7 @@ class Teacher:
 def open_teacher(
     model: str | os.PathLike[str] | keras.Model | Embedder | Teacher,
     out: str | os.PathLike[str] | None = None,
+    **facts: Any,
 ) -> Teacher:
     """Open an embedder to learn from.
 
@@ -131,6 +132,7 @@ def open_teacher(
             a Keras model, or an `Embedder`, such as one that was opened with the facts of its
             input.
         out: the run folder; a teacher in it is refused.
+        **facts: how it is fed, as of `load_embedder`, where its file does not say so.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -147,7 +149,7 @@ def open_teacher(
                 "a run cannot learn from itself. Choose another folder for the run, or resume it "
                 "without a teacher"
             )
-    embedder = load_embedder(model)
+    embedder = load_embedder(model, **facts)
     network = embedder.backbone
     name = str(embedder.path or (model if isinstance(model, str) else None) or network.name)
     fed = {key: getattr(embedder.metadata, key) for key in FACTS}
@@ -157,8 +159,8 @@ def open_teacher(
         content = network_digest(network)
     else:
         raise ValueError(f"{name} has no file that stays: download it, and name the file")
-    facts = json.dumps([content, fed], sort_keys=True)
-    return Teacher(embedder, name, hashlib.sha256(facts.encode()).hexdigest())
+    key = json.dumps([content, fed], sort_keys=True)
+    return Teacher(embedder, name, hashlib.sha256(key.encode()).hexdigest())
 
 
 def teacher_facts(teacher: Teacher) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tf_sphereface.utils.messages import ProgressCallback, and_more
 logger = logging.getLogger("tf_sphereface")
 _BATCHES = 8  # in a block, after which what is done is noted
 _ROWS = 65_536  # that are looked at together
+PATIENCE, _PAUSE = 1800.0, 0.5  # seconds: without progress of another process, between two looks
 _OFF = 0.01  # of a unit vector's length, in float16
 
 
@@ -78,7 +80,8 @@ def kept_embeddings(
     """
     path = _path(folder, sha256, source)
     facts = _stored(path)
-    if facts is None or facts["done"] != len(source) or not path.exists():
+    unfinished = facts is None or facts["done"] != len(source) or facts["sha256"] is None
+    if facts is None or unfinished or not path.exists():
         return None
     if sha256_file(path) != facts["sha256"]:
         raise ValueError(
@@ -103,6 +106,7 @@ def teacher_embeddings(
     *,
     progress: ProgressCallback | None = None,
     warn: Callable[[str], None] = logger.warning,
+    chief: bool = True,
 ) -> TeacherEmbeddings:
     """Return a teacher's embeddings of each face and of its mirror image, computed once.
 
@@ -115,17 +119,22 @@ def teacher_embeddings(
         folder: where they are kept, 4 bytes for each face and number of the embedding.
         progress: called with (done, all) faces.
         warn: called where kept embeddings are of other faces.
+        chief: False, in the other processes of a run of several, waits for what the chief computes
+            in the same folder, on a disk that they share.
 
     Raises:
         ValueError: the faces cannot be fed to the teacher; an embedding is not finite; a file in
             the folder is damaged.
         OSError: there is no room.
+        TimeoutError: the chief gets no further.
     """
     size, columns = teacher.reading(source.image_size)
     source.load()
     kept = kept_embeddings(folder, teacher.sha256, source)
     if kept is not None:
         return kept
+    if not chief:
+        return _awaited(teacher, source, folder, progress)
     path = _path(folder, teacher.sha256, source)
     facts = {**teacher_facts(teacher), "done": 0, "sha256": None}
     table, done = _opened(path, (2, len(source), teacher.dim), warn, teacher)
@@ -153,6 +162,30 @@ def teacher_embeddings(
     if result is None:
         raise ValueError(f"{path} was changed while it was written: is another run using it?")
     return result
+
+
+def _awaited(
+    teacher: Teacher,
+    source: FaceSource,
+    folder: str | os.PathLike[str],
+    progress: ProgressCallback | None,
+) -> TeacherEmbeddings:
+    """Return the embeddings once another process has written them."""
+    path, last, moment = _path(folder, teacher.sha256, source), -1, time.monotonic()
+    while (kept := kept_embeddings(folder, teacher.sha256, source)) is None:
+        done = (_stored(path) or {"done": 0})["done"]
+        if done != last:
+            last, moment = done, time.monotonic()
+            if progress is not None:
+                progress(done, len(source))
+        if time.monotonic() - moment > PATIENCE:
+            raise TimeoutError(
+                f"the chief has written no embeddings of {teacher.name} to {folder} for "
+                f"{PATIENCE / 60:.0f} minutes: has it stopped, or is that no disk that all workers "
+                "share (--cache DIR)?"
+            )
+        time.sleep(_PAUSE)
+    return kept
 
 
 def _path(folder: str | os.PathLike[str], sha256: str, source: FaceSource) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-# Linux' names for the instructions that multiply bfloat16. Without them TensorFlow's convolutions
-# in bfloat16 are several times slower than in float32 (docs/results/benchmarks.md).
-BFLOAT16_FEATURES = frozenset({"avx512_bf16", "amx_bf16"})
+# Linux' names for the instructions that multiply bfloat16 faster than float32: tiles, or on
+# AMD's processors vectors. Intel's vectors alone are slower in it (docs/results/benchmarks.md).
+BFLOAT16_TILES, BFLOAT16_VECTORS, AMD = "amx_bf16", "avx512_bf16", "AuthenticAMD"
 BFLOAT16_CAPABILITY = (8, 0)  # of NVIDIA's GPUs: Ampere and later
 
 
@@ -22,7 +22,8 @@ def has_bfloat16() -> bool:
     capabilities = gpu_capabilities()
     if capabilities:
         return all(capability >= BFLOAT16_CAPABILITY for capability in capabilities)
-    return bool(BFLOAT16_FEATURES & processor_features())
+    features = processor_features()
+    return BFLOAT16_TILES in features or {BFLOAT16_VECTORS, AMD} <= features
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
@@ -54,13 +55,16 @@ def gpu_capabilities() -> list[tuple[int, ...]]:
 
 @functools.cache
 def processor_features(listing: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Return the first processor's features by Linux' names; nothing on other systems."""
+    """Return the first processor's features and its vendor by Linux' names; else nothing."""
     try:
         lines = listing.read_text(encoding="utf-8").splitlines()
     except OSError:
         return frozenset()
+    vendor: list[str] = []
     for line in lines:
         name, _, value = line.partition(":")
+        if name.strip() == "vendor_id":
+            vendor = [value.strip()]
         if name.strip() in ("flags", "Features"):  # of x86, of ARM
-            return frozenset(value.split())
+            return frozenset([*vendor, *value.split()])
     return frozenset()

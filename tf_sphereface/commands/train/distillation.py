@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tf_sphereface import callbacks, training
 from tf_sphereface.commands.console import CommandError, note, progress_bar, warn
+from tf_sphereface.commands.input_options import add_input_options, input_facts
 from tf_sphereface.data import FaceSource
+from tf_sphereface.embedder.input_facts import PIXELS
 from tf_sphereface.training import recipes
 from tf_sphereface.training.distillation import embeddings_of
 from tf_sphereface.training.teacher_embeddings import kept_dim
@@ -19,7 +21,8 @@ DOUBTFUL = 0.9  # of a teacher's verification
 
 def add_distillation(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser."""
-    add = parser.add_argument_group("distillation").add_argument
+    group = parser.add_argument_group("distillation")
+    add = group.add_argument
     add(
         "--teacher",
         metavar="MODEL",
@@ -32,6 +35,7 @@ def add_distillation(parser: argparse.ArgumentParser) -> None:
         help="the teacher's share of the loss, 0 to 1; 1 needs no labels, so a flat folder of "
         f"images will do (default: the preset's, with --from {BESIDE_LABELS:g})",
     )
+    add_input_options(group, of="teacher")
 
 
 class CacheAction(argparse.Action):
@@ -47,23 +51,36 @@ class CacheAction(argparse.Action):
 
 def check_distillation(line: argparse.Namespace, resumed: bool) -> None:
     """Refuse options that would have no effect; `resumed`: the run has a teacher already."""
-    if line.teacher is None and not resumed:
-        if line.distill_weight is not None:
-            raise CommandError("--distill-weight needs --teacher")
-        if line.teacher_cache is not None:
-            raise CommandError(
-                "--cache DIR is the folder of a teacher's embeddings, and needs --teacher; for "
-                f"pixels it is memory or none. Received: --cache {line.teacher_cache}"
-            )
+    if line.teacher is not None:
+        return
+    for name, value in input_facts(line, "teacher").items():
+        if value is not None:
+            raise CommandError(f"--teacher-{name.replace('_', '-')} needs --teacher")
+    if resumed:
+        return
+    if line.distill_weight is not None:
+        raise CommandError("--distill-weight needs --teacher")
+    if line.teacher_cache is not None:
+        raise CommandError(
+            "--cache DIR is the folder of a teacher's embeddings, and needs --teacher; for "
+            f"pixels it is memory or none. Received: --cache {line.teacher_cache}"
+        )
 
 
 def taught(
     line: argparse.Namespace, recipe: recipes.Recipe
 ) -> tuple[training.Teacher | None, recipes.Recipe]:
     """Open the teacher, if any, and return it with the recipe that learns from it."""
-    teacher = None if line.teacher is None else training.open_teacher(line.teacher, line.out)
-    if teacher is not None:
+    teacher = None
+    if line.teacher is not None:
+        facts = input_facts(line, "teacher")
+        teacher = training.open_teacher(line.teacher, line.out, **facts)
         recipe = teacher.recipe(recipe)
+        if set(PIXELS) & set(teacher.embedder.metadata.assumed):
+            note(
+                "what the teacher takes can be said by --teacher-channel-order, "
+                "--teacher-pixel-mean and --teacher-pixel-scale"
+            )
     unsaid = line.distill_weight is None and not line.resume
     if recipe.teacher is not None and unsaid and recipe.distill_weight == 0:
         recipe = dataclasses.replace(recipe, distill_weight=BESIDE_LABELS)
@@ -76,14 +93,18 @@ def embeddings(
     source: FaceSource,
     folder: training.RunFolder,
     teacher: training.Teacher | None,
+    *,
+    chief: bool = True,
 ) -> training.TeacherEmbeddings | None:
-    """Return the teacher's embeddings of the faces, and print how well it verifies on them."""
+    """Return the teacher's embeddings of the faces, and print how well it verifies on them.
+
+    Of several workers the `chief` computes them; the others wait.
+    """
     if recipe.teacher is None:
         return None
+    options = {"cache": line.teacher_cache, "warn": warn, "chief": chief}
     with progress_bar("teacher's embeddings") as show:
-        result = embeddings_of(
-            teacher, recipe, source, folder, cache=line.teacher_cache, progress=show, warn=warn
-        )
+        result = embeddings_of(teacher, recipe, source, folder, progress=show, **options)
     note(f"teacher's embeddings: {result.path}")
     if source.num_classes == 1:
         note("the teacher is not verified on the training faces: they have no labels")

@@ -167,7 +167,8 @@ def begin(options: RunOptions, strategy: tf.distribute.Strategy) -> training.Run
         source.load(progress=show, say=say_excluded(options))
     if source.report:
         note(source.report.summary())
-    taught = distillation.embeddings(line, recipe, source, folder, options.teacher)
+    chief = bool(strategy.extended.should_checkpoint)
+    taught = distillation.embeddings(line, recipe, source, folder, options.teacher, chief=chief)
     jit = JIT[line.jit]
     with contextlib.ExitStack() as bars:
         measured = options.pretrained is not None and state is None

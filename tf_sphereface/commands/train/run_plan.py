@@ -14,6 +14,7 @@ from tf_sphereface.angular import effective_margin
 from tf_sphereface.commands.console import console
 from tf_sphereface.commands.train import distillation, memory
 from tf_sphereface.commands.train.arguments import RunOptions
+from tf_sphereface.data.people import faces_of
 from tf_sphereface.layers.sampled_angular_dense import sampling_doubt
 from tf_sphereface.losses.update_count import scheduled_losses
 from tf_sphereface.optimizers import treatment
@@ -45,10 +46,10 @@ class Plan:
             scaling = f"scaled by {recipe.batch_size / usual:g} "
             scaling += f"(batch {recipe.batch_size} over {line.preset}'s {usual})"
         if (recipe.precision, precision) == ("auto", "float32"):
-            precision = "float32 (no bfloat16 arithmetic here)"
+            precision = "float32 (bfloat16 is no faster here)"
         weights = "each person weighs alike: a face by n / (people x faces of the person)"
         return [
-            f"{self.faces} faces of {self.people} people; {self.steps} steps an epoch, "
+            f"{faces_of(self.faces, self.people)}; {self.steps} steps an epoch, "
             f"{recipe.epochs} epochs, {self.total} updates",
             f"strategy {line.strategy}: {self.replicas} replica(s), batch {recipe.batch_size} "
             f"({recipe.batch_size // self.replicas} each); "

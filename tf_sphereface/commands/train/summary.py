@@ -93,5 +93,6 @@ def show_summary(summary: dict[str, Any]) -> None:
         elif key == "best":
             table.add_row("best epoch", f"{value['epoch']}: {BEST} {value[BEST]:.4f}")
         elif value is not None:
-            table.add_row(key, str(value))
+            unlabelled = (key, value) == ("people", 1)
+            table.add_row(key, "no labels" if unlabelled else str(value))
     console.print(table)
