@@ -67,11 +67,11 @@ def quantized_tflite(source: Path, path: Path, faces: np.ndarray, algorithm: str
             operation = qtyping.TFLOperationName(name)
             work.update_quantization_recipe(".*", operation, algorithm_key="no_quantize")
     else:
-        tflite._set_recipe(work, content, job)
+        tflite.set_recipe(work, content, job)
         for name in WEIGHTED if algorithm != "min-max" else ():
             operation = qtyping.TFLOperationName(name)
             work.add_static_config(".*", operation, 8, 8, algorithm_key=algorithm)
-    ranges = tflite._calibrate(content, work.get_quantization_recipe(), job)
+    ranges = tflite.activation_ranges(content, work.get_quantization_recipe(), job)
     made = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     whole = flatbuffer_utils.read_model_from_bytearray(bytearray(made.quantized_model))
     content = bytes(flatbuffer_utils.convert_object_to_bytearray(whole))
@@ -89,14 +89,14 @@ def quantized_onnx(source: Path, path: Path, faces: np.ndarray, algorithm: str) 
     quantization.quantize_static(
         str(prepared),
         str(path),
-        onnx._Reader(job),
+        onnx.BatchReader(job),
         calibrate_method=getattr(methods, algorithm, methods.MinMax),
         activation_type=kinds.QInt8 if algorithm == "S8S8" else kinds.QUInt8,
         weight_type=kinds.QInt8,
         per_channel=True,
         reduce_range=algorithm != "S8S8",
         extra_options={"CalibMovingAverage": algorithm in ("batches", "S8S8")},
-        nodes_to_exclude=onnx._kept(onnx.require("onnx", extra="export").load(prepared), job),
+        nodes_to_exclude=onnx.float_nodes(onnx.require("onnx", extra="export").load(prepared), job),
     )
     path.write_bytes(add_onnx_metadata(path.read_bytes(), metadata.to_json()))
 

@@ -91,7 +91,8 @@ def test_the_same_accuracy_agrees(sets, published, accuracy, tmp_path, capsys):
     assert entry["published"] == pytest.approx(accuracy / 100)
     assert entry["difference"] == pytest.approx(0, abs=1e-9)
     assert (values["verdict"], values["unpublished"]) == ("agrees", ["other"])
-    assert "tried" not in values
+    assert values["fits"] is None
+    assert {trial["name"] for trial in values["tried"]} >= {"BGR, (x - 127.5) / 127.5"}
     text = capsys.readouterr().out
     assert "Agrees with the published accuracy" in text
     assert "80 pairs, the published figure is of 6,000" in text
@@ -119,6 +120,29 @@ def test_exchanged_channels_are_found_and_the_command_mends_them(
 
     assert export(fits["mend"].split()[1:]) == 0
     assert main(command) == 0
+
+
+def test_exchanged_channels_are_found_where_the_accuracy_agrees(
+    sets, monkeypatch, tmp_path, capsys
+):
+    path, out = tmp_path / "own.keras", tmp_path / "out.json"
+    wrong = EmbedderMetadata(channel_order="bgr", pixel_mean=127.5, pixel_scale=128.0)
+    save_embedder(own_network("image"), path, wrong)
+    reached = 100 * bins.evaluate(load_embedder(path), sets / "LFW.bin").accuracy
+    monkeypatch.setattr(published_check, "known_weights", lambda: [row(reached)])
+    command = ["check", str(path), "--bins", str(sets / "LFW.bin"), "--weights", "own"]
+    assert main([*command, "--json", str(out)]) == 1
+    values = json.loads(out.read_text())
+    assert values["verdict"] == "agrees"
+    assert values["fits"]["name"] == "RGB, (x - 127.5) / 127.5"  # of its page
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"To mend it: {values['fits']['mend']}" in text
+    # fed as its page feeds, but for the scale, which hardly matters: told, and no failure
+    save_embedder(own_network("image"), path, EmbedderMetadata(pixel_scale=128.0))
+    reached = 100 * bins.evaluate(load_embedder(path), sets / "LFW.bin").accuracy
+    monkeypatch.setattr(published_check, "known_weights", lambda: [row(reached)])
+    assert main(command) == 0
+    assert "RGB, (x - 127.5) / 127.5 (as its page feeds it): d'" in capsys.readouterr().out
 
 
 def test_above_and_bad_input(sets, monkeypatch, tmp_path, capsys):

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,11 @@ _SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 CLEAR = 2.0
 """Standard errors of the separation's gain from which a way is taken for better."""
 
+SURE = 3.0
+"""Standard errors from which one of ten ways is better, where nothing seemed wrong."""
+
+_SHARE = 0.02  # of d', below which a gain is not worth a word
+
 Faces = NDArray[np.uint8]
 
 
@@ -70,6 +75,11 @@ class Way:
     flip: str | None = None
     changes: int = 1
 
+    @property
+    def moves_faces(self) -> bool:
+        """Whether the faces are cut otherwise, which may be the sets' fault."""
+        return self.resized or self.shift != (0, 0)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
@@ -85,6 +95,7 @@ class Trial:
         gain: how much d' is larger than with the present way, mean over the sets.
         std_error: of the gain, paired, by leaving out one fold after the other.
         results: name of the set -> its result.
+        separation: d' of the present way, mean over the sets.
     """
 
     way: Way
@@ -93,11 +104,17 @@ class Trial:
     gain: float
     std_error: float
     results: dict[str, VerificationResult]
+    separation: float
 
     @property
     def is_clear(self) -> bool:
         """Whether the gain is more than chance."""
         return self.gain > CLEAR * self.std_error
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the gain is more than the chance of ten ways, and a fiftieth of d' at least."""
+        return self.gain > max(SURE * self.std_error, _SHARE * abs(self.separation))
 
 
 def usual_ways(embedder: Embedder, flip: bool = True) -> list[Way]:
@@ -134,6 +151,15 @@ def usual_ways(embedder: Embedder, flip: bool = True) -> list[Way]:
     return listed
 
 
+def single_changes(embedder: Embedder, weights: KnownWeights | None = None) -> list[Way]:
+    """Return the ways that change one thing, and the one of the weights' page; no mirror image."""
+    return [
+        way
+        for way in usual_ways(embedder)
+        if way.flip is None and (way.changes == 1 or is_of(way, weights))
+    ]
+
+
 def describe_facts(order: str, mean: Any, scale: Any) -> str:
     """Return how a network is fed, in words.
 
@@ -158,6 +184,7 @@ def try_ways(
     progress: ProgressCallback | None = None,
     *,
     weights: KnownWeights | None = None,
+    ways: Sequence[Way] | None = None,
 ) -> list[Trial]:
     """Try the usual mistakes on some pairs of each set, the same pairs for every way.
 
@@ -171,6 +198,7 @@ def try_ways(
         pairs: how many pairs over all sets, from 20 on; every set gives 20 at least.
         progress: called with (ways tried, ways in all).
         weights: what the model is; of ways that are as good, that of its page is preferred.
+        ways: what is tried; None: all `usual_ways`.
 
     Returns:
         The trials, the one that fits best first: of those that are as good as the best within
@@ -181,9 +209,10 @@ def try_ways(
     """
     pairs = check_integer("pairs", pairs, 20)
     chosen = {name: each.subset(max(pairs // len(sets), 20)) for name, each in sets.items()}
-    ways = usual_ways(embedder, flip)
+    ways = usual_ways(embedder, flip) if ways is None else ways
     plain = evaluate_way(embedder, chosen, Way("", flip="none"))
-    present = evaluate_way(embedder, chosen, Way("", flip="sum")) if flip else plain
+    mirrors = flip and any(way.flip is not None for way in ways)
+    present = evaluate_way(embedder, chosen, Way("", flip="sum")) if mirrors else plain
     trials = []
     for done, way in enumerate(ways, 1):
         if way.flip is None:
@@ -244,7 +273,9 @@ def make_trial(
     gain, error = _gain(results, before)
     shares = {name: result.accuracy for name, result in results.items()}
     present = {name: before[name].accuracy for name in results}
-    return Trial(way, shares, present, gain, error, results)
+    parts = [before[name] for name in results]
+    now = float(np.mean([_separation(part, np.ones(len(part.scores), bool)) for part in parts]))
+    return Trial(way, shares, present, gain, error, results, now)
 
 
 def _gain(
@@ -282,11 +313,11 @@ def _ordered(trials: list[Trial], weights: KnownWeights | None) -> list[Trial]:
             alike.append(trial)
     if not alike:
         return gains
-    first = min(alike, key=lambda trial: 0 if _is_of(trial.way, weights) else trial.way.changes)
+    first = min(alike, key=lambda trial: 0 if is_of(trial.way, weights) else trial.way.changes)
     return [first, *(trial for trial in gains if trial is not first)]
 
 
-def _is_of(way: Way, weights: KnownWeights | None) -> bool:
+def is_of(way: Way, weights: KnownWeights | None) -> bool:
     """Tell whether a way is the one that the weights' page says."""
     if weights is None or not way.facts:
         return False

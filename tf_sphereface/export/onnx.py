@@ -126,7 +126,7 @@ def _to_float16(content: bytes, job: Job) -> bytes:
     model = onnx.load_from_string(content)
     with quiet():
         half = float16.convert_float_to_float16(
-            model, keep_io_types=True, node_block_list=_kept(model, job)
+            model, keep_io_types=True, node_block_list=float_nodes(model, job)
         )
         drop_cast_pairs(half)
         models.ONNXModel(half).topological_sort()
@@ -151,7 +151,7 @@ def _to_int8(content: bytes, job: Job) -> bytes:
         quantization.quantize_static(
             str(prepared),
             str(quantized),
-            _Reader(job),
+            BatchReader(job),
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -161,12 +161,12 @@ def _to_int8(content: bytes, job: Job) -> bytes:
             reduce_range=True,
             # A range is the mean of the batches' extremes, as in TensorFlow Lite.
             extra_options={"CalibMovingAverage": True},
-            nodes_to_exclude=_kept(onnx.load(str(prepared)), job),
+            nodes_to_exclude=float_nodes(onnx.load(str(prepared)), job),
         )
     return quantized.read_bytes()
 
 
-def _kept(model: Any, job: Job) -> list[str]:
+def float_nodes(model: Any, job: Job) -> list[str]:
     """Return the names of the nodes that stay in float32."""
     nodes = list(model.graph.node)
     # A PReLU in int8 rounds four times, and is no faster than in float.
@@ -177,7 +177,7 @@ def _kept(model: Any, job: Job) -> list[str]:
     return sorted(kept | {node.name for node in nodes if set(node.output) & set(job.float_layers)})
 
 
-class _Reader:
+class BatchReader:
     """Hands the calibration faces to ONNX Runtime batch by batch (its CalibrationDataReader)."""
 
     def __init__(self, job: Job) -> None:

@@ -126,10 +126,10 @@ def _quantize(content: bytes, job: Job) -> bytes:
     flatbuffers = require("ai_edge_litert.tools.flatbuffer_utils", extra="export")
     with quiet():
         quantizer = quantizers.Quantizer(content)
-        _set_recipe(quantizer, content, job)
+        set_recipe(quantizer, content, job)
     ranges = None
     if job.kind == "int8":
-        ranges = _calibrate(content, quantizer.get_quantization_recipe(), job)
+        ranges = activation_ranges(content, quantizer.get_quantization_recipe(), job)
     with quiet():
         result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
         # The quantizer puts the weights behind the flatbuffer, where whoever rewrites the file (to
@@ -142,7 +142,8 @@ def _quantize(content: bytes, job: Job) -> bytes:
         return bytes(flatbuffers.convert_object_to_bytearray(whole))
 
 
-def _set_recipe(quantizer: Any, content: bytes, job: Job) -> None:
+def set_recipe(quantizer: Any, content: bytes, job: Job) -> None:
+    """Tell a `litert_quantizer` quantizer of a float32 file what is quantized, and how."""
     recipes = require("litert_quantizer.recipe", extra="export")
     types = require("litert_quantizer.qtyping", extra="export")
     if job.kind == "float16":
@@ -176,7 +177,7 @@ def _set_recipe(quantizer: Any, content: bytes, job: Job) -> None:
         )
 
 
-def _calibrate(content: bytes, recipe: Any, job: Job) -> dict[str, Any]:
+def activation_ranges(content: bytes, recipe: Any, job: Job) -> dict[str, Any]:
     """Return every tensor's range: the extremes of each batch, averaged over the batches.
 
     Single faces' extremes, averaged, cut off what rarer faces reach; the extremes over all faces
