@@ -69,7 +69,9 @@ def rooms() -> dict[str, list[Entry]]:
         module = importlib.import_module(room)
         found[room] = []
         names = [*module.__all__, *(LAZY if room == PACKAGE else ())]
-        for name in sorted(names, key=str.lower):
+        for name in sorted(
+            names, key=lambda name: (not inspect.isclass(getattr(module, name)), name)
+        ):
             if isinstance(getattr(module, name), types.ModuleType):
                 visit(f"{room}.{name}")
             elif not name.startswith("_"):
