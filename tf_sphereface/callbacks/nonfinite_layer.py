@@ -45,8 +45,8 @@ def take_snapshot(model: keras.Model) -> list[Any]:
 
 def lost_centres(model: keras.Model) -> int:
     """Count the class centres in a sampled head's store that are not finite."""
-    head = getattr(model, "head_layer", None)
-    return int(head.count_lost()) if hasattr(head, "count_lost") else 0
+    count_lost = getattr(getattr(model, "head_layer", None), "count_lost", None)
+    return 0 if count_lost is None else int(count_lost())
 
 
 def first_bad_batch(steps: range, batch_of: BatchOf | None, classes: int | None) -> int:

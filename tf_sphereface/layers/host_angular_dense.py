@@ -69,7 +69,7 @@ class HostAngularDense(SampledAngularDense):
         """The optimizer's variables of the step's centres."""
         return list(self._held.windows)
 
-    def _make_centres(self, width: int) -> None:
+    def _make_centres(self, width: Any) -> None:
         first = FirstCentres()
 
         def centres(start: int, stop: int) -> NDArray[np.float32]:

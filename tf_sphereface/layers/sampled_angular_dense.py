@@ -75,7 +75,7 @@ class SampledAngularDense(keras.layers.Layer):
             name=_NAME, shape=(self.sample_size, width), initializer="ones"
         )
 
-    def _make_centres(self, width: int) -> None:
+    def _make_centres(self, width: Any) -> None:
         self.centres = self.add_weight(
             name="centres",
             shape=(self.num_classes, width),

@@ -294,7 +294,7 @@ def _digest(arrays: dict[str, Any]) -> str:
     for key in sorted(arrays):
         value = np.ascontiguousarray(arrays[key])
         digest.update(f"{key} {value.dtype.str} {np.shape(arrays[key])}\n".encode())
-        digest.update(value.reshape(-1).view(np.uint8))
+        digest.update(value.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -196,7 +196,8 @@ class Run:
             callbacks: as in `fit`; log and checkpoints come after them.
             stop: asked after each step; where it answers True, the state is kept and the run ends.
             checkpoint_every: updates between two checkpoints inside an epoch; None: 500, or two
-                minutes where that comes first.
+                minutes where that comes first, but seldom enough that saving takes at most a tenth
+                of the time.
             keep: how many of the newest checkpoints are kept, beside the one after the epoch of the
                 best verification accuracy.
 
