@@ -224,15 +224,14 @@ class Gallery:
             strangers: a folder of the same kind, of people who are not enrolled: the threshold is
                 chosen on them.
             rate: another wanted rate than before.
-            strict: raise where an image cannot be used, or is passed over.
+            strict: raise ValueError where an image cannot be used, or is passed over.
             detector: an ONNX file of YuNet, to find faces with; None: MTCNN.
             keep_in: a folder for embeddings, with which the same call goes on after it was stopped;
                 to be deleted when the gallery is saved.
             progress: called with (images done, images in all).
 
         Raises:
-            ValueError: another model than the gallery's; somebody is enrolled and a stranger; no
-                image can be used; with `strict`, one cannot.
+            ValueError: another model; somebody both enrolled and a stranger; no usable image.
         """
         embedder = stored_model(self.facts) if model is None else load_embedder(model)
         check_model(self.facts, embedder)
