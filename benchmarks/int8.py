@@ -2,7 +2,8 @@ r"""int8 by several algorithms, beside float32: angle to it, accuracy, size, tim
 
     python benchmarks/int8.py mobilefacenet.keras --calibrate faces/ \
         --images lfw/ --pairs pairs.txt --landmarks landmarks.tsv
-    python benchmarks/int8.py iresnet18 --calibrate faces/
+    python benchmarks/int8.py iresnet18 --calibrate faces/ --pad --limit 64 \
+        --algorithms min-max batches
     python benchmarks/int8.py --tiny
 
 The faces of the pairs must be none of the calibration's people. Without pairs the angles are taken
@@ -101,7 +102,7 @@ def quantized_onnx(source: Path, path: Path, faces: np.ndarray, algorithm: str) 
     path.write_bytes(add_onnx_metadata(path.read_bytes(), metadata.to_json()))
 
 
-def files(net: Embedder, data: Data, folder: Path, formats: list[str]) -> dict[str, Path]:
+def files(net: Embedder, data: Data, folder: Path, args: argparse.Namespace) -> dict[str, Path]:
     """Write every row's file; a converter that fails is named and left out."""
     found: dict[str, Path] = {}
     even = equalized(net.backbone, to_network(data.calibration, net.metadata))
@@ -120,7 +121,7 @@ def files(net: Embedder, data: Data, folder: Path, formats: list[str]) -> dict[s
             ("batches", "MinMax", "S8S8"),
         ),
     }
-    for kind in formats:
+    for kind in args.formats:
         write, quantize, plain, scaled = writers[kind]
         for label, model, algorithms in (
             ("", net.backbone, plain),
@@ -131,6 +132,8 @@ def files(net: Embedder, data: Data, folder: Path, formats: list[str]) -> dict[s
             if not label:
                 found[f"{kind} float32"] = source
             for algorithm in algorithms:
+                if args.algorithms and algorithm not in args.algorithms:
+                    continue
                 row = f"{kind} {label}{algorithm}"
                 path = folder / f"{len(found)}.{kind}"
                 try:
@@ -205,7 +208,7 @@ def read(args: argparse.Namespace, size: tuple[int, int]) -> Data:
         return Data(faces[:16], faces[16:])
     narrow = args.pad and size[0] == size[1]
     width = size[1] - 16 if narrow else size[1]
-    faces = calibration_faces(args.calibrate, (size[0], width), limit=512)
+    faces = calibration_faces(args.calibrate, (size[0], width), limit=args.limit)
     if narrow:  # the template of 112x96 is that of 112x112 without 8 columns on each side
         faces = np.pad(faces, ((0, 0), (0, 0), (8, 8), (0, 0)), mode="edge")
     if args.pairs is None:
@@ -226,6 +229,8 @@ def main() -> None:
     parser.add_argument("--pairs")
     parser.add_argument("--landmarks")
     parser.add_argument("--formats", nargs="+", default=["tflite", "onnx"])
+    parser.add_argument("--algorithms", nargs="+", help="those of the rows to keep; default: all")
+    parser.add_argument("--limit", type=int, default=512, help="faces to read; half calibrate")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--tiny", action="store_true", help="a rehearsal on synthetic faces")
     args = parser.parse_args()
@@ -241,7 +246,7 @@ def main() -> None:
         data = read(args, shape)
         net = network(args.network, data.calibration)
     with tempfile.TemporaryDirectory() as folder:
-        table(net, files(net, data, Path(folder), args.formats), data, args.rounds)
+        table(net, files(net, data, Path(folder), args), data, args.rounds)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import hashlib
@@ -22,6 +23,7 @@ import pytest
 from tests.embedder.small import FED, SIZE, make_network
 from tf_sphereface.commands.export.main import main
 from tf_sphereface.embedder import (
+    Embedder,
     EmbedderMetadata,
     load_embedder,
     save_embedder,
@@ -225,6 +227,32 @@ class _Server(http.server.BaseHTTPRequestHandler):
         if body:
             self.wfile.write(data)
 
+    def do_POST(self) -> None:
+        """Create a repository, tell how files are to come (inside the commit), take a commit."""
+        size = int(self.headers["Content-Length"])
+        lines = [json.loads(line) for line in self.rfile.read(size).splitlines()]
+        folder = self.root / "anna/faces"
+        address = "https://huggingface.co/anna/faces"
+        answer: dict[str, object] = {"url": address, "name": "anna/faces"}
+        if "/preupload/" in self.path:
+            files = [{**file, "uploadMode": "regular"} for file in lines[0]["files"]]
+            answer = {"files": [{**file, "shouldIgnore": False} for file in files]}
+        elif "/commit/" in self.path:
+            for line in lines:
+                if line["key"] == "file":
+                    path = folder / line["value"]["path"]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(base64.b64decode(line["value"]["content"]))
+            answer = {"commitUrl": f"{address}/commit/{self.sha}", "commitOid": self.sha}
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+        data = json.dumps({"success": True, **answer}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(data)
+
     def do_HEAD(self) -> None:
         self.do_GET(body=False)
 
@@ -232,25 +260,25 @@ class _Server(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_the_library_itself_fetches_from_a_server_here(tmp_path, network, monkeypatch):
+def test_the_library_itself_writes_to_a_server_here_and_fetches(tmp_path, network, monkeypatch):
     reason = "the hub extra is not installed"
     library = pytest.importorskip("huggingface_hub", reason=reason)
     constants = pytest.importorskip("huggingface_hub.constants", reason=reason)
-    stand_in = Hub(tmp_path / "hub")
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "huggingface_hub", stand_in)
-        upload_embedder(network, NAME, metadata=METADATA)
-    handler = type("Handler", (_Server,), {"root": stand_in.root})
+    handler = type("Handler", (_Server,), {"root": tmp_path / "hub"})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
-        here = functools.partial(library.HfApi, endpoint=address)
+        here = functools.partial(library.HfApi, endpoint=address, token=TOKEN)
         monkeypatch.setattr(library, "HfApi", here)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        uploaded = upload_embedder(network, NAME, metadata=METADATA)
+        written = {path.name for path in (tmp_path / "hub/anna/faces").iterdir()}
+        assert written == set(uploaded.files) >= {"README.md", "tf_sphereface.json"}
         embedder = load_embedder(NAME)
         assert embedder.metadata.threshold == 0.31
-        assert embedder(FACES).shape == (3, 10)
+        expected = Embedder.in_memory(network, METADATA)(FACES)
+        np.testing.assert_allclose(embedder(FACES), expected, atol=1e-5)
         with pytest.raises(OSError, match="hf://anna/nobody cannot be used") as caught:
             load_embedder("hf://anna/nobody")
         assert TOKEN not in str(caught.value)

@@ -224,22 +224,20 @@ class Gallery:
             strangers: a folder of the same kind, of people who are not enrolled: the threshold is
                 chosen on them.
             rate: another wanted rate than before.
-            strict: raise where an image cannot be used, or is passed over.
+            strict: raise ValueError where an image cannot be used, or is passed over.
             detector: an ONNX file of YuNet, to find faces with; None: MTCNN.
-            keep_in: a folder in which embeddings are kept, 64 pictures at a time: the same call
-                goes on there after it was stopped. To be deleted when the gallery is saved.
+            keep_in: a folder for embeddings, with which the same call goes on after it was stopped;
+                to be deleted when the gallery is saved.
             progress: called with (images done, images in all).
 
         Raises:
-            ValueError: another model than the gallery's; somebody is enrolled and a stranger; no
-                image can be used; with `strict`, one cannot.
+            ValueError: another model; somebody both enrolled and a stranger; no usable image.
         """
         embedder = stored_model(self.facts) if model is None else load_embedder(model)
         check_model(self.facts, embedder)
         folders = [people] if strangers is None else [people, strangers]
-        result, embedded = embed_folders(
-            embedder, folders, strict, progress, detector=detector, keep_in=keep_in
-        )
+        options: dict[str, Any] = {"detector": detector, "keep_in": keep_in}
+        result, embedded = embed_folders(embedder, folders, strict, progress, **options)
         new = [
             checked_faces(self.dim, faces.vectors, faces.names, faces.sources, stranger)
             for faces, stranger in zip(embedded, (False, True), strict=False)
@@ -266,8 +264,7 @@ class Gallery:
         def change(record: GalleryRecord) -> GalleryChange:
             nonlocal count
             known, _, owner = record.people()
-            missing = sorted(set(wanted) - set(known))
-            if missing:
+            if missing := sorted(set(wanted) - set(known)):
                 raise ValueError(f"the gallery has nobody of the name {missing[0]!r}")
             gone = [place for place, name in enumerate(known) if name in wanted]
             count = int(np.isin(owner, gone).sum())
@@ -329,9 +326,8 @@ class Gallery:
         view = self._view
         if isinstance(view.search, ExactSearch):
             return 1.0
-        vectors = view.record.people()[1]
-        rows = np.random.default_rng(0).permutation(len(vectors))[:sample]
-        return view.search.recall(vectors[rows])
+        rows = np.random.default_rng(0).permutation(view.record.people()[1])[:sample]
+        return view.search.recall(rows)
 
     @property
     def names(self) -> list[str]:
@@ -398,7 +394,7 @@ class Gallery:
         names, vectors, owner = record.people()
         templates = templates_of(vectors, owner, names)
         search = make_search(self._kind, self._store, templates, names)
-        stated = record.facts.get("calibration")
-        found = IdentificationThreshold(record.facts["rate"], reason="nobody is enrolled")
-        calibration = IdentificationThreshold.from_dict(stated) if stated else found
+        calibration = IdentificationThreshold(record.facts["rate"], reason="nobody is enrolled")
+        if stated := record.facts.get("calibration"):
+            calibration = IdentificationThreshold.from_dict(stated)
         return _View(record, names, templates, search, calibration)
