@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +25,30 @@ def importable(monkeypatch):
     yield
     for name in MODULES:
         sys.modules.pop(name, None)
+
+
+SMALL = "numpy"
+SMALL_SIDE = """
+import numpy
+
+def use_threads(count):
+    pass
+
+def product(size, dtype):
+    matrix = numpy.ones((size, size), dtype)
+    return lambda: matrix @ matrix
+
+def versions():
+    return {"numpy": numpy.__version__}
+"""
+
+
+@pytest.fixture
+def small_side(tmp_path, monkeypatch) -> None:
+    """Give the workers the side `SMALL`, which starts at once: it has NumPy alone."""
+    (tmp_path / f"with_{SMALL}.py").write_text(SMALL_SIDE)
+    paths = (str(tmp_path), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
 
 @pytest.fixture

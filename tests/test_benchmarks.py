@@ -12,7 +12,13 @@ import keras
 import numpy as np
 import pytest
 
-from tests.benchmark_scripts import FOLDER, importable, own_stand_ins  # noqa: F401, as fixtures
+from tests.benchmark_scripts import (  # noqa: F401, fixtures
+    FOLDER,
+    SMALL,
+    importable,
+    own_stand_ins,
+    small_side,
+)
 from tf_sphereface.backbones import (
     IResNet,
     MobileFaceNet,
@@ -85,7 +91,8 @@ def test_search_is_timed_and_its_errors_counted(tmp_path, capsys):
         assert 0 <= result[origin]["missed"]["mean"] < 0.5
 
 
-def test_a_failing_variant_is_named_and_the_others_go_on(tmp_path):
+@pytest.mark.usefixtures("small_side")
+def test_a_failing_variant_is_named_and_the_others_go_on():
     from cases import Case, Variant
     from compare import measure, summarise
     from table import tables
@@ -95,8 +102,8 @@ def test_a_failing_variant_is_named_and_the_others_go_on(tmp_path):
         "machine",
         "a case",
         (
-            Variant("good", "keras", "product", work),
-            Variant("bad", "keras", "product", {"wrong": 1}),
+            Variant("good", SMALL, "product", work),
+            Variant("bad", SMALL, "product", {"wrong": 1}),
         ),
     )
     result = summarise(case, measure(case, threads=1, rounds=2, seconds=0.0))

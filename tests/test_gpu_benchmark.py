@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
-from tests.benchmark_scripts import FOLDER, importable, own_stand_ins  # noqa: F401, as fixtures
+from tests.benchmark_scripts import (  # noqa: F401, fixtures
+    FOLDER,
+    SMALL,
+    importable,
+    own_stand_ins,
+    small_side,
+)
 
 
 @pytest.mark.usefixtures("own_stand_ins")
 def test_the_gpu_script_counts_without_a_gpu(capsys):
     gpu = importlib.import_module("gpu")
-    assert gpu.main(["--hlo", "--tiny", "--depthwise", "grouped"]) == 0
-    assert "| MobileFaceNet | bfloat16 | 5,3" in capsys.readouterr().out
+    assert gpu.main(["--hlo", "--tiny", "--networks", "SphereFaceNet-4"]) == 0
+    assert "| SphereFaceNet-4 | bfloat16 | " in capsys.readouterr().out
     sampled = ["--sample-rate", "0.3", "--networks", "SphereFaceNet-4", "--classes", "77"]
     assert gpu.main(["--hlo", "--tiny", *sampled]) == 0  # the whole update
     row = capsys.readouterr().out.splitlines()[-1]
@@ -26,14 +34,14 @@ def test_the_gpu_script_counts_without_a_gpu(capsys):
 
 
 @pytest.mark.slow
-def test_the_gpu_script_measures_its_parts_on_a_cpu(tmp_path):
+def test_the_gpu_script_measures_a_part_on_a_cpu(tmp_path):
     """Without PyTorch its rows say so; with it they have figures."""
     report = tmp_path / "gpu.json"
-    command = [sys.executable, str(FOLDER / "gpu.py"), "--tiny", "--json", str(report)]
+    command = [sys.executable, str(FOLDER / "gpu.py"), "nets", "--tiny", "--json", str(report)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads(report.read_text())
-    assert {row["part"] for row in rows} == {"nets", "heads", "input"}
+    assert {row["part"] for row in rows} == {"nets"}
     for row in rows:
         if row["variant"].startswith("PyTorch"):
             assert row.get("error", "PyTorch is not installed") == "PyTorch is not installed"
@@ -41,9 +49,47 @@ def test_the_gpu_script_measures_its_parts_on_a_cpu(tmp_path):
             assert row["milliseconds"] > 0, row
             assert "share" not in row  # a CPU's limit is not known
     assert rows[0]["cached_first_step_seconds"] > 0
-    assert "| SphereFaceNet-4, float32 | fit, pack | " in done.stdout
+    assert "| SphereFaceNet-4, float32 | ours, XLA | " in done.stdout
 
 
+@pytest.mark.parametrize("part", ["heads", "input"])
+def test_the_other_parts_do_their_steps(part, tmp_path, monkeypatch):
+    """The tasks that the script has done in processes, here in this one."""
+    import gpu
+    import gpu_table
+    from gpu_cases import KERAS, TINY
+    from gpu_turns import Result
+
+    side = importlib.import_module(f"with_{KERAS}")
+    written = []
+
+    class Preparing:
+        """Writes the faces here, and not in a process."""
+
+        @staticmethod
+        def preparing(task, options):
+            written.append(task)
+            getattr(side, task)(**options)
+            return contextlib.nullcontext(types.SimpleNamespace(stop=lambda: None))
+
+    monkeypatch.setattr(gpu, "Worker", Preparing)
+    cases = gpu.cases_of(part, TINY, "", str(tmp_path))  # no cache: it is the process's
+    assert written == ["faces"] * (part == "input")
+    results = []
+    for case in cases:
+        for variant in case.variants:
+            if variant.side == KERAS and variant.task != "network":  # that is of `nets`
+                step = getattr(side, variant.task)(**variant.options)
+                turns = [1e-3 + float(step()) for _ in range(2)]
+                results.append(Result(case, variant, turns=turns, facts=side.device()))
+    rows = gpu_table.rows(results)
+    assert {row["part"] for row in rows} == {part}
+    assert all(row["milliseconds"] > 0 and "share" not in row for row in rows)
+    last = {"heads": "ours, a tenth", "input": "fit, pack"}[part]
+    assert f" | {last} | " in gpu_table.tables(rows)
+
+
+@pytest.mark.usefixtures("small_side")
 def test_a_side_that_fails_or_hangs_is_named_and_the_rest_goes_on():
     import gpu_table
     import gpu_turns
@@ -52,7 +98,7 @@ def test_a_side_that_fails_or_hangs_is_named_and_the_rest_goes_on():
     from gpu_cases import GpuCase
 
     def variant(name, task, **options):
-        return Variant(name, "keras", task, options)
+        return Variant(name, SMALL, task, options)
 
     good = variant("good", "product", size=4, dtype="float32")
     bad = variant("bad", "product", wrong=1)

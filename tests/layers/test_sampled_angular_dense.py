@@ -75,7 +75,7 @@ def test_a_sample_of_all_is_the_full_head(jit_compile):
 
 
 def test_what_was_not_drawn_stays_as_it_was():
-    model = classifier(0.4, optimizer=keras.optimizers.Adam(0.05, weight_decay=0.1))
+    model = classifier(0.5, optimizer=keras.optimizers.Adam(0.05, weight_decay=0.1))
     head = model.head_layer
     stores = head.stores
     assert len(stores) == 3  # the centres and Adam's two moments
@@ -84,7 +84,7 @@ def test_what_was_not_drawn_stays_as_it_was():
         chosen, _ = head.choose(tf.cast(batch[1], tf.int32), step)
         model.fit(*batch, batch_size=BATCH, verbose=0)
         rest = np.setdiff1d(np.arange(CLASSES), chosen.numpy())
-        assert len(rest) == 12
+        assert len(rest) == 10
         for store, old in zip(stores, before, strict=True):
             np.testing.assert_array_equal(store.numpy()[rest], old[rest])
             assert (store.numpy()[chosen.numpy()] != old[chosen.numpy()]).any(axis=1).all()
@@ -106,8 +106,6 @@ def test_the_sampled_loss_by_hand():
     ("jit_compile", "policy"),
     [
         (False, "float32"),
-        (True, "float32"),
-        (False, "mixed_float16"),
         (True, "mixed_float16"),
         (True, "mixed_bfloat16"),
     ],

@@ -122,8 +122,10 @@ def same(one, other) -> None:
     "options",
     [
         {},
-        {"sample_rate": 0.5, "batch_size": 2, "epochs": 1},
-        {"precision": "mixed_float16", "epochs": 1, "class_weights": "balanced"},
+        {
+            **{"sample_rate": 0.5, "batch_size": 2, "epochs": 1},
+            **{"precision": "mixed_float16", "class_weights": "balanced"},
+        },
     ],
 )
 def test_a_run_that_was_cut_off_ends_to_the_bit_as_one_that_was_not(tmp_path, options):

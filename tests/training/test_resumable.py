@@ -149,8 +149,8 @@ def test_a_run_from_before_an_option_was_there_goes_on(tmp_path):
         training.run(weighted, source(), tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("sample_rate", [1.0, 0.75])
-def test_class_weights_are_those_of_fit_and_kept_by_resume(tmp_path, sample_rate):
+@pytest.mark.parametrize(("sample_rate", "jit"), [(1.0, False), (0.75, True)])
+def test_class_weights_are_those_of_fit_and_kept_by_resume(tmp_path, sample_rate, jit):
     """With XLA and without, over all classes and over a sample of them."""
     images, labels = sf.data.synthetic.training_set(4, 8, size=(28, 24))
     kept = np.r_[0:8, 8:12, 16:18, 24:26]  # 8, 4, 2 and 2 faces
@@ -166,10 +166,11 @@ def test_class_weights_are_those_of_fit_and_kept_by_resume(tmp_path, sample_rate
     plain = batches.stream().map(lambda image, label, weight: (image, label)).take(8)
     other = training.build_classifier(recipe, 4, 8, jit=False)
     expected = other.fit(plain, class_weight=weights, verbose=0).history
-    for jit in (False, True):
-        model = training.build_classifier(recipe, 4, 8, jit=jit)
-        history = model.fit(batches.stream(), steps_per_epoch=8, verbose=0).history
-        assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    model = training.build_classifier(recipe, 4, 8, jit=jit)
+    history = model.fit(batches.stream(), steps_per_epoch=8, verbose=0).history
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    if sample_rate == 1:  # what is kept is the same
+        return
     with pytest.raises(InterruptedError):
         training.run(recipe, faces, tmp_path, callbacks=[StopAfter(2)], checkpoint_every=1)
     training.run(recipe, faces, tmp_path, resume=True)
