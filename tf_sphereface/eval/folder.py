@@ -73,7 +73,7 @@ def evaluate(
     ...     network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
     >>> result = evaluate(embedder, folder, pairs_per_fold=4, folds=2)
     >>> len(result.headline.scores)
-    8
+    16
     """
     folder = existing_folder("root", root)
     pairs = random_pairs(folder, pairs_per_fold, folds, seed, strict=strict)
