@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -80,6 +81,21 @@ def test_docstrings_become_restructured_text(extension):
     assert ".. list-table::\n    :header-rows: 1\n\n    * - a\n      - b\n    * - ``c``\n" in text
     assert ".. code-block:: python\n\n    x = 1\n" in text
     assert text.endswith(">>> print('`x`')\n`x`")
+
+
+def test_notebooks_are_text_without_outputs():
+    """What they write belongs to the build: a folder that goes."""
+    files = [path.name for path in (ROOT / "docs" / "notebooks").rglob("*") if path.is_file()]
+    assert files
+    assert not [name for name in files if not re.fullmatch(r"[a-z-]+\.md", name)]
+
+
+def test_a_version_has_a_short_section_in_the_changelog():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *versions = re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]
+    assert first.startswith("Unreleased\n")
+    assert versions
+    assert all(len(section.splitlines()) <= 100 for section in versions)
 
 
 @pytest.mark.parametrize(

@@ -20,27 +20,13 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-__all__ = [
-    "MARGINS",
-    "SINE_FLOOR",
-    "a_softmax_logit",
-    "angle_of",
-    "cos_clipped_shift",
-    "cos_multiple_angle",
-    "cos_scaled_angle",
-    "cos_shifted_angle",
-    "cos_shifted_angle_released",
-    "effective_margin",
-    "psi",
-    "psi_of_angle",
-    "psi_real",
-    "psi_slope",
-]
+__all__ = ["MARGINS", "a_softmax_logit", "angle_of", "cos_clipped_shift", "cos_multiple_angle",
+           "cos_scaled_angle", "cos_shifted_angle", "cos_shifted_angle_released",
+           "effective_margin", "psi", "psi_of_angle", "psi_real", "psi_slope"]  # fmt: skip
 
 MARGINS = (1, 2, 3, 4)
 """The integer margins: those whose angle is a polynomial of the cosine."""
 SINE_FLOOR = 1e-3  # float32 cosines cannot tell angles below 3e-4 from 0
-"""The least sine that a derivative is divided by."""
 
 
 def check_margin(margin: int) -> int:
@@ -136,15 +122,8 @@ def psi(cos_theta: Any, margin: int) -> Any:
 def psi_slope(cos_theta: Any, margin: int) -> Any:
     """Compute the derivative of psi with respect to the cosine, as a formula.
 
-    Args:
-        cos_theta: cosines in [-1, 1], any shape.
-        margin: 1, 2, 3 or 4.
-
-    Returns:
-        A tensor of the same shape and dtype, in `[0, margin ** 2]`; 0 at the joints.
-
-    Raises:
-        ValueError: `margin` is not 1, 2, 3 or 4.
+    Arguments and errors are those of `psi`. Returns a tensor of the cosines' shape and dtype, in
+    `[0, margin ** 2]`; 0 at the joints.
 
     Example:
 
@@ -368,12 +347,8 @@ def _effective_margin_table(margin: int, size: int = 513) -> np.ndarray:
 def psi_of_angle(theta: Any, margin: Any) -> Any:
     """Compute psi for a real-valued margin, from angles: NumPy, for tables and experiments.
 
-    Args:
-        theta: radians in [0, pi], any shape.
-        margin: real numbers of at least 1, broadcast against `theta`.
-
-    Returns:
-        A NumPy array or number; `psi_real` of `cos(theta)`.
+    It is `psi_real` of `cos(theta)`; `theta` is in radians, from 0 to pi, of any shape, and
+    `margin`, real numbers of at least 1, is broadcast against it.
 
     Example:
 
@@ -385,7 +360,13 @@ def psi_of_angle(theta: Any, margin: Any) -> Any:
 
 
 def angle_of(cos_theta: Any) -> Any:
-    """Return the angle of a cosine in radians, without a gradient."""
+    """Return the angle of a cosine in radians, without a gradient.
+
+    Example:
+
+    >>> round(float(angle_of(-1.0)), 4)
+    3.1416
+    """
     c = ops.stop_gradient(_as_float_tensor(cos_theta))
     return ops.arccos(ops.clip(c, -1.0, 1.0))
 
@@ -414,6 +395,4 @@ def _with_slope(value: Any, slope: Any, cos_theta: Any) -> Any:
 def _as_float_tensor(value: Any) -> Any:
     """Return a floating-point tensor; Python numbers and integers become float32."""
     tensor = ops.convert_to_tensor(value)
-    if "float" not in str(tensor.dtype):
-        tensor = ops.cast(tensor, "float32")
-    return tensor
+    return tensor if "float" in str(tensor.dtype) else ops.cast(tensor, "float32")

@@ -40,6 +40,14 @@ def write_face(path: str | os.PathLike[str], face: np.ndarray, quality: int = 95
 
     Raises:
         OSError: the file cannot be written.
+
+    Example:
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "ada", "1.png")
+    >>> write_face(path, np.zeros((112, 96, 3), np.uint8))
+    >>> read_image(path).shape
+    (112, 96, 3)
     """
     suffix = Path(path).suffix
     options = [] if suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -61,6 +69,14 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         ValueError: the file is empty, truncated, an animation, several pages, HEIC or no image; the
             message names it.
         OSError: the file cannot be read.
+
+    Example:
+
+    >>> import tempfile
+    >>> from tf_sphereface.data import synthetic
+    >>> folder = synthetic.write_folder(tempfile.mkdtemp(), 1, 1)
+    >>> read_image(folder / "Person_000000" / "Person_000000_0001.jpg").shape
+    (112, 96, 3)
     """
     return decode_image(Path(path).read_bytes(), os.fspath(path))
 
@@ -76,6 +92,12 @@ def decode_image(data: bytes, name: str = "") -> NDArray[np.uint8]:
 
     Raises:
         ValueError: it is empty, truncated, an animation, several pages, HEIC or no image.
+
+    Example:
+
+    >>> encoded = cv2.imencode(".png", np.zeros((4, 3, 3), np.uint8))[1].tobytes()
+    >>> decode_image(encoded).shape
+    (4, 3, 3)
     """
     image, frames = None, count_frames(data)
     if (

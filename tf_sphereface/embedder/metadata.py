@@ -165,6 +165,16 @@ def read_metadata(path: str | os.PathLike[str]) -> EmbedderMetadata | None:
         ValueError: the file is not of the format that its suffix promises, or its metadata is
             broken.
         ImportError: `.tflite` and `.onnx` need the `export` extra.
+
+    Example:
+
+    >>> import tempfile
+    >>> import tf_sphereface as sf
+    >>> path = Path(tempfile.mkdtemp(), "embedder.keras")
+    >>> network = sf.backbones.MobileFaceNet(embedding_dim=16)
+    >>> sf.embedder.save_embedder(network, path, EmbedderMetadata(channel_order="bgr"))
+    >>> read_metadata(path).channel_order
+    'bgr'
     """
     path = Path(path)
     text = _READERS[artifact_format(path)](path)
@@ -314,7 +324,13 @@ _READERS = {".keras": _read_keras, ".tflite": _read_tflite, ".onnx": _read_onnx}
 
 
 def library_versions(*others: str) -> dict[str, str]:
-    """Return the versions of Python, of the libraries that shape a model, and of `others`."""
+    """Return the versions of Python, of the libraries that shape a model, and of `others`.
+
+    Example:
+
+    >>> sorted(library_versions())
+    ['keras', 'numpy', 'python', 'tensorflow', 'tf_sphereface']
+    """
     versions = {"python": platform.python_version()}
     for name in ("tf_sphereface", "tensorflow", "keras", "numpy", *others):
         try:

@@ -164,6 +164,17 @@ def calibrate(
         ValueError: fewer than `10 / far` impostor pairs or 20 people; images that cannot be used;
             no pair has groups; an argument out of range; scores so equal that no threshold keeps to
             the rate.
+
+    Example:
+
+    >>> import tempfile
+    >>> import tf_sphereface as sf
+    >>> folder = sf.data.synthetic.write_folder(tempfile.mkdtemp(), 20, 3)
+    >>> network = sf.backbones.MobileFaceNet(embedding_dim=16)
+    >>> embedder = sf.load_embedder(
+    ...     network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> calibrate(embedder, folder, far=0.1).measured_far <= 0.1
+    True
     """
     check_number("far", far, 0.0, 1.0, open_low=True)
     root = existing_folder("images", images)

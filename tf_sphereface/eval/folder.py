@@ -62,6 +62,18 @@ def evaluate(
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: too few identities or images for the folds; images that cannot be used.
+
+    Example:
+
+    >>> import tempfile
+    >>> import tf_sphereface as sf
+    >>> folder = sf.data.synthetic.write_folder(tempfile.mkdtemp(), 8, 4)
+    >>> network = sf.backbones.MobileFaceNet(embedding_dim=16)
+    >>> embedder = sf.load_embedder(
+    ...     network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> result = evaluate(embedder, folder, pairs_per_fold=4, folds=2)
+    >>> len(result.headline.scores)
+    16
     """
     folder = existing_folder("root", root)
     pairs = random_pairs(folder, pairs_per_fold, folds, seed, strict=strict)

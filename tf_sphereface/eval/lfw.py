@@ -87,6 +87,18 @@ def evaluate(
         FileNotFoundError: a file or the folder does not exist.
         ValueError: images cannot be used (the first are listed), the pairs file is malformed, or
             the category is unknown.
+
+    Example:
+
+    >>> import tempfile
+    >>> import tf_sphereface as sf
+    >>> folder = sf.data.synthetic.write_folder(tempfile.mkdtemp(), 8, 4, pairs_per_fold=4, folds=2)
+    >>> network = sf.backbones.MobileFaceNet(embedding_dim=16)
+    >>> embedder = sf.load_embedder(
+    ...     network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> result = evaluate(embedder, images=folder, pairs=folder / "pairs.txt")
+    >>> 0 <= result.accuracy <= 1, len(result.fold_accuracies)
+    (True, 2)
     """
     root = None if images is None else existing_folder("images", images)
     category_note = _category(category)

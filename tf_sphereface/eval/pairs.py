@@ -73,6 +73,15 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
         FileNotFoundError: there is no such file.
         ValueError: a line is not of that form, a pair comes twice, or the counts do not match the
             first line; the file and the line are named.
+
+    Example:
+
+    >>> import tempfile
+    >>> from tf_sphereface.data import synthetic
+    >>> folder = synthetic.write_folder(tempfile.mkdtemp(), 4, 4, pairs_per_fold=2, folds=2)
+    >>> pairs = read_pairs(folder / "pairs.txt")
+    >>> len(pairs.is_same), sorted(set(pairs.folds.tolist()))
+    (4, [1, 2])
     """
     path = Path(path)
     lines = read_lines(path, "in LFW's pairs format")

@@ -127,7 +127,14 @@ def build_classifier(
 
 
 def build_annealing(recipe: Recipe, total: int) -> schedules.LambdaAnnealing:
-    """Return lambda's schedule for a run of `total` updates."""
+    """Return lambda's schedule for a run of `total` updates.
+
+    Example:
+
+    >>> from tf_sphereface.training.recipes import Recipe
+    >>> round(build_annealing(Recipe(annealing="paper"), 1000)(1), 1)
+    892.9
+    """
     if recipe.annealing == "paper":
         return schedules.LambdaAnnealing(minimum=recipe.lambda_minimum)
     curve = schedules.LambdaAnnealing.for_steps(

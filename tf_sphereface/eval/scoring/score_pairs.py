@@ -81,6 +81,18 @@ def embed_verification(
     `embedder` is what `load_embedder` takes or returns, or any callable of that kind; `images` are
     aligned faces, uint8 RGB (n, height, width, 3); `flip` embeds their mirror images as well. The
     other arguments, the result and the errors are those of `verify_embeddings`.
+
+    Example:
+
+    >>> import tf_sphereface as sf
+    >>> pairs = sf.data.synthetic.verification_set(8, pairs_per_fold=4, folds=2)
+    >>> network = sf.backbones.MobileFaceNet(embedding_dim=16)
+    >>> embedder = sf.load_embedder(
+    ...     network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> table = embed_verification(
+    ...     embedder, pairs.images, pairs.left, pairs.right, pairs.is_same, pairs.folds)
+    >>> sorted({flip for flip, _ in table.table})
+    ['flip', 'none']
     """
     if isinstance(embedder, keras.Model) or not callable(embedder):
         embedder = load_embedder(embedder)
@@ -178,6 +190,14 @@ def verify_embeddings(
 
     Raises:
         ValueError: what `evaluate` refuses, or an embedding that is zero or not finite (named).
+
+    Example:
+
+    >>> vectors = np.random.default_rng(0).normal(size=(8, 16))
+    >>> left, right = np.arange(4), np.arange(4, 8)
+    >>> table = verify_embeddings(vectors, None, left, right, [1, 0, 1, 0], [1, 1, 2, 2])
+    >>> table.accuracy in (0.0, 0.25, 0.5, 0.75, 1.0)
+    True
     """
     left, right, fold_of = np.asarray(left), np.asarray(right), np.asarray(folds)
     rows = {"none": np.asarray(plain, np.float64)}
