@@ -46,6 +46,7 @@ from tf_sphereface.export.job import Inputs, Job
 from tf_sphereface.export.options import FileOptions
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+RANGES = {"range of 1": 1, "range of 16": 16, "range of all": 1024}  # faces per batch; not 4
 FEW = 40
 
 
@@ -69,10 +70,11 @@ def quantized_tflite(source: Path, path: Path, faces: np.ndarray, algorithm: str
             work.update_quantization_recipe(".*", operation, algorithm_key="no_quantize")
     else:
         tflite.set_recipe(work, content, job)
-        for name in WEIGHTED if algorithm != "min-max" else ():
+        for name in WEIGHTED if algorithm not in ("min-max", *RANGES) else ():
             operation = qtyping.TFLOperationName(name)
             work.add_static_config(".*", operation, 8, 8, algorithm_key=algorithm)
-    ranges = tflite.activation_ranges(content, work.get_quantization_recipe(), job)
+    batch = RANGES.get(algorithm, tflite.FACES_PER_SAMPLE)
+    ranges = tflite.activation_ranges(content, work.get_quantization_recipe(), job, batch)
     made = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     whole = flatbuffer_utils.read_model_from_bytearray(bytearray(made.quantized_model))
     content = bytes(flatbuffer_utils.convert_object_to_bytearray(whole))
@@ -111,7 +113,7 @@ def files(net: Embedder, data: Data, folder: Path, args: argparse.Namespace) -> 
         "tflite": (
             export_tflite,
             quantized_tflite,
-            ("min-max", "OCTAV", "MSE", "8x16"),
+            ("min-max", "OCTAV", "MSE", "8x16", *RANGES),
             ("min-max", "OCTAV", "8x16"),
         ),
         "onnx": (

@@ -58,6 +58,16 @@ def test_of_equal_rows_the_lowest_comes_first_in_any_batch():
             assert values.tolist() == [cosines[at].tolist()]
 
 
+def test_threads_that_share_the_rows_find_what_sorting_gives(monkeypatch):
+    monkeypatch.setattr(exact_search, "_BLOCK", 500)
+    monkeypatch.setattr(exact_search, "_PRODUCTS", 1)
+    monkeypatch.setattr(exact_search.os, "cpu_count", lambda: 5)
+    vectors, queries = gaussian(6_300, 48), gaussian(40, 48, 1)
+    search = ExactSearch(vectors, "int8")
+    assert search(queries, 7)[0].tolist() == by_sorting(vectors, queries, 7)[0].tolist()
+    assert search(queries[:1], 7)[0].tolist() == search(queries, 7)[0][:1].tolist()
+
+
 def test_too_many_int8_candidates_are_counted_in_float32():
     vectors = np.ones((70_000, 8)) + 1e-4 * gaussian(70_000, 8)
     search = ExactSearch(vectors, "int8")

@@ -177,7 +177,9 @@ def set_recipe(quantizer: Any, content: bytes, job: Job) -> None:
         )
 
 
-def activation_ranges(content: bytes, recipe: Any, job: Job) -> dict[str, Any]:
+def activation_ranges(
+    content: bytes, recipe: Any, job: Job, batch: int = FACES_PER_SAMPLE
+) -> dict[str, Any]:
     """Return every tensor's range: the extremes of each batch, averaged over the batches.
 
     Single faces' extremes, averaged, cut off what rarer faces reach; the extremes over all faces
@@ -195,14 +197,14 @@ def activation_ranges(content: bytes, recipe: Any, job: Job) -> dict[str, Any]:
         )
     pieces: list[dict[str, Any]] = []
     faces = len(job.inputs)
-    for start in range(0, faces, FACES_PER_SAMPLE):
-        batches = list(job.inputs.pieces(start, FACES_PER_SAMPLE))
+    for start in range(0, faces, batch):
+        batches = list(job.inputs.pieces(start, batch))
         with quiet():
             calibrator.reset_model_qsvs()
             calibrator.calibrate({SIGNATURE: batches}, manager)
         pieces.append(calibrator.get_model_qsvs())
         if job.progress is not None:
-            job.progress(min(start + FACES_PER_SAMPLE, faces), faces)
+            job.progress(min(start + batch, faces), faces)
     return {name: _average([piece[name] for piece in pieces]) for name in pieces[0]}
 
 

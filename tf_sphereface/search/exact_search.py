@@ -153,8 +153,12 @@ class ExactSearch:
             limit = np.partition(cosines, len(part) - k)[len(part) - k] - 2 * self._rounding
             return part[cosines >= limit]
 
-        with ThreadPoolExecutor(self._threads(len(queries))) as pool:
-            kept = list(pool.map(best, range(len(queries))))
+        threads = self._threads(len(queries))
+        if threads == 1 or len(queries) == 1:
+            kept = [best(query) for query in range(len(queries))]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                kept = list(pool.map(best, range(len(queries))))
         counts = [len(part) for part in kept]
         return Candidates(np.repeat(np.arange(len(queries)), counts), np.concatenate(kept))
 
