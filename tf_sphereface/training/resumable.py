@@ -213,8 +213,7 @@ class Run:
                     "choose another folder for the run"
                 )
             # from here on, the folder holds a run
-            config = config_of(self.recipe, self.source)
-            write_json(self.folder.config, {**config, "centers": self._place()})
+            write_json(self.folder.config, self.config())
             if self.step == 0 or self.pretrained is None:  # of an earlier try
                 self.folder.base.unlink(missing_ok=True)
             if self.pretrained is not None and not self.folder.base.exists():
@@ -257,9 +256,10 @@ class Run:
         """The table of class centres that are not on the device, or None."""
         return getattr(self.model.head_layer, "center_table", None)
 
-    def _place(self) -> str:
-        """Return where the class centres are, a folder by its absolute path."""
-        return "device" if self._table is None else str(self._table.place)
+    def config(self) -> dict[str, Any]:
+        """Return what decides what is trained, and where the class centres are, ready for JSON."""
+        place = "device" if self._table is None else str(self._table.place)
+        return {**config_of(self.recipe, self.source), "centers": place}
 
     def network(self, *, averaged: bool = True) -> keras.Model:
         """Return the trained network as a float32 model of stock layers.

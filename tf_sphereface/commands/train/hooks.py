@@ -15,7 +15,6 @@ import tensorflow as tf
 from tf_sphereface import training
 from tf_sphereface.commands.console import CommandError
 from tf_sphereface.training.fitting import is_chief
-from tf_sphereface.training.run_folder import config_of
 from tf_sphereface.training.solvers import rate_function
 from tf_sphereface.utils.optional import require
 
@@ -58,7 +57,7 @@ def facts_of(run: training.Run) -> dict[str, Any]:
         "total_steps": run.total_steps,
         "step": run.step,
         "chief": is_chief(run.model),
-        "config": config_of(run.recipe, run.source),
+        "config": run.config(),
     }
 
 
