@@ -175,14 +175,15 @@ def test_float_files_give_the_same_embeddings(measured, faces, float_file, file_
         )
 
 
-# Pairs by which each of the four figures may differ from Keras', of 1,200, and how many may be lost
-# and gained in their mean. Each fold's threshold is chosen anew, so that a cosine that moves by
-# 0.01 can turn over a pair next to it, in either direction. On two kinds of processor: ONNX +4, 0,
-# -1 and -4, then +1, -3, +1 and -4; TensorFlow Lite up to +3, then +2, +2, +3 and +1. With sums
-# that overflow ONNX was -3, -4, -2 and +2.
+# On the faces of five folds, which take half of the time: pairs by which each of the four figures
+# may differ from Keras', of 600, and how many may be lost and gained in their mean. Each fold's
+# threshold is chosen anew, so that a cosine that moves by 0.01 can turn over a pair next to it, in
+# either direction. Measured here: ONNX 0, +1, -1 and 0. Of all 1,200 pairs on two kinds of
+# processor: ONNX +4, 0, -1 and -4, then +1, -3, +1 and -4; TensorFlow Lite up to +3, then +2, +2,
+# +3 and +1. That no sum overflows is tested in export/test_formats.py.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("file_format", "most", "lost", "gained"), [("tflite", 3, 1.5, 2.5), ("onnx", 5, 1.5, 1.5)]
+    ("file_format", "most", "lost", "gained"), [("tflite", 3, 1.5, 2.5), ("onnx", 4, 1.0, 1.5)]
 )
 def test_int8_files_keep_the_accuracy(
     measured, faces, float_file, lfw_source, tmp_path, file_format, most, lost, gained
@@ -196,11 +197,15 @@ def test_int8_files_keep_the_accuracy(
     )
     # biases, scales and slopes are no bytes: not quite a quarter
     assert float_file(file_format).size_bytes > 2.8 * report.size_bytes
-    pairs = (measured.left, measured.right, measured.pairs.is_same, measured.pairs.folds)
-    expected = verify_embeddings(measured.plain, measured.mirrored, *pairs).table
-    table = embed_verification(load_embedder(path, threads=1), faces, *pairs).table
+    half = measured.pairs.folds <= 5
+    chosen, places = np.unique(
+        np.stack([measured.left[half], measured.right[half]]), return_inverse=True
+    )
+    pairs = (*places.reshape(2, -1), measured.pairs.is_same[half], measured.pairs.folds[half])
+    expected = verify_embeddings(measured.plain[chosen], measured.mirrored[chosen], *pairs).table
+    table = embed_verification(load_embedder(path, threads=1), faces[chosen], *pairs).table
     moved = {
-        key: round(len(measured.pairs) * (result.accuracy - expected[key].accuracy))
+        key: round(half.sum() * (result.accuracy - expected[key].accuracy))
         for key, result in table.items()
     }
     assert max(map(abs, moved.values())) <= most, moved

@@ -111,18 +111,17 @@ def test_a_sampled_run_in_float16_resumed_inside_an_epoch_logs_the_whole_epoch(t
     whole = tmp_path / "whole"
     assert main([*options, "--out", str(whole)]) == 0
     assert "sampled_accuracy" in rows(whole)[0]
-    for step in (5, 7):  # of 8: some batches are left, or one
-        broken = tmp_path / f"from-{step}"
-        shutil.copytree(whole, broken)
-        for name in ("summary.json", "embedder.keras", "log.csv"):
-            (broken / name).unlink()
-        for path in checkpoint_files(broken / "checkpoints")[: 8 - step]:
-            path.unlink()
-        assert main([*options, "--out", str(broken), "--resume"]) == 0
-        (before,), (after,) = rows(whole), rows(broken)
-        del before["seconds"], after["seconds"]
-        assert after == before
-        assert list(after) == list(before)
+    broken, step = tmp_path / "broken", 6  # of 8
+    shutil.copytree(whole, broken)
+    for name in ("summary.json", "embedder.keras", "log.csv"):
+        (broken / name).unlink()
+    for path in checkpoint_files(broken / "checkpoints")[: 8 - step]:
+        path.unlink()
+    assert main([*options, "--out", str(broken), "--resume"]) == 0
+    (before,), (after,) = rows(whole), rows(broken)
+    del before["seconds"], after["seconds"]
+    assert after == before
+    assert list(after) == list(before)
 
 
 def test_a_run_that_failed_at_its_first_step_may_be_corrected(faces, tmp_path, capsys):
