@@ -44,6 +44,21 @@ def test_features_are_read_from_linux_listing(tmp_path, listing, some):
     assert "0" not in found
 
 
+def test_free_memory_is_what_linux_and_a_container_leave(tmp_path):
+    assert hardware.free_memory(tmp_path) is None  # another system
+    group = tmp_path / "sys/fs/cgroup"
+    for folder in (tmp_path / "proc", group):
+        folder.mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 8000 kB\nMemAvailable:  4000 kB\n")
+    assert hardware.free_memory(tmp_path) == 4000 * 1024
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("1500000\n")
+    (group / "memory.stat").write_text("anon 1000000\ninactive_file 500000\n")
+    assert hardware.free_memory(tmp_path) == 4000 * 1024
+    (group / "memory.max").write_text("3000000\n")
+    assert hardware.free_memory(tmp_path) == 2_000_000
+
+
 @pytest.mark.parametrize(
     ("features", "gpus", "policy"),
     [
