@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the commands do
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes of tests compile the package once
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _workers > 1:
     _threads = str(max(1, (os.cpu_count() or 1) // _workers))
@@ -45,11 +46,18 @@ tf.config.set_logical_device_configuration(
 # The longest files, longest first: under xdist the last one would keep one worker while the other
 # has nothing left.
 LONGEST = (
-    *("test_accuracy_lfw_subset.py", "test_accuracy_synthetic.py"),
-    *("distributed/test_strategies.py", "reproduce/test_page.py", "commands/test_train.py"),
-    *("export/test_formats.py", "classifier/test_face_classifier.py", "test_examples.py"),
-    *("training/test_resumable.py", "commands/test_multiworker.py", "test_class_metric.py"),
-    *("losses/test_training.py", "reproduce/test_arms.py", "commands/test_resume.py"),
+    *("test_accuracy_lfw_subset.py", "distributed/test_strategies.py"),
+    *("test_accuracy_synthetic.py", "reproduce/test_page.py", "export/test_formats.py"),
+    *("layers/test_sampled_angular_dense.py", "training/test_distillation.py"),
+    *("commands/test_train.py", "classifier/test_fast_layers.py", "commands/test_resume.py"),
+    *("reproduce/test_arms.py", "losses/test_training.py", "classifier/test_face_classifier.py"),
+    *("training/test_resumable.py", "test_examples.py", "test_benchmarks.py"),
+    *("commands/test_multiworker.py", "test_gpu_benchmark.py", "test_class_metric.py"),
+    *("export/test_options.py", "distributed/test_xla.py", "test_stock_keras.py"),
+    *("losses/test_family.py", "losses/test_label_smoothing.py", "training/test_fine_tuning.py"),
+    *("classifier/test_weight_files.py", "losses/test_update_count.py"),
+    *("training/test_weight_average.py", "test_readme.py", "utils/test_startup.py"),
+    *("callbacks/test_verification.py", "export/test_command.py", "test_docstrings.py"),
 )
 
 
@@ -85,6 +93,7 @@ def _load(name: str) -> ModuleType:
 
 realdata = _load("realdata")
 _load("without_autotuner").turn_off_autotuner()
+_load("without_tracebacks").share_one_traceback()
 
 
 @pytest.fixture(scope="session")
