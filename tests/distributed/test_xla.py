@@ -112,8 +112,7 @@ def test_batch_statistics_of_no_example_are_refused(jit_compile, two_replicas):
     model.fit(batches(18), verbose=0)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("count", [13, 17])
+@pytest.mark.parametrize(("count", "jit_compile"), [(13, False), (17, True)])
 def test_a_last_batch_that_is_not_full_weighs_each_example_alike(count, jit_compile, two_replicas):
     """5 examples are 3 and 2: the mean over them, not of two means; 1 is 1 and none."""
     single = classifier(jit_compile)

@@ -76,8 +76,9 @@ def test_spherefacenet(small_net, faces, other_faces, tmp_path, file_format, kin
     check_kind(small_net, file_format, kind, tmp_path, faces, other_faces)
 
 
+# Its int8 files are in test_accuracy_lfw_subset.py, judged by their accuracy.
 @pytest.mark.slow
-@pytest.mark.parametrize(("file_format", "kind"), KINDS)
+@pytest.mark.parametrize(("file_format", "kind"), [x for x in KINDS if x[1] != "int8"])
 def test_mobilefacenet(mobile_net, faces, other_faces, tmp_path, file_format, kind):
     check_kind(mobile_net, file_format, kind, tmp_path, faces, other_faces)
 

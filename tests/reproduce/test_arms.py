@@ -26,6 +26,7 @@ from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces
 from tf_sphereface.training import build_annealing
 from tf_sphereface.training.recipes import Recipe
+from tf_sphereface.utils import startup
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,13 +102,24 @@ def test_arms_are_resumed_one_by_one(
     assert ran == [0, -1, 1, 0]
 
 
-def test_arms_run_at_once(tmp_path: Path, few_faces: Faces, recipe: Recipe) -> None:
+def test_arms_run_at_once(
+    tmp_path: Path,
+    few_faces: Faces,
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In processes of a command, which are as quiet as it."""
+    monkeypatch.delenv(startup.VARIABLE)
+    monkeypatch.setattr(sys, "argv", ["tf_sphereface-reproduce"])
     arms = [Arm(f"seed{seed}", dataclasses.replace(recipe, seed=seed)) for seed in range(2)]
     arms.append(Arm("longest", dataclasses.replace(recipe, epochs=4)))
     said: list[str] = []
     results = run_arms(arms, tmp_path / "both", lambda size: few_faces, say=said.append, jobs=2)
-    alone = run_arms(arms, tmp_path / "one", lambda size: few_faces)
-    for arm in arms:
+    noise = capfd.readouterr().err
+    assert not any(word in noise for word in ("oneDNN", "cuInit", "WARNING")), noise
+    alone = run_arms(arms[1:], tmp_path / "one", lambda size: few_faces)
+    for arm in arms[1:]:
         first, second = results.load(arm.name), alone.load(arm.name)
         assert first["recipe"] == second["recipe"] == json.loads(json.dumps(arm.recipe.to_dict()))
         # Other numbers of threads add in another order: the same but for rounding.
