@@ -54,7 +54,13 @@ def hits(y_true: Any, y_pred: Any) -> Any:
 
 
 def without_copies(metrics: Any) -> Any:
-    """Replace "accuracy" in the argument `metrics` of `compile` by one that needs no copies."""
+    """Replace "accuracy" in the argument `metrics` of `compile` by one that needs no copies.
+
+    Example:
+
+    >>> [getattr(metric, "name", metric) for metric in without_copies(["accuracy", "mae"])]
+    ['accuracy', 'mae']
+    """
 
     def replace(metric: Any) -> Any:
         if metric in ("accuracy", "acc"):

@@ -122,7 +122,7 @@ def template_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Return the points of a landmark file, `{path as written: float64 (5, 2)}`, in its order.
+    r"""Return the points of a landmark file, `{path as written: float64 (5, 2)}`, in its order.
 
     Whether they can be faces is not asked here, but where they are used.
 
@@ -134,6 +134,14 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ValueError: a line with another number of fields, a number that is none, or a path twice;
             the message names the file and the line.
         OSError: the file cannot be read.
+
+    Example:
+
+    >>> from pathlib import Path
+    >>> line = "Ann/Ann_0001.jpg\t38\t52\t74\t52\t56\t72\t40\t92\t71\t92\n"
+    >>> _ = Path("landmarks.tsv").write_text(line)
+    >>> read_landmarks("landmarks.tsv")["Ann/Ann_0001.jpg"][0].tolist()  # the left eye
+    [38.0, 52.0]
     """
     landmarks: dict[str, np.ndarray] = {}
     with open(path, encoding=text_encoding(path), errors="surrogateescape") as lines:

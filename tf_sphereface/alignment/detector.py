@@ -59,6 +59,16 @@ class Detector(abc.ABC):
         min_score: confidence from which a face counts, 0 to 1.
         max_side: larger images are averaged down to this many pixels first; the points are those of
             the original image.
+
+    Example:
+
+    >>> class Middle(Detector):
+    ...     def _detect(self, image, min_face):
+    ...         box, points = np.array([[20.0, 20, 80, 80]]), np.full((1, 5, 2), 50.0)
+    ...         return box, np.array([0.9]), points
+    >>> detector = Middle(min_face=20, min_score=0.5, max_side=100)
+    >>> detector(np.zeros((200, 200, 3), np.uint8))[0].box.tolist()  # of the image as it was
+    [40.5, 40.5, 160.5, 160.5]
     """
 
     def __init__(self, min_face: float, min_score: float, max_side: int) -> None:
@@ -203,6 +213,13 @@ def choose(faces: Sequence[Face], size: tuple[int, int], how: Selection = "cente
 
     Raises:
         ValueError: `how` is something else.
+
+    Example:
+
+    >>> boxes = [np.array([0.0, 0, 60, 60]), np.array([100.0, 0, 140, 40])]
+    >>> faces = [Face(box, 0.9, np.zeros((5, 2))) for box in boxes]
+    >>> [choose(faces, (240, 240), how)[0].side for how in ("center", "largest")]
+    [40.0, 60.0]
 
     Source: the authors take the face nearest the centre.
     """

@@ -91,6 +91,13 @@ def find_images(
         passed_over: where it is counted what is left out; without it, images that are left out are
             a warning.
         strict: raise ValueError where images are left out.
+
+    Example:
+
+    >>> from tf_sphereface.data import synthetic
+    >>> folder = synthetic.write_folder("photos", 2, 1)
+    >>> find_images(folder, skip=[folder / "Person_000001"])
+    ['Person_000000/Person_000000_0001.jpg']
     """
     given = PassedOver() if passed_over is None else passed_over
     images: list[str] = []

@@ -31,6 +31,13 @@ class YuNetDetector(Detector):
         FileNotFoundError: there is no such file.
         ValueError: OpenCV cannot read the file as YuNet, or an argument is out of range.
 
+    Example:
+
+    ```python
+    detector = YuNetDetector("face_detection_yunet_2023mar.onnx", min_face=40)
+    faces = detector(image)
+    ```
+
     Source: Wu, Peng, Yu, "YuNet: a tiny millisecond-level face detector", Machine Intelligence
     Research 2023; the outputs are read by `cv2.FaceDetectorYN`.
     """
@@ -93,6 +100,12 @@ def make_detector(
     Raises:
         FileNotFoundError, ValueError: as of `YuNetDetector`.
         ImportError: mtcnn is needed and not installed (the extra `align`).
+
+    Example:
+
+    >>> detector = make_detector(min_face=40)
+    >>> type(detector).__name__, detector.get_config()["min_face"]
+    ('FaceDetector', 40.0)
     """
     if path is None:
         return FaceDetector(min_face=min_face, max_side=max_side)

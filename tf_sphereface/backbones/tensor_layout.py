@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -53,6 +55,35 @@ def to_torch(value: np.ndarray, layer: keras.layers.Layer, *, linear: bool = Fal
         maps = value.reshape(-1, LAST_CHANNELS, value.shape[1])
         return maps.transpose(2, 1, 0).reshape(value.shape[::-1])
     return value.reshape(-1) if value.ndim == 3 else value
+
+
+def flattened(network: keras.Model | None) -> tuple[tuple[int, ...], Any] | None:
+    """Return the shape in front of a Flatten layer and the Dense layer behind it, if there are."""
+    layers = [] if network is None else list(network.layers)
+    layers = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)]
+    for layer, after in itertools.pairwise(layers):
+        if isinstance(layer, keras.layers.Flatten) and isinstance(after, keras.layers.Dense):
+            shape = tuple(layer.input.shape[1:])
+            if len(shape) == 3 and None not in shape and shape[2] > 1 and shape[0] * shape[1] > 1:
+                return shape, after
+    return None
+
+
+@contextlib.contextmanager
+def reordered(network: keras.Model | None) -> Iterator[None]:
+    """Put the weights behind a Flatten layer from the order of NCHW into that of NHWC, and back."""
+    found = flattened(network)
+    if found is None:
+        yield
+        return
+    (height, width, channels), dense = found
+    before = np.asarray(dense.kernel)
+    kernel = before.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
+    dense.kernel.assign(kernel.reshape(before.shape))
+    try:
+        yield
+    finally:
+        dense.kernel.assign(before)
 
 
 def pairs_apart(tensors: Arrays) -> dict[str, np.ndarray]:

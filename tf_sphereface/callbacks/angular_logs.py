@@ -34,9 +34,13 @@ class AngularLogs(keras.callbacks.Callback):
 
     Example:
 
-    ```python
-    model.fit(dataset, callbacks=[sf.callbacks.AngularLogs()])
-    ```
+    >>> import numpy as np, tf_sphereface as sf
+    >>> model = keras.Sequential([keras.Input((4,)), sf.layers.AngularDense(3)])
+    >>> optimizer = keras.optimizers.SGD()
+    >>> model.compile(optimizer, sf.losses.ASoftmaxLoss(step=optimizer))
+    >>> fitted = model.fit(np.eye(4), np.arange(4) % 3, callbacks=[AngularLogs()], verbose=0)
+    >>> round(fitted.history["lambda"][0], 2)  # 1000 / 1.12
+    892.86
     """
 
     def __init__(self) -> None:

@@ -59,6 +59,14 @@ def verify_embeddings(
 
     Raises:
         ValueError: too few people, or too few of them with two images.
+
+    Example:
+
+    >>> from tf_sphereface import data
+    >>> faces = data.synthetic.training_set(4, 3, size=(28, 24))
+    >>> table = np.stack([np.eye(4)[faces[1]]] * 2)  # each person has an axis
+    >>> verify_embeddings(table, data.FaceSource(faces, image_size=(28, 24)))
+    (1.0, 24)
     """
     listed = _drawn(source.labels, pairs_per_fold, seed, source.describe())
     names, left, right = listed.images()

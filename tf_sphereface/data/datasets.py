@@ -65,6 +65,14 @@ def check_folder(
     Raises:
         ValueError: a damaged file with `strict`, a file of another size without `resize` (both
             name the file), or no good file.
+
+    Example:
+
+    >>> from tf_sphereface.data import SkipReport, synthetic
+    >>> folder, report = synthetic.write_folder("faces", 2, 2), SkipReport()
+    >>> _ = (folder / "Person_000000" / "Person_000000_0002.jpg").write_bytes(b"damaged")
+    >>> len(check_folder(folder, report=report)), report.count
+    (3, 1)
     """
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
     note_passed_over(index, strict, report)
@@ -96,6 +104,13 @@ def load_folder(
 
     Returns:
         Images, uint8 RGB (n, height, width, 3); labels, int32 (n,); the index of the good files.
+
+    Example:
+
+    >>> from tf_sphereface.data import synthetic
+    >>> images, labels, index = load_folder(synthetic.write_folder("faces", 2, 2))
+    >>> images.shape, labels.tolist(), index.names
+    ((4, 112, 96, 3), [0, 0, 1, 1], ['Person_000000', 'Person_000001'])
     """
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
     note_passed_over(index, strict, report)

@@ -91,6 +91,12 @@ def write_exclusions(
     """Write a list that `read_exclusions` reads.
 
     Entries are (identity or identity/file, reason); the header says what the list is.
+
+    Example:
+
+    >>> write_exclusions("left_out.txt", [("Ann_Lee/1.jpg", "blurred")], "Faces to leave out")
+    >>> read_exclusions("left_out.txt").images
+    frozenset({'Ann_Lee/1.jpg'})
     """
     lines = [f"# {line}" for line in header.splitlines()]
     lines += [f"{name}\t{reason}" for name, reason in entries]

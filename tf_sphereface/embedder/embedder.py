@@ -63,6 +63,13 @@ class Embedder:
         given: the facts of its input that were given when it was opened, by name.
         threads: CPU threads that were asked for when a file was opened.
         head_left_out: whether the file holds a classifier, whose head is not used.
+
+    Example:
+
+    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> embedder = Embedder.in_memory(network, EmbedderMetadata(channel_order="bgr"))
+    >>> embedder(np.zeros((2, 8, 8, 3), np.uint8)).shape, embedder.input_size
+    ((2, 192), (8, 8))
     """
 
     def __init__(
@@ -105,13 +112,6 @@ class Embedder:
 
         Raises:
             ValueError: another kind of model, or a batch size below 1.
-
-        Example:
-
-        >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
-        >>> embedder = Embedder.in_memory(network, EmbedderMetadata(channel_order="bgr"))
-        >>> embedder.metadata.input_size, embedder.metadata.embedding_dim
-        ((8, 8), 192)
         """
         backbone = as_backbone(model)
         if float32:
@@ -327,6 +327,13 @@ def save_embedder(
     Raises:
         ValueError: another suffix, a model that is no backbone, or layers that Keras alone could
             not load (a `Lambda`, classes and functions of your own), with what to use instead.
+
+    Example:
+
+    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> save_embedder(network, "network.keras", EmbedderMetadata(channel_order="bgr"))
+    >>> load_embedder("network.keras").metadata.channel_order
+    'bgr'
     """
     path = Path(path)
     if path.suffix != ".keras":

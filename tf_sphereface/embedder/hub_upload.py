@@ -65,6 +65,13 @@ def upload_embedder(
         OSError: the Hub refuses, or cannot be reached; a file does not exist.
         ValueError: `name` is of another form, or a file of another format.
         ImportError: the `hub` extra is not installed.
+
+    Example:
+
+    ```python
+    metadata = EmbedderMetadata(channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    uploaded = upload_embedder(network, "hf://my-name/my-faces", ["faces.tflite"], metadata)
+    ```
     """
     place = check_target(name)
     library = require("huggingface_hub", extra="hub")

@@ -64,6 +64,15 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
     Its sections are `file`, `architecture`, `input`, `output`, `training`, `measured`,
     `intended_use`, `limits`, `licence`, `source`, `notes`, `versions`. What is not known is None,
     the licence of the weights `"unknown"`.
+
+    Example:
+
+    >>> import keras, tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> sf.embedder.save_embedder(network, "network.keras")
+    >>> card = card_of("network.keras")
+    >>> card["licence"], card["output"]["embedding_dim"]
+    ('unknown', 192)
     """
     path = Path(path)
     suffix = artifact_format(path)

@@ -116,6 +116,13 @@ def read_sets(sources: Sources, max_pairs: int | None = None) -> dict[str, BinSe
     Raises:
         FileNotFoundError: as `find_bins`.
         ValueError: sets cannot be read, or their folds not evaluated; all of them are named.
+
+    Example:
+
+    >>> from tf_sphereface.eval.bins import write_bin
+    >>> write_bin("mine.bin", [b"jpeg"] * 80, [True, False] * 20)
+    >>> {name: len(bins.is_same) for name, bins in read_sets("mine.bin", max_pairs=10).items()}
+    {'mine': 10}
     """
     if max_pairs is not None:
         check_integer("max_pairs", max_pairs, 2)
@@ -181,6 +188,17 @@ def evaluate_sets(
         FileNotFoundError: as `find_bins`.
         ValueError: a set cannot be evaluated, with `on_error="raise"`; or stored embeddings were
             given, which are of one set.
+
+    Example:
+
+    >>> import keras, tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((112, 96, 3)), keras.layers.Flatten()])
+    >>> faces = sf.data.synthetic.write_folder("faces", 4, 2, pairs_per_fold=2, folds=2)
+    >>> _ = bins.write_bin_of_pairs("mine.bin", faces, faces / "pairs.txt", size=(112, 96))
+    >>> embedder = sf.load_embedder(network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> result = evaluate_sets(embedder, "mine.bin")
+    >>> result.accuracy == result.sets["mine"].accuracy
+    True
     """
     check_choice("on_error", on_error, ("raise", "report"))
     named = _named(sources)

@@ -118,6 +118,13 @@ def read_bin(path: str | os.PathLike[str]) -> BinSet:
         FileNotFoundError: there is no such file.
         ValueError: it is no such pickle, or asks for anything else (nothing of it is run), or
             images and labels do not fit; the file is named.
+
+    Example:
+
+    >>> write_bin("two.bin", [b"first", b"second", b"third", b"fourth"], [True, False])
+    >>> bins = read_bin("two.bin")
+    >>> bins.images[1], bins.is_same.tolist()
+    (b'second', [True, False])
     """
     data = Path(path).read_bytes()
     other = what_it_is(data[:512])
@@ -188,6 +195,14 @@ def write_bin_of_pairs(
     Raises:
         FileNotFoundError: a file or the folder does not exist.
         ValueError: images cannot be used; all are listed.
+
+    Example:
+
+    >>> from tf_sphereface.data import synthetic
+    >>> faces = synthetic.write_folder("faces", 4, 2, pairs_per_fold=2, folds=2)
+    >>> images = write_bin_of_pairs("mine.bin", faces, faces / "pairs.txt", size=(112, 96))
+    >>> read_bin("mine.bin").is_same.tolist()
+    [True, False, True, False]
     """
     root = existing_folder("images", images)
     listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
@@ -238,6 +253,16 @@ def evaluate(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no `.bin` set, or its images cannot be used; all are listed.
+
+    Example:
+
+    >>> import keras, tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((112, 96, 3)), keras.layers.Flatten()])
+    >>> faces = sf.data.synthetic.write_folder("faces", 4, 2, pairs_per_fold=2, folds=2)
+    >>> _ = write_bin_of_pairs("mine.bin", faces, faces / "pairs.txt", size=(112, 96))
+    >>> embedder = sf.load_embedder(network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> evaluate(embedder, "mine.bin").headline.scores.shape
+    (4,)
     """
     bins = path if isinstance(path, BinSet) else read_bin(path)
     pairs = check_set(bins)
@@ -290,6 +315,13 @@ def insightface_figures(
 
     Thresholds are squared distances of unit vectors, 0, 0.01, ... 3.99; below it a pair is called
     one person. Each fold gets the first that is best on the others. All arguments are (pairs,).
+
+    Example:
+
+    >>> scores, same = np.array([0.9, 0.2, 0.8, 0.3]), np.array([True, False, True, False])
+    >>> mean, deviation = insightface_figures(scores, same, np.array([1, 1, 2, 2]))
+    >>> float(mean), float(deviation)  # the first that is best for 0.9 and 0.2 rejects 0.8
+    (0.75, 0.25)
     """
     distances = 2.0 - 2.0 * scores
     grid = np.arange(0, 4, 0.01)
@@ -327,6 +359,17 @@ class BinReader(FaceReader):
     @property
     def hint(self) -> str:
         return "The faces of a .bin set cannot be aligned here: take a network of their size."
+
+
+class WholeFaces(BinReader):
+    """Reads 112x112 faces for a 112x96 network whole, made narrower instead of cut."""
+
+    def fit(self, image: np.ndarray) -> np.ndarray:
+        return np.asarray(cv2.resize(image, self.input_size[::-1], interpolation=cv2.INTER_AREA))
+
+    def __init__(self, input_size: tuple[int, int], bins: BinSet) -> None:
+        super().__init__(input_size, bins)
+        self.template_size = None  # so that nothing is cut off
 
 
 def _encoded(number: int, item: Any) -> bytes:

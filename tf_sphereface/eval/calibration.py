@@ -255,6 +255,16 @@ def store(calibration: Calibration, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: the file is another than the calibrated one.
         OSError: it could not be written; it is left as it was.
+
+    Example:
+
+    >>> import keras, tf_sphereface as sf
+    >>> folder = sf.data.synthetic.write_folder("faces", 20, 3, size=(28, 24))
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> sf.embedder.save_embedder(network, "network.keras", sf.embedder.EmbedderMetadata())
+    >>> store(calibrate("network.keras", folder, far=0.1), "network.keras")
+    >>> load_embedder("network.keras").metadata.threshold_far
+    0.1
     """
     known = load_embedder(path, **calibration.given).metadata
     kept = dataclasses.replace(calibration, groups=None)

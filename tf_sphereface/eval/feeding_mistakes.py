@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.face_reader import Problems
+from tf_sphereface.backbones import tensor_layout
 from tf_sphereface.backbones.known_weights import KnownWeights
 from tf_sphereface.embedder.embedder import Embedder, embed_sides, load_embedder
 from tf_sphereface.eval import verification
-from tf_sphereface.eval.bins import BinReader, BinSet, check_set
+from tf_sphereface.eval.bins import BinReader, BinSet, WholeFaces, check_set
 from tf_sphereface.eval.scoring.score_pairs import cosines, join_sides
 from tf_sphereface.eval.verification import VerificationResult
 from tf_sphereface.utils.checks import check_integer
@@ -118,7 +116,16 @@ class Trial:
 
 
 def usual_ways(embedder: Embedder, flip: bool = True) -> list[Way]:
-    """Return the other ways in which a network is fed by mistake; `flip`: the sum is used now."""
+    """Return the other ways in which a network is fed by mistake; `flip`: the sum is used now.
+
+    Example:
+
+    >>> import keras
+    >>> network = keras.Sequential([keras.Input((112, 96, 3)), keras.layers.Flatten()])
+    >>> model = load_embedder(network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> "BGR, (x - 127.5) / 128" in [way.name for way in usual_ways(model)]
+    True
+    """
     metadata = embedder.metadata
     now = (metadata.channel_order, metadata.pixel_mean, metadata.pixel_scale)
     other = "rgb" if now[0] == "bgr" else "bgr"
@@ -142,7 +149,7 @@ def usual_ways(embedder: Embedder, flip: bool = True) -> list[Way]:
         listed.append(Way("the middle 112x96 of the faces, made 112x112", resized=True))
     elif embedder.input_size == (112, 96):
         listed.append(Way("whole faces of 112x112, made 112x96", resized=True))
-    if _flattened(embedder) is not None:
+    if tensor_layout.flattened(embedder.backbone) is not None:
         listed.append(Way("weights behind Flatten in the order of NCHW", channels_first=True))
     names = {"none": "no mirror image", "sum": "mirror image added"}
     names["concat"] = "mirror image concatenated"
@@ -206,6 +213,18 @@ def try_ways(
 
     Raises:
         ValueError: images cannot be used.
+
+    Example:
+
+    >>> import keras
+    >>> from tf_sphereface.data import synthetic
+    >>> faces = synthetic.faces([0, 0, 0, 1], [0, 1, 2, 0], size=(28, 24))
+    >>> images = [cv2.imencode(".png", face[..., ::-1])[1].tobytes() for face in faces]
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> model = load_embedder(network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> sets = {"mine": BinSet(images * 10, np.array([True, False] * 10))}
+    >>> try_ways(model, sets, ways=[Way("taken as BGR", {"channel_order": "bgr"})])[0].is_clear
+    False
     """
     pairs = check_integer("pairs", pairs, 20)
     chosen = {name: each.subset(max(pairs // len(sets), 20)) for name, each in sets.items()}
@@ -240,12 +259,24 @@ def evaluate_way(
         way: how to feed it.
         flip: whether mirror images are added, where the way does not say.
         progress: called with (images done, in all).
+
+    Example:
+
+    >>> import keras
+    >>> from tf_sphereface.data import synthetic
+    >>> faces = synthetic.faces([0, 0, 0, 1], [0, 1, 2, 0], size=(28, 24))
+    >>> images = [cv2.imencode(".png", face[..., ::-1])[1].tobytes() for face in faces]
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> model = load_embedder(network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> sets = {"mine": BinSet(images * 2, np.array([True, False] * 2))}
+    >>> evaluate_way(model, sets, Way("faces to the right", shift=(1, 0)))["mine"].scores.shape
+    (4,)
     """
     how = way.flip or ("sum" if flip else "none")
     total = sum(len(each.images) for each in sets.values())
     done = 0
     results: dict[str, VerificationResult] = {}
-    with _reordered(embedder, way.channels_first):
+    with tensor_layout.reordered(embedder.backbone if way.channels_first else None):
         network = _refed(embedder, way.facts)
         for name, each in sets.items():
             pairs = check_set(each)
@@ -340,21 +371,10 @@ def _refed(embedder: Embedder, facts: Mapping[str, Any]) -> Embedder:
         return load_embedder(model, embedder.batch_size, embedder.threads, **given)
 
 
-class _WholeFaces(BinReader):
-    """Reads 112x112 faces for a 112x96 network whole, made narrower instead of cut."""
-
-    def fit(self, image: np.ndarray) -> np.ndarray:
-        return np.asarray(cv2.resize(image, self.input_size[::-1], interpolation=cv2.INTER_AREA))
-
-    def __init__(self, input_size: tuple[int, int], bins: BinSet) -> None:
-        super().__init__(input_size, bins)
-        self.template_size = None  # so that nothing is cut off
-
-
 def _faces(size: tuple[int, int], bins: BinSet, resized: bool) -> Iterator[Faces]:
     """Yield the faces of a set for a network of this input, (n, height, width, 3)."""
     narrow = resized and size == (112, 96)
-    reader = (_WholeFaces if narrow else BinReader)(size, bins)
+    reader = (WholeFaces if narrow else BinReader)(size, bins)
     problems, names = Problems(), [str(k) for k in range(len(bins.images))]
     with reader.pool() as pool:
         for start in range(0, len(names), _CHUNK):
@@ -377,32 +397,3 @@ def _moved(faces: Faces, right: int, down: int) -> Faces:
     return np.ascontiguousarray(
         wide[:, y - down : y - down + height, x - right : x - right + width]
     )
-
-
-def _flattened(embedder: Embedder) -> tuple[tuple[int, ...], Any] | None:
-    """Return the shape in front of a Flatten layer and the Dense layer behind it, if there are."""
-    layers = [] if embedder.backbone is None else list(embedder.backbone.layers)
-    layers = [layer for layer in layers if not isinstance(layer, keras.layers.Dropout)]
-    for layer, after in itertools.pairwise(layers):
-        if isinstance(layer, keras.layers.Flatten) and isinstance(after, keras.layers.Dense):
-            shape = tuple(layer.input.shape[1:])
-            if len(shape) == 3 and None not in shape and shape[2] > 1 and shape[0] * shape[1] > 1:
-                return shape, after
-    return None
-
-
-@contextlib.contextmanager
-def _reordered(embedder: Embedder, channels_first: bool) -> Iterator[None]:
-    """Put the weights behind a Flatten layer from the order of NCHW into that of NHWC, and back."""
-    found = _flattened(embedder) if channels_first else None
-    if found is None:
-        yield
-        return
-    (height, width, channels), dense = found
-    before = np.asarray(dense.kernel)
-    kernel = before.reshape(channels, height, width, -1).transpose(1, 2, 0, 3)
-    dense.kernel.assign(kernel.reshape(before.shape))
-    try:
-        yield
-    finally:
-        dense.kernel.assign(before)

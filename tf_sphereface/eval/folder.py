@@ -109,6 +109,13 @@ def random_pairs(
 
     Raises:
         ValueError: the folder is too small for the folds; with `strict`, images are passed over.
+
+    Example:
+
+    >>> from tf_sphereface.data import synthetic
+    >>> pairs = random_pairs(synthetic.write_folder("faces", 4, 2), pairs_per_fold=1, folds=2)
+    >>> pairs.is_same.tolist(), pairs.folds.tolist()
+    ([True, False, True, False], [1, 1, 2, 2])
     """
     return draw_pairs(scan(Path(root), strict), pairs_per_fold, folds, seed, where=str(root))
 

@@ -236,7 +236,7 @@ def rates_of_result(
     threshold: float | None = None,
     prefix: str = "",
 ) -> GroupReport:
-    """Count the errors of each group in a protocol's headline.
+    r"""Count the errors of each group in a protocol's headline.
 
     Args:
         result: what a protocol's `evaluate` returned.
@@ -247,6 +247,17 @@ def rates_of_result(
 
     Raises:
         ValueError: no image of the pairs has a group, or there is no threshold to take.
+
+    Example:
+
+    >>> from tf_sphereface.eval import scores
+    >>> text = "0.9 1 1 Ann/1 Ann/2\n0.6 0 1 Ann/1 Eve/1\n"
+    >>> text += "0.8 1 2 Eve/1 Eve/2\n0.1 0 2 Ann/2 Eve/2\n"
+    >>> _, result = Path("scores.txt").write_text(text), scores.evaluate("scores.txt")
+    >>> with warnings.catch_warnings(action="ignore"):  # of groups with few pairs
+    ...     report = rates_of_result(result, {"Ann": "x", "Eve": "x"}, threshold=0.5)
+    >>> report.overall.far, report.overall.frr
+    (0.5, 0.0)
     """
     headline, pairs = result.headline, result.pairs
     names, left, right = pairs.images()

@@ -111,7 +111,7 @@ def evaluate(
     cache: str | os.PathLike[str] | None = None,
     stages: Callable[[str], ProgressCallback] | None = None,
 ) -> IJBResult:
-    """Run IJB-B's or IJB-C's verification, and the search where its files are there.
+    r"""Run IJB-B's or IJB-C's verification, and the search where its files are there.
 
     Each image is aligned by its five points and embedded once; its embedding goes into the sums of
     its templates, in all variants, and is forgotten. A template is the sum over its media of the
@@ -135,6 +135,23 @@ def evaluate(
 
     A `SphereFaceWarning` says where the counts are not those of the published set: files cut off
     between two lines look whole.
+
+    Example:
+
+    >>> from tf_sphereface.eval.scoring import write_embeddings
+    >>> names = ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    >>> lists = {
+    ...     "name_5pts_score": [f"{name} 38 52 74 52 56 72 40 92 71 92 0.9" for name in names],
+    ...     "face_tid_mid": [f"{name} {k} {k}" for k, name in enumerate(names)],
+    ...     "template_pair_label": ["0 1 1", "2 3 1", "0 2 0", "1 3 0"]}
+    >>> Path("meta").mkdir()
+    >>> for name, lines in lists.items():
+    ...     _ = Path("meta", f"ijbc_{name}.txt").write_text("\n".join(lines))
+    >>> write_embeddings("faces.npz", names, [[1, 0], [2, 0], [0, 1], [0, 3]])
+    >>> with warnings.catch_warnings(action="ignore"):  # that the set is smaller than IJB-C
+    ...     result = evaluate("faces.npz", ".", "ijbc", flip=False)
+    >>> result.headline.auc
+    1.0
     """
     files = read_files(root, subset, None if stages is None else stages("reading pairs"))
     _warn_of_counts(files)

@@ -140,6 +140,16 @@ def evaluate_view1(
     Returns:
         The 2x2 table, of the tested pairs; mean subtraction takes the mean over the training pairs.
         The standard error is the binomial one.
+
+    Example:
+
+    >>> from tf_sphereface.eval.scoring import write_embeddings
+    >>> images = [f"{name}/{name}_000{k}.jpg" for name in "AB" for k in (1, 2)]
+    >>> write_embeddings("faces.npz", images, [[1, 0], [2, 0], [0, 1], [0, 2]])
+    >>> train = Pairs(images[:1] * 2, images[1:3], np.array([True, False]), np.ones(2, int))
+    >>> test = Pairs(images[2:3] * 2, images[3:] + images[:1], train.is_same, train.folds)
+    >>> evaluate_view1("faces.npz", None, train, test).accuracy
+    1.0
     """
     root = None if images is None else existing_folder("images", images)
     category_note = _category(category)

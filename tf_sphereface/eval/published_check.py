@@ -130,6 +130,17 @@ def check(
         FileNotFoundError: there are no sets.
         ValueError: none of them has a published figure, or one of those that have cannot be
             evaluated.
+
+    Example:
+
+    >>> import keras, tf_sphereface as sf
+    >>> folder = sf.data.synthetic.write_folder("faces", 4, 2, pairs_per_fold=2, folds=2)
+    >>> _ = sf.eval.bins.write_bin_of_pairs("lfw.bin", folder, folder / "pairs.txt", size=(112, 96))
+    >>> network = keras.Sequential([keras.Input((112, 96, 3)), keras.layers.Flatten()])
+    >>> model = Embedder.in_memory(network, sf.embedder.EmbedderMetadata())
+    >>> result = check(model, "lfw.bin", find_weights(model, "ir101_webface4m"))
+    >>> result.sets["lfw"].published, result.unpublished
+    (0.998, [])
     """
     found = bin_sets.find_bins(sources)
     published = {bin_sets.set_key(name): percent for name, percent in weights.published.items()}

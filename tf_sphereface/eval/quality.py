@@ -281,6 +281,14 @@ def quality_report(
         is_same: (n,) bool.
         correct: (n,) bool, whether a pair was decided rightly; None without decisions.
         meaningless: why there is nothing to draw; empty looks whether all qualities are equal.
+
+    Example:
+
+    >>> scores = np.concatenate([np.linspace(0, 1, 100), [0.8, 0.95]])
+    >>> same = np.arange(102) >= 100
+    >>> report = quality_report("norm", "length", scores, scores, scores, same)
+    >>> report.fmr, report.fnmr.error.tolist()
+    (0.1, [0.5, 0.0])
     """
     images = np.sort(np.asarray(qualities, np.float64))
     pairs = _of_pairs(pair_qualities, len(np.asarray(is_same)))
@@ -310,6 +318,16 @@ def norms_report(result: ProtocolResult) -> QualityReport | None:
     """Return what the lengths of the embeddings do for a protocol's headline; None without them.
 
     A pair takes the lower length of its two images (or videos).
+
+    Example:
+
+    >>> from tf_sphereface.eval import lfw, scoring
+    >>> images = [f"{name}/{name}_000{k}.jpg" for name in "AB" for k in (1, 2)]
+    >>> scoring.write_embeddings("faces.npz", images, [[1, 0], [2, 0], [0, 3], [0, 9]])
+    >>> train = lfw.Pairs(images[:1] * 2, images[1:3], np.array([True, False]), np.ones(2, int))
+    >>> result = lfw.evaluate_view1("faces.npz", None, train, train)
+    >>> norms_report(result).spread  # lowest, median and highest length
+    (1.0, 2.0, 3.0)
     """
     headline, pairs = result.headline, result.pairs
     if result.norms is None or len(headline.scores) != len(pairs):

@@ -80,7 +80,15 @@ def evaluate(
 
 
 def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
-    """Write the scores of a result's headline as `evaluate` reads them, one line per pair."""
+    r"""Write the scores of a result's headline as `evaluate` reads them, one line per pair.
+
+    Example:
+
+    >>> _ = Path("scores.txt").write_text("0.9 1 1\n0.1 0 1\n0.8 1 2\n0.2 0 2\n")
+    >>> write_scores("again.txt", evaluate("scores.txt"))
+    >>> evaluate("again.txt").headline.scores.tolist()
+    [0.9, 0.1, 0.8, 0.2]
+    """
     headline, pairs = result.headline, result.pairs
     lines = ["# score\tlabel\tfold\tleft\tright"]
     labels, folds = headline.is_same.astype(int), headline.folds

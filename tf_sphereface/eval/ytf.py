@@ -53,7 +53,7 @@ POOLINGS: dict[Pooling, str] = {
 
 
 def read_splits(path: str | os.PathLike[str]) -> Pairs:
-    """Read the YouTube Faces protocol, `splits.txt`: pairs of videos `"person/video"`.
+    r"""Read the YouTube Faces protocol, `splits.txt`: pairs of videos `"person/video"`.
 
     Each line is `fold, number, person/video, person/video, 1 if the person is the same`.
 
@@ -61,6 +61,13 @@ def read_splits(path: str | os.PathLike[str]) -> Pairs:
         FileNotFoundError: there is no such file.
         ValueError: a line is not of that form, contradicts its own names, or repeats a pair; the
             file and the line are named.
+
+    Example:
+
+    >>> _ = Path("splits.txt").write_text("1, 1, Ann/0, Ann/1, 1\n1, 2, Ann/0, Bob/2, 0\n")
+    >>> pairs = read_splits("splits.txt")
+    >>> pairs.right, pairs.is_same.tolist()
+    (['Ann/1', 'Bob/2'], [True, False])
     """
     path = Path(path)
     left: list[str] = []
@@ -103,7 +110,7 @@ def evaluate(
     search: Search = "exact",
     strict: bool = False,
 ) -> ProtocolResult:
-    """Run the YouTube Faces protocol, video by video.
+    r"""Run the YouTube Faces protocol, video by video.
 
     At most 256 frames are in memory at a time, whatever the length of the videos.
 
@@ -135,6 +142,16 @@ def evaluate(
         FileNotFoundError: a file or the folder does not exist.
         ValueError: videos are missing or empty, frames cannot be used (all are listed), or
             `splits` is malformed.
+
+    Example:
+
+    >>> from tf_sphereface.eval.scoring import write_embeddings
+    >>> names, vectors = ["A/0", "A/1", "B/0", "B/1"], [[1, 0], [2, 0], [0, 1], [0, 2]]
+    >>> write_embeddings("videos.npz", names, vectors)
+    >>> rows = ["1, 1, A/0, A/1, 1", "1, 2, A/0, B/0, 0", "2, 3, B/0, B/1, 1", "2, 4, A/1, B/1, 0"]
+    >>> _ = Path("splits.txt").write_text("\n".join(rows))
+    >>> evaluate("videos.npz", None, "splits.txt").accuracy
+    1.0
     """
     check_choice("pooling", pooling, tuple(POOLINGS))
     if max_frames is not None:

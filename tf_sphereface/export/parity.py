@@ -117,6 +117,15 @@ def measure_parity(
     Raises:
         ExportError: the file does not run, or returns another shape.
         ImportError: the `export` extra is not installed.
+
+    Example:
+
+    >>> import keras, tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> _ = sf.export.export_onnx(network, "model.onnx", metadata=sf.embedder.EmbedderMetadata())
+    >>> faces = sf.data.synthetic.faces([1, 2], [0, 0], size=(28, 24))
+    >>> bool(measure_parity(network, "model.onnx", faces, latency=False).cosine_min > 0.9999)
+    True
     """
     with quiet():  # TensorFlow warns when it traces many networks in turn
         expected = load_embedder(reference)(faces)

@@ -89,10 +89,13 @@ def parity_table(
 
     Example:
 
-    ```python
-    for row in parity_table(model, ["m.tflite", "m.int8.tflite"], faces):
-        print(row.name, row.cosine_min, row.latency_ms)
-    ```
+    >>> import keras, tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> metadata = sf.embedder.EmbedderMetadata()
+    >>> _ = sf.export.export_onnx(network, "model.onnx", metadata=metadata)
+    >>> faces = sf.data.synthetic.faces([1, 2], [0, 0], size=(28, 24))
+    >>> [row.name for row in parity_table(network, ["model.onnx"], faces, metadata)]
+    ['Keras', 'model.onnx']
     """
     network = Embedder.in_memory(model, metadata, float32=True)
     files = [Path(path) for path in paths]

@@ -93,10 +93,11 @@ def export_tflite(
 
     Example:
 
-    ```python
-    report = export_tflite(model, "model.int8.tflite", quantize="int8", calibration="faces/")
-    print(report.size_bytes, report.cosine_mean, report.note)
-    ```
+    >>> import keras, tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> report = export_tflite(network, "model.tflite", metadata=sf.embedder.EmbedderMetadata())
+    >>> report.cosine_min > 0.9999
+    True
     """
     return export(
         _TFLITE,

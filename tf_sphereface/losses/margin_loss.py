@@ -48,6 +48,14 @@ class MarginLoss(keras.losses.Loss):
             loss does not know it, or the reverse; outside XLA, a label out of range, or an output
             that is no angular head's, such as that of a `Dense` (`InvalidArgumentError` in a
             graph). Inside XLA the last three give NaN.
+
+    Example:
+
+    >>> class PlainLoss(MarginLoss):
+    ...     def per_example(self, labels, outputs):  # without a margin
+    ...         return keras.losses.sparse_categorical_crossentropy(labels, outputs[:, :-1], True)
+    >>> round(float(PlainLoss()([0], ops.array([[0.0, 0.0, -1.0]]))), 4)
+    0.6931
     """
 
     options: tuple[str, ...] = ()

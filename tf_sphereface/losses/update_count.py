@@ -37,12 +37,14 @@ def bind_step(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: the model is not compiled, or has no loss that follows a schedule.
 
-    Example (`my.keras` was saved by a stock model):
+    Example:
 
-    ```python
-    model = keras.models.load_model("my.keras")
-    sf.losses.bind_step(model).fit(dataset)
-    ```
+    >>> import tf_sphereface as sf
+    >>> model = keras.Sequential([keras.Input((4,)), sf.layers.AngularDense(3)])
+    >>> model.compile(keras.optimizers.SGD(), sf.losses.ASoftmaxLoss())
+    >>> _ = bind_step(model).optimizer.iterations.assign(100)
+    >>> int(model.loss.step())
+    100
     """
     if not getattr(model, "compiled", False):
         raise ValueError(f"bind_step expects a compiled model. Received: {model!r}")

@@ -97,7 +97,13 @@ def match_multipliers(
 
 
 def check_multipliers(multipliers: Iterable[Sequence[Any]]) -> tuple[Multiplier, ...]:
-    """Return the rules as tuples, or raise `ValueError` naming the one that is wrong."""
+    """Return the rules as tuples, or raise `ValueError` naming the one that is wrong.
+
+    Example:
+
+    >>> check_multipliers([["bias$", 2, 0]])
+    (('bias$', 2.0, 0.0),)
+    """
     rules = []
     for rule in multipliers:
         try:

@@ -36,6 +36,14 @@ def describe_clusters(table: FaceTable, clusters: Clusters) -> dict[str, Any]:
         `"cut"`; `"clusters"`, each with `"name"`, `"faces"` (nearest to the cluster's mean first),
         `"files"`, `"largest_angle"` in degrees and `"largest_distance"`, 1 - cosine, of two of its
         faces; `"singletons"` and `"unclear"`, lists of faces; `"notes"`.
+
+    Example:
+
+    >>> import tf_sphereface.search as search
+    >>> table = search.FaceTable(["a.jpg", "b.jpg", "c.jpg"], np.eye(3, 8)[[0, 0, 1]])
+    >>> described = describe_clusters(table, search.cluster_faces(table, threshold=0.4))
+    >>> described["clusters"][0]["files"], described["singletons"][0]["file"]
+    (['a.jpg', 'b.jpg'], 'c.jpg')
     """
     units = table.unit()
     width = max(4, len(str(clusters.count)))
@@ -107,6 +115,16 @@ def write_clusters(
         ValueError: `out` holds something; copies or links of a pack or a RecordIO file.
         OSError: it cannot be written.
         ImportError: jinja2 is not installed (the extra `eval`).
+
+    Example:
+
+    >>> from tf_sphereface.search import cluster_faces
+    >>> table = FaceTable(["a.jpg", "b.jpg", "c.jpg"], np.eye(3, 8)[[0, 0, 1]])
+    >>> described = describe_clusters(table, cluster_faces(table, threshold=0.4))
+    >>> write_clusters(table, described, "people")  # these pictures are not there
+    False
+    >>> sorted(os.listdir("people"))
+    ['clusters.tsv', 'index.html']
     """
     check_target(out)
     images = _images_of(table)

@@ -215,6 +215,13 @@ def load_faces(path: str | os.PathLike[str]) -> FaceTable:
         FileNotFoundError: there is no such file.
         ValueError: it is something else, or damaged.
         ImportError: pyarrow is needed and not installed (the extra `search`).
+
+    Example:
+
+    >>> np.savez("faces.npz", names=["a.jpg", "b.jpg"], embeddings=np.ones((2, 4)))
+    >>> table = load_faces("faces.npz")
+    >>> table.paths, table.embeddings.shape
+    (['a.jpg', 'b.jpg'], (2, 4))
     """
     path = check_suffix(path)
     if not path.is_file():

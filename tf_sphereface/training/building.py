@@ -77,6 +77,15 @@ def build_classifier(
 
     Raises:
         ValueError: the recipe is of a teacher, and there is no `teacher_dim`.
+
+    Example:
+
+    >>> import dataclasses
+    >>> from tf_sphereface.training import preset
+    >>> recipe = dataclasses.replace(preset("quick"), input_size=(28, 24), embedding_dim=8)
+    >>> model = build_classifier(recipe, num_classes=10, steps_per_epoch=5)
+    >>> model.backbone.output_shape, model.num_classes
+    ((None, 8), 10)
     """
     keras.mixed_precision.set_global_policy(recipe.policy)
     keras.utils.set_random_seed(recipe.seed)
@@ -216,6 +225,16 @@ def embedder_of(
     It remembers how it is fed: `(x - 127.5) / 128`, in the order that it was trained with, or as
     the network that it was trained from. `weights` are others in place of the model's own, such as
     `WeightAverage.arrays()`.
+
+    Example:
+
+    >>> import dataclasses
+    >>> from tf_sphereface import load_embedder, training
+    >>> recipe = dataclasses.replace(
+    ...     training.preset("quick"), input_size=(28, 24), embedding_dim=8)
+    >>> network = embedder_of(build_classifier(recipe, 10, 5), recipe, channel_order="bgr")
+    >>> load_embedder(network).metadata.channel_order
+    'bgr'
     """
     trained = [v.numpy() for v in network_weights(model)] if weights is None else list(weights)
     if pretrained is not None:

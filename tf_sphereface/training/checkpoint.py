@@ -124,6 +124,13 @@ def save_checkpoint(
     Raises:
         OSError: the file cannot be written; an older checkpoint stays as it was.
         ValueError: a weight is not finite: there is nothing to go on from.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> model.compile("sgd")
+    >>> save_checkpoint("step-10.npz", model, {"step": 10})
+    >>> read_checkpoint("step-10.npz").restore(model)  # or one built in the same way
     """
     arrays = {key: _read(variable) for key, variable in _variables(model).items()}
     arrays |= {f"metric/{i}": _read(v) for i, v in enumerate(model.metrics_variables)}
@@ -151,6 +158,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged; the message names it.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> model.compile("sgd")
+    >>> save_checkpoint("step-10.npz", model, {"step": 10})
+    >>> read_checkpoint("step-10.npz").info
+    {'step': 10}
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")

@@ -49,6 +49,16 @@ def train(
 
     Raises:
         ValueError: `metric_state` does not fit the model's metrics.
+
+    Example:
+
+    >>> from tf_sphereface import FaceClassifier, data
+    >>> backbone = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> model = FaceClassifier(backbone, num_classes=2)
+    >>> model.compile("sgd")
+    >>> source = data.FaceSource(data.SyntheticFaces(2, 2), image_size=(28, 24), batch_size=4)
+    >>> len(train(model, source, epochs=2, steps_per_epoch=1)["loss"])
+    2
     """
     stream: Any = source
     if isinstance(source, FaceSource):

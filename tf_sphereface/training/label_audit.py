@@ -70,6 +70,17 @@ def audit_labels(
     Raises:
         ValueError: no run folder, or none with a checkpoint; a run on faces that are no files; the
             faces are not those of the run; a loss without class centres, or a sampled head.
+
+    Example:
+
+    >>> from tf_sphereface import data, training
+    >>> recipe = dataclasses.replace(
+    ...     training.preset("quick"), input_size=(28, 24), epochs=1, batch_size=4, embedding_dim=8)
+    >>> folder = data.synthetic.write_folder("faces", 2, 2, size=(28, 24))
+    >>> _ = training.run(recipe, data.FaceSource(folder, image_size=(28, 24)), "runs/audited")
+    >>> audit = audit_labels("runs/audited")
+    >>> len(audit.source), audit.step, audit.max_angle
+    (4, 1, 75.0)
     """
     folder = RunFolder(run)
     state = folder.newest_state()

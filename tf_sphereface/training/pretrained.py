@@ -168,6 +168,15 @@ def open_pretrained(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no network that can be trained, or it takes another channel order.
+
+    Example:
+
+    >>> import tf_sphereface as sf
+    >>> network = sf.backbones.SphereFaceNet(4, (28, 24, 3), 8)
+    >>> opened = open_pretrained(
+    ...     sf.load_embedder(network, channel_order="bgr", pixel_mean=127.5, pixel_scale=128))
+    >>> opened.recipe(sf.training.preset("fine-tune")).input_size, opened.metadata.channel_order
+    ((28, 24), 'bgr')
     """
     if isinstance(model, Pretrained):
         return model

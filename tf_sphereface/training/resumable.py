@@ -63,6 +63,17 @@ class Run:
     Raises:
         ValueError: the faces fill no batch, have another size, are of one person, or are not those
             of `state`; `state` is of a later epoch than the recipe's last.
+
+    Example:
+
+    >>> import dataclasses
+    >>> from tf_sphereface import data, training
+    >>> recipe = dataclasses.replace(
+    ...     training.preset("quick"), input_size=(28, 24), epochs=2, batch_size=4, embedding_dim=8)
+    >>> source = data.FaceSource(data.SyntheticFaces(2, 2), image_size=(28, 24))
+    >>> begun = Run(recipe, source, RunFolder("runs/mine"))
+    >>> begun.step, begun.total_steps
+    (0, 2)
     """
 
     def __init__(

@@ -204,6 +204,14 @@ def deferred_stop(say: Callable[[str], None] = logger.warning) -> Iterator[Calla
 
     The second one interrupts at once. Outside the main thread nothing is changed. Yields a
     function that tells whether the process was asked to stop; `say` is called when it is.
+
+    Example:
+
+    >>> with deferred_stop(say=print) as asked:
+    ...     signal.raise_signal(signal.SIGTERM)  # as `kill` sends it
+    ...     asked()
+    finishing the step; once more to stop at once
+    True
     """
     asked = False
 

@@ -36,6 +36,12 @@ class RunFolder:
         unaveraged: the same with the last update's weights, where `embedder` has averages.
         summary: what the run did, JSON; there is one when the run is finished.
         diverged: where a run that diverged did so, JSON.
+
+    Example:
+
+    >>> folder = RunFolder("runs/first")
+    >>> folder.embedder.name, folder.has_begun()
+    ('embedder.keras', False)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -138,6 +138,14 @@ def open_teacher(
         FileNotFoundError: there is no such file.
         ValueError: it is no embedder, it lies in the run folder, or it has no content that a hash
             can be taken of.
+
+    Example:
+
+    >>> import keras, tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> teacher = open_teacher(network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> teacher.dim
+    2016
     """
     if isinstance(model, Teacher):
         return model

@@ -127,6 +127,17 @@ def teacher_embeddings(
             the folder is damaged.
         OSError: there is no room.
         TimeoutError: the chief gets no further.
+
+    Example:
+
+    >>> import keras, tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> from tf_sphereface import data, training
+    >>> teacher = training.open_teacher(
+    ...     network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> source = data.FaceSource(data.SyntheticFaces(2, 2), image_size=(28, 24))
+    >>> teacher_embeddings(teacher, source, "teacher").table.shape
+    (2, 4, 2016)
     """
     size, columns = teacher.reading(source.image_size)
     source.load()

@@ -197,6 +197,13 @@ def blufr(
     Raises:
         ValueError: fewer than four people with two images, or an embedding is zero or not finite.
 
+    Example:
+
+    >>> people = np.repeat(np.arange(80), 3)
+    >>> found = blufr(np.eye(80)[people], people, trials=2, fars=[0.1])
+    >>> found.vr_at_far, len(found.open_set)
+    ({0.1: (1.0, 0.0)}, 2)
+
     Source: Liao et al., "A Benchmark Study of Large-scale Unconstrained Face Recognition",
     IJCB 2014, section 3.
     """

@@ -36,7 +36,7 @@ Picture = Callable[[str], np.ndarray]
 def write_page(
     contents: dict[str, Any], path: str | os.PathLike[str], picture: Picture | None = None
 ) -> None:
-    """Write the page of a result.
+    r"""Write the page of a result.
 
     Args:
         contents: what `contents.contents` returned, or the JSON file that `--json` wrote.
@@ -48,6 +48,15 @@ def write_page(
     Raises:
         OSError: the file cannot be written.
         ImportError: the `eval` extra is not installed.
+
+    Example:
+
+    >>> from tf_sphereface.eval import report, scores
+    >>> from tf_sphereface.eval.report.contents import contents
+    >>> _ = Path("scores.txt").write_text("0.9 1 1\n0.1 0 1\n0.8 1 2\n0.2 0 2\n")
+    >>> write_page(contents(scores.evaluate("scores.txt")), "page.html")
+    >>> "100.00" in Path("page.html").read_text(encoding="utf-8")
+    True
     """
     jinja2 = require("jinja2", extra="eval")
     page = template("page.html").render(

@@ -35,10 +35,18 @@ MEANS = {"plain": "plain", "mean_subtracted": "mean subtracted"}
 
 
 def to_dict(result: ProtocolResult) -> dict[str, Any]:
-    """Return what a protocol's `evaluate` gave as plain values for JSON.
+    r"""Return what a protocol's `evaluate` gave as plain values for JSON.
 
     `report_schema.json` in this package describes the keys. Rates are fractions, angles degrees;
     None stands for what cannot be stated and for an infinite threshold.
+
+    Example:
+
+    >>> from pathlib import Path
+    >>> from tf_sphereface.eval import scores
+    >>> _ = Path("scores.txt").write_text("0.9 1 1\n0.1 0 1\n0.8 1 2\n0.2 0 2\n")
+    >>> to_dict(scores.evaluate("scores.txt"))["headline"]["accuracy"]
+    1.0
     """
     pairs = result.pairs
     genuine = int(pairs.is_same.sum())
@@ -163,9 +171,17 @@ def bootstrap_table(values: dict[str, Any]) -> Table:
 
 
 def print_result(result: ProtocolResult, console: Console) -> None:
-    """Print the headline and its protocol, the 2x2 table, the curve's figures and the folds.
+    r"""Print the headline and its protocol, the 2x2 table, the curve's figures and the folds.
 
     Without folds there are the curve's figures alone.
+
+    Example:
+
+    >>> from pathlib import Path
+    >>> from tf_sphereface.eval import scores
+    >>> _ = Path("scores.txt").write_text("0.9 1 1\n0.1 0 1\n0.8 1 2\n0.2 0 2\n")
+    >>> print_result(scores.evaluate("scores.txt"), Console(width=80))
+    100.00 ± 0.00 %  4 pairs (2 genuine, 2 impostor) in 2 folds; scores as given; ...
     """
     headline = result.headline
     if not len(headline.fold_ids):

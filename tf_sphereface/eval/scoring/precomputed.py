@@ -79,6 +79,13 @@ def read_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no such file, or its arrays do not fit together; the file is named.
+
+    Example:
+
+    >>> np.savez("faces.npz", names=["Ann/1.jpg", "Bob/1.jpg"], embeddings=np.eye(2))
+    >>> stored = read_embeddings("faces.npz")
+    >>> stored.names, stored.embedding_dim
+    (['Ann/1.jpg', 'Bob/1.jpg'], 2)
     """
     try:
         with np.load(path, allow_pickle=False) as archive:

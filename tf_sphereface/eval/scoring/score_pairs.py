@@ -112,6 +112,15 @@ def verification_vectors(embedder: Any, faces: np.ndarray, flip: str) -> NDArray
 
     Raises:
         ValueError: an embedding is zero or not finite.
+
+    Example:
+
+    >>> import tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> embedder = sf.embedder.Embedder.in_memory(network, sf.embedder.EmbedderMetadata())
+    >>> faces = np.zeros((2, 8, 8, 3), np.uint8)
+    >>> [verification_vectors(embedder, faces, flip).shape for flip in ("sum", "concat")]
+    [(2, 192), (2, 384)]
     """
     plain, mirrored = embed_sides(embedder, faces, flip != "none")
     vectors = np.asarray(join_sides(plain, mirrored, flip), np.float64)
