@@ -52,6 +52,13 @@ class AlignResult:
         report: the list of problems; None if the points were given.
         report_written: whether that list was written now; lists that belong to another image's
             faces are not replaced.
+
+    Example:
+
+    >>> outcomes = [Outcome(Found("1.jpg"), written=1), Outcome(Found("2.jpg"), problem="no face")]
+    >>> result = AlignResult(outcomes, seconds=0.2)
+    >>> result.written, result.counts()["no face"]
+    (1, 1)
     """
 
     outcomes: list[Outcome]

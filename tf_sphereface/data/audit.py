@@ -86,6 +86,13 @@ class Overlap:
         people_found_again: with embeddings, the share of the people with several images in the test
             set who are above the threshold when their images are split in halves, and their number.
         contradicted: matches by hash that were left out because the embeddings contradict them.
+
+    Example:
+
+    >>> from tf_sphereface.data import synthetic
+    >>> faces = read_face_set(synthetic.write_folder("faces", 2, 1))
+    >>> list(find_overlap(faces, faces, hash_bits=5).exclusions())
+    ['Person_000000', 'Person_000001']
     """
 
     identities: list[Match]

@@ -24,6 +24,11 @@ class DoubtfulLabel:
         angle: to the dominant centre of its class, in degrees.
         center: the nearest centre of its class, from 0.
         dominant: the centre that most images of its class are nearest to.
+
+    Example:
+
+    >>> DoubtfulLabel(position=2, label=0, angle=87.1, center=1, dominant=0).reason(max_angle=90)
+    "87.1° to its person's main centre, nearer to centre 1 than to centre 0"
     """
 
     position: int

@@ -36,6 +36,13 @@ class Pairs:
         is_same: bool (n,), genuine or impostor.
         folds: int (n,), from 1.
         name: what the list is called, empty where it has no name.
+
+    Example:
+
+    >>> same, folds = np.array([True, False]), np.array([1, 1])
+    >>> pairs = Pairs(["A/1.jpg", "A/1.jpg"], ["A/2.jpg", "B/1.jpg"], same, folds)
+    >>> pairs.images()[0]
+    ['A/1.jpg', 'A/2.jpg', 'B/1.jpg']
     """
 
     left: list[str]

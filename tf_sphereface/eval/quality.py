@@ -52,6 +52,12 @@ class DiscardCurve:
         random: the area of a random order, `error[0] * limit`, its expectation.
         random_std: the standard deviation of the area over random orders.
         ideal: the area of the best order, in which all wrong pairs come first.
+
+    Example:
+
+    >>> curve = discard_curve([True, False, False, False], [0.1, 0.7, 0.8, 0.9])
+    >>> curve.error[[curve.at(0.0), curve.at(0.25)]].tolist()
+    [0.25, 0.0]
     """
 
     share: NDArray[np.float64]
@@ -325,8 +331,7 @@ def norms_report(result: ProtocolResult) -> QualityReport | None:
     >>> images = [f"{name}/{name}_000{k}.jpg" for name in "AB" for k in (1, 2)]
     >>> scoring.write_embeddings("faces.npz", images, [[1, 0], [2, 0], [0, 3], [0, 9]])
     >>> train = lfw.Pairs(images[:1] * 2, images[1:3], np.array([True, False]), np.ones(2, int))
-    >>> result = lfw.evaluate_view1("faces.npz", None, train, train)
-    >>> norms_report(result).spread  # lowest, median and highest length
+    >>> norms_report(lfw.evaluate_view1("faces.npz", None, train, train)).spread  # of lengths
     (1.0, 2.0, 3.0)
     """
     headline, pairs = result.headline, result.pairs

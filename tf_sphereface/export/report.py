@@ -29,6 +29,15 @@ class ExportReport:
         float_layers: the names of the layers that were left in float to pass the checks.
         layers: every layer's error, the worst first, where `explain` asked for it.
         left_behind: what the model's metadata say that does not hold for this file, in words.
+
+    Example:
+
+    >>> import keras, tf_sphereface as sf
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> metadata = sf.embedder.EmbedderMetadata()
+    >>> report = sf.export.export_onnx(network, "model.onnx", metadata=metadata)
+    >>> report.measured()["note"]
+    'accuracy was not checked'
     """
 
     path: Path

@@ -36,6 +36,11 @@ class Enrollment:
             taken.
         passed_over: what the listing of each folder left out.
         kept: pictures that an earlier call had embedded, which was stopped.
+
+    Example:
+
+    >>> Enrollment(added=3, problems={"Ann/4.jpg": "no face"}).told()
+    'Ann/4.jpg: no face'
     """
 
     added: int = 0

@@ -38,6 +38,12 @@ class IdentificationThreshold:
         gallery_pictures: theirs.
         nearest: of the measured pictures the one nearest to another person: who, whom, cosine.
         reason: why there is no threshold.
+
+    Example:
+
+    >>> threshold = IdentificationThreshold(rate=0.01, threshold=0.4, origin="given")
+    >>> IdentificationThreshold.from_dict(threshold.to_dict()) == threshold
+    True
     """
 
     rate: float

@@ -38,6 +38,16 @@ class Checkpoint:
     `info` was saved with the state, such as the step and the history. The names of the variables in
     `arrays` begin with `model/`, `optimizer/` (learning rate and count of updates among them),
     `average/`, `metric/` or `centers/` (of a head that is not on the device).
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> model.compile("sgd")
+    >>> save_checkpoint("begun.npz", model, {"step": 0})
+    >>> _ = model.layers[0].bias.assign([1.0, 1.0])
+    >>> read_checkpoint("begun.npz").restore(model)
+    >>> np.asarray(model.layers[0].bias).tolist()
+    [0.0, 0.0]
     """
 
     path: Path

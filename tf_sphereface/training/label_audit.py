@@ -31,6 +31,14 @@ class LabelAudit:
         step: updates of the checkpoint that was read.
         max_angle: degrees.
         doubtful: the images, the largest angle first.
+
+    Example:
+
+    >>> from tf_sphereface import data
+    >>> source = data.FaceSource(data.synthetic.write_folder("listed", 2, 2), image_size=(112, 96))
+    >>> wrong = DoubtfulLabel(position=1, label=0, angle=80.0, center=0, dominant=0)
+    >>> LabelAudit(source, 1, step=9, max_angle=75.0, doubtful=[wrong]).entries()
+    [('Person_000000/Person_000000_0002.jpg', "80.0° to its person's main centre, above 75°")]
     """
 
     source: FaceSource

@@ -46,6 +46,15 @@ class Pretrained:
         name: the file, or the model's name.
         sha256: of layers, weights and how it is fed.
         head_left_out: whether the file held a classifier, whose head is not used.
+
+    Example:
+
+    >>> import tf_sphereface as sf
+    >>> network = sf.backbones.SphereFaceNet(4, (28, 24, 3), 8)
+    >>> opened = open_pretrained(
+    ...     sf.load_embedder(network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128))
+    >>> opened.recipe(sf.training.preset("quick")).embedding_dim  # the network's
+    8
     """
 
     network: keras.Model

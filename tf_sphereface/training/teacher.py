@@ -34,6 +34,14 @@ class Teacher:
         embedder: it is called, never trained.
         name: its file, or the model's name.
         sha256: of the file, or of the network in memory, and of how it is fed.
+
+    Example:
+
+    >>> import keras
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
+    >>> teacher = open_teacher(network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    >>> teacher.embed(np.zeros((2, 28, 24, 3), np.uint8)).shape  # faces, then mirrored
+    (2, 2, 2016)
     """
 
     embedder: Embedder

@@ -39,6 +39,15 @@ class TeacherEmbeddings:
         sha256: as of `Teacher`.
         training_data: what the teacher was trained on, None where its file does not say.
         path: the `.npy` file.
+
+    Example:
+
+    >>> from tf_sphereface import data
+    >>> faces = data.synthetic.training_set(2, 3, size=(28, 24))
+    >>> table = np.stack([np.eye(2, dtype=np.float16)[faces[1]]] * 2)
+    >>> kept = TeacherEmbeddings(table, "teacher.keras", "", None, Path("teacher.npy"))
+    >>> kept.person_means(data.FaceSource(faces, image_size=(28, 24))).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
 
     table: NDArray[np.float16]

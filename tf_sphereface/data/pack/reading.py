@@ -217,7 +217,7 @@ _OPEN_SHARDS = 256  # files kept open, well below the usual limit of 1,024
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pack:
-    """A packed folder, open for reading; made by `open_pack`.
+    r"""A packed folder, open for reading; made by `open_pack`.
 
     Attributes:
         root: the folder.
@@ -226,6 +226,14 @@ class Pack:
         ends: int64 (classes,), where the images of each identity end among all in the pack.
         table: `INDEX` (n,), where each image lies; mapped, not read.
         rows: uint32, the images that are left after damaged ones were left out; None: all.
+
+    Example:
+
+    >>> from tf_sphereface import data
+    >>> _ = data.pack_folder(data.synthetic.write_folder("faces", 2, 2), "packed")
+    >>> pack = open_pack("packed")
+    >>> pack.names, pack.labels.tolist(), pack.read(np.array([0]))[0][:2]  # a JPEG file
+    (['Person_000000', 'Person_000001'], [0, 0, 1, 1], b'\xff\xd8')
     """
 
     root: Path

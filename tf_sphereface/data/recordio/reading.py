@@ -46,6 +46,13 @@ class RecordFile:
             of `scan.images`; None: all.
         kept: int32, ascending, the people who are left after some were excluded, positions in
             `scan.people`; None: all.
+
+    Example:
+
+    >>> from tf_sphereface import data
+    >>> _ = data.write_rec(data.synthetic.write_folder("people", 2, 2), "people_rec")
+    >>> open_rec("people_rec").counts().tolist()
+    [2, 2]
     """
 
     path: Path
@@ -313,12 +320,9 @@ def open_rec(
 
     Example:
 
-    >>> import tempfile
     >>> from tf_sphereface import data
-    >>> faces, written = tempfile.mkdtemp(), tempfile.mkdtemp()
-    >>> _ = data.synthetic.write_folder(faces, 3, 2)
-    >>> _ = data.write_rec(faces, written)
-    >>> records = open_rec(written)
+    >>> _ = data.write_rec(data.synthetic.write_folder("faces", 3, 2), "written")
+    >>> records = open_rec("written")
     >>> len(records), records.num_classes, records.names
     (6, 3, ['0', '1', '2'])
     """
