@@ -14,8 +14,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# These need a file of others, and a server: their examples are shown and not run.
-SHOWN_ONLY = {"tf_sphereface.alignment.YuNetDetector", "tf_sphereface.embedder.upload_embedder"}
+# These need files of others, and a server: their examples are shown and not run.
+SHOWN_ONLY = {
+    "tf_sphereface.alignment.YuNetDetector",
+    "tf_sphereface.embedder.upload_embedder",
+    "tf_sphereface.importers.load_sphere20a",
+    "tf_sphereface.importers.load_sphereface_caffe",
+    "tf_sphereface.importers.read_caffemodel",
+}
 
 pytest.importorskip("sphinx")
 

@@ -48,8 +48,9 @@ def save_weights(
 
     Example:
 
-    >>> save_weights(backbone, "iresnet50.safetensors")    # doctest: +SKIP
-    'iresnet50'
+    >>> from tf_sphereface.backbones import SphereFaceNet
+    >>> save_weights(SphereFaceNet(20, (28, 24, 3), 8), "network.safetensors")
+    'spherenet20'
 
     Source: the format is that of https://github.com/huggingface/safetensors.
     """

@@ -95,9 +95,11 @@ def import_checkpoint(
 
     Example:
 
-    >>> imported = import_checkpoint("sphere20a.pth", "sphere20a")    # doctest: +SKIP
-    >>> imported.model.output_shape                                   # doctest: +SKIP
-    (None, 512)
+    >>> from tf_sphereface import backbones, embedder
+    >>> network = backbones.SphereFaceNet(20, (28, 24, 3), 8)
+    >>> arch = embedder.save_weights(network, "network.safetensors")
+    >>> import_checkpoint("network.safetensors", input_size=(28, 24)).model.output_shape
+    (None, 8)
     """
     path = Path(path)
     check_choice("arch", arch, (AUTO, *ARCHITECTURES, ONNX.name))

@@ -59,9 +59,10 @@ def read_caffemodel(path: str | os.PathLike[str]) -> dict[str, CaffeLayer]:
 
     Example:
 
-    >>> layers = read_caffemodel("sphereface_model.caffemodel")    # doctest: +SKIP
-    >>> layers["conv1_1"].blobs[0].shape                           # doctest: +SKIP
-    (64, 3, 3, 3)
+    ```python
+    layers = read_caffemodel("sphereface_model.caffemodel")
+    print(layers["conv1_1"].blobs[0].shape)  # (64, 3, 3, 3)
+    ```
 
     Source: the field numbers are those of Caffe's `caffe.proto`.
     """

@@ -40,8 +40,10 @@ def load_mobilefacenet(path: str | os.PathLike[str], *, key: str | None = None) 
 
     Example:
 
-    >>> model = load_mobilefacenet("mobilefacenet.ckpt")    # doctest: +SKIP
-    >>> model.output_shape                                  # doctest: +SKIP
+    >>> from tf_sphereface import backbones, embedder
+    >>> embedder.save_weights(backbones.MobileFaceNet(), "mobilefacenet.safetensors")
+    'mobilefacenet'
+    >>> load_mobilefacenet("mobilefacenet.safetensors").output_shape
     (None, 128)
     """
     return load_layout(path, LAYOUT, key=key).model

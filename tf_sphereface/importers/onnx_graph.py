@@ -82,8 +82,12 @@ def load_onnx(
 
     Example:
 
-    >>> load_onnx("w600k_r50.onnx").model.output_shape      # doctest: +SKIP
-    (None, 512)
+    >>> import keras, tf_sphereface as sf
+    >>> layers = [keras.layers.Conv2D(4, 3), keras.layers.Flatten()]
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), *layers])
+    >>> _ = sf.export.export_onnx(network, "network.onnx", metadata=sf.embedder.EmbedderMetadata())
+    >>> load_onnx("network.onnx").model.output_shape
+    (None, 2288)
     """
     path = Path(path)
     proto = load_proto(path)

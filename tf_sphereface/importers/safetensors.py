@@ -53,8 +53,12 @@ class SafetensorsFile:
 
     Example:
 
-    >>> file = SafetensorsFile("model.safetensors")    # doctest: +SKIP
-    >>> file.arrays(file.tensors)["conv1.weight"]      # doctest: +SKIP
+    >>> text = b'{"bias": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'
+    >>> numbers = np.array([1, 2], "<f4").tobytes()
+    >>> _ = Path("two.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + numbers)
+    >>> file = SafetensorsFile("two.safetensors")
+    >>> file.arrays(file.tensors)["bias"].tolist()
+    [1.0, 2.0]
 
     Source: the format is that of https://github.com/huggingface/safetensors.
     """

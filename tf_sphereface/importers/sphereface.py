@@ -54,9 +54,10 @@ def load_sphere20a(
 
     Example:
 
-    >>> model, left_out = load_sphere20a("sphere20a.pth")    # doctest: +SKIP
-    >>> left_out                                             # doctest: +SKIP
-    ['fc6.weight (512, 10574): the head, class centres of the training set']
+    ```python
+    model, left_out = load_sphere20a("sphere20a.pth")
+    print(left_out)  # the head, class centres of the training set
+    ```
     """
     return load_layout(path, SPHERE20A, key=key, input_size=input_size)
 
@@ -109,7 +110,9 @@ def load_sphereface_caffe(
 
     Example:
 
-    >>> model, left_out = load_sphereface_caffe("sphereface_model.caffemodel")    # doctest: +SKIP
+    ```python
+    model, left_out = load_sphereface_caffe("sphereface_model.caffemodel")
+    ```
     """
     check_choice("depth", depth, (20, 64))
     tensors = _named(path)
