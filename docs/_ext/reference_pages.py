@@ -21,6 +21,8 @@ from typing import Any
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
+from sphinx.util.inspect import signature as signature_of
+from sphinx.util.inspect import stringify_signature
 
 PACKAGE = "tf_sphereface"
 LAZY = ("eval", "export", "search")  # public too, imported on first use
@@ -351,7 +353,12 @@ def write_defaults(
     signature: str | None,
     result: str | None,
 ) -> tuple[str, str | None] | None:
-    """Show a default that has no literal, such as a dataclass' factory, as `...`."""
+    """Show a default that has no literal, such as a dataclass' factory, as `...`.
+
+    Keras' layers and models take `(*args, **kwargs)`: shown is what their `__init__` takes.
+    """
+    if what == "class" and signature == "(*args, **kwargs)" and isinstance(obj, type):
+        signature = stringify_signature(signature_of(obj.__init__, bound_method=True))
     return (re.sub(r"= ?<[^<>]+>", "= ...", signature), result) if signature else None
 
 

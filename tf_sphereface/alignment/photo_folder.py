@@ -68,11 +68,12 @@ def align_photos(
 
     `target` gets the folders and names of `source`, the points that were found, and a list of the
     images without a face, with several, too small or unreadable. A stopped call goes on where it
-    was, and repeats only what has changed. Files that it has not written are never replaced. The
+    was, and repeats only what has changed. Files that it has not written are replaced
+    only with `overwrite`. The
     faces do not depend on the number of threads.
 
     Args:
-        source: a folder of images (JPEG, PNG, WebP, BMP, TIFF, GIF), or one image or video.
+        source: a folder of images (JPEG, PNG, WebP, AVIF, BMP, TIFF, ...), or one image or video.
         target: where the faces go; a folder of its own for each folder of photographs.
         size: (height, width) of a face, 112x96 or 112x112.
         select: which face of an image: the one nearest the center, the largest, or all, written as

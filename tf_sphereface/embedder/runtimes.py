@@ -60,10 +60,14 @@ class KerasRunner:
             return tf.cast(tf.nest.flatten(outputs)[0], tf.float32)
 
         self._embed = embed
+        self._trace: Any = None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the embeddings of one batch."""
-        return np.asarray(self._embed(tf.constant(images)).numpy())
+        # Called as a trace: TensorFlow takes the traces of many embedders for one function's.
+        if self._trace is None:
+            self._trace = self._embed.get_concrete_function()
+        return np.asarray(self._trace(tf.constant(images)).numpy())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments
