@@ -358,7 +358,9 @@ def write_defaults(
     Keras' layers and models take `(*args, **kwargs)`: shown is what their `__init__` takes.
     """
     if what == "class" and signature == "(*args, **kwargs)" and isinstance(obj, type):
-        signature = stringify_signature(signature_of(obj.__init__, bound_method=True))
+        signature = stringify_signature(
+            signature_of(obj.__init__, bound_method=True), show_return_annotation=False
+        )
     return (re.sub(r"= ?<[^<>]+>", "= ...", signature), result) if signature else None
 
 
