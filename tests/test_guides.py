@@ -193,7 +193,7 @@ def test_symptoms_name_what_the_doctor_finds():
         *("nothing is learnt", "probability 0 for every face", "norms have collapsed"),
         *("have exploded", "out of MagFace's range", "never reach its minimum"),
         *("It trained plain softmax", "the classes are unbalanced", "are not shuffled"),
-        *("faces as for training", "bfloat16, for which this machine", "watches val_loss"),
+        *("faces as for training", "bfloat16, which this machine", "watches val_loss"),
         *("the validation loss is", "the loss became", "updates of another optimizer"),
     ):
         assert phrase in page, phrase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -79,8 +80,10 @@ def test_a_process_killed_in_the_middle_of_a_write_leaves_the_checkpoint_s_state
     del table
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: of threads, unused here
+        gc.collect()
         child = os.fork()
     if child == 0:  # it has the same state, writes on, and dies between two tables' rows
+        gc.disable()  # what is freed may wait for threads, of which a child has none
         try:
             going_on = table_in(tmp_path)
             going_on.restore(state, facts)

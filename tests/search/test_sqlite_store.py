@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sqlite3
@@ -101,8 +102,10 @@ def test_a_killed_writer_leaves_the_gallery_as_it_was(path):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # there are threads: none is needed
+        gc.collect()
         child = os.fork()
     if child == 0:
+        gc.disable()  # what is freed may wait for threads, of which a child has none
         try:
             sqlite_store._write_sums = stop  # what was written lies in the file, uncommitted
             change = GalleryChange([before.names[0]], [more], {})

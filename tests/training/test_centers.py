@@ -62,7 +62,7 @@ def test_a_run_stopped_in_mid_write_ends_as_one_on_the_device(place, tmp_path, m
 
 def test_a_run_is_resumed_where_its_centres_are(tmp_path):
     out, folder = tmp_path / "run", tmp_path / "centers"
-    run(out, centers=folder)
+    first = run(out, centers=folder)  # is still there when the folder is opened elsewhere
     for other in ("device", "host"):
         with pytest.raises(ValueError, match=rf"are in {folder}: resume it with --centers"):
             run(out, resume=True, centers=other)
@@ -73,6 +73,7 @@ def test_a_run_is_resumed_where_its_centres_are(tmp_path):
     with pytest.raises(ValueError, match=r"name the folder where they are now \(--centers DIR\)"):
         run(out, resume=True)
     assert run(out, resume=True, centers=tmp_path / "moved").step == 8
+    assert first.step == 0  # its model has left the files to the other
 
 
 def test_a_full_disk_is_an_error_before_training(tmp_path, monkeypatch):

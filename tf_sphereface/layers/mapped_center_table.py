@@ -255,14 +255,16 @@ class MappedCenterTable(CenterTable):
                 f"{self.folder} holds other files ({min(others)}): choose a folder of its own for "
                 "the class centres (--centers)"
             )
-        key = os.path.realpath(self.folder)
+        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT)
+        place = os.fstat(descriptor)  # the folder may have been moved under a model of this process
+        key = f"{place.st_dev}:{place.st_ino}"
         owner = _OPEN.get(key)
         if owner is not None and owner is not self:
             owner._leave()
         _OPEN[key] = self
         if fcntl is None or self._lock is not None:
+            os.close(descriptor)
             return
-        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

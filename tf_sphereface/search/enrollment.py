@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +19,15 @@ from tf_sphereface.utils.messages import ProgressCallback, and_more, printable
 
 @dataclass
 class PeopleListing:
-    """The images of a folder of people: (name, path) each, and what was passed over."""
+    """The images of a folder of people: (name, path) each, and what was passed over.
+
+    `empty` are folders without an image; `merged` are names of several folders.
+    """
 
     files: list[tuple[str, Path]]
     passed_over: PassedOver
+    empty: list[str] = field(default_factory=list)
+    merged: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -36,6 +43,8 @@ class Enrollment:
             taken.
         passed_over: what the listing of each folder left out.
         kept: pictures that an earlier call had embedded, which was stopped.
+        absent: names of folders of which no picture can be used: they are nobody.
+        merged: names that several folders have, if spelled alike (Unicode's NFC): one person.
 
     Example:
 
@@ -50,6 +59,8 @@ class Enrollment:
     several: list[str] = field(default_factory=list)
     passed_over: list[PassedOver] = field(default_factory=list)
     kept: int = 0
+    absent: list[str] = field(default_factory=list)
+    merged: list[str] = field(default_factory=list)
 
     def note(self, faces: EmbeddedFaces, stranger: bool, strict: bool) -> None:
         """Take in what became of a folder's pictures; raise ValueError where none can be used."""
@@ -78,14 +89,19 @@ def listed_people(folder: str | os.PathLike[str], strict: bool = False) -> Peopl
         ValueError: it holds no such folder; with `strict`, images are passed over.
     """
     passed_over = PassedOver()
-    files = [
-        (name, Path(entry.path))
-        for name, entries in people_in(folder, passed_over)
-        for entry in entries
-    ]
+    people = list(people_in(folder, passed_over))
+    files = [(name, Path(entry.path)) for name, entries in people for entry in entries]
     if strict:
         passed_over.refuse(folder)
-    return PeopleListing(files, passed_over)
+    named = {name for name, _ in people}
+    empty = sorted(
+        x.name
+        for x in os.scandir(folder)
+        if x.is_dir() and not x.name.startswith(".") and x.name not in named
+    )
+    spelled = Counter(unicodedata.normalize("NFC", name) for name in named)
+    merged = sorted(name for name, count in spelled.items() if count > 1)
+    return PeopleListing(files, passed_over, empty, merged)
 
 
 def embed_folders(
@@ -117,6 +133,10 @@ def embed_folders(
 
         count = len(listing.files)
         faces = embed_people(embedder, listing.files, count, show, detector=detector, kept=kept)
+        used, listed = set(faces.names), dict.fromkeys(name for name, _ in listing.files)
+        if not embedded:
+            result.absent = [*listing.empty, *(name for name in listed if name not in used)]
+            result.merged = listing.merged
         result.note(faces, bool(embedded), strict)
         embedded.append(faces)
         before += len(listing.files)

@@ -144,6 +144,8 @@ def _connection(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connect
         if "not a database" in str(error):
             raise ValueError(f"{path} is no gallery, and no SQLite file") from error
         raise _damaged(path, error) from error
+    except UnicodeError as error:  # Python cannot decode what SQLite says of a damaged schema
+        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, what: object) -> ValueError:

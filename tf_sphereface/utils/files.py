@@ -61,6 +61,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        named = error.filename is not None and not str(error.filename).startswith(str(folder))
+        if error.errno is None or named:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

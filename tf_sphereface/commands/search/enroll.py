@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from typing import TYPE_CHECKING
 
 from tf_sphereface.commands.console import (
     EXIT_OK,
@@ -21,7 +22,13 @@ from tf_sphereface.commands.search.shared import (
     parts_of,
     tell_enrollment,
     tell_threshold,
+    tell_unfinished,
 )
+
+if TYPE_CHECKING:
+    from tf_sphereface.embedder.embedder import Embedder
+    from tf_sphereface.search.enrollment import Enrollment
+    from tf_sphereface.search.gallery import Gallery
 
 SUMMARY = "make a gallery of a folder that holds a folder of pictures for each person"
 DESCRIPTION = """\
@@ -64,8 +71,26 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None:
         model = load_embedder(args.model, **input_facts(args))
     gallery = Gallery.create(None, model) if new else Gallery.open(args.gallery)
+    try:
+        result = _enrolled(args, gallery, model)
+    except BaseException:
+        tell_unfinished(args.gallery)
+        raise
+    if new:
+        gallery.save(args.gallery)
+    shutil.rmtree(parts_of(args.gallery), ignore_errors=True)
+    tell_enrollment(result)
+    console.print(f"{shown}: {len(gallery):,} people", highlight=False, soft_wrap=True)
+    tell_threshold(gallery.calibration)
+    values = {"added": result.added, "known": result.known, "problems": result.problems}
+    values |= {"absent": result.absent, "merged": result.merged}
+    write_json_option(args.json, {**gallery.info(), **values})
+    return EXIT_OK
+
+
+def _enrolled(args: argparse.Namespace, gallery: Gallery, model: Embedder | None) -> Enrollment:
     with progress_bar("faces") as progress:
-        result = gallery.enroll(
+        return gallery.enroll(
             args.people,
             model,
             strangers=args.strangers,
@@ -75,12 +100,3 @@ def run(args: argparse.Namespace) -> int:
             keep_in=parts_of(args.gallery),
             progress=progress,
         )
-    if new:
-        gallery.save(args.gallery)
-    shutil.rmtree(parts_of(args.gallery), ignore_errors=True)
-    tell_enrollment(result)
-    console.print(f"{shown}: {len(gallery):,} people", highlight=False, soft_wrap=True)
-    tell_threshold(gallery.calibration)
-    values = {"added": result.added, "known": result.known, "problems": result.problems}
-    write_json_option(args.json, {**gallery.info(), **values})
-    return EXIT_OK

@@ -11,6 +11,7 @@ from tf_sphereface.commands.console import console, existing_dir, existing_file,
 from tf_sphereface.commands.input_options import add_detector_option, add_strict_option
 from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.utils.files import short_name
+from tf_sphereface.utils.messages import and_more, printable
 
 if TYPE_CHECKING:
     from tf_sphereface.search import Enrollment, IdentificationThreshold
@@ -98,6 +99,16 @@ def tell_enrollment(result: Enrollment) -> None:
         note(
             f"{len(result.several):,} photographs show several faces, such as {result.several[0]}: "
             "the one nearest the center was taken"
+        )
+    if result.absent:
+        note(
+            f"no picture of {len(result.absent):,} people can be used, so they are not enrolled: "
+            f"{and_more([printable(name) for name in result.absent], 10)}"
+        )
+    if result.merged:
+        note(
+            "folders of one name, spelled in two ways, are one person: "
+            f"{and_more([printable(name) for name in result.merged], 10)}"
         )
     for passed_over in result.passed_over:
         if passed_over.summary():

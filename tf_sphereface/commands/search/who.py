@@ -15,7 +15,6 @@ from tf_sphereface.commands.console import (
     CommandError,
     add_json_option,
     console,
-    existing_file,
     note,
     output_file,
     warn,
@@ -52,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand."""
     add_gallery(parser)
     parser.add_argument(
-        "photos", nargs="+", type=existing_file, metavar="PHOTO", help="a photograph or a face"
+        "photos", nargs="+", type=Path, metavar="PHOTO", help="a photograph or a face"
     )
     add_model_option(parser, "the gallery's model, where its file has moved")
     add_detector_option(parser)
