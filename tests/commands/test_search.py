@@ -236,6 +236,30 @@ def test_a_picture_that_cannot_be_used_ends_nothing(folder, tmp_path, capsys):
     assert not (tmp_path / "h").exists()
 
 
+def test_people_who_are_not_enrolled_and_folders_of_one_name_are_told(folder, tmp_path, capsys):
+    people = write_people(tmp_path / "people", range(3), 1)
+    (people / "Empty").mkdir()
+    (people / "Broken").mkdir()
+    (people / "Broken" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for name in ("Jose\u0301", "Jos\u00e9"):
+        write_face(people / name / "1.png", face(7 + len(name), 1))
+    given = ["enroll", str(tmp_path / "g"), str(people), "--model", str(folder / "model.keras")]
+    assert main([*given, "--json", str(tmp_path / "e.json")]) == 0
+    told = json.loads((tmp_path / "e.json").read_text())
+    assert (told["absent"], told["merged"]) == (["Empty", "Broken"], ["Jos\u00e9"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no picture of 2 people can be used, so they are not enrolled: Empty, Broken" in said
+    assert "spelled in two ways, are one person: Jos\u00e9" in said
+
+
+def test_a_missing_photograph_is_told_and_the_others_are_named(folder, gallery, tmp_path, capsys):
+    photo, missing = folder / "probes" / "P003" / "9.png", tmp_path / "gone.jpg"
+    assert main(["who", str(gallery), str(missing), str(photo)]) == 2
+    said = capsys.readouterr()
+    assert "P003" in said.out
+    assert "gone.jpg" in said.err
+
+
 def test_damaged_foreign_and_missing_galleries_are_bad_input(folder, gallery, capsys):
     content = bytearray(gallery.read_bytes())
     place = content.find(b"P003") - 1

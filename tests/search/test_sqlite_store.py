@@ -77,6 +77,14 @@ def test_missing_rows_and_an_edited_threshold_are_damage(path):
             Gallery.open(path)
 
 
+def test_a_schema_that_is_no_text_is_damage(path):
+    whole = path.read_bytes()
+    schema = whole.index(b"CREATE TABLE", 0, 4096)
+    path.write_bytes(whole[: schema + 14] + b"\xff\xfe" + whole[schema + 16 :])
+    with pytest.raises(ValueError, match=r"g.gallery is damaged"):
+        Gallery.open(path)
+
+
 def test_foreign_and_later_files_are_named(tmp_path, path):
     foreign = tmp_path / "photos.db"
     sqlite3.connect(foreign).execute("CREATE TABLE x (y)").connection.close()

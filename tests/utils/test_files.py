@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_sphereface.utils.files import write_json
+from tf_sphereface.utils.files import atomic_path, write_json
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
@@ -24,3 +25,19 @@ def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path: Path) -> None:
     writer.join()
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    target = tmp_path / "table.npz"
+
+    def write() -> None:
+        with atomic_path(target) as temporary:
+            temporary.touch()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*table\.npz'") as caught:
+        write()
+    assert caught.value.filename == str(target)
+    with pytest.raises(FileNotFoundError, match=r"elsewhere"), atomic_path(target):
+        (tmp_path / "elsewhere").read_bytes()
+    assert list(tmp_path.iterdir()) == []
