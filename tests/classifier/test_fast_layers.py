@@ -104,17 +104,6 @@ def test_each_equals_its_stock_layer(name, way):
         np.testing.assert_allclose(ours[key], value, rtol=1e-5, atol=3e-5, err_msg=key)
 
 
-def test_a_gpu_takes_shifted_products_and_the_cpu_a_grouped_convolution():
-    network = network_of(LAYERS["shifted"]())
-    for xla in (True, False):
-        on_gpu, on_cpu = (
-            fast_layers.for_training(network, fast_layers.Target(device, xla))
-            for device in ("GPU", "CPU")
-        )
-        assert type(on_gpu.layers[1]) is fast_layers.ShiftedConvolution
-        assert on_cpu is network
-
-
 @pytest.mark.usefixtures("all_stand_ins")
 @pytest.mark.parametrize(
     ("name", "target", "dtype"),
