@@ -11,10 +11,16 @@ MACS = {
     "SphereFaceNet-20": 1_749_737_472,
     "SphereFaceNet-64": 6_109_716_480,
     "MobileFaceNet": 189_408_256,
+    "IResNet-18": 2_609_954_816,
     "IResNet-50": 6_309_330_944,
 }
-"""Multiplications per image, at 112x96; IResNet-50 at 112x112."""
+"""Multiplications per image, at `image_size`."""
 PARTS = ("machine", "head", "train", "pipeline")
+
+
+def image_size(network: str) -> tuple[int, int]:
+    """Return height and width of a network's images."""
+    return (112, 112) if network.startswith("IResNet") else (112, 96)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +130,7 @@ def train_cases(batches: tuple[int, ...] = (32,), classes: int = 1000) -> list[C
             unit="images",
             gigaflop=6e-9 * MACS[network] * batch,
         )
-        for network in ("SphereFaceNet-20", "MobileFaceNet")
+        for network in ("SphereFaceNet-20", "MobileFaceNet", "IResNet-18")
         for dtype in ("float32", "bfloat16")
         for batch in batches
     ]

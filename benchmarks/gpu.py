@@ -34,6 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import gpu_table
 from cards import CARDS
+from cases import image_size
 from gpu_cases import (
     KERAS,
     MAP_VALUES,
@@ -43,7 +44,6 @@ from gpu_cases import (
     GpuCase,
     Setting,
     head_cases,
-    image_size,
     input_cases,
     network_cases,
 )

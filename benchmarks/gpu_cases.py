@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from cards import Work
-from cases import MACS, Case, Variant
+from cases import MACS, Case, Variant, image_size
 
 PARTS = ("nets", "heads", "input")
 PRECISIONS = ("bfloat16", "float32", "float16")  # in the order in which time may run out
@@ -231,8 +231,3 @@ def input_cases(setting: Setting, cache: str, folder: str) -> list[GpuCase]:
             held=6.0,
         )
     ]
-
-
-def image_size(network: str) -> tuple[int, int]:
-    """Return height and width of a network's images."""
-    return (112, 112) if network.startswith("IResNet") else (112, 96)

@@ -17,6 +17,7 @@ NETWORKS = {
     "SphereFaceNet-20": lambda **options: sf.backbones.SphereFaceNet(20, **options),
     "SphereFaceNet-64": lambda **options: sf.backbones.SphereFaceNet(64, **options),
     "MobileFaceNet": sf.backbones.MobileFaceNet,
+    "IResNet-18": lambda **options: sf.backbones.IResNet(18, **options),
     "IResNet-50": lambda **options: sf.backbones.IResNet(50, **options),
 }
 Depthwise = Literal["table", "shifted", "grouped"]

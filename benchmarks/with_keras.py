@@ -123,6 +123,7 @@ def train(network: str, dtype: str, batch: int, num_classes: int) -> Step:
         "SphereFaceNet-4": lambda: sf.backbones.SphereFaceNet(4, (56, 48, 3)),
         "SphereFaceNet-20": lambda: sf.backbones.SphereFaceNet(20),
         "MobileFaceNet": sf.backbones.MobileFaceNet,
+        "IResNet-18": lambda: sf.backbones.IResNet(18),
     }[network]()
     model = sf.FaceClassifier(backbone, num_classes)
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cases import image_size
 from torch import nn
 
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+IRESNET_UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3)}
 Step = Callable[[], object]
 
 
@@ -59,11 +61,15 @@ def train(network: str, dtype: str, batch: int, num_classes: int, channels_last:
     """Train on one batch: forward, backward and update."""
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model, width = {"SphereFaceNet-20": sphereface20, "MobileFaceNet": mobilefacenet}[network]()
+    model, width = {
+        "SphereFaceNet-20": sphereface20,
+        "MobileFaceNet": mobilefacenet,
+        "IResNet-18": lambda: iresnet(18),
+    }[network]()
     model = model.to(memory_format=layout).train()
     loss = _sphereface_loss(num_classes, width)
     optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.01, momentum=0.9)
-    images = (torch.rand(batch, 3, 112, 96) * 2 - 1).to(memory_format=layout)
+    images = (torch.rand(batch, 3, *image_size(network)) * 2 - 1).to(memory_format=layout)
     labels = torch.randint(0, num_classes, (batch,))
 
     def step() -> float:
@@ -167,6 +173,20 @@ def mobilefacenet() -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), 128
 
 
+def iresnet(depth: int) -> tuple[nn.Module, int]:
+    """Return an IResNet for 112x112 and the width of its embedding."""
+    layers: list[nn.Module] = [_convolution(3, 64), _normalisation(64), nn.PReLU(64)]
+    before = 64
+    for channels, units in zip((64, 128, 256, 512), IRESNET_UNITS[depth], strict=True):
+        for unit in range(units):
+            layers.append(IResNetUnit(before, channels, 1 if unit else 2))
+            before = channels
+    last = nn.BatchNorm1d(512)
+    last.weight.requires_grad_(False)  # fixed at 1
+    layers += [_normalisation(512), nn.Flatten(), nn.Linear(512 * 7 * 7, 512), last]
+    return nn.Sequential(*layers), 512
+
+
 class Residual(nn.Module):
     """`x + body(x)`."""
 
@@ -177,6 +197,32 @@ class Residual(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Add the body's output."""
         return x + self.body(x)
+
+
+class IResNetUnit(nn.Module):
+    """A residual unit of an IResNet."""
+
+    def __init__(self, before: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _normalisation(before),
+            _convolution(before, channels),
+            _normalisation(channels),
+            nn.PReLU(channels),
+            _convolution(channels, channels, stride=stride),
+            _normalisation(channels),
+        )
+        self.shortcut = (
+            nn.Sequential(
+                _convolution(before, channels, kernel=1, stride=stride), _normalisation(channels)
+            )
+            if stride == 2
+            else nn.Identity()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add the body's output to the shortcut's."""
+        return self.shortcut(x) + self.body(x)
 
 
 def _unit(channels: int) -> nn.Module:
@@ -198,3 +244,11 @@ def _block(
     convolution = nn.Conv2d(before, channels, kernel, stride, padding, groups=groups, bias=False)
     activation = [nn.PReLU(channels)] if active else []
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), *activation)
+
+
+def _convolution(before: int, channels: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(before, channels, kernel, stride, kernel // 2, bias=False)
+
+
+def _normalisation(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-5)

@@ -177,61 +177,10 @@ def fit(
     return repeated(one, _wait, count)
 
 
-# The networks that with_torch does not have ------------------------------------------------------
-
-
-def iresnet50() -> tuple[nn.Module, int]:
-    """Return IResNet-50 for 112x112 and the width of its embedding."""
-    layers: list[nn.Module] = [_convolution(3, 64), _normalisation(64), nn.PReLU(64)]
-    before = 64
-    for channels, units in zip((64, 128, 256, 512), (3, 4, 14, 3), strict=True):
-        for unit in range(units):
-            layers.append(Unit(before, channels, 1 if unit else 2))
-            before = channels
-    last = nn.BatchNorm1d(512)
-    last.weight.requires_grad_(False)  # fixed at 1
-    layers += [_normalisation(512), nn.Flatten(), nn.Linear(512 * 7 * 7, 512), last]
-    return nn.Sequential(*layers), 512
-
-
-class Unit(nn.Module):
-    """A residual unit of an IResNet."""
-
-    def __init__(self, before: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            _normalisation(before),
-            _convolution(before, channels),
-            _normalisation(channels),
-            nn.PReLU(channels),
-            _convolution(channels, channels, stride=stride),
-            _normalisation(channels),
-        )
-        self.shortcut = (
-            nn.Sequential(
-                _convolution(before, channels, kernel=1, stride=stride), _normalisation(channels)
-            )
-            if stride == 2
-            else nn.Identity()
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Add the body's output to the shortcut's."""
-        return self.shortcut(x) + self.body(x)
-
-
-def _convolution(before: int, channels: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(before, channels, kernel, stride, kernel // 2, bias=False)
-
-
-def _normalisation(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-5)
-
-
 NETWORKS = {
     "SphereFaceNet-4": lambda: with_torch.sphereface((0, 0, 0, 0)),
     "SphereFaceNet-20": with_torch.sphereface20,
     "SphereFaceNet-64": lambda: with_torch.sphereface((3, 8, 16, 3)),
     "MobileFaceNet": with_torch.mobilefacenet,
-    "IResNet-50": iresnet50,
+    "IResNet-50": lambda: with_torch.iresnet(50),
 }

@@ -169,8 +169,8 @@ def test_peak_memory_is_the_process_s_own():
 
 def test_multiplications_are_those_of_the_networks():
     import hlo
-    from cases import MACS
-    from gpu_cases import MAP_VALUES, image_size
+    from cases import MACS, image_size
+    from gpu_cases import MAP_VALUES
 
     kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
     networks = {name: hlo.NETWORKS[name](input_shape=(*image_size(name), 3)) for name in MACS}
@@ -178,6 +178,7 @@ def test_multiplications_are_those_of_the_networks():
     assert {
         name: sum(math.prod(x.output.shape[1:]) for x in network.layers if isinstance(x, kinds))
         for name, network in networks.items()
+        if name in MAP_VALUES
     } == MAP_VALUES
 
 
