@@ -105,13 +105,19 @@ class Deadline:
 
     def __init__(self, worker: Worker, end: float) -> None:
         self.worker, self.expired = worker, False
-        self.timer = threading.Timer(max(0.1, end - time.monotonic()), self._expire)
+        self._wait(max(0.1, end - time.monotonic()))
+
+    def _wait(self, seconds: float) -> None:
+        self.timer = threading.Timer(seconds, self._expire)
         self.timer.daemon = True
 
     def _expire(self) -> None:
         self.expired = True
         if hasattr(self.worker, "process"):
             self.worker.process.kill()
+        else:  # its process is only just being started
+            self._wait(0.1)
+            self.timer.start()
 
     def __enter__(self) -> None:
         """Begin to count."""

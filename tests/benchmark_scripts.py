@@ -29,6 +29,8 @@ def importable(monkeypatch):
 
 SMALL = "numpy"
 SMALL_SIDE = """
+import time
+
 import numpy
 
 def use_threads(count):
@@ -37,6 +39,9 @@ def use_threads(count):
 def product(size, dtype):
     matrix = numpy.ones((size, size), dtype)
     return lambda: matrix @ matrix
+
+def sleep(seconds):
+    return lambda: time.sleep(seconds)
 
 def versions():
     return {"numpy": numpy.__version__}

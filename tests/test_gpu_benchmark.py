@@ -115,7 +115,8 @@ def test_a_side_that_fails_or_hangs_is_named_and_the_rest_goes_on():
     (absent,) = gpu_turns.measure([GpuCase("heads", "a case", (elsewhere,))], limits)
     assert "/no/such/python" in absent.error
     limits.warm = 0.1
-    (late,) = gpu_turns.measure([GpuCase("heads", "a case", (good,))], limits)
+    hanging = variant("hanging", "sleep", seconds=300.0)  # however fast its process starts
+    (late,) = gpu_turns.measure([GpuCase("heads", "a case", (hanging,))], limits)
     assert late.error == "no first step within 0 s"
     limits.minutes = 0.0
     (never,) = gpu_turns.measure([GpuCase("heads", "a case", (good,))], limits)

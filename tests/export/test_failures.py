@@ -6,11 +6,12 @@ import dataclasses
 import os
 import subprocess
 import sys
-from pathlib import Path
+import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.embedder.small import KNOWN
 from tf_sphereface.export import ExportError, export_onnx, export_tflite, pipeline, tflite
@@ -73,22 +74,26 @@ def test_a_file_that_holds_no_weights(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def replace_converter(monkeypatch, convert):
+    """Put a function in the place of TensorFlow Lite's converter."""
+    converter = types.SimpleNamespace(target_spec=types.SimpleNamespace(), convert=convert)
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda folder: converter)
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x1c\x00\x00\x00TFL3" + bytes(64)])
 def test_a_converter_that_writes_no_model(monkeypatch, tmp_path, content):
-    monkeypatch.setattr(
-        keras.Model, "export", lambda self, path, **_: Path(path).write_bytes(content)
-    )
+    replace_converter(monkeypatch, lambda: content)
     with pytest.raises(ExportError):
         export_tflite(fresh_net(), tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_converter_that_raises_is_named_with_its_reason(monkeypatch, tmp_path):
-    def broken(self, path, **_):
+    def broken(*_, **__):
         os.write(2, b"a line from C++\n")
         raise RuntimeError("unsupported operator FOO")
 
-    monkeypatch.setattr(keras.Model, "export", broken)
+    monkeypatch.setattr("tf2onnx.convert.from_function", broken)
     with pytest.raises(ExportError, match="unsupported operator FOO") as caught:
         export_onnx(fresh_net(), tmp_path / "m.onnx")
     assert "a line from C++" in "".join(caught.value.__cause__.__notes__)
@@ -96,10 +101,10 @@ def test_a_converter_that_raises_is_named_with_its_reason(monkeypatch, tmp_path)
 
 
 def test_an_interrupt_leaves_nothing(monkeypatch, tmp_path):
-    def interrupted(self, path, **_):
+    def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(keras.Model, "export", interrupted)
+    replace_converter(monkeypatch, interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_tflite(fresh_net(), tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())

@@ -169,9 +169,9 @@ def read_metadata(path: str | os.PathLike[str]) -> EmbedderMetadata | None:
     Example:
 
     >>> import tempfile
-    >>> import tf_sphereface as sf
+    >>> import keras, tf_sphereface as sf
     >>> path = Path(tempfile.mkdtemp(), "embedder.keras")
-    >>> network = sf.backbones.MobileFaceNet(embedding_dim=16)
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
     >>> sf.embedder.save_embedder(network, path, EmbedderMetadata(channel_order="bgr"))
     >>> read_metadata(path).channel_order
     'bgr'

@@ -168,9 +168,9 @@ def calibrate(
     Example:
 
     >>> import tempfile
-    >>> import tf_sphereface as sf
-    >>> folder = sf.data.synthetic.write_folder(tempfile.mkdtemp(), 20, 3)
-    >>> network = sf.backbones.MobileFaceNet(embedding_dim=16)
+    >>> import keras, tf_sphereface as sf
+    >>> folder = sf.data.synthetic.write_folder(tempfile.mkdtemp(), 20, 3, size=(28, 24))
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
     >>> embedder = sf.load_embedder(
     ...     network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
     >>> calibrate(embedder, folder, far=0.1).measured_far <= 0.1

@@ -66,9 +66,9 @@ def evaluate(
     Example:
 
     >>> import tempfile
-    >>> import tf_sphereface as sf
-    >>> folder = sf.data.synthetic.write_folder(tempfile.mkdtemp(), 8, 4)
-    >>> network = sf.backbones.MobileFaceNet(embedding_dim=16)
+    >>> import keras, tf_sphereface as sf
+    >>> folder = sf.data.synthetic.write_folder(tempfile.mkdtemp(), 8, 4, size=(28, 24))
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
     >>> embedder = sf.load_embedder(
     ...     network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
     >>> result = evaluate(embedder, folder, pairs_per_fold=4, folds=2)

@@ -47,10 +47,7 @@ def inference_graph(
     if options.normalize:
         squared = keras.ops.sum(embedding * embedding, axis=-1, keepdims=True)
         embedding = embedding / keras.ops.sqrt(keras.ops.maximum(squared, _LEAST_SQUARED_NORM))
-    graph = keras.Model(image, {OUTPUT_NAME: embedding}, name=backbone.name)
-    # Keras exports only what has been called once.
-    graph(keras.ops.zeros((options.batch or 1, *shape), dtype=options.input_dtype))
-    return graph
+    return keras.Model(image, {OUTPUT_NAME: embedding}, name=backbone.name)
 
 
 def _pixels(image: Any, options: FileOptions, network: EmbedderMetadata, first: bool) -> Any:
@@ -85,6 +82,21 @@ def _with_mirror(x: Any, shape: tuple[int, int, int], first: bool) -> Any:
 def _reversed(x: Any, axis: int) -> Any:
     """Turn an axis around by its indices: OpenCV knows no slice with a negative step."""
     return keras.ops.take(x, np.arange(x.shape[axis])[::-1].astype("int32"), axis=axis)
+
+
+def inference_function(graph: keras.Model) -> Any:
+    """Return a `tf.function` of an inference graph, traced for its own input shape.
+
+    Keras' `export` looks through every object of the model for what it has to save, which takes
+    longer than a conversion.
+    """
+    image = graph.inputs[0]
+
+    def embed(image: Any) -> dict[str, Any]:
+        return dict(graph(image, training=False))
+
+    spec = tf.TensorSpec(image.shape, image.dtype, name=INPUT_NAME)
+    return tf.function(embed, input_signature=[spec])
 
 
 class GroupedConvolution(keras.layers.Conv2D):

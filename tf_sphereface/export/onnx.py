@@ -12,7 +12,7 @@ import numpy as np
 from tf_sphereface.embedder.metadata import EmbedderMetadata, add_onnx_metadata
 from tf_sphereface.export.calibration_faces import FaceSource
 from tf_sphereface.export.gate import Gate
-from tf_sphereface.export.inference_graph import GroupedConvolution
+from tf_sphereface.export.inference_graph import GroupedConvolution, inference_function
 from tf_sphereface.export.job import (
     EXPLAINED_FACES,
     FACES_PER_SAMPLE,
@@ -93,10 +93,10 @@ def export_onnx(
 
 
 def _to_float(graph: keras.Model, scratch: Path) -> bytes:
-    onnx = require("onnx", extra="export")
-    slim = require("onnxslim", extra="export").slim
-    for needed in ("tf2onnx", "onnxruntime"):
+    for needed in ("onnx", "onnxruntime"):
         require(needed, extra="export")
+    slim = require("onnxslim", extra="export").slim
+    converter = require("tf2onnx", extra="export")
     for layer in keras_private.all_layers(graph):
         grouped = isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
         if grouped and not isinstance(layer, GroupedConvolution):
@@ -106,10 +106,13 @@ def _to_float(graph: keras.Model, scratch: Path) -> bytes:
                 "within the model, or of channels first, which tf2onnx cannot convert: export "
                 "TensorFlow Lite, or make one model of both, with channels last"
             )
-    path = scratch / "float.onnx"
     with quiet():
-        graph.export(str(path), format="onnx", verbose=False, opset_version=OPSET)
-        model = slim(onnx.load(str(path)))
+        keras_private.mend_tf2onnx()
+        function = inference_function(graph)
+        written, _ = converter.convert.from_function(
+            function, function.input_signature, opset=OPSET
+        )
+        model = slim(written)
         shorten_prelu(model)
         fold_transpose(model)
     set_batch(model, graph.inputs[0].shape[0])

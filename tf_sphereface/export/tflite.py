@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tf_sphereface.embedder.metadata import EmbedderMetadata, add_tflite_metadata
 from tf_sphereface.export.calibration_faces import FaceSource
 from tf_sphereface.export.gate import Gate
-from tf_sphereface.export.inference_graph import INPUT_NAME
+from tf_sphereface.export.inference_graph import OUTPUT_NAME, inference_function
 from tf_sphereface.export.job import (
     EXPLAINED_FACES,
     FACES_PER_SAMPLE,
@@ -113,13 +114,21 @@ def export_tflite(
 
 def _to_float(graph: keras.Model, scratch: Path) -> bytes:
     require("ai_edge_litert.interpreter", extra="export")  # without it nothing could be checked
-    path = scratch / "float.tflite"
-    image = graph.inputs[0]
-    signature = [keras.InputSpec(shape=image.shape, dtype=image.dtype, name=INPUT_NAME)]
+    folder, module = str(scratch / "saved_model"), tf.Module()
     with quiet():
-        # Without a signature the batch is always free.
-        graph.export(str(path), format="litert", verbose=False, input_signature=signature)
-    return path.read_bytes()
+        # With constants in place of variables there is nothing to track, save and load again: a
+        # quarter of the time, and the same file.
+        function = inference_function(graph)
+        constant = keras_private.with_constants(function)
+        module.serve = tf.function(
+            lambda image: {OUTPUT_NAME: constant(image)[0]},
+            input_signature=function.input_signature,
+        )
+        tf.saved_model.save(module, folder, signatures=module.serve)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        sets = tf.lite.OpsSet
+        converter.target_spec.supported_ops = [sets.TFLITE_BUILTINS, sets.SELECT_TF_OPS]
+        return bytes(converter.convert())
 
 
 def _quantize(content: bytes, job: Job) -> bytes:

@@ -84,9 +84,9 @@ def embed_verification(
 
     Example:
 
-    >>> import tf_sphereface as sf
-    >>> pairs = sf.data.synthetic.verification_set(8, pairs_per_fold=4, folds=2)
-    >>> network = sf.backbones.MobileFaceNet(embedding_dim=16)
+    >>> import keras, tf_sphereface as sf
+    >>> pairs = sf.data.synthetic.verification_set(8, pairs_per_fold=4, folds=2, size=(28, 24))
+    >>> network = keras.Sequential([keras.Input((28, 24, 3)), keras.layers.Flatten()])
     >>> embedder = sf.load_embedder(
     ...     network, channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
     >>> table = embed_verification(
