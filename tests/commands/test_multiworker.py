@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.fork_server import ForkedProcess
 from tf_sphereface.commands.train import main
 from tf_sphereface.training.checkpoint import checkpoint_files, read_checkpoint
 
@@ -35,33 +34,27 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start_workers(*options: str) -> list[subprocess.Popen[str]]:
+def work(arguments: list[str]) -> None:
+    """Train as one of the workers, in a process of its own."""
+    sys.exit(main.main(arguments))
+
+
+def start_workers(*options: str) -> list[ForkedProcess]:
     """Start two workers."""
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
-    processes = []
-    for index in range(2):
-        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        command = "import sys; from tf_sphereface.commands.train.main import main; sys.exit(main())"
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", command, *COMMAND, *options],
-                env={**os.environ, "TF_CONFIG": json.dumps(task)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    return processes
+    tasks = ({"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(2))
+    return [
+        ForkedProcess(work, [*COMMAND, *options], environment={"TF_CONFIG": json.dumps(task)})
+        for task in tasks
+    ]
 
 
 def run_workers(out: Path, *options: str) -> list[str]:
     """Run two workers on one run folder, as on a shared disk; return what they said."""
     processes = start_workers("--out", str(out), *options)
-    said = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], (
-        said[0][-3000:] + said[1][-3000:]
-    )
-    return said
+    codes, said = zip(*(process.finish() for process in processes), strict=True)
+    assert codes == (0, 0), said[0][-3000:] + said[1][-3000:]
+    return list(said)
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -104,8 +97,8 @@ def test_one_worker_that_is_stopped_stops_both_and_they_go_on(tmp_path):
     while not (out / "log.csv").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     workers[1].send_signal(signal.SIGTERM)
-    said = [worker.communicate(timeout=240)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [2, 130], said
+    codes, said = zip(*(worker.finish(240) for worker in workers), strict=True)
+    assert codes == (2, 130), said
     assert "another worker has stopped or cannot be reached" in " ".join(said[0].split())
     assert "the same command with --resume goes on" in " ".join(said[1].split())
     kept = checkpoint_files(out / "checkpoints")

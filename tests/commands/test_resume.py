@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,73 +13,74 @@ import numpy as np
 import pytest
 from keras.models import load_model
 
+from tests.fork_server import ForkedProcess
 from tf_sphereface import data
 from tf_sphereface.commands.train import main
 from tf_sphereface.data import synthetic
+from tf_sphereface.layers.center_table import CenterTable
+from tf_sphereface.training import run_callbacks
 from tf_sphereface.training.checkpoint import checkpoint_files, read_checkpoint
 
-STEPS, EPOCHS, BATCH = 10, 3, 16
+STEPS, EPOCHS, BATCH = 4, 2, 16
 OPTIONS = (
     f"--preset quick --input-size 28x24 --batch-size {BATCH} --embedding-dim 16 --augment strong "
-    "--dropout 0.2 --precision float32 --checkpoint-every 3"
+    "--dropout 0.2 --precision float32 --checkpoint-every 2"
 ).split()
 SYNTHETIC = (
-    f"--data synthetic --identities 8 --images 20 --epochs {EPOCHS} --verify-people 4"
+    f"--data synthetic --identities 8 --images 8 --epochs {EPOCHS} --verify-people 4"
 ).split()
 
-# The child kills itself: after the update of a step, or while a checkpoint is half-written.
-CHILD = """
-import os, signal, sys
-import numpy as np
-from tf_sphereface.commands.train import main
-from tf_sphereface.training import run_callbacks
 
-die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-at, writing = int(sys.argv[1]), sys.argv[2] == "writing"
-if at and writing:
-    real = np.savez
-    def savez(handle, **arrays):
-        if int(arrays["optimizer/0"]) >= at:
-            handle.write(b"PK half a checkpoint")
-            handle.flush()
-            die()
-        real(handle, **arrays)
-    np.savez = savez
-elif at and sys.argv[2] == "centers":  # between the centers' file and the momentum's
-    from tf_sphereface.layers.center_table import CenterTable
-    real_write, steps = CenterTable.write, iter(range(at - 1))
-    def write(self, classes, rows):
-        if next(steps, None) is None:
-            self._tables[0][self._where(classes)] = rows[0]
-            die()
-        real_write(self, classes, rows)
-    CenterTable.write = write
-elif at:
-    real_end = run_callbacks.Checkpoints.on_train_batch_end
-    def end(self, batch, logs=None):
-        if self.step + 1 == at:
-            die()
-        real_end(self, batch, logs)
-    run_callbacks.Checkpoints.on_train_batch_end = end
-sys.exit(main.main(sys.argv[3:]))
-"""
+# The child kills itself: after the update of a step, or while a checkpoint is half-written.
+def train_and_die(at: int, how: str, arguments: list[str]) -> None:
+    """Train in a process of its own, and end it by SIGKILL in or after update `at`; 0 is never."""
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if at and how == "writing":
+        real = np.savez
+
+        def savez(handle, **arrays):
+            if int(arrays["optimizer/0"]) >= at:
+                handle.write(b"PK half a checkpoint")
+                handle.flush()
+                die()
+            real(handle, **arrays)
+
+        np.savez = savez
+    elif at and how == "centers":  # between the centers' file and the momentum's
+        real_write, steps = CenterTable.write, iter(range(at - 1))
+
+        def write(self, classes, rows):
+            if next(steps, None) is None:
+                self._tables[0][self._where(classes)] = rows[0]
+                die()
+            real_write(self, classes, rows)
+
+        CenterTable.write = write
+    elif at:
+        real_end = run_callbacks.Checkpoints.on_train_batch_end
+
+        def end(self, batch, logs=None):
+            if self.step + 1 == at:
+                die()
+            real_end(self, batch, logs)
+
+        run_callbacks.Checkpoints.on_train_batch_end = end
+    sys.exit(main.main(arguments))
 
 
 def start(
     out: Path, *options: str, die_at: int = 0, how: str = "step", source: list[str] = SYNTHETIC
-) -> subprocess.Popen[str]:
-    arguments = [str(die_at), how, *source, *OPTIONS, "--out", str(out), *options]
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+) -> ForkedProcess:
+    arguments = [*source, *OPTIONS, "--out", str(out), *options]
+    return ForkedProcess(train_and_die, die_at, how, arguments)
 
 
-def finish(process: subprocess.Popen[str], code: int) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
+def finish(process: ForkedProcess, code: int) -> str:
+    found, output = process.finish()
+    assert found == code, output
     return output
 
 
@@ -104,7 +105,7 @@ def test_a_run_killed_twice_ends_bit_for_bit_as_one_that_was_not(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     uninterrupted = start(whole)
     total = STEPS * EPOCHS
-    first, second = sorted(random.Random(1).sample(range(2, total), 2))
+    first, second = sorted(random.Random(1).sample(range(3, total), 2))  # a state is kept by then
     for at, how, options in ((first, "step", []), (second, "writing", ["--resume"])):
         finish(start(broken, *options, die_at=at, how=how), -signal.SIGKILL)
         assert not (broken / "embedder.keras").exists()
@@ -140,7 +141,7 @@ def test_a_run_killed_while_it_writes_its_centers_goes_on_bit_for_bit(tmp_path):
         start(broken, "--centers", folder, die_at=9, how="centers", source=source), -signal.SIGKILL
     )
     output = finish(start(broken, "--resume", source=source), 0)
-    assert "resumed after step 6" in output
+    assert "resumed after step 8" in output
     assert f"all in {folder}" in output
     finish(start(whole, source=source), 0)
     assert log(broken) == log(whole)

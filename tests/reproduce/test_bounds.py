@@ -20,6 +20,14 @@ def test_crossing_is_the_bound_where_there_is_one(case: bounds.Arrangement) -> N
         assert 3 < found < bounds.TWO_CLASSES  # corners: more than 3, and m = 4 suffices
 
 
+@pytest.mark.parametrize("vertices", [4, 6, 8, 12])
+def test_more_rays_find_the_same(vertices: int) -> None:
+    """A solid's corners lie at multiples of 36, 45 or 60 degrees, on one of the rays."""
+    centers = bounds.regular_solid(vertices)
+    found, finer = (bounds.widest_and_nearest(centers, 3.3, rays) for rays in (bounds.RAYS, 1080))
+    assert found == pytest.approx(finer, abs=1e-8)
+
+
 @pytest.mark.parametrize("margin", [2.5, 3.7, 5.0])
 @pytest.mark.parametrize("apart", [40.0, 100.0])
 def test_regions_are_those_of_the_derivation(margin: float, apart: float) -> None:

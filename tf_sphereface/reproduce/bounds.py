@@ -24,6 +24,7 @@ from tf_sphereface.utils.checks import error
 
 Centers = NDArray[np.float64]
 TWO_CLASSES, MANY_CLASSES = 2 + math.sqrt(3), 3.0
+RAYS = 120  # from a centre on the sphere, every 3 degrees
 BISECTIONS = 40  # of an interval of pi: to 3e-12
 
 
@@ -94,7 +95,7 @@ ARRANGEMENTS = (
 )
 
 
-def region_edges(centers: Centers, margins: Any, rays: int = 360) -> Centers:
+def region_edges(centers: Centers, margins: Any, rays: int = RAYS) -> Centers:
     """Return the ends of the decision regions on rays from their centres, (k, classes, rays, d).
 
     There are k margins, real numbers above 1, and two rays in the plane. Along a ray `theta_1`
@@ -140,11 +141,11 @@ def _directions(centers: Centers, which: int, rays: int) -> Centers:
     return np.cos(turn)[:, None] * first + np.sin(turn)[:, None] * second
 
 
-def widest_and_nearest(centers: Centers, margin: float, rays: int = 360) -> tuple[float, float]:
+def widest_and_nearest(centers: Centers, margin: float, rays: int = RAYS) -> tuple[float, float]:
     """Return the largest angle within a region and the smallest between two, in degrees.
 
     All `ARRANGEMENTS` look alike from each centre: the first region stands for all. On the sphere a
-    multiple of 360 rays meets the corners.
+    multiple of 120 rays meets the corners, and more find no wider region.
     """
     return _measure(region_edges(centers, [margin], rays)[0])
 
@@ -167,7 +168,7 @@ def _angles(a: Centers, b: Centers, *, farthest: bool) -> NDArray[np.float64]:
     return 2 * np.arcsin(np.clip(chord / 2, 0.0, 1.0))
 
 
-def crossing(centers: Centers, rays: int = 360, low: float = 1.5, high: float = 8.0) -> float:
+def crossing(centers: Centers, rays: int = RAYS, low: float = 1.5, high: float = 8.0) -> float:
     """Return the m at which the widest region is as wide as the narrowest gap, to 1e-7."""
 
     def excess(margin: float) -> float:

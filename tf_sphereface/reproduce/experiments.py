@@ -179,7 +179,7 @@ def _embeddings(out: Path, quick: bool, say: Say) -> None:
 
 
 def _bounds(out: Path, quick: bool, say: Say) -> None:
-    rays, points = 360, 19 if quick else 46
+    rays, points = bounds.RAYS, 19 if quick else 46
     kept = read_json(out / "bounds.json")
     if kept and (kept["rays"], len(kept["margins"])) == (rays, points):
         return
