@@ -1,9 +1,10 @@
 """Trains small networks as one process of a cluster, or alone: `cases.py ROLE CASES.json OUT.npz`.
 
-A process of its own, because TensorFlow fixes its devices when it starts and confuses the
-collective operations of several strategies in one process. ROLE is `single`, `mirrored`, or
-`worker` (then TF_CONFIG says which of how many). LOGICAL_DEVICES is their number and DEVICE their
-kind, CPU or GPU: several logical GPUs share one card. STEPS are 30 by default.
+A process of its own for each other number of devices, because TensorFlow fixes its devices when it
+starts and confuses the collective operations of several strategies in one process. ROLE is
+`single`, `mirrored`, or `worker` (then TF_CONFIG says which of how many). LOGICAL_DEVICES is their
+number and DEVICE their kind, CPU or GPU: several logical GPUs share one card. STEPS are 30 by
+default.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tensorflow as tf
 import tf_sphereface as sf
 from tf_sphereface.data.batches import untuned
 
-STEPS, BATCH, CLASSES = int(os.environ.get("STEPS", "30")), 8, 12
+STEPS, BATCH, CLASSES = int(os.environ.get("STEPS", "30")), 8, 32
 
 
 class Recorder(keras.callbacks.Callback):
@@ -109,6 +110,14 @@ def run(case: dict[str, Any], strategy: tf.distribute.Strategy | None) -> dict[s
     return found
 
 
+def run_all(
+    cases: dict[Any, dict[str, Any]], strategy: tf.distribute.Strategy | None
+) -> dict[str, np.ndarray]:
+    """Run cases by their numbers; the results' names begin with them."""
+    found = {number: run(case, strategy) for number, case in cases.items()}
+    return {f"{number}/{name}": v for number, each in found.items() for name, v in each.items()}
+
+
 def main() -> None:
     gc.disable()  # an eighth of the time, in a process that soon ends
     role, cases_file, out = sys.argv[1:]
@@ -128,11 +137,7 @@ def main() -> None:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     with open(cases_file, encoding="utf-8") as handle:
         cases = json.load(handle)
-    found = {}
-    for number, case in cases.items():
-        for name, value in run(case, strategy).items():
-            found[f"{number}/{name}"] = value
-    np.savez(out, **found)
+    np.savez(out, **run_all(cases, strategy))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from tf_sphereface import FaceClassifier
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
 from tf_sphereface.losses import ASoftmaxLoss, CosFaceLoss
 
-CLASSES, WIDTH, BATCH = 20, 6, 8
+# From 32 classes on a draw is compiled in a third of the time: it has fewer rounds.
+CLASSES, WIDTH, BATCH = 32, 6, 8
 
 
-def batches(seed: int = 0, count: int = 40) -> tf.data.Dataset:
+def batches(seed: int = 0, count: int = 64) -> tf.data.Dataset:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, count)
     images = rng.normal(size=(CLASSES, 10))[labels] + 0.3 * rng.normal(size=(count, 10))
@@ -84,7 +85,7 @@ def test_what_was_not_drawn_stays_as_it_was():
         chosen, _ = head.choose(tf.cast(batch[1], tf.int32), step)
         model.fit(*batch, batch_size=BATCH, verbose=0)
         rest = np.setdiff1d(np.arange(CLASSES), chosen.numpy())
-        assert len(rest) == 10
+        assert len(rest) == CLASSES // 2
         for store, old in zip(stores, before, strict=True):
             np.testing.assert_array_equal(store.numpy()[rest], old[rest])
             assert (store.numpy()[chosen.numpy()] != old[chosen.numpy()]).any(axis=1).all()
@@ -116,7 +117,7 @@ def test_it_learns_and_goes_on_after_loading(policy, jit_compile, tmp_path):
     history = model.fit(batches(), epochs=12, verbose=0, validation_data=batches()).history
     assert "accuracy" not in history
     assert history["loss"][-1] < history["loss"][0]
-    assert history["val_accuracy"][-1] > 0.5  # over all 20 classes
+    assert history["val_accuracy"][-1] > 0.5  # over all classes
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
     for each in (model, loaded):
@@ -176,7 +177,7 @@ def test_a_batch_of_any_size_with_too_many_classes_is_refused_under_xla_too():
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(16, 10)).astype("float32"), np.arange(16)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(12)
-    model = classifier(0.5, True)
+    model = classifier(0.3, True)
     before = model.get_weights()
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"places, 10 .*larger sample_rate"):
         model.fit(data, verbose=0)
@@ -194,7 +195,7 @@ def test_another_loss_and_no_slots():
 
 
 def test_what_cannot_work_says_so():
-    head = SampledAngularDense(20, 0.1)
+    head = SampledAngularDense(40, 0.05)
     some = tf.function(head.choose, autograph=False).get_concrete_function(
         tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
     )
@@ -210,5 +211,5 @@ def test_what_cannot_work_says_so():
     for options in ({"gradient_accumulation_steps": 2}, {"use_ema": True}):
         with pytest.raises(ValueError, match="each step draws other centres"):
             classifier(0.5, optimizer=keras.optimizers.SGD(0.1, **options))
-    with pytest.raises(ValueError, match=r"sample_rate >= 0\.4"):
+    with pytest.raises(ValueError, match=r"sample_rate >= 0\.25"):
         classifier(0.1).fit(batches(), verbose=0)

@@ -136,7 +136,7 @@ def classifier(loss: Any, head: str = "angular", **options: Any) -> FaceClassifi
     keras.utils.set_random_seed(0)
     images = keras.Input((8,))
     network = keras.Model(images, keras.layers.Dense(4)(images))
-    model = FaceClassifier(network, 12, head=head, sample_rate=options.pop("sample_rate", 1.0))
+    model = FaceClassifier(network, 32, head=head, sample_rate=options.pop("sample_rate", 1.0))
     model.compile(keras.optimizers.SGD(0.1), loss=loss, **options)
     return model
 
@@ -144,7 +144,7 @@ def classifier(loss: Any, head: str = "angular", **options: Any) -> FaceClassifi
 def test_the_sampled_head_spreads_it_over_the_sample():
     x = np.random.default_rng(0).normal(size=(2, 8)).astype("float32")
     labels = np.array([3, 7])
-    model = classifier(losses.CosFaceLoss(8.0, 0.2, label_smoothing=0.4), sample_rate=0.5)
+    model = classifier(losses.CosFaceLoss(8.0, 0.2, label_smoothing=0.4), sample_rate=6 / 32)
     head = model.head_layer
     chosen, places = head.choose(tf.constant(labels, "int32"), 0)
     assert head.sample_size == 6

@@ -123,7 +123,7 @@ HEALTHY = {
     "sphereface2": (LOSSES["sphereface2"], {"head": "sphereface2"}),
     "a_softmax": (losses.ASoftmaxLoss(4), {}),
     "caffe": (losses.ASoftmaxLoss(4), {"gradient": "caffe"}),
-    "sampled": (losses.CosFaceLoss(), {"sample_rate": 0.75}),
+    "sampled": (losses.CosFaceLoss(), {"sample_rate": 6 / 32}),
     "softmax": (None, {"head": "softmax"}),
 }
 
@@ -136,7 +136,7 @@ def fit_healthy(name: str, eagerly: bool) -> None:
         keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
     )
     network = keras.Model(image, keras.layers.Dense(6)(keras.layers.Flatten()(x)))
-    model = FaceClassifier(network, num_classes=8, **options)
+    model = FaceClassifier(network, num_classes=32, **options)
     extra = [] if name == "softmax" else [metrics.MeanTargetAngle(), metrics.EqualErrorRate()]
     model.compile("sgd", loss=loss, metrics=["accuracy", *extra], run_eagerly=eagerly)
     count = 6 if eagerly else 12
