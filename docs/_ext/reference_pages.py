@@ -364,13 +364,30 @@ def write_defaults(
     return (re.sub(r"= ?<[^<>]+>", "= ...", signature), result) if signature else None
 
 
+def included_files(folder: Path) -> dict[Path, str]:
+    """Return the files outside the site that pages consist of, such as README.md: file -> page."""
+    pages = {}
+    for path in sorted(folder.glob("*.md")):
+        include = re.match(r"```\{include\} (\S+)", path.read_text(encoding="utf-8"))
+        if include:
+            pages[(folder / include[1]).resolve()] = path.stem
+    return pages
+
+
 def link_files(app: Any, doctree: Any) -> None:
-    """Make a link to a Markdown file outside the site one to the file itself, as to any file."""
+    """Lead a link to a Markdown file outside the site to the page that includes it.
+
+    Without such a page the link is one to the file itself, as to any file.
+    """
+    pages = included_files(Path(app.srcdir))
     for node in list(doctree.findall(addnodes.pending_xref)):
         folder = Path(app.srcdir, app.env.docname).parent
-        path = folder / f"{node.get('reftarget')}.md"
-        outside = not path.resolve().is_relative_to(Path(app.srcdir).resolve())
-        if node.get("refdomain") == "doc" and outside and path.exists():
+        path = (folder / f"{node.get('reftarget')}.md").resolve()
+        if node.get("refdomain") != "doc":
+            continue
+        if path in pages:
+            node["reftarget"] = pages[path]
+        elif path.exists() and not path.is_relative_to(Path(app.srcdir).resolve()):
             link = addnodes.download_reference(
                 "", "", refdoc=app.env.docname, reftarget=os.path.relpath(path, folder)
             )
