@@ -74,6 +74,7 @@ html_baseurl = project_urls(HERE.parent).get("Documentation", "")
 html_title = f"tf_sphereface {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = "_static/scorer.js"
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"

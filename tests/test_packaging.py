@@ -122,9 +122,12 @@ def test_sdist_holds_plain_files_and_what_is_needed_to_test_it(built):
     assert sources() <= names
     wanted = {
         "SECURITY.md",
+        "setup.py",
+        "tools/index_page.py",
         "docs/conf.py",
         "docs/notebooks/quickstart.md",
         "docs/_static/site.css",
+        "docs/_static/scorer.js",
     }
     assert wanted <= names
     assert not {name for name in names if name.startswith("docs/reference/generated/")}
