@@ -163,6 +163,16 @@ def load_tool(monkeypatch):
     return importlib.import_module
 
 
+def test_extras_that_are_named_exist():
+    """pip says one line about an extra that is not there, and installs none of it."""
+    text = (ROOT / "setup.cfg").read_text(encoding="utf-8").split("[options.extras_require]")[1]
+    extras = set(re.findall(r"^([a-z]+) =$", text.split("\n[", 1)[0], re.MULTILINE))
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    for path in (*pages, *(ROOT / "tf_sphereface").rglob("*.py"), *ROOT.glob("examples/**/*.py")):
+        named = re.findall(r"(?:tf_sphereface|\"\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8"))
+        assert {extra for each in named for extra in each.split(",")} <= extras, path
+
+
 def test_release_is_refused_for_what_is_missing(tmp_path, load_tool):
     check = load_tool("check_release")
     (tmp_path / "tf_sphereface").mkdir()
