@@ -385,8 +385,7 @@ class Gallery:
         return len(self.names)
 
     def __repr__(self) -> str:
-        people = counted(len(self.names), "person", "people")
-        return f"<Gallery of {people}, threshold {self.threshold}>"
+        return f"<Gallery of {counted(len(self), 'person', 'people')}, threshold {self.threshold}>"
 
     def _update(self, change: Callable[[GalleryRecord], GalleryChange]) -> None:
         self._view = self._view_of(self._store.update(change))
