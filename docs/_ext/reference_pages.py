@@ -353,7 +353,7 @@ def write_defaults(
     signature: str | None,
     result: str | None,
 ) -> tuple[str, str | None] | None:
-    """Show a default that has no literal, such as a dataclass' factory, as `...`.
+    """Show a default that has no literal, such as a dataclass' factory, as `...`, and arrays short.
 
     Keras' layers and models take `(*args, **kwargs)`: shown is what their `__init__` takes.
     """
@@ -361,7 +361,18 @@ def write_defaults(
         signature = stringify_signature(
             signature_of(obj.__init__, bound_method=True), show_return_annotation=False
         )
-    return (re.sub(r"= ?<[^<>]+>", "= ...", signature), result) if signature else None
+    if not signature:
+        return None
+    signature = re.sub(r"= ?<[^<>]+>", "= ...", signature)
+    return _short_arrays(signature), result and _short_arrays(result)
+
+
+def _short_arrays(signature: str) -> str:
+    """Write an array's type as the source does, `NDArray[float32]`."""
+    shape, scalar = r"tuple\[(?:~typing\.)?Any, \.\.\.\]", r"(?:~numpy\.)?dtype\[([~\w.]+)\]"
+    return re.sub(
+        rf"(?:~numpy\.)?ndarray\[{shape}, {scalar}\]", r"~numpy.typing.NDArray[\1]", signature
+    )
 
 
 def included_files(folder: Path) -> dict[Path, str]:

@@ -47,7 +47,7 @@ class Face:
 
 
 class Detector(abc.ABC):
-    """What finds faces and their five points; of a kind of your own write `detect`.
+    """What finds faces and their five points; write `detect` for a kind of your own.
 
     Large images are averaged down first. Where nothing is found, the image is looked at once more
     with a gray margin of half its longer side around it: networks that have learnt from whole
