@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent), str(HERE.parent / "tools")]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # The kernel that runs the notebooks imports the checkout too.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")])
 )
 
-from tf_sphereface import __version__  # noqa: E402 - found by the path above
+from index_page import project_urls  # noqa: E402 - found by the path above
+
+from tf_sphereface import __version__  # noqa: E402
 
 project = "tf_sphereface"
 author = "The tf_sphereface authors"
@@ -68,9 +70,11 @@ nitpick_ignore_regex = [
 # The look ----------------------------------------------------------------------------------------
 
 html_theme = "furo"
+html_baseurl = project_urls(HERE.parent).get("Documentation", "")
 html_title = f"tf_sphereface {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(HERE / "_static" / "scorer.js")
 html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"

@@ -163,6 +163,16 @@ def load_tool(monkeypatch):
     return importlib.import_module
 
 
+def test_extras_that_are_named_exist():
+    """pip says one line about an extra that is not there, and installs none of it."""
+    text = (ROOT / "setup.cfg").read_text(encoding="utf-8").split("[options.extras_require]")[1]
+    extras = set(re.findall(r"^([a-z]+) =$", text.split("\n[", 1)[0], re.MULTILINE))
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    for path in (*pages, *(ROOT / "tf_sphereface").rglob("*.py"), *ROOT.glob("examples/**/*.py")):
+        named = re.findall(r"(?:tf_sphereface|\"\.)\[([a-z,]+)\]", path.read_text(encoding="utf-8"))
+        assert {extra for each in named for extra in each.split(",")} <= extras, path
+
+
 def test_release_is_refused_for_what_is_missing(tmp_path, load_tool):
     check = load_tool("check_release")
     (tmp_path / "tf_sphereface").mkdir()
@@ -183,3 +193,55 @@ def test_release_is_refused_for_what_is_missing(tmp_path, load_tool):
     text = "\n".join(check.file_problems(tmp_path / "dist", "1.2.3"))
     assert "lacks tf_sphereface-1.2.3.tar.gz" in text
     assert "holds old.whl" in text
+
+
+def test_release_needs_the_address_of_the_repository(tmp_path, load_tool, capsys):
+    check = load_tool("check_release")
+    setup, citation = tmp_path / "setup.cfg", tmp_path / "CITATION.cff"
+    citation.write_text("a: b\nversion: 1.2.3\n")
+    setup.write_text("[metadata]\nproject_urls =\n    Paper = https://arxiv.org/abs/1\n")
+    (problem,) = check.address_problems(tmp_path)
+    assert "project_urls has no line 'Source = https://HOST/OWNER/tf_sphereface'" in problem
+    setup.write_text("[metadata]\nproject_urls =\n    Source = http://host.example/face\n")
+    text = "\n".join(check.address_problems(tmp_path))
+    assert "CITATION.cff does not say 'repository-code: http://host.example/face'" in text
+    assert "Source must begin with https://" in text
+    setup.write_text("[metadata]\nproject_urls =\n    Source = https://host.example/face\n")
+    citation.write_text("a: b\nrepository-code: https://host.example/face\n")
+    assert not check.address_problems(tmp_path)
+    if not check.project_urls(ROOT).get("Source"):  # said by any check, refused for a tag
+        check.main([])
+        assert "Before a release: setup.cfg: project_urls has no line" in capsys.readouterr().err
+        assert check.main(["--tag", f"v{check.version_of(ROOT)}"]) == 1
+
+
+README = """# Name
+
+![A picture](docs/a.png)
+
+[Guide](docs/guide.md#part), [paper](https://arxiv.org/abs/1), <https://b.example>.
+
+```python
+x = [f](y)  # [code](stays.md)
+```
+"""
+
+
+def test_index_shows_no_dead_link(tmp_path, load_tool):
+    index_page = load_tool("index_page")
+    (tmp_path / "tf_sphereface").mkdir()
+    (tmp_path / "tf_sphereface" / "_version.py").write_text('__version__ = "1.2.3"\n')
+    (tmp_path / "README.md").write_text(README)
+    (tmp_path / "setup.cfg").write_text("[metadata]\nname = x\n")
+    text = index_page.description(tmp_path)
+    assert text == README.replace("![A picture](docs/a.png)\n\n", "").replace(
+        "[Guide](docs/guide.md#part)", "Guide"
+    )
+    (tmp_path / "setup.cfg").write_text(
+        "[metadata]\nproject_urls =\n    Paper = https://a.example\n    Source = https://h.example/x/\n"
+    )
+    assert index_page.description(tmp_path) == README.replace(
+        "(docs/a.png)", "(https://h.example/x/raw/v1.2.3/docs/a.png)"
+    ).replace("(docs/guide", "(https://h.example/x/blob/v1.2.3/docs/guide")
+    shown = index_page.CODE.sub("", index_page.description(ROOT))
+    assert not re.search(r"\]\((?!https://)|<(a|img)\b", shown)

@@ -177,7 +177,7 @@ def is_text(node: ast.AST) -> bool:
 def test_symptoms_quote_what_is_said():
     """Numbers and names in a quoted sentence stand for placeholders."""
     page = (DOCS / "start" / "symptoms.md").read_text(encoding="utf-8")
-    quoted = re.findall(r'"([^"]+)"', re.sub(r"`[^`]*`", "", page.replace("\n  ", " ")))
+    quoted = re.findall(r'"([^"]+)"', re.sub(r"`[^`]*`", "", page.replace("\n", " ")))
     assert len(quoted) > 20
     package = said(ROOT / "tf_sphereface")
     for sentence in quoted:
@@ -188,7 +188,7 @@ def test_symptoms_quote_what_is_said():
 
 def test_symptoms_name_what_the_doctor_finds():
     page = (DOCS / "start" / "symptoms.md").read_text(encoding="utf-8")
-    page = page.replace("\n  ", " ")
+    page = page.replace("\n", " ")
     for phrase in (
         *("nothing is learnt", "probability 0 for every face", "norms have collapsed"),
         *("have exploded", "out of MagFace's range", "never reach its minimum"),
@@ -197,3 +197,17 @@ def test_symptoms_name_what_the_doctor_finds():
         *("the validation loss is", "the loss became", "updates of another optimizer"),
     ):
         assert phrase in page, phrase
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("loss does not fall", "which threshold", "int8 is worse", "fine-tune on my people"),
+        *("unknown", "nan", "out of memory", "accuracy is 50 %", "strangers", "killed"),
+    ],
+)
+def test_what_people_search_for_is_a_heading(words):
+    """The site's search puts a symptom's heading first (docs/_static/scorer.js)."""
+    page = (DOCS / "start" / "symptoms.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### (.+)$", page, re.MULTILINE)
+    assert any(words in heading.lower() for heading in headings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,10 @@ def test_wheel_says_what_setup_cfg_says(built):
         "Project-URL: Paper, https://arxiv.org/abs/1704.08063",
     ):
         assert f"\n{line}\n" in metadata, line
+    page = metadata.partition("\n\n")[2]  # what the index shows: README.md, nothing in it dead
+    assert page.startswith("# tf_sphereface\n")
+    assert "\n```python\nimport keras\n" in page
+    assert not re.search(r"\]\((?!https://)", page)
     assert f"{folder}/licenses/LICENSE" in archive.namelist()
     assert "tf_sphereface-train = " in archive.read(f"{folder}/entry_points.txt").decode()
 
@@ -117,9 +122,12 @@ def test_sdist_holds_plain_files_and_what_is_needed_to_test_it(built):
     assert sources() <= names
     wanted = {
         "SECURITY.md",
+        "setup.py",
+        "tools/index_page.py",
         "docs/conf.py",
         "docs/notebooks/quickstart.md",
         "docs/_static/site.css",
+        "docs/_static/scorer.js",
     }
     assert wanted <= names
     assert not {name for name in names if name.startswith("docs/reference/generated/")}

@@ -353,7 +353,7 @@ def write_defaults(
     signature: str | None,
     result: str | None,
 ) -> tuple[str, str | None] | None:
-    """Show a default that has no literal, such as a dataclass' factory, as `...`.
+    """Show a default that has no literal, such as a dataclass' factory, as `...`, and arrays short.
 
     Keras' layers and models take `(*args, **kwargs)`: shown is what their `__init__` takes.
     """
@@ -361,16 +361,44 @@ def write_defaults(
         signature = stringify_signature(
             signature_of(obj.__init__, bound_method=True), show_return_annotation=False
         )
-    return (re.sub(r"= ?<[^<>]+>", "= ...", signature), result) if signature else None
+    if not signature:
+        return None
+    signature = re.sub(r"= ?<[^<>]+>", "= ...", signature)
+    return _short_arrays(signature), result and _short_arrays(result)
+
+
+def _short_arrays(signature: str) -> str:
+    """Write an array's type as the source does, `NDArray[float32]`."""
+    shape, scalar = r"tuple\[(?:~typing\.)?Any, \.\.\.\]", r"(?:~numpy\.)?dtype\[([~\w.]+)\]"
+    return re.sub(
+        rf"(?:~numpy\.)?ndarray\[{shape}, {scalar}\]", r"~numpy.typing.NDArray[\1]", signature
+    )
+
+
+def included_files(folder: Path) -> dict[Path, str]:
+    """Return the files outside the site that pages consist of, such as README.md: file -> page."""
+    pages = {}
+    for path in sorted(folder.glob("*.md")):
+        include = re.match(r"```\{include\} (\S+)", path.read_text(encoding="utf-8"))
+        if include:
+            pages[(folder / include[1]).resolve()] = path.stem
+    return pages
 
 
 def link_files(app: Any, doctree: Any) -> None:
-    """Make a link to a Markdown file outside the site one to the file itself, as to any file."""
+    """Lead a link to a Markdown file outside the site to the page that includes it.
+
+    Without such a page the link is one to the file itself, as to any file.
+    """
+    pages = included_files(Path(app.srcdir))
     for node in list(doctree.findall(addnodes.pending_xref)):
         folder = Path(app.srcdir, app.env.docname).parent
-        path = folder / f"{node.get('reftarget')}.md"
-        outside = not path.resolve().is_relative_to(Path(app.srcdir).resolve())
-        if node.get("refdomain") == "doc" and outside and path.exists():
+        path = (folder / f"{node.get('reftarget')}.md").resolve()
+        if node.get("refdomain") != "doc":
+            continue
+        if path in pages:
+            node["reftarget"] = pages[path]
+        elif path.exists() and not path.is_relative_to(Path(app.srcdir).resolve()):
             link = addnodes.download_reference(
                 "", "", refdoc=app.env.docname, reftarget=os.path.relpath(path, folder)
             )

@@ -11,7 +11,7 @@ FROM python:3.11-slim
 ARG TENSORFLOW=tensorflow
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2
 WORKDIR /app
-COPY constraints.txt setup.cfg pyproject.toml README.md LICENSE ./
+COPY constraints.txt setup.cfg pyproject.toml LICENSE ./
 COPY tf_sphereface tf_sphereface/
 RUN pip install --constraint constraints.txt setuptools wheel \
     && pip install --constraint constraints.txt --no-build-isolation "$TENSORFLOW" ".[eval,export,align,search,tensorboard]"

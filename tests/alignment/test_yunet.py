@@ -110,7 +110,7 @@ class Shy(Detector):
         super().__init__(20, 0.5, 1000)
         self.seen = []
 
-    def _detect(self, image, min_face):
+    def detect(self, image, min_face):
         self.seen.append(image.shape[:2])
         bright = np.argwhere(image[..., 0] == 255)
         if not len(bright) or bright.min() < 40:

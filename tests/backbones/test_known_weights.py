@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keras
 import pytest
 
 import tf_sphereface as sf
 from tf_sphereface.backbones import KnownWeights, from_preset, known_weights
+from tf_sphereface.embedder import Embedder, EmbedderMetadata
+from tf_sphereface.eval.published_check import find_weights
 from tf_sphereface.importers import ARCHITECTURES
 
 PAGE = Path(__file__).parents[2] / "docs" / "results" / "weights.md"
@@ -58,3 +61,16 @@ def test_a_name_of_such_a_file_is_no_preset_but_known():
     with pytest.raises(ValueError, match=r"known_weights.*github\.com/mk-minchul.*--arch adaface"):
         from_preset("adaface_ir18_casia.ckpt")
     assert sf.backbones.known_weights is known_weights
+
+
+def test_the_mobilefacenet_of_the_figures_is_told_from_the_other():
+    found = {each.file: each for each in known_weights() if each.network == "MobileFaceNet"}
+    assert set(found) == {"068.ckpt", "model_mobilefacenet.pth"}
+    assert (found["068.ckpt"].published, found["068.ckpt"].input_size) == ({"lfw": 99.3}, (112, 96))
+    network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    model = Embedder.in_memory(network, EmbedderMetadata(architecture="MobileFaceNet"))
+    for name in ("068", "mobilefacenet"):  # a part of the file's name, the importer's name
+        assert find_weights(model, name).file == "068.ckpt"
+    assert find_weights(model, "mobilefacenet-treb1en").file == "model_mobilefacenet.pth"
+    with pytest.raises(ValueError, match=r"068\.ckpt: MobileFaceNet, CASIA-WebFace"):
+        find_weights(model)  # a network of one's own may have that name

@@ -184,24 +184,25 @@ def test_a_stopped_enrollment_goes_on(folder, gallery, tmp_path, monkeypatch, ca
     def stopped(embedder, crops):
         if faces:
             raise KeyboardInterrupt
-        return counted(embedder, crops)
+        return counting(embedder, crops)
 
-    def counted(embedder, crops):
+    def counting(embedder, crops):
         faces.append(len(crops))
         return embed(embedder, crops)
 
     monkeypatch.setattr(photo_faces, "vectors_of", stopped)
     assert main(given) != 0
+    monkeypatch.setattr(photo_faces, "vectors_of", embed)  # `who` takes it at its first import
     parts = tmp_path / "g.parts"
     assert (gallery.read_bytes(), parts.stat().st_mode & 0o77) == (before, 0)
     assert who(gallery, folder / "probes/P003/9.png")[0] == 0  # as before
     assert "the same call goes on" in capsys.readouterr().err
     (next(parts.glob("*.npz")).parent / "torn.npz").write_bytes(b"PK")
     os.utime(people / "P100" / "0.png", (1, 1))  # changed since
-    monkeypatch.setattr(photo_faces, "vectors_of", counted)
+    monkeypatch.setattr(photo_faces, "vectors_of", counting)
     faces.clear()
     assert main(given) == 0
-    assert "63 of the pictures had been embedded" in capsys.readouterr().err
+    assert "63 pictures had been embedded" in capsys.readouterr().err
     assert sum(faces) == 180 - 63
     assert not parts.exists()
     one, other = Gallery.open(gallery), Gallery.open(whole)
@@ -215,9 +216,13 @@ def test_a_picture_that_cannot_be_used_ends_nothing(folder, tmp_path, capsys):
     (people / "P001" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     write_face(people / "P002" / "nobody.png", np.full((300, 300, 3), 127, np.uint8))
     write_face(people / "P002" / "black.png", np.zeros((112, 96, 3), np.uint8))
-    (people / "P002" / "phone.heic").write_bytes(b"x")
     gallery, model = tmp_path / "g", str(folder / "model.keras")
     arguments = ["enroll", str(gallery), str(people), "--model", model]
+    assert main([*arguments, "--strict"]) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert "2 pictures cannot be used, and a strict enrollment leaves none out" in err
+    assert f"the same call goes on with it (or delete {tmp_path / 'g.parts'})" in err
+    (people / "P002" / "phone.heic").write_bytes(b"x")
     assert main([*arguments, "--strict"]) == 2
     assert not gallery.exists()
     assert main([*arguments, "--json", str(tmp_path / "e.json")]) == 0
@@ -234,6 +239,26 @@ def test_a_picture_that_cannot_be_used_ends_nothing(folder, tmp_path, capsys):
     (people / "P003" / "x.png").write_bytes(b"")
     assert main(["enroll", str(tmp_path / "h"), str(people), "--model", model]) == 2
     assert not (tmp_path / "h").exists()
+    (people / "P003" / "x.png").unlink()
+    assert main(["enroll", str(tmp_path / "h"), str(people), "--model", model]) == 2
+    assert f"error: {people} must hold one folder per identity" in capsys.readouterr().err
+
+
+def test_one_of_a_thing_is_no_plural(folder, tmp_path, capsys):
+    people = write_people(tmp_path / "people", [1, 2], 1)
+    gallery = str(tmp_path / "g")
+    assert main(["enroll", gallery, str(people), "--model", str(folder / "model.keras")]) == 0
+    (people / "P003").mkdir()
+    write_face(people / "P003" / "0.png", face(3))
+    shutil.rmtree(people / "P001")
+    assert main(["add", gallery, str(people)]) == 0
+    assert "1 picture enrolled, 1 in it already" in capsys.readouterr().out
+    assert main(["remove", gallery, "P001"]) == 0
+    assert "1 person removed with 1 picture; 2 left" in capsys.readouterr().out
+    assert main(["remove", gallery, "P002"]) == 0
+    capsys.readouterr()
+    assert main(["info", gallery]) == 0
+    assert "1 person, 1 picture\n" in capsys.readouterr().out
 
 
 def test_people_who_are_not_enrolled_and_folders_of_one_name_are_told(folder, tmp_path, capsys):
@@ -248,7 +273,7 @@ def test_people_who_are_not_enrolled_and_folders_of_one_name_are_told(folder, tm
     told = json.loads((tmp_path / "e.json").read_text())
     assert (told["absent"], told["merged"]) == (["Empty", "Broken"], ["Jos\u00e9"])
     said = " ".join(capsys.readouterr().err.split())
-    assert "no picture of 2 people can be used, so they are not enrolled: Empty, Broken" in said
+    assert "not enrolled, 2 people of whom no picture can be used: Empty, Broken" in said
     assert "spelled in two ways, are one person: Jos\u00e9" in said
 
 

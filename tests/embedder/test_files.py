@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.embedder.small import SIZE, make_network
+from tf_sphereface.backbones import from_preset
 from tf_sphereface.backbones.extraction import in_float32
 from tf_sphereface.embedder import EmbedderMetadata, load_embedder, read_metadata, save_embedder
 
@@ -27,6 +29,16 @@ def test_wrong_files_are_named(tmp_path):
         load_embedder(tmp_path / "x.h5")
 
 
+INNER = keras.layers.Lambda(lambda x: x, name="in")
+
+
+class Own(keras.layers.Layer):
+    """Of a user, and not registered."""
+
+    def call(self, x):
+        return x / 2
+
+
 def test_broken_files_are_named(tmp_path, tflite, network):
     with zipfile.ZipFile(tmp_path / "empty.keras", "w") as archive:
         archive.writestr("a.txt", "nothing")
@@ -40,6 +52,30 @@ def test_broken_files_are_named(tmp_path, tflite, network):
             archive.writestr(name, b"{broken" if name == "tf_sphereface.json" else content)
     with pytest.raises(ValueError, match=r"x.keras: its metadata cannot be read"):
         load_embedder(tmp_path / "x.keras")
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        (keras.layers.Lambda(lambda x: x / 2, name="half"), "code.*: Lambda 'half'. Save the"),
+        (keras.layers.Activation(lambda x: x / 2, name="act"), "code.*: layer 'act'. Save the"),
+        (keras.layers.TimeDistributed(INNER), "code.*: Lambda 'in'"),
+        (Own(name="own"), "cannot be loaded by Keras: Could not locate class 'Own'"),
+    ],
+)
+def test_code_in_a_file_is_refused_without_advice_to_run_it(tmp_path, layer, told):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Flatten()(layer(image)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras', at a lambda
+        model.save(tmp_path / "x.keras")
+    for call in (load_embedder, from_preset):
+        with pytest.raises(ValueError, match=rf"x\.keras .*{told}") as caught:
+            call(tmp_path / "x.keras")
+        message = str(caught.value)
+        assert "safe_mode" not in message
+        assert "unsafe" not in message
+        assert len(message) < 500  # Keras lists the network's configuration
 
 
 def test_batch_size_must_be_positive(network):

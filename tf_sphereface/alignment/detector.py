@@ -47,7 +47,7 @@ class Face:
 
 
 class Detector(abc.ABC):
-    """What finds faces and their five points; each kind says how in `_detect`.
+    """What finds faces and their five points; write `detect` for a kind of your own.
 
     Large images are averaged down first. Where nothing is found, the image is looked at once more
     with a gray margin of half its longer side around it: networks that have learnt from whole
@@ -63,7 +63,7 @@ class Detector(abc.ABC):
     Example:
 
     >>> class Middle(Detector):
-    ...     def _detect(self, image, min_face):
+    ...     def detect(self, image, min_face):
     ...         box, points = np.array([[20.0, 20, 80, 80]]), np.full((1, 5, 2), 50.0)
     ...         return box, np.array([0.9]), points
     >>> detector = Middle(min_face=20, min_score=0.5, max_side=100)
@@ -110,7 +110,7 @@ class Detector(abc.ABC):
             small = (max(1, round(width * scale)), max(1, round(height * scale)))
             image = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA))
         factor = np.array([width / image.shape[1], height / image.shape[0]])
-        boxes, scores, points = self._detect(image, max(SMALLEST, self.min_face * scale))
+        boxes, scores, points = self.detect(image, max(SMALLEST, self.min_face * scale))
         # Pixel centres lie at whole numbers: the corner of the first pixel is at -0.5.
         boxes = (boxes.reshape(-1, 2, 2) + 0.5) * factor - 0.5
         points = (points + 0.5) * factor - 0.5
@@ -120,8 +120,13 @@ class Detector(abc.ABC):
         ]
 
     @abc.abstractmethod
-    def _detect(self, image: NDArray[np.uint8], min_face: float) -> Found:
-        """Return boxes (n, 4), x1, y1, x2, y2, scores (n,) and points (n, 5, 2), best first."""
+    def detect(self, image: NDArray[np.uint8], min_face: float) -> Found:
+        """Return boxes (n, 4), x1, y1, x2, y2, scores (n,) and points (n, 5, 2), best first.
+
+        Calling the detector calls this once or twice. `image` is uint8 RGB (height, width, 3), at
+        most `max_side` pixels long, and what is returned is in its pixels. Faces smaller than
+        `min_face` pixels of it may be left out.
+        """
 
 
 class FaceDetector(Detector):
@@ -155,7 +160,7 @@ class FaceDetector(Detector):
         super().__init__(min_face, min_score, max_side)
         self._networks = load_networks()
 
-    def _detect(self, image: NDArray[np.uint8], min_face: float) -> Found:
+    def detect(self, image: NDArray[np.uint8], min_face: float) -> Found:
         """Run the cascade; return boxes (n, 4), scores (n,) and points (n, 5, 2)."""
         boxes, scores = self._candidates(image, min_face)
         if len(boxes):

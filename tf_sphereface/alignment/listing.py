@@ -170,8 +170,8 @@ def people_in(
         told = f"; {passed_over.summary()}" if passed_over.summary() else ""
         left = f", and {len(exclude):,} people that are left out" if exclude else ""
         raise ValueError(
-            "root must hold one folder per identity, with images in it. "
-            f"Received: {root}, without such a folder{left}{told}"
+            f"{os.fspath(root)} must hold one folder per identity, with images in it. "
+            f"Received: no such folder in it{left}{told}"
         )
 
 

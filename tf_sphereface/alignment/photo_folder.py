@@ -68,9 +68,8 @@ def align_photos(
 
     `target` gets the folders and names of `source`, the points that were found, and a list of the
     images without a face, with several, too small or unreadable. A stopped call goes on where it
-    was, and repeats only what has changed. Files that it has not written are replaced
-    only with `overwrite`. The
-    faces do not depend on the number of threads.
+    was, and repeats only what has changed. Files that it has not written are replaced only with
+    `overwrite`. The faces do not depend on the number of threads.
 
     Args:
         source: a folder of images (JPEG, PNG, WebP, AVIF, BMP, TIFF, ...), or one image or video.

@@ -56,13 +56,13 @@ class YuNetDetector(Detector):
             raise FileNotFoundError(f"detector must be an existing file. Received: {path}")
         self._digest = sha256_file(self.path)
         self._local = threading.local()  # OpenCV's object holds the size of its image
-        self._detect(np.zeros((64, 64, 3), np.uint8), SMALLEST)  # a wrong file is said now
+        self.detect(np.zeros((64, 64, 3), np.uint8), SMALLEST)  # a wrong file is said now
 
     def get_config(self) -> dict[str, Any]:
         """Return what a result depends on beside the image."""
         return {"yunet": self._digest, **super().get_config()}
 
-    def _detect(self, image: NDArray[np.uint8], min_face: float) -> Found:
+    def detect(self, image: NDArray[np.uint8], min_face: float) -> Found:
         """Run the network; the points come in our order, left and right as seen in the image."""
         height, width = image.shape[:2]
         try:

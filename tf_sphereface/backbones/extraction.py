@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import zipfile
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -19,6 +21,9 @@ from tf_sphereface.utils.keras_private import input_of, maker_of
 from tf_sphereface.utils.layer_checks import require_graph
 
 logger = logging.getLogger(__name__)
+
+_CODE = ("Lambda", "__lambda__", "TFSMLayer", "TorchModuleWrapper")
+"""Class names in a model's configuration that Keras' safe mode refuses."""
 
 
 class LoadedModel(NamedTuple):
@@ -73,19 +78,54 @@ def as_backbone(model: keras.Model | LoadedModel) -> keras.Model:
 
 
 def load_model(path: str | os.PathLike[str]) -> LoadedModel:
-    """Load a model without compiling it, its loss' name, and the metadata in its file."""
-    model = keras.models.load_model(path, compile=False)
-    text = metadata_text(path) if zipfile.is_zipfile(path) else None
-    return LoadedModel(model, _loss_in_file(path), text)
+    """Load a model without compiling it, its loss' name, and the metadata in its file.
+
+    Raises:
+        ValueError: it cannot be loaded, or it holds code, with the layers that do. Code is not run.
+    """
+    try:
+        model = keras.models.load_model(path, compile=False)
+        text = metadata_text(path) if zipfile.is_zipfile(path) else None
+        loss = (_config_in_file(path).get("compile_config") or {}).get("loss")
+    except Exception as caught:  # Keras raises many kinds for a broken archive
+        raise ValueError(_refusal(path, str(caught))) from caught
+    return LoadedModel(model, json.dumps(loss), text)
 
 
-def _loss_in_file(path: str | os.PathLike[str]) -> str:
-    """Return what a `.keras` file says of the loss that the model was compiled with."""
+def _config_in_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a `.keras` file says of its model."""
     if not zipfile.is_zipfile(path):
-        return ""
+        return {}
     with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
-    return json.dumps((config.get("compile_config") or {}).get("loss"))
+        return dict(json.loads(archive.read("config.json")))
+
+
+def _refusal(path: str | os.PathLike[str], message: str) -> str:
+    """Return why a file is not loaded: the code that it holds, or the last of Keras' causes."""
+    with contextlib.suppress(Exception):  # a broken file has Keras' message
+        layers = list(_layers_with_code(_config_in_file(path)))
+        if layers:
+            return (
+                f"{os.fspath(path)} holds code, which is not run since a model file may be a "
+                f"stranger's: {', '.join(layers)}. Save the network anew with Keras' own layers in "
+                "its place, such as Rescaling, or take the network as an .onnx file"
+            )
+    cause = message.rpartition("Exception encountered: ")[2].partition(" Full object config:")[0]
+    return f"{os.fspath(path)} cannot be loaded by Keras: {cause}"
+
+
+def _layers_with_code(config: Any, name: str = "") -> Iterator[str]:
+    """Yield the layers of a model's configuration that hold a function as bytes, or a model."""
+    if isinstance(config, dict):
+        inner, kind = config.get("config"), config.get("class_name")
+        if isinstance(inner, dict):
+            name = config.get("name") or inner.get("name") or name
+        if kind in _CODE or (set(config) == {"value"} and isinstance(config["value"], list)):
+            yield f"layer {name!r}" if kind in (None, "__lambda__") else f"{kind} {name!r}"
+            return
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, dict | list):
+            yield from _layers_with_code(value, name)
 
 
 def _without_head(model: keras.Model, saved_loss: str = "") -> Any:

@@ -15,12 +15,13 @@ _TREB1EN = "https://github.com/TreB1eN/InsightFace_Pytorch"
 _RESEARCH = "non-commercial research only"
 _CODE_MIT = "code MIT; of the weights nothing is said"
 _REPOSITORY_MIT = "MIT (the repository)"
+_XIAOCCER = "https://github.com/Xiaoccer/MobileFaceNet_Pytorch"
 _UNSAID = "not said (its page recommends emore)"
 
 
 @dataclasses.dataclass(frozen=True)
 class KnownWeights:
-    """A public file of weights: *published* facts, *not opened here*.
+    """A public file of weights: *published* facts; but for `068.ckpt`, *not opened here*.
 
     Attributes:
         file: its name, or what its page calls it.
@@ -62,8 +63,9 @@ class KnownWeights:
 def known_weights() -> list[KnownWeights]:
     """Return what is known of public files of weights, in the order of `docs/results/weights.md`.
 
-    All of it is *published* by others and none of these files was *opened here*. Where the licence
-    is not clear, the page has to be asked. The importer reads the files; nothing is downloaded.
+    All of it is *published* by others. `068.ckpt` alone was opened here: most figures of the
+    documents are its. Where the licence is not clear, the page has to be asked. The importer reads
+    the files; nothing is downloaded.
 
     Example:
 
@@ -189,6 +191,18 @@ def _others() -> Iterator[KnownWeights]:
             _REPOSITORY_MIT,
             figures,
         )
+    yield KnownWeights(
+        "068.ckpt",
+        _XIAOCCER,
+        "mobilefacenet",
+        "MobileFaceNet",
+        "CASIA-WebFace",
+        "rgb",
+        "no licence is named",
+        {"lfw": 99.30},
+        pixel_scale=128.0,
+        input_size=(112, 96),
+    )
     yakhyo = ((20, (99.67, None, 96.58, 95.61, 88.75)), (36, (99.72, None, 96.83, 95.64, 89.92)))
     for depth, shares in yakhyo:
         yield KnownWeights(

@@ -152,7 +152,7 @@ def scan_unlabelled(root: str | os.PathLike[str]) -> FolderIndex:
     passed_over = PassedOver()
     images = [os.fsencode(name) for name in find_images(root, passed_over=passed_over)]
     if not images:
-        raise ValueError(f"root must hold images. Received: {root}, without one")
+        raise ValueError(f"{root} must hold images. Received: a folder without one")
     lengths = np.fromiter(map(len, images), np.uint32, len(images))
     labels, names = np.zeros(len(images), np.int32), ["."]
     ends = np.cumsum(lengths, dtype=np.uint64)

@@ -245,7 +245,7 @@ def _opened(path: Path, threads: int | None, batch_size: int, given: dict[str, A
     """Open a file."""
     suffix = artifact_format(path)
     if suffix == ".keras":
-        stored, loaded = read_metadata(path), load_keras(path)
+        stored, loaded = read_metadata(path), load_model(path)
         backbone = as_backbone(loaded)
         embedder = _of_backbone(backbone, stored, batch_size, given, path)
         fewer = [len(getattr(backbone, x)) < len(getattr(loaded.model, x)) for x in _PARTS]
@@ -366,14 +366,6 @@ def add_keras_metadata(source: Path, target: Path, metadata: EmbedderMetadata) -
             with old.open(entry) as reader, new.open(entry, "w", force_zip64=True) as writer:
                 shutil.copyfileobj(reader, writer, 1 << 20)  # its checksum is verified on the way
         new.writestr(KERAS_MEMBER, metadata.to_json())
-
-
-def load_keras(path: Path) -> LoadedModel:
-    """Return the model in a `.keras` file; a ValueError says why it cannot be loaded."""
-    try:
-        return load_model(path)
-    except Exception as caught:  # Keras raises many kinds for a broken archive
-        raise ValueError(f"{path} cannot be loaded by Keras: {caught}") from caught
 
 
 def describe_backbone(model: keras.Model, metadata: EmbedderMetadata | None) -> EmbedderMetadata:

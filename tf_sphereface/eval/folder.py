@@ -157,9 +157,9 @@ def _too_few(root: str, identities: dict[str, list[str]], folds: int) -> str:
     most = min(several, len(identities) // 2)
     advice = f"{most} folds are possible" if most >= 2 else "that is too few for any folds"
     return (
-        f"root must hold, for each of {folds} folds, two identities, one of them with two images. "
-        f"Received: {root} with {len(identities)} identities, {several} of them with two images or "
-        f"more; {advice}"
+        f"{root} must hold two identities for each of {folds} folds, one of them with two images. "
+        f"Received: {len(identities)} identities, {several} of them with two images or more; "
+        f"{advice}"
     )
 
 

@@ -202,8 +202,8 @@ def find_weights(embedder: Embedder, name: str | None = None) -> KnownWeights:
     Args:
         embedder: the model; it is known by the name of the file that it was imported from, or has,
             or by its architecture where that names the project it comes from.
-        name: a file of `known_weights()`, or a part of its name that no other has; or the `arch`
-            that one row alone has.
+        name: a file of `known_weights()`, or the `arch` that one row alone has, or a part of a
+            file's name that no other has.
 
     Raises:
         ValueError: none or several fit; the candidates are listed.
@@ -245,12 +245,12 @@ def find_weights(embedder: Embedder, name: str | None = None) -> KnownWeights:
 
 
 def _by_name(rows: list[KnownWeights], name: str) -> list[KnownWeights]:
-    """Return the rows whose file is `name`, else has it in its name, else are of that `arch`."""
+    """Return the rows whose file is `name`, else those of that `arch`, else whose file has it."""
     wanted = name.lower()
     for fits in (
         lambda row: wanted in (row.file.lower(), _file(row)),
-        lambda row: wanted in row.file.lower(),
         lambda row: wanted == row.arch,
+        lambda row: wanted in row.file.lower(),
     ):
         matches = [row for row in rows if fits(row)]
         if matches:

@@ -155,7 +155,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             MOBILEFACENET,
             channel_order="rgb",
             flip="none",
-            summary="the public PyTorch MobileFaceNet; RGB",
+            summary="Xiaoccer's MobileFaceNet (MobileFaceNet_Pytorch); RGB, / 128",
         ),
         Architecture(
             "sphere20a",

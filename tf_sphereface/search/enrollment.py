@@ -14,7 +14,7 @@ from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.embedder.embedder import Embedder
 from tf_sphereface.search.kept_embeddings import KeptEmbeddings
 from tf_sphereface.search.photo_faces import EmbeddedFaces, embed_people
-from tf_sphereface.utils.messages import ProgressCallback, and_more, printable
+from tf_sphereface.utils.messages import ProgressCallback, and_more, counted, printable
 
 
 @dataclass
@@ -72,7 +72,8 @@ class Enrollment:
         if faces.problems and (strict or not faces.names):
             kind = "a strict enrollment leaves none out" if strict else "that is all there are"
             raise ValueError(
-                f"{len(faces.problems):,} pictures cannot be used, and {kind}:\n  {self.told()}"
+                f"{counted(len(faces.problems), 'picture')} cannot be used, and {kind}:\n  "
+                f"{self.told()}"
             )
 
     def told(self, shown: int = 10) -> str:

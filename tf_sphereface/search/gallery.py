@@ -35,7 +35,7 @@ from tf_sphereface.search.identification_threshold import IdentificationThreshol
 from tf_sphereface.search.model_facts import check_model, facts_of, stored_model
 from tf_sphereface.search.photo_faces import dim_of
 from tf_sphereface.utils.checks import check_choice, check_number
-from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning, counted
 
 Answer = tuple[str | None, float, float]
 
@@ -385,7 +385,7 @@ class Gallery:
         return len(self.names)
 
     def __repr__(self) -> str:
-        return f"<Gallery of {len(self.names):,} people, threshold {self.threshold}>"
+        return f"<Gallery of {counted(len(self), 'person', 'people')}, threshold {self.threshold}>"
 
     def _update(self, change: Callable[[GalleryRecord], GalleryChange]) -> None:
         self._view = self._view_of(self._store.update(change))

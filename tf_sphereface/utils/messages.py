@@ -41,6 +41,17 @@ def and_more(items: Sequence[str], shown: int, *, separator: str = ", ", where: 
     return f"{text}{joint}and {hidden:,} more" + (f" ({where})" if where else "")
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun; the plural is that with an s unless it is given.
+
+    Example:
+
+    >>> counted(1, "person", "people"), counted(2190, "picture")
+    ('1 person', '2,190 pictures')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def printable(text: str) -> str:
     r"""Return a text that can be encoded: bytes of a file's name that are no UTF-8 become `\udce9`.
 

@@ -24,7 +24,7 @@ from tf_sphereface.commands.input_options import add_input_options, input_facts
 from tf_sphereface.commands.search.embed import add_face_options
 from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.utils.files import short_name
-from tf_sphereface.utils.messages import and_more
+from tf_sphereface.utils.messages import and_more, counted
 
 if TYPE_CHECKING:
     from tf_sphereface.search import FaceTable
@@ -140,7 +140,7 @@ def _table(args: argparse.Namespace) -> tuple[FaceTable, Path | None]:
         )
     if result.unread:
         lines = [f"{name}: {why}" for name, why in result.unread.items()]
-        warn(f"{len(lines):,} pictures could not be used: {and_more(lines, SHOWN)}")
+        warn(f"{counted(len(lines), 'picture')} could not be used: {and_more(lines, SHOWN)}")
     if result.images.passed_over.summary():
         note(result.images.passed_over.summary(), console)
     return load_faces(stored), stored
@@ -159,8 +159,9 @@ def _say(args: argparse.Namespace, described: dict[str, Any], score: dict[str, A
     widest = max((cluster["largest_angle"] for cluster in described["clusters"]), default=0.0)
     apart = sum(face["cluster"] is None for face in described["unclear"])
     lines = [
-        f"{args.out}: {described['people']:,} people among {described['faces']:,} faces; "
-        f"{len(described['singletons']):,} faces by themselves, {apart:,} unclear",
+        f"{args.out}: {counted(described['people'], 'person', 'people')} among "
+        f"{counted(described['faces'], 'face')}; {len(described['singletons']):,} by themselves, "
+        f"{apart:,} unclear",
         f"cut at {degrees(cut['cosine']):.1f}°, cosine {cut['cosine']:.4f}: {cut['reason']}",
         f"the largest angle within a cluster is {widest:.1f}°; contact sheets: "
         f"{args.out / 'index.html'}",
@@ -173,8 +174,8 @@ def _say(args: argparse.Namespace, described: dict[str, Any], score: dict[str, A
                 f"F {rates['f']:.4f}"
             )
         lines.append(
-            f"{score['people']:,} folders of people; {score['mixed']:,} clusters of several "
-            f"people, {score['split']:,} people in several clusters"
+            f"{counted(score['people'], 'person', 'people')} by folder; clusters of several "
+            f"people: {score['mixed']:,}; people in several clusters: {score['split']:,}"
         )
     console.print("\n".join(lines), soft_wrap=True)
     for text in described["notes"]:

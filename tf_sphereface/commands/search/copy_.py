@@ -6,6 +6,7 @@ import argparse
 
 from tf_sphereface.commands.console import EXIT_OK, console
 from tf_sphereface.commands.search.shared import gallery_place, new_gallery_place
+from tf_sphereface.utils.messages import counted
 
 SUMMARY = "copy a gallery from a file to a PostgreSQL server, or back"
 DESCRIPTION = """\
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
 
     record, checksum = copy_gallery(args.source, args.target)
     console.print(
-        f"{len(record.names):,} people, {len(record.vectors):,} pictures copied to "
+        f"{counted(len(record.names), 'person', 'people')}, "
+        f"{counted(len(record.vectors), 'picture')} copied to "
         f"{shown_place(args.target)}, sha256 {checksum}",
         highlight=False,
         soft_wrap=True,

@@ -24,7 +24,7 @@ from tf_sphereface.commands.input_options import (
     add_input_options,
     input_facts,
 )
-from tf_sphereface.utils.messages import and_more
+from tf_sphereface.utils.messages import and_more, counted
 
 SUMMARY = "embed every face of a folder of pictures, a pack or a .rec file"
 DESCRIPTION = """\
@@ -123,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
     without = len(result.failed) - len(result.unread)
     again = f", {result.reused:,} of them done before" if result.reused else ""
     console.print(
-        f"{args.out}: {result.faces:,} faces of {result.pictures:,} pictures{again}; "
+        f"{args.out}: {counted(result.faces, 'face')} of "
+        f"{counted(result.pictures, 'picture')}{again}; "
         f"{without:,} without a face, {len(result.unread):,} not read",
         soft_wrap=True,
     )
@@ -147,5 +148,5 @@ def run(args: argparse.Namespace) -> int:
     if result.unread:
         lines = [f"{name}: {why}" for name, why in result.unread.items()]
         listed = and_more(lines, SHOWN, separator="\n  ", where="--json FILE lists them all")
-        raise CheckFailed(f"{len(lines):,} pictures could not be used:\n  {listed}")
+        raise CheckFailed(f"{counted(len(lines), 'picture')} could not be used:\n  {listed}")
     return EXIT_OK

@@ -24,6 +24,7 @@ from tf_sphereface.commands.search.shared import (
     tell_threshold,
     tell_unfinished,
 )
+from tf_sphereface.utils.messages import counted
 
 if TYPE_CHECKING:
     from tf_sphereface.embedder.embedder import Embedder
@@ -80,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
         gallery.save(args.gallery)
     shutil.rmtree(parts_of(args.gallery), ignore_errors=True)
     tell_enrollment(result)
-    console.print(f"{shown}: {len(gallery):,} people", highlight=False, soft_wrap=True)
+    people = counted(len(gallery), "person", "people")
+    console.print(f"{shown}: {people}", highlight=False, soft_wrap=True)
     tell_threshold(gallery.calibration)
     values = {"added": result.added, "known": result.known, "problems": result.problems}
     values |= {"absent": result.absent, "merged": result.merged}

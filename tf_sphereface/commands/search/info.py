@@ -6,6 +6,7 @@ import argparse
 
 from tf_sphereface.commands.console import EXIT_OK, add_json_option, console, write_json_option
 from tf_sphereface.commands.search.shared import add_gallery, tell_threshold, tell_unfinished
+from tf_sphereface.utils.messages import counted
 
 SUMMARY = "show what a gallery holds: people, model, threshold and where it comes from"
 DESCRIPTION = """\
@@ -36,10 +37,10 @@ def run(args: argparse.Namespace) -> int:
     values = gallery.info()
     strangers = ""
     if values["strangers"]:
-        strangers = f"; {values['stranger_faces']:,} pictures of {values['strangers']:,} strangers"
-    console.print(
-        f"{values['people']:,} people, {values['faces']:,} pictures{strangers}", highlight=False
-    )
+        pictures = counted(values["stranger_faces"], "picture")
+        strangers = f"; {pictures} of {counted(values['strangers'], 'stranger')}"
+    people = counted(values["people"], "person", "people")
+    console.print(f"{people}, {counted(values['faces'], 'picture')}{strangers}", highlight=False)
     model = values["model"]
     if model is not None:
         where = f"{model['path'] or 'a model in memory'}, sha256 {model['sha256']}"

@@ -12,6 +12,7 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.search.embed import table_file
+from tf_sphereface.utils.messages import counted
 
 SUMMARY = "join the tables that `embed --share` has written"
 DESCRIPTION = """\
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from tf_sphereface.search.face_table import join_faces
 
     result = join_faces(args.tables, args.out)
-    console.print(f"{args.out}: {result['faces']:,} faces of {result['shares']:,} shares")
+    faces, shares = counted(result["faces"], "face"), counted(result["shares"], "share")
+    console.print(f"{args.out}: {faces} of {shares}")
     write_json_option(args.json, {"out": str(args.out), **result})
     return EXIT_OK

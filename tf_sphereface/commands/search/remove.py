@@ -6,6 +6,7 @@ import argparse
 
 from tf_sphereface.commands.console import EXIT_OK, console
 from tf_sphereface.commands.search.shared import add_gallery, tell_threshold
+from tf_sphereface.utils.messages import counted
 
 SUMMARY = "remove people from a gallery"
 DESCRIPTION = """\
@@ -29,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     gallery = Gallery.open(args.gallery)
     pictures = gallery.remove(args.names)
     console.print(
-        f"{len(set(args.names)):,} people removed with {pictures:,} pictures; "
-        f"{len(gallery):,} people are left",
+        f"{counted(len(set(args.names)), 'person', 'people')} removed with "
+        f"{counted(pictures, 'picture')}; {len(gallery):,} left",
         highlight=False,
     )
     tell_threshold(gallery.calibration)

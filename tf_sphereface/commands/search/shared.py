@@ -11,16 +11,16 @@ from tf_sphereface.commands.console import console, existing_dir, existing_file,
 from tf_sphereface.commands.input_options import add_detector_option, add_strict_option
 from tf_sphereface.eval.measures.angles import degrees
 from tf_sphereface.utils.files import short_name
-from tf_sphereface.utils.messages import and_more, printable
+from tf_sphereface.utils.messages import and_more, counted, printable
 
 if TYPE_CHECKING:
     from tf_sphereface.search import Enrollment, IdentificationThreshold
 
 _ORIGINS = {
-    "strangers": "measured on {pictures:,} pictures of {people:,} strangers",
-    "people": "measured on the {pictures:,} pictures of the {people:,} enrolled people, each "
-    "against the gallery without its person",
-    "model": "from the model's own calibration, for {gallery_pictures:,} enrolled pictures",
+    "strangers": "measured on {pictures} of {strangers}",
+    "people": "measured on {pictures} of {people} who are enrolled, each against the gallery "
+    "without its person",
+    "model": "from the model's own calibration, for the {gallery_pictures} that are enrolled",
     "given": "given by hand",
 }
 
@@ -94,16 +94,16 @@ def add_people(parser: argparse.ArgumentParser) -> None:
 def tell_enrollment(result: Enrollment) -> None:
     """Print what became of the pictures."""
     if result.problems:
-        note(f"{len(result.problems):,} pictures could not be used:\n  {result.told()}")
+        note(f"{counted(len(result.problems), 'picture')} could not be used:\n  {result.told()}")
     if result.several:
         note(
-            f"{len(result.several):,} photographs show several faces, such as {result.several[0]}: "
-            "the one nearest the center was taken"
+            f"several faces in {counted(len(result.several), 'photograph')}, such as "
+            f"{result.several[0]}: the one nearest the center was taken"
         )
     if result.absent:
         note(
-            f"no picture of {len(result.absent):,} people can be used, so they are not enrolled: "
-            f"{and_more([printable(name) for name in result.absent], 10)}"
+            f"not enrolled, {counted(len(result.absent), 'person', 'people')} of whom no picture "
+            f"can be used: {and_more([printable(name) for name in result.absent], 10)}"
         )
     if result.merged:
         note(
@@ -114,10 +114,13 @@ def tell_enrollment(result: Enrollment) -> None:
         if passed_over.summary():
             note(passed_over.summary())
     if result.kept:
-        note(f"{result.kept:,} of the pictures had been embedded before the last call was stopped")
-    known = f", {result.known:,} were there already" if result.known else ""
+        note(
+            f"{counted(result.kept, 'picture')} had been embedded before the last call was stopped"
+        )
+    known = f", {result.known:,} in it already" if result.known else ""
     strangers = f", {result.strangers:,} of strangers" if result.strangers else ""
-    console.print(f"{result.added:,} pictures enrolled{known}{strangers}", highlight=False)
+    pictures = counted(result.added, "picture")
+    console.print(f"{pictures} enrolled{known}{strangers}", highlight=False)
 
 
 def tell_unfinished(gallery: Path | str) -> bool:
@@ -141,7 +144,12 @@ def tell_threshold(found: IdentificationThreshold) -> None:
             "(tf_sphereface-eval calibrate)"
         )
         return
-    origin = _ORIGINS[found.origin or "given"].format(**found.to_dict())
+    origin = _ORIGINS[found.origin or "given"].format(
+        pictures=counted(found.pictures, "picture"),
+        people=counted(found.people, "person", "people"),
+        strangers=counted(found.people, "stranger"),
+        gallery_pictures=counted(found.gallery_pictures, "picture"),
+    )
     console.print(
         f"threshold {float(degrees(found.threshold)):.2f}°, cosine {found.threshold:.4f}, {origin}",
         highlight=False,
