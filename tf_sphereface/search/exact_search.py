@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface.search.candidates import Candidates, top_candidates
+from tf_sphereface.search.candidates import Candidates, by_query, top_candidates
 from tf_sphereface.search.int8_products import Int8Products, int8_is_available
 from tf_sphereface.utils.checks import check_choice, check_integer, error
 
@@ -20,7 +20,7 @@ BATCH = 256  # queries at once
 _BLOCK = 16_384  # rows at once in int8
 _PRODUCTS = 2**17  # of a query and a row, for which a thread more pays
 _SCORES = 2**22  # float32 cosines at once
-_RANKED = 8192  # pairs of which the cosine is computed again at once
+_RANKED = 2**15  # numbers of the rows of which the cosine is computed again at once
 _ROUNDING = 2.0**-24  # of one float32 operation, relative
 _INT8_FROM = 32_768  # rows, below which one product in float32 is as fast
 _INT8_AFTER = 256  # queries, before which rounding the rows to int8 costs more than it saves
@@ -88,11 +88,13 @@ class ExactSearch:
         """
         k = min(check_integer("k", k, 1), len(self.vectors))
         matrix = self.check_queries(queries)
+        unit, usable = _unit_or_zero(matrix)
+        places = usable.nonzero()[0] if k else np.zeros(0, np.int64)
+        self._count(len(places))
+        if 0 < len(matrix) == len(places) <= BATCH:
+            return self._search(unit, k)
         rows = np.full((len(matrix), k), -1, np.int64)
         cosines = np.full((len(matrix), k), np.nan)
-        unit, usable = _unit_or_zero(matrix)
-        places = np.flatnonzero(usable) if k else np.zeros(0, np.int64)
-        self._count(len(places))
         for begin in range(0, len(places), BATCH):
             part = places[begin : begin + BATCH]
             rows[part], cosines[part] = self._search(unit[part], k)
@@ -143,12 +145,10 @@ class ExactSearch:
 
     def _narrowed(self, queries: NDArray[np.float32], found: Candidates, k: int) -> Candidates:
         """Leave out int8 candidates that a product in float32 excludes."""
-        order = np.argsort(found.queries, kind="stable")
-        rows = found.rows[order]
-        ends = np.searchsorted(found.queries[order], np.arange(len(queries) + 1))
+        ends = np.searchsorted(found.queries, np.arange(len(queries) + 1))
 
         def best(query: int) -> NDArray[np.int64]:
-            part = rows[ends[query] : ends[query + 1]]
+            part = found.rows[ends[query] : ends[query + 1]]
             cosines = np.einsum("nd,d->n", self.vectors.take(part, axis=0), queries[query])
             limit = np.partition(cosines, len(part) - k)[len(part) - k] - 2 * self._rounding
             return part[cosines >= limit]
@@ -178,15 +178,15 @@ class ExactSearch:
     def _blocks(self, queries: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield the first row of a block, and the cosines (q, rows) of its rows."""
         size = min(max(_SCORES // len(queries), 1), len(self.vectors))
-        scores = np.empty((len(queries), size), np.float32)
+        scores = np.empty(0 if len(queries) == 1 else size * len(queries), np.float32)
         for begin in range(0, len(self.vectors), size):
             part = self.vectors[begin : begin + size]
             if len(queries) == 1:  # a product with a vector reads the rows once
                 yield begin, (part @ queries[0])[None]
-            elif len(part) == scores.shape[1]:
-                yield begin, np.matmul(queries, part.T, out=scores)
             else:
-                yield begin, queries @ part.T
+                shape = (len(queries), len(part))
+                place = scores[: len(queries) * len(part)].reshape(shape)
+                yield begin, np.matmul(queries, part.T, out=place)
 
 
 def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
@@ -227,12 +227,15 @@ def _unit_or_zero(matrix: NDArray[np.floating]) -> tuple[NDArray[np.float32], ND
     """Return rows at unit length, float32, and which rows have a direction; the others are 0."""
     values = np.asarray(matrix, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        largest = np.abs(values).max(axis=1, initial=0.0, keepdims=True)
-        usable = np.isfinite(largest) & (largest > 0)
-        scaled = np.where(usable, values / np.where(usable, largest, 1.0), 0.0)
-    norms = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))[:, None]
-    unit = scaled / np.where(usable, norms, 1.0)
-    return unit.astype(np.float32), usable[:, 0]
+        squares = np.einsum("nd,nd->n", values, values)
+        usable = (squares > 1e-200) & (squares < 1e200)
+        if not usable.all():  # scaled first, where squares overflow or vanish
+            largest = np.abs(values).max(axis=1, initial=0.0)
+            scale = np.where(usable, 1.0, largest)
+            usable = np.isfinite(largest) & (largest > 0)
+            values = np.where(usable[:, None], values / np.where(usable, scale, 1.0)[:, None], 0.0)
+            squares = np.where(usable, np.einsum("nd,nd->n", values, values), 1.0)
+    return (values / np.sqrt(squares)[:, None]).astype(np.float32), usable
 
 
 def _ranked(
@@ -240,12 +243,17 @@ def _ranked(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Rank candidates by cosines in float64; return the best rows (q, k) and their cosines."""
     exact = np.empty(len(found.rows))
-    for begin in range(0, len(exact), _RANKED):
-        part = slice(begin, begin + _RANKED)
-        left = queries[found.queries[part]].astype(np.float64)
-        right = vectors[found.rows[part]].astype(np.float64)
-        exact[part] = np.einsum("nd,nd->n", left, right)
-    order = np.lexsort((found.rows, -exact, found.queries))
-    first = np.searchsorted(found.queries[order], np.arange(len(queries)))
-    best = order[first[:, None] + np.arange(k)]
-    return found.rows[best], np.clip(exact[best], -1.0, 1.0)
+    wide = queries.astype(np.float64)
+    step = max(_RANKED // vectors.shape[1], 1)
+    for begin in range(0, len(exact), step):
+        part = slice(begin, begin + step)
+        rows = vectors[found.rows[part]].astype(np.float64)
+        np.einsum("nd,nd->n", wide[found.queries[part]], rows, out=exact[part])
+    # Stable sorts: of equal cosines the lower row comes first, as in `found`.
+    begins = found.queries.searchsorted(np.arange(len(queries) + 1))
+    if len(queries) * np.diff(begins).max() <= 2 * len(exact):
+        order = by_query(found.queries, -exact, len(queries), np.inf).argsort(kind="stable")
+        best = begins[:-1, None] + order[:, :k]
+    else:
+        best = np.lexsort((-exact, found.queries))[begins[:-1, None] + np.arange(k)]
+    return found.rows[best], exact[best].clip(-1.0, 1.0)
