@@ -21,6 +21,8 @@ _BLOCK = 16_384  # rows at once in int8
 _PRODUCTS = 2**17  # of a query and a row, for which a thread more pays
 _SCORES = 2**22  # float32 cosines at once
 _RANKED = 2**15  # numbers of the rows of which the cosine is computed again at once
+_FEW = 32  # queries, up to which a product by pieces of the rows is faster than one at once
+_CACHED = 2**18  # float32 numbers of such a piece
 _ROUNDING = 2.0**-24  # of one float32 operation, relative
 _INT8_FROM = 32_768  # rows, below which one product in float32 is as fast
 _INT8_AFTER = 256  # queries, before which rounding the rows to int8 costs more than it saves
@@ -183,10 +185,23 @@ class ExactSearch:
             part = self.vectors[begin : begin + size]
             if len(queries) == 1:  # a product with a vector reads the rows once
                 yield begin, (part @ queries[0])[None]
-            else:
-                shape = (len(queries), len(part))
-                place = scores[: len(queries) * len(part)].reshape(shape)
-                yield begin, np.matmul(queries, part.T, out=place)
+                continue
+            place = scores[: len(queries) * len(part)].reshape(len(queries), len(part))
+            yield begin, _multiply(queries, part, place)
+
+
+def _multiply(
+    queries: NDArray[np.float32], rows: NDArray[np.float32], scores: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Write the products (q, n) of two or more queries and rows to `scores`, and return it."""
+    count, dim = queries.shape
+    if count > min(_FEW, dim // 8):
+        return np.matmul(queries, rows.T, out=scores)
+    # Twice as fast as the other way round: OpenBLAS does not pack rows that its cache holds.
+    step = max(_CACHED // dim, 1)
+    for begin in range(0, len(rows), step):
+        scores[:, begin : begin + step] = (rows[begin : begin + step] @ queries.T).T
+    return scores
 
 
 def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
@@ -247,8 +262,8 @@ def _ranked(
     step = max(_RANKED // vectors.shape[1], 1)
     for begin in range(0, len(exact), step):
         part = slice(begin, begin + step)
-        rows = vectors[found.rows[part]].astype(np.float64)
-        np.einsum("nd,nd->n", wide[found.queries[part]], rows, out=exact[part])
+        rows = vectors.take(found.rows[part], axis=0).astype(np.float64)
+        np.einsum("nd,nd->n", wide.take(found.queries[part], axis=0), rows, out=exact[part])
     # Stable sorts: of equal cosines the lower row comes first, as in `found`.
     begins = found.queries.searchsorted(np.arange(len(queries) + 1))
     if len(queries) * np.diff(begins).max() <= 2 * len(exact):
