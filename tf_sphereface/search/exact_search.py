@@ -241,10 +241,10 @@ def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
 def _unit_or_zero(matrix: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return rows at unit length, float32, and which rows have a direction; the others are 0."""
     values = np.asarray(matrix, np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        squares = np.einsum("nd,nd->n", values, values)
-        usable = (squares > 1e-200) & (squares < 1e200)
-        if not usable.all():  # scaled first, where squares overflow or vanish
+    squares = np.einsum("nd,nd->n", values, values)
+    usable = (squares > 1e-200) & (squares < 1e200)
+    if not usable.all():  # scaled first, where squares overflow or vanish
+        with np.errstate(invalid="ignore"):
             largest = np.abs(values).max(axis=1, initial=0.0)
             scale = np.where(usable, 1.0, largest)
             usable = np.isfinite(largest) & (largest > 0)
@@ -266,7 +266,7 @@ def _ranked(
         np.einsum("nd,nd->n", wide.take(found.queries[part], axis=0), rows, out=exact[part])
     # Stable sorts: of equal cosines the lower row comes first, as in `found`.
     begins = found.queries.searchsorted(np.arange(len(queries) + 1))
-    if len(queries) * np.diff(begins).max() <= 2 * len(exact):
+    if len(queries) == 1 or len(queries) * np.diff(begins).max() <= 2 * len(exact):
         order = by_query(found.queries, -exact, len(queries), np.inf).argsort(kind="stable")
         best = begins[:-1, None] + order[:, :k]
     else:
