@@ -85,7 +85,8 @@ class _Sieve:
         self._best = np.empty((len(errors), 0), np.float32)
         self._limits: NDArray[np.float32] | None = None  # until k rows were seen
         self._kept: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-        self._count = 0
+        self._count, self._room = 0, 4 * len(errors) * k + 65_536
+        self._blocks = 0  # that had candidates
         self._many = False
         self._lock = threading.Lock()
 
@@ -110,10 +111,12 @@ class _Sieve:
                 stays = (values >= self._limits[query]).nonzero()[0]
                 query, column, values = query[stays], column[stays], values[stays]
             self._kept.append((query, begin + column, values))
+            self._blocks += 1
             self._count += len(query)
-            if self._count > 4 * self._best.size + 65_536:
+            if self._count > self._room:
                 self._kept = [self._above()]
                 self._count = len(self._kept[0][0])
+                self._room = max(self._room, 2 * self._count)
                 self._many = self._most is not None and self._count > self._most
 
     def _raise(self, scores: NDArray[np.float32]) -> None:
@@ -123,15 +126,14 @@ class _Sieve:
             self._limits = self._best.min(axis=1) - self._margins
 
     def _above(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Join the candidates in order, and leave out those below their query's limit."""
+        """Join the candidates, and leave out those below their query's limit."""
         if len(self._kept) == 1:
             return self._kept[0]
         query, rows, values = (np.concatenate(column) for column in zip(*self._kept, strict=True))
-        if self._limits is not None:
-            stays = (values >= self._limits[query]).nonzero()[0]
-            query, rows, values = query[stays], rows[stays], values[stays]
-        order = np.lexsort((rows, query))
-        return query[order], rows[order], values[order]
+        if self._limits is None:
+            return query, rows, values
+        stays = (values >= self._limits[query]).nonzero()[0]
+        return query[stays], rows[stays], values[stays]
 
     def candidates(self) -> Candidates | None:
         """Return the candidates, or None where there are more than `most`."""
@@ -140,7 +142,20 @@ class _Sieve:
         query, rows, _ = self._above()
         if self._most is not None and len(rows) > self._most:
             return None
+        if self._blocks > 1:  # the order is that in which they were read
+            query, rows = _sorted_pairs(query, rows)
         return Candidates(query, rows)
+
+
+def _sorted_pairs(
+    first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pairs of small numbers from 0 in ascending order."""
+    beyond = second.max() + 1
+    pairs = first * beyond + second
+    pairs.sort()
+    first, second = np.divmod(pairs, beyond)
+    return first, second
 
 
 def _largest(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -147,22 +146,15 @@ class ExactSearch:
 
     def _narrowed(self, queries: NDArray[np.float32], found: Candidates, k: int) -> Candidates:
         """Leave out int8 candidates that a product in float32 excludes."""
-        ends = np.searchsorted(found.queries, np.arange(len(queries) + 1))
-
-        def best(query: int) -> NDArray[np.int64]:
-            part = found.rows[ends[query] : ends[query + 1]]
-            cosines = np.einsum("nd,d->n", self.vectors.take(part, axis=0), queries[query])
-            limit = np.partition(cosines, len(part) - k)[len(part) - k] - 2 * self._rounding
-            return part[cosines >= limit]
-
-        threads = self._threads(len(queries))
-        if threads == 1 or len(queries) == 1:
-            kept = [best(query) for query in range(len(queries))]
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                kept = list(pool.map(best, range(len(queries))))
-        counts = [len(part) for part in kept]
-        return Candidates(np.repeat(np.arange(len(queries)), counts), np.concatenate(kept))
+        ends = found.queries.searchsorted(np.arange(len(queries) + 1))
+        kept = []
+        for query, begin, end in zip(queries, ends[:-1], ends[1:], strict=True):
+            rows = found.rows[begin:end]
+            cosines = self.vectors.take(rows, axis=0) @ query
+            limit = np.partition(cosines, len(rows) - k)[len(rows) - k] - 2 * self._rounding
+            kept.append(rows[cosines >= limit])
+        counts = [len(rows) for rows in kept]
+        return Candidates(np.arange(len(queries)).repeat(counts), np.concatenate(kept))
 
     def _threads(self, queries: int) -> int:
         """Return how many threads pay for some queries."""
