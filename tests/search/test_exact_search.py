@@ -72,7 +72,7 @@ def test_too_many_int8_candidates_are_counted_in_float32():
     vectors = np.ones((70_000, 8)) + 1e-4 * gaussian(70_000, 8)
     search = ExactSearch(vectors, "int8")
     queries = np.ones((2, 8))
-    parts, errors = search._int8.score(exact_search.unit_rows(queries), 2)
+    parts, errors, _ = search._int8.score(exact_search.unit_rows(queries), 2)
     assert top_candidates(parts, errors, 1, 70_000 // 64 * 2) is None
     np.testing.assert_array_equal(
         search(queries, 5)[1], ExactSearch(vectors, "float32")(queries, 5)[1]

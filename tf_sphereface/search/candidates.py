@@ -17,10 +17,14 @@ _Float = TypeVar("_Float", np.float32, np.float64)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidates:
-    """Pairs of a query and a row, (n,) each, in this order: at least k rows of every query."""
+    """Pairs of a query and a row, (n,) each, in this order, and their scores.
+
+    There are at least k rows of every query.
+    """
 
     queries: NDArray[np.int64]
     rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
 
 Blocks = Iterable[tuple[int, NDArray[np.float32]]]
@@ -38,9 +42,9 @@ def top_candidates(
     with a score below s - 2 e cannot be among the k largest. The sum is rounded down.
 
     Args:
-        parts: blocks of rows, each part read by a thread of its own. A block is its first row, and
-            scores (q, rows) that differ from the true ones by `errors` at most; the next block may
-            overwrite them. k rows in all at least.
+        parts: blocks of rows, each part but the first read by a thread of its own. A block is its
+            first row, and scores (q, rows) that differ from the true ones by `errors` at most; the
+            next block may overwrite them. k rows in all at least.
         errors: (q,) what the scores may be wrong by.
         k: how many rows of a query are wanted.
         most: give up where more candidates than these are left; None never does.
@@ -57,9 +61,18 @@ def top_candidates(
     sieve = _Sieve(errors, k, most)
     if len(parts) == 1:
         sieve.read(parts[0])
-    else:
-        with ThreadPoolExecutor(len(parts)) as pool:
-            list(pool.map(sieve.read, parts))
+        return sieve.candidates()
+    pool = ThreadPoolExecutor(len(parts) - 1)
+    try:
+        others = [(pool.submit(sieve.read, part), part) for part in parts[1:]]
+        sieve.read(parts[0])
+        for other, part in others:
+            if other.cancel():  # a busy machine has not begun with it: do not wait
+                sieve.read(part)
+            else:
+                other.result()
+    finally:
+        pool.shutdown(wait=False)
     return sieve.candidates()
 
 
@@ -139,23 +152,13 @@ class _Sieve:
         """Return the candidates, or None where there are more than `most`."""
         if self._many:
             return None
-        query, rows, _ = self._above()
+        query, rows, values = self._above()
         if self._most is not None and len(rows) > self._most:
             return None
         if self._blocks > 1:  # the order is that in which they were read
-            query, rows = _sorted_pairs(query, rows)
-        return Candidates(query, rows)
-
-
-def _sorted_pairs(
-    first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return pairs of small numbers from 0 in ascending order."""
-    beyond = second.max() + 1
-    pairs = first * beyond + second
-    pairs.sort()
-    first, second = np.divmod(pairs, beyond)
-    return first, second
+            order = np.argsort(query * (rows.max() + 1) + rows)
+            query, rows, values = query[order], rows[order], values[order]
+        return Candidates(query, rows, values)
 
 
 def _largest(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:

@@ -131,12 +131,12 @@ class ExactSearch:
         """Return rows and cosines (q, k) of unit queries."""
         candidates: Candidates | None = None
         if self._int8 is not None:
-            parts, errors = self._int8.score(queries, self._threads(len(queries)))
+            parts, errors, scales = self._int8.score(queries, self._threads(len(queries)))
             # Past this many, ranking them again costs more than the product in float32.
             most = max(4 * k, len(self.vectors) // 64) * len(queries)
             candidates = top_candidates(parts, errors, k, most)
             if candidates is not None:
-                candidates = self._narrowed(queries, candidates, k)
+                candidates = self._narrowed(queries, candidates, k, errors, scales)
         if candidates is None:
             errors = np.full(len(queries), self._rounding, np.float32)
             candidates = top_candidates([self._blocks(queries)], errors, k)
@@ -144,17 +144,37 @@ class ExactSearch:
             raise RuntimeError("a search without a limit has none to pass")
         return _ranked(self.vectors, queries, candidates, k)
 
-    def _narrowed(self, queries: NDArray[np.float32], found: Candidates, k: int) -> Candidates:
-        """Leave out int8 candidates that a product in float32 excludes."""
+    def _narrowed(
+        self,
+        queries: NDArray[np.float32],
+        found: Candidates,
+        k: int,
+        errors: NDArray[np.float32],
+        scales: NDArray[np.float32],
+    ) -> Candidates:
+        """Leave out int8 candidates that products in float32 exclude.
+
+        The k rows with the best scores are multiplied first: what their cosines exceed by more than
+        the error of a score is out, which is half of the distance that scores alone must keep.
+        """
         ends = found.queries.searchsorted(np.arange(len(queries) + 1))
-        kept = []
-        for query, begin, end in zip(queries, ends[:-1], ends[1:], strict=True):
-            rows = found.rows[begin:end]
-            cosines = self.vectors.take(rows, axis=0) @ query
-            limit = np.partition(cosines, len(rows) - k)[len(rows) - k] - 2 * self._rounding
-            kept.append(rows[cosines >= limit])
+        kept, cosines = [], []
+        for query, begin, end, slack, scale in zip(
+            queries, ends[:-1], ends[1:], errors, scales, strict=True
+        ):
+            rows, scores = found.rows[begin:end], found.scores[begin:end]
+            best = np.argpartition(scores, len(rows) - k)[len(rows) - k :]
+            least = (self.vectors.take(rows[best], axis=0) @ query).min() - self._rounding
+            rows = rows[scores >= least / scale - slack]
+            values = self.vectors.take(rows, axis=0) @ query
+            kth = np.partition(values, len(rows) - k)[len(rows) - k]
+            stays = values >= kth - 2 * self._rounding
+            kept.append(rows[stays])
+            cosines.append(values[stays])
         counts = [len(rows) for rows in kept]
-        return Candidates(np.arange(len(queries)).repeat(counts), np.concatenate(kept))
+        return Candidates(
+            np.arange(len(queries)).repeat(counts), np.concatenate(kept), np.concatenate(cosines)
+        )
 
     def _threads(self, queries: int) -> int:
         """Return how many threads pay for some queries."""

@@ -55,10 +55,12 @@ class Int8Products:
 
     def score(
         self, queries: NDArray[np.float32], parts: int = 1
-    ) -> tuple[list[Iterator[tuple[int, NDArray[np.float32]]]], NDArray[np.float32]]:
-        """Return blocks of scores as `top_candidates` takes them, and the bound of their errors.
+    ) -> tuple[
+        list[Iterator[tuple[int, NDArray[np.float32]]]], NDArray[np.float32], NDArray[np.float32]
+    ]:
+        """Return blocks of scores as `top_candidates` takes them, bounds of their errors, scales.
 
-        Scores and bounds are in units of each query's scale: they rank the rows of one query. Each
+        A score times the scale of its query is a cosine; bounds (q,) are in units of scores. Each
         part takes the next block when it is done with one, and writes all of them to the same
         memory.
         """
@@ -73,7 +75,7 @@ class Int8Products:
         shifted = (bytes_.astype(np.int16) + self._levels + 1).astype(np.uint8)
         blocks = deque(self._blocks)
         runs = [_scores(blocks, shifted) for _ in range(parts)]
-        return runs, error.astype(np.float32)
+        return runs, error.astype(np.float32), scales
 
 
 def _scores(
