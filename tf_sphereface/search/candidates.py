@@ -11,7 +11,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-_GROUP = 8  # scores of which the maximum stands for all
+_GROUPS = 1024  # of scores, of which the maxima stand for all of them
+_GROUP = 8  # scores of a group at least
 _Float = TypeVar("_Float", np.float32, np.float64)
 
 
@@ -177,10 +178,10 @@ def _kth_at_least(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     lines, length = scores.shape
     if length < k:
         return np.full(lines, -np.inf, np.float32)
-    groups = length // _GROUP
+    groups = min(length // _GROUP, max(_GROUPS, 4 * k))
     if groups >= 4 * k:
-        grouped = scores[:, : groups * _GROUP].reshape(lines, _GROUP, groups)
-        scores = grouped.max(axis=1)
+        size = length // groups
+        scores = scores[:, : size * groups].reshape(lines, size, groups).max(axis=1)
     return _largest(scores, k).min(axis=1)
 
 
