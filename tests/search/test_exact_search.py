@@ -87,7 +87,7 @@ def test_processors_without_wide_sums_take_fewer_levels(monkeypatch):
 
 
 def test_int8_begins_where_it_pays(monkeypatch):
-    monkeypatch.setattr(exact_search, "_INT8_FROM", 9_000)
+    monkeypatch.setattr(exact_search, "_INT8_FROM", 9_000 * 16)
     vectors, queries = gaussian(9_000, 16), gaussian(200, 16, 1)
     search, small = ExactSearch(vectors), ExactSearch(vectors[:-1])
     first = search(queries, 2)

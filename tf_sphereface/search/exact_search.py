@@ -23,7 +23,7 @@ _RANKED = 2**15  # numbers of the rows of which the cosine is computed again at 
 _FEW = 32  # queries, up to which a product by pieces of the rows is faster than one at once
 _CACHED = 2**18  # float32 numbers of such a piece
 _ROUNDING = 2.0**-24  # of one float32 operation, relative
-_INT8_FROM = 32_768  # rows, below which one product in float32 is as fast
+_INT8_FROM = 2**24  # numbers, below which one product in float32 is as fast
 _INT8_AFTER = 256  # queries, before which rounding the rows to int8 costs more than it saves
 
 
@@ -38,8 +38,8 @@ class ExactSearch:
         vectors: (n, d), n from 0; scaled to unit length. float32 rows that have it already are used
             where they are, without a copy.
         precision: of the candidates: `"float32"`, `"int8"` (a quarter of the bytes in addition;
-            needs the extra `export`), or `"auto"`: int8 from 32,768 rows and 256 queries on, where
-            ONNX Runtime is installed.
+            needs the extra `export`), or `"auto"`: int8 from 32,768 rows of 512 numbers and 256
+            queries on, where ONNX Runtime is installed.
 
     Raises:
         ValueError: the shape is another, or a row is zero or not finite (named).
@@ -58,7 +58,7 @@ class ExactSearch:
         self.vectors = unit_rows(vectors)
         self.vectors.setflags(write=False)
         self._later = (
-            precision == "auto" and len(self.vectors) >= _INT8_FROM and int8_is_available()
+            precision == "auto" and self.vectors.size >= _INT8_FROM and int8_is_available()
         )
         self._asked, self._lock = 0, threading.Lock()
         self._int8 = Int8Products(self.vectors, _BLOCK) if precision == "int8" else None
@@ -133,7 +133,7 @@ class ExactSearch:
         if self._int8 is not None:
             parts, errors, scales = self._int8.score(queries, self._threads(len(queries)))
             # Past this many, ranking them again costs more than the product in float32.
-            most = max(4 * k, len(self.vectors) // 64) * len(queries)
+            most = max(4 * k, len(self.vectors) // 16) * len(queries)
             candidates = top_candidates(parts, errors, k, most)
             if candidates is not None:
                 candidates = self._narrowed(queries, candidates, k, errors, scales)
@@ -262,7 +262,7 @@ def _unit_or_zero(matrix: NDArray[np.floating]) -> tuple[NDArray[np.float32], ND
             usable = np.isfinite(largest) & (largest > 0)
             values = np.where(usable[:, None], values / np.where(usable, scale, 1.0)[:, None], 0.0)
             squares = np.where(usable, np.einsum("nd,nd->n", values, values), 1.0)
-    return (values / np.sqrt(squares)[:, None]).astype(np.float32), usable
+    return (values * (1 / np.sqrt(squares))[:, None]).astype(np.float32), usable
 
 
 def _ranked(
