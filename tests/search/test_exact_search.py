@@ -58,6 +58,19 @@ def test_of_equal_rows_the_lowest_comes_first_in_any_batch():
             assert values.tolist() == [cosines[at].tolist()]
 
 
+def test_one_query_with_many_equal_rows_beside_others_without():
+    vectors = gaussian(3_000, 32)
+    vectors[1_000:] = vectors[0]
+    queries = np.concatenate([vectors[:1], gaussian(40, 32, 1)])
+    vectors[1_000:1_040] = queries[1:]
+    for precision in ("float32", "int8"):
+        search = ExactSearch(vectors, precision)
+        rows = search(queries, 3)[0]
+        assert rows[0].tolist() == [0, 1_040, 1_041]
+        assert rows[1:, 0].tolist() == list(range(1_000, 1_040))
+        assert rows[1:].tolist() == search(queries[1:], 3)[0].tolist()
+
+
 def test_threads_that_share_the_rows_find_what_sorting_gives(monkeypatch):
     monkeypatch.setattr(exact_search, "_BLOCK", 500)
     monkeypatch.setattr(exact_search, "_PRODUCTS", 1)
@@ -65,6 +78,8 @@ def test_threads_that_share_the_rows_find_what_sorting_gives(monkeypatch):
     vectors, queries = gaussian(6_300, 48), gaussian(40, 48, 1)
     search = ExactSearch(vectors, "int8")
     assert search(queries, 7)[0].tolist() == by_sorting(vectors, queries, 7)[0].tolist()
+    more = ExactSearch(vectors, "float32")(queries, 700)  # than a block has
+    np.testing.assert_array_equal(search(queries, 700), more)
     assert search(queries[:1], 7)[0].tolist() == search(queries, 7)[0][:1].tolist()
 
 
@@ -72,7 +87,7 @@ def test_too_many_int8_candidates_are_counted_in_float32():
     vectors = np.ones((70_000, 8)) + 1e-4 * gaussian(70_000, 8)
     search = ExactSearch(vectors, "int8")
     queries = np.ones((2, 8))
-    parts, errors = search._int8.score(exact_search.unit_rows(queries), 2)
+    parts, errors, _ = search._int8.score(exact_search.unit_rows(queries), 2)
     assert top_candidates(parts, errors, 1, 70_000 // 64 * 2) is None
     np.testing.assert_array_equal(
         search(queries, 5)[1], ExactSearch(vectors, "float32")(queries, 5)[1]
@@ -87,7 +102,7 @@ def test_processors_without_wide_sums_take_fewer_levels(monkeypatch):
 
 
 def test_int8_begins_where_it_pays(monkeypatch):
-    monkeypatch.setattr(exact_search, "_INT8_FROM", 9_000)
+    monkeypatch.setattr(exact_search, "_INT8_FROM", 9_000 * 16)
     vectors, queries = gaussian(9_000, 16), gaussian(200, 16, 1)
     search, small = ExactSearch(vectors), ExactSearch(vectors[:-1])
     first = search(queries, 2)

@@ -6,17 +6,26 @@ import dataclasses
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+_GROUPS = 1024  # of scores, of which the maxima stand for all of them
+_GROUP = 8  # scores of a group at least
+_Float = TypeVar("_Float", np.float32, np.float64)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidates:
-    """Pairs of a query and a row, (n,) each: at least k rows of every query."""
+    """Pairs of a query and a row, (n,) each, in this order, and their scores.
+
+    There are at least k rows of every query.
+    """
 
     queries: NDArray[np.int64]
     rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
 
 Blocks = Iterable[tuple[int, NDArray[np.float32]]]
@@ -59,16 +68,30 @@ def top_candidates(
     return sieve.candidates()
 
 
+def by_query(
+    queries: NDArray[np.int64], values: NDArray[_Float], count: int, rest: float
+) -> NDArray[_Float]:
+    """Return the values of queries that ascend, a line each of `count`, filled up with `rest`."""
+    if count == 1:
+        return values[None]
+    counts = np.bincount(queries, minlength=count)
+    begins = np.cumsum(counts) - counts
+    table = np.full((count, int(counts.max())), rest, values.dtype)
+    table[queries, np.arange(len(queries)) - begins[queries]] = values
+    return table
+
+
 class _Sieve:
     """What threads have found so far: the k best scores of each query, and the candidates."""
 
     def __init__(self, errors: NDArray[np.float32], k: int, most: int | None) -> None:
         self._margins = 2 * errors + np.float32(4e-7)
         self._k, self._most = k, most
-        self._best = np.full((len(errors), k), -np.inf, np.float32)
-        self._limits = self._best[:, 0]
+        self._best = np.empty((len(errors), 0), np.float32)
+        self._limits: NDArray[np.float32] | None = None  # until k rows were seen
         self._kept: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-        self._count = 0
+        self._count, self._room = 0, 4 * len(errors) * k + 65_536
+        self._blocks = 0  # that had candidates
         self._many = False
         self._lock = threading.Lock()
 
@@ -81,38 +104,53 @@ class _Sieve:
 
     def _take(self, begin: int, scores: NDArray[np.float32]) -> None:
         limits = self._limits
-        begun = not np.isneginf(limits).any()
-        if not begun:  # fewer than k so far
-            with self._lock:
-                self._raise(np.concatenate([self._best, scores], axis=1))
-                limits = self._limits
+        if limits is None:
+            limits = _kth_at_least(scores, self._k) - self._margins
         query, column, values = _at_least(scores, limits)
         if len(query) == 0:
             return
         with self._lock:
-            if begun:
-                self._raise(_beside(self._best, query, values))
-            stays = values >= self._limits[query]
-            self._kept.append((query[stays], begin + column[stays], values[stays]))
-            self._count += int(stays.sum())
-            if self._count > 4 * self._best.size + 65_536:
-                self._kept = [_above(self._kept, self._limits)]
+            more = by_query(query, values, len(scores), -np.inf)
+            self._raise(np.concatenate([self._best, more], axis=1))
+            if self._limits is not None:
+                stays = (values >= self._limits[query]).nonzero()[0]
+                query, column, values = query[stays], column[stays], values[stays]
+            self._kept.append((query, begin + column, values))
+            self._blocks += 1
+            self._count += len(query)
+            if self._count > self._room:
+                self._kept = [self._above()]
                 self._count = len(self._kept[0][0])
+                self._room = max(self._room, 2 * self._count)
                 self._many = self._most is not None and self._count > self._most
 
     def _raise(self, scores: NDArray[np.float32]) -> None:
         """Raise the limits to what the k largest of some scores (q, any number) leave."""
         self._best = _largest(scores, self._k)
-        self._limits = self._best.min(axis=1) - self._margins
+        if self._best.shape[1] == self._k:
+            self._limits = self._best.min(axis=1) - self._margins
+
+    def _above(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Join the candidates, and leave out those below their query's limit."""
+        if len(self._kept) == 1:
+            return self._kept[0]
+        query, rows, values = (np.concatenate(column) for column in zip(*self._kept, strict=True))
+        if self._limits is None:
+            return query, rows, values
+        stays = (values >= self._limits[query]).nonzero()[0]
+        return query[stays], rows[stays], values[stays]
 
     def candidates(self) -> Candidates | None:
         """Return the candidates, or None where there are more than `most`."""
         if self._many:
             return None
-        query, rows, _ = _above(self._kept, self._limits)
+        query, rows, values = self._above()
         if self._most is not None and len(rows) > self._most:
             return None
-        return Candidates(query, rows)
+        if self._blocks > 1:  # the order is that in which they were read
+            order = np.argsort(query * (rows.max() + 1) + rows)
+            query, rows, values = query[order], rows[order], values[order]
+        return Candidates(query, rows, values)
 
 
 def _largest(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
@@ -122,31 +160,26 @@ def _largest(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     return np.partition(scores, scores.shape[1] - k, axis=1)[:, -k:]
 
 
+def _kth_at_least(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """Return a number that the k-th largest of each line reaches; -inf where there are fewer.
+
+    The k-th largest of the maxima of groups is one: it costs a pass over the scores, where the
+    k-th largest itself costs several.
+    """
+    lines, length = scores.shape
+    if length < k:
+        return np.full(lines, -np.inf, np.float32)
+    groups = min(length // _GROUP, max(_GROUPS, 4 * k))
+    if groups >= 4 * k:
+        size = length // groups
+        scores = scores[:, : size * groups].reshape(lines, size, groups).max(axis=1)
+    return _largest(scores, k).min(axis=1)
+
+
 def _at_least(
     scores: NDArray[np.float32], limits: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Return line, column and value of the scores that reach their line's limit."""
-    flat = np.flatnonzero(scores >= limits[:, None])
+    flat = (scores >= limits[:, None]).ravel().nonzero()[0]
     line, column = np.divmod(flat, scores.shape[1])
-    return line, column, scores[line, column]
-
-
-def _beside(
-    best: NDArray[np.float32], query: NDArray[np.int64], values: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return `best` (q, k) and, at the right of it, further values, whose queries ascend."""
-    counts = np.bincount(query, minlength=len(best))
-    begins = np.cumsum(counts) - counts
-    more = np.full((len(best), int(counts.max())), -np.inf, np.float32)
-    more[query, np.arange(len(query)) - begins[query]] = values
-    return np.concatenate([best, more], axis=1)
-
-
-def _above(
-    kept: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
-    limits: NDArray[np.float32],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Join candidates, and leave out those below their query's limit."""
-    query, rows, values = (np.concatenate(column) for column in zip(*kept, strict=True))
-    stays = values >= limits[query]
-    return query[stays], rows[stays], values[stays]
+    return line, column, scores.reshape(-1)[flat]

@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tf_sphereface.search.candidates import Candidates, top_candidates
+from tf_sphereface.search.candidates import Candidates, by_query, top_candidates
 from tf_sphereface.search.int8_products import Int8Products, int8_is_available
 from tf_sphereface.utils.checks import check_choice, check_integer, error
 
 Precision = Literal["auto", "float32", "int8"]
 BATCH = 256  # queries at once
 _BLOCK = 16_384  # rows at once in int8
-_PRODUCTS = 2**17  # of a query and a row, for which a thread more pays
+_PRODUCTS = 2**29  # of two bytes, for which a thread more pays
+_READING = 20  # products that take the time in which a byte is read
 _SCORES = 2**22  # float32 cosines at once
-_RANKED = 8192  # pairs of which the cosine is computed again at once
+_RANKED = 2**15  # numbers of the rows of which the cosine is computed again at once
+_FEW = 32  # queries, up to which a product by pieces of the rows is faster than one at once
+_CACHED = 2**18  # float32 numbers of such a piece
 _ROUNDING = 2.0**-24  # of one float32 operation, relative
-_INT8_FROM = 32_768  # rows, below which one product in float32 is as fast
+_INT8_FROM = 2**24  # numbers, below which one product in float32 is as fast
 _INT8_AFTER = 256  # queries, before which rounding the rows to int8 costs more than it saves
 
 
@@ -37,8 +39,8 @@ class ExactSearch:
         vectors: (n, d), n from 0; scaled to unit length. float32 rows that have it already are used
             where they are, without a copy.
         precision: of the candidates: `"float32"`, `"int8"` (a quarter of the bytes in addition;
-            needs the extra `export`), or `"auto"`: int8 from 32,768 rows and 256 queries on, where
-            ONNX Runtime is installed.
+            needs the extra `export`), or `"auto"`: int8 from 32,768 rows of 512 numbers and 256
+            queries on, where ONNX Runtime is installed.
 
     Raises:
         ValueError: the shape is another, or a row is zero or not finite (named).
@@ -57,7 +59,7 @@ class ExactSearch:
         self.vectors = unit_rows(vectors)
         self.vectors.setflags(write=False)
         self._later = (
-            precision == "auto" and len(self.vectors) >= _INT8_FROM and int8_is_available()
+            precision == "auto" and self.vectors.size >= _INT8_FROM and int8_is_available()
         )
         self._asked, self._lock = 0, threading.Lock()
         self._int8 = Int8Products(self.vectors, _BLOCK) if precision == "int8" else None
@@ -88,11 +90,13 @@ class ExactSearch:
         """
         k = min(check_integer("k", k, 1), len(self.vectors))
         matrix = self.check_queries(queries)
+        unit, usable = _unit_or_zero(matrix)
+        places = usable.nonzero()[0] if k else np.zeros(0, np.int64)
+        self._count(len(places))
+        if 0 < len(matrix) == len(places) <= BATCH:
+            return self._search(unit, k)
         rows = np.full((len(matrix), k), -1, np.int64)
         cosines = np.full((len(matrix), k), np.nan)
-        unit, usable = _unit_or_zero(matrix)
-        places = np.flatnonzero(usable) if k else np.zeros(0, np.int64)
-        self._count(len(places))
         for begin in range(0, len(places), BATCH):
             part = places[begin : begin + BATCH]
             rows[part], cosines[part] = self._search(unit[part], k)
@@ -128,12 +132,12 @@ class ExactSearch:
         """Return rows and cosines (q, k) of unit queries."""
         candidates: Candidates | None = None
         if self._int8 is not None:
-            parts, errors = self._int8.score(queries, self._threads(len(queries)))
+            parts, errors, scales = self._int8.score(queries, self._threads(len(queries)))
             # Past this many, ranking them again costs more than the product in float32.
-            most = max(4 * k, len(self.vectors) // 64) * len(queries)
+            most = max(4 * k, len(self.vectors) // 16) * len(queries)
             candidates = top_candidates(parts, errors, k, most)
             if candidates is not None:
-                candidates = self._narrowed(queries, candidates, k)
+                candidates = self._narrowed(queries, candidates, k, errors, scales)
         if candidates is None:
             errors = np.full(len(queries), self._rounding, np.float32)
             candidates = top_candidates([self._blocks(queries)], errors, k)
@@ -141,30 +145,48 @@ class ExactSearch:
             raise RuntimeError("a search without a limit has none to pass")
         return _ranked(self.vectors, queries, candidates, k)
 
-    def _narrowed(self, queries: NDArray[np.float32], found: Candidates, k: int) -> Candidates:
-        """Leave out int8 candidates that a product in float32 excludes."""
-        order = np.argsort(found.queries, kind="stable")
-        rows = found.rows[order]
-        ends = np.searchsorted(found.queries[order], np.arange(len(queries) + 1))
+    def _narrowed(
+        self,
+        queries: NDArray[np.float32],
+        found: Candidates,
+        k: int,
+        errors: NDArray[np.float32],
+        scales: NDArray[np.float32],
+    ) -> Candidates:
+        """Leave out int8 candidates that products in float32 exclude.
 
-        def best(query: int) -> NDArray[np.int64]:
-            part = rows[ends[query] : ends[query + 1]]
-            cosines = np.einsum("nd,d->n", self.vectors.take(part, axis=0), queries[query])
-            limit = np.partition(cosines, len(part) - k)[len(part) - k] - 2 * self._rounding
-            return part[cosines >= limit]
+        The k rows with the best scores are multiplied first: what their cosines exceed by more than
+        the error of a score is out, which is half of the distance that scores alone must keep.
+        """
+        ends = found.queries.searchsorted(np.arange(len(queries) + 1))
+        kept, cosines = [], []
+        for query, begin, end, slack, scale in zip(
+            queries, ends[:-1], ends[1:], errors, scales, strict=True
+        ):
+            rows, scores = found.rows[begin:end], found.scores[begin:end]
+            best = np.argpartition(scores, len(rows) - k)[len(rows) - k :]
+            least = self._products(rows[best], query).min() - self._rounding
+            rows = rows[scores >= least / scale - slack]
+            values = self._products(rows, query)
+            kth = np.partition(values, len(rows) - k)[len(rows) - k]
+            stays = values >= kth - 2 * self._rounding
+            kept.append(rows[stays])
+            cosines.append(values[stays])
+        counts = [len(rows) for rows in kept]
+        return Candidates(
+            np.arange(len(queries)).repeat(counts), np.concatenate(kept), np.concatenate(cosines)
+        )
 
-        threads = self._threads(len(queries))
-        if threads == 1 or len(queries) == 1:
-            kept = [best(query) for query in range(len(queries))]
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                kept = list(pool.map(best, range(len(queries))))
-        counts = [len(part) for part in kept]
-        return Candidates(np.repeat(np.arange(len(queries)), counts), np.concatenate(kept))
+    def _products(self, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the products of some rows (n,) and a query, without a thread of OpenBLAS.
+
+        Its threads wait busily for 0.1 s, on the cores that the next int8 product needs.
+        """
+        return np.einsum("nd,d->n", self.vectors.take(rows, axis=0), query)
 
     def _threads(self, queries: int) -> int:
         """Return how many threads pay for some queries."""
-        products = queries * len(self.vectors)
+        products = (queries + _READING) * self.vectors.size
         return min(max(products // _PRODUCTS, 1), os.cpu_count() or 1)
 
     @property
@@ -178,15 +200,28 @@ class ExactSearch:
     def _blocks(self, queries: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield the first row of a block, and the cosines (q, rows) of its rows."""
         size = min(max(_SCORES // len(queries), 1), len(self.vectors))
-        scores = np.empty((len(queries), size), np.float32)
+        scores = np.empty(0 if len(queries) == 1 else size * len(queries), np.float32)
         for begin in range(0, len(self.vectors), size):
             part = self.vectors[begin : begin + size]
             if len(queries) == 1:  # a product with a vector reads the rows once
                 yield begin, (part @ queries[0])[None]
-            elif len(part) == scores.shape[1]:
-                yield begin, np.matmul(queries, part.T, out=scores)
-            else:
-                yield begin, queries @ part.T
+                continue
+            place = scores[: len(queries) * len(part)].reshape(len(queries), len(part))
+            yield begin, _multiply(queries, part, place)
+
+
+def _multiply(
+    queries: NDArray[np.float32], rows: NDArray[np.float32], scores: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Write the products (q, n) of two or more queries and rows to `scores`, and return it."""
+    count, dim = queries.shape
+    if count > min(_FEW, dim // 8):
+        return np.matmul(queries, rows.T, out=scores)
+    # Twice as fast as the other way round: OpenBLAS does not pack rows that its cache holds.
+    step = max(_CACHED // dim, 1)
+    for begin in range(0, len(rows), step):
+        scores[:, begin : begin + step] = (rows[begin : begin + step] @ queries.T).T
+    return scores
 
 
 def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
@@ -226,13 +261,16 @@ def unit_rows(vectors: ArrayLike) -> NDArray[np.float32]:
 def _unit_or_zero(matrix: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return rows at unit length, float32, and which rows have a direction; the others are 0."""
     values = np.asarray(matrix, np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        largest = np.abs(values).max(axis=1, initial=0.0, keepdims=True)
-        usable = np.isfinite(largest) & (largest > 0)
-        scaled = np.where(usable, values / np.where(usable, largest, 1.0), 0.0)
-    norms = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))[:, None]
-    unit = scaled / np.where(usable, norms, 1.0)
-    return unit.astype(np.float32), usable[:, 0]
+    squares = np.einsum("nd,nd->n", values, values)
+    usable = (squares > 1e-200) & (squares < 1e200)
+    if not usable.all():  # scaled first, where squares overflow or vanish
+        with np.errstate(invalid="ignore"):
+            largest = np.abs(values).max(axis=1, initial=0.0)
+            scale = np.where(usable, 1.0, largest)
+            usable = np.isfinite(largest) & (largest > 0)
+            values = np.where(usable[:, None], values / np.where(usable, scale, 1.0)[:, None], 0.0)
+            squares = np.where(usable, np.einsum("nd,nd->n", values, values), 1.0)
+    return (values * (1 / np.sqrt(squares))[:, None]).astype(np.float32), usable
 
 
 def _ranked(
@@ -240,12 +278,17 @@ def _ranked(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Rank candidates by cosines in float64; return the best rows (q, k) and their cosines."""
     exact = np.empty(len(found.rows))
-    for begin in range(0, len(exact), _RANKED):
-        part = slice(begin, begin + _RANKED)
-        left = queries[found.queries[part]].astype(np.float64)
-        right = vectors[found.rows[part]].astype(np.float64)
-        exact[part] = np.einsum("nd,nd->n", left, right)
-    order = np.lexsort((found.rows, -exact, found.queries))
-    first = np.searchsorted(found.queries[order], np.arange(len(queries)))
-    best = order[first[:, None] + np.arange(k)]
-    return found.rows[best], np.clip(exact[best], -1.0, 1.0)
+    wide = queries.astype(np.float64)
+    step = max(_RANKED // vectors.shape[1], 1)
+    for begin in range(0, len(exact), step):
+        part = slice(begin, begin + step)
+        rows = vectors.take(found.rows[part], axis=0).astype(np.float64)
+        np.einsum("nd,nd->n", wide.take(found.queries[part], axis=0), rows, out=exact[part])
+    # Stable sorts: of equal cosines the lower row comes first, as in `found`.
+    begins = found.queries.searchsorted(np.arange(len(queries) + 1))
+    if len(queries) == 1 or len(queries) * np.diff(begins).max() <= 2 * len(exact):
+        order = by_query(found.queries, -exact, len(queries), np.inf).argsort(kind="stable")
+        best = begins[:-1, None] + order[:, :k]
+    else:
+        best = np.lexsort((-exact, found.queries))[begins[:-1, None] + np.arange(k)]
+    return found.rows[best], exact[best].clip(-1.0, 1.0)

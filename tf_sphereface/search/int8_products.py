@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -54,11 +55,14 @@ class Int8Products:
 
     def score(
         self, queries: NDArray[np.float32], parts: int = 1
-    ) -> tuple[list[Iterator[tuple[int, NDArray[np.float32]]]], NDArray[np.float32]]:
-        """Return blocks of scores as `top_candidates` takes them, and the bound of their errors.
+    ) -> tuple[
+        list[Iterator[tuple[int, NDArray[np.float32]]]], NDArray[np.float32], NDArray[np.float32]
+    ]:
+        """Return blocks of scores as `top_candidates` takes them, bounds of their errors, scales.
 
-        Scores and bounds are in units of each query's scale: they rank the rows of one query. A
-        part writes all its blocks to the same memory.
+        A score times the scale of its query is a cosine; bounds (q,) are in units of scores. Each
+        part takes the next block when it is done with one, and writes all of them to the same
+        memory.
         """
         bytes_, scales = _rounded(queries, self._levels)
         lost = np.float64(queries) - np.float64(bytes_) * scales[:, None]
@@ -69,16 +73,21 @@ class Int8Products:
         most = 255.0 * _LEVELS * queries.shape[1] * self._row_scale
         error = error / scales + 4 * 2.0**-24 * most
         shifted = (bytes_.astype(np.int16) + self._levels + 1).astype(np.uint8)
-        runs = [_scores(self._blocks[part::parts], shifted) for part in range(parts)]
-        return runs, error.astype(np.float32)
+        blocks = deque(self._blocks)
+        runs = [_scores(blocks, shifted) for _ in range(parts)]
+        return runs, error.astype(np.float32), scales
 
 
 def _scores(
-    blocks: Sequence[tuple[int, int, Any]], queries: NDArray[np.uint8]
+    blocks: deque[tuple[int, int, Any]], queries: NDArray[np.uint8]
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the first row of each block, and its scores (q, rows)."""
+    """Take blocks while there are any; yield the first row of each, and its scores (q, rows)."""
     scores = np.empty((len(queries), 0), np.float32)
-    for begin, rows, session in blocks:
+    while True:
+        try:
+            begin, rows, session = blocks.popleft()
+        except IndexError:  # another thread took the last
+            return
         if scores.shape[1] != rows:
             scores = np.empty((len(queries), rows), np.float32)
         yield begin, _multiply(session, queries, scores)
