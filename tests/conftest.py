@@ -94,15 +94,7 @@ def _load(name: str) -> ModuleType:
 realdata = _load("realdata")
 _load("without_autotuner").turn_off_autotuner()
 _load("without_tracebacks").share_one_traceback()
-without_grappler = _load("without_grappler")
-without_grappler.turn_off_grappler()
-
-
-@pytest.fixture
-def grappler() -> Iterator[None]:
-    """Optimize this test's graphs, as TensorFlow does where nobody turns it off."""
-    with without_grappler.with_grappler():
-        yield
+_load("without_grappler").turn_off_grappler()
 
 
 @pytest.fixture(scope="session")

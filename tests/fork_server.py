@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.without_grappler import turn_off_grappler
+
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = ["tensorflow", "tf_sphereface.commands.train.main"]
 
@@ -79,4 +81,5 @@ def _run(
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
+    turn_off_grappler()  # as in the process that it may be compared with
     function(*arguments)

@@ -217,7 +217,15 @@ def test_int8_files_keep_the_accuracy(
         key: round(part.sum() * (result.accuracy - expected[key].accuracy))
         for key, result in table.items()
     }
-    print("MOVED", file_format, moved, [cosines(np.concatenate([a, b]).astype("float64"), count, count + len(a)).mean() for a, b in zip(found, sides)])
+    print(
+        "MOVED",
+        file_format,
+        moved,
+        [
+            cosines(np.concatenate([a, b]).astype("float64"), count, count + len(a)).mean()
+            for a, b in zip(found, sides)
+        ],
+    )
     assert max(map(abs, moved.values())) <= most, moved
     assert -lost <= sum(moved.values()) / len(moved) <= gained, moved
 
