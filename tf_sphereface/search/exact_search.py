@@ -284,6 +284,7 @@ def _ranked(
         part = slice(begin, begin + step)
         rows = vectors.take(found.rows[part], axis=0).astype(np.float64)
         np.einsum("nd,nd->n", wide.take(found.queries[part], axis=0), rows, out=exact[part])
+    exact = exact.clip(-1.0, 1.0)
     # Stable sorts: of equal cosines the lower row comes first, as in `found`.
     begins = found.queries.searchsorted(np.arange(len(queries) + 1))
     if len(queries) == 1 or len(queries) * np.diff(begins).max() <= 2 * len(exact):
@@ -291,4 +292,4 @@ def _ranked(
         best = begins[:-1, None] + order[:, :k]
     else:
         best = np.lexsort((-exact, found.queries))[begins[:-1, None] + np.arange(k)]
-    return found.rows[best], exact[best].clip(-1.0, 1.0)
+    return found.rows[best], exact[best]
