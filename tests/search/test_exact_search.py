@@ -58,6 +58,12 @@ def test_of_equal_rows_the_lowest_comes_first_in_any_batch():
             assert values.tolist() == [cosines[at].tolist()]
 
 
+def test_of_cosines_that_rounding_takes_beyond_1_the_lower_row_comes_first():
+    vectors = np.array([[1.0000001, 0], [1.0000002, 0]], np.float32)
+    rows, cosines = ExactSearch(vectors, "float32")([[1, 0]], 2)
+    assert (rows.tolist(), cosines.tolist()) == ([[0, 1]], [[1, 1]])
+
+
 def test_one_query_with_many_equal_rows_beside_others_without():
     vectors = gaussian(3_000, 32)
     vectors[1_000:] = vectors[0]

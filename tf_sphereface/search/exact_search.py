@@ -22,7 +22,7 @@ _READING = 20  # products that take the time in which a byte is read
 _SCORES = 2**22  # float32 cosines at once
 _RANKED = 2**15  # numbers of the rows of which the cosine is computed again at once
 _FEW = 32  # queries, up to which a product by pieces of the rows is faster than one at once
-_CACHED = 2**18  # float32 numbers of such a piece
+_CACHED = 2**20  # float32 numbers of such a piece
 _ROUNDING = 2.0**-24  # of one float32 operation, relative
 _INT8_FROM = 2**24  # numbers, below which one product in float32 is as fast
 _INT8_AFTER = 256  # queries, before which rounding the rows to int8 costs more than it saves
@@ -284,6 +284,7 @@ def _ranked(
         part = slice(begin, begin + step)
         rows = vectors.take(found.rows[part], axis=0).astype(np.float64)
         np.einsum("nd,nd->n", wide.take(found.queries[part], axis=0), rows, out=exact[part])
+    exact = exact.clip(-1.0, 1.0)
     # Stable sorts: of equal cosines the lower row comes first, as in `found`.
     begins = found.queries.searchsorted(np.arange(len(queries) + 1))
     if len(queries) == 1 or len(queries) * np.diff(begins).max() <= 2 * len(exact):
@@ -291,4 +292,4 @@ def _ranked(
         best = begins[:-1, None] + order[:, :k]
     else:
         best = np.lexsort((-exact, found.queries))[begins[:-1, None] + np.arange(k)]
-    return found.rows[best], exact[best].clip(-1.0, 1.0)
+    return found.rows[best], exact[best]
