@@ -114,6 +114,25 @@ def test_names_are_found_as_they_are_written(reference):
     assert find("keras.Model") is find("margin=4") is None
 
 
+def test_a_document_outside_the_site_that_is_linked_is_one_of_its_pages(reference):
+    """A link to it leads to a page; without one a browser would be handed a file."""
+    docs = ROOT / "docs"
+    pages = reference.included_files(docs)
+    assert pages[ROOT / "README.md"] == "readme"
+    linked = set()
+    for path in [*docs.rglob("*.md"), *pages]:
+        targets = re.findall(r"\]\(([\w./-]+\.md)[#)]", path.read_text(encoding="utf-8"))
+        linked |= {(path.parent / target).resolve() for target in targets}
+    outside = {path for path in linked if not path.is_relative_to(docs)}
+    assert len(outside) >= 4
+    assert outside <= set(pages)
+
+
+def test_types_of_arrays_are_short(reference):
+    text = "(x: ~numpy.ndarray[tuple[~typing.Any, ...], ~numpy.dtype[~numpy.float32]]) -> int"
+    assert reference.short_arrays(text) == "(x: ~numpy.typing.NDArray[~numpy.float32]) -> int"
+
+
 def test_docstrings_become_restructured_text(extension):
     text = extension("markdown_docstrings").convert(
         "See `layers.AngularDense`, `x` and docs/guides/train.md; |x| is `||x||`s.\n"

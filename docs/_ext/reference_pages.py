@@ -364,10 +364,10 @@ def write_defaults(
     if not signature:
         return None
     signature = re.sub(r"= ?<[^<>]+>", "= ...", signature)
-    return _short_arrays(signature), result and _short_arrays(result)
+    return short_arrays(signature), result and short_arrays(result)
 
 
-def _short_arrays(signature: str) -> str:
+def short_arrays(signature: str) -> str:
     """Write an array's type as the source does, `NDArray[float32]`."""
     shape, scalar = r"tuple\[(?:~typing\.)?Any, \.\.\.\]", r"(?:~numpy\.)?dtype\[([~\w.]+)\]"
     return re.sub(
