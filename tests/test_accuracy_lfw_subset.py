@@ -182,12 +182,12 @@ def test_keras_and_float_files_give_the_same_embeddings(measured, faces, network
 
 # On the faces of three folds, which take a third of the time: pairs by which each of the four
 # figures may differ from the float32 file's, of 360, and how many may be lost and gained in their
-# mean. Each fold's threshold is chosen anew, so that a cosine that moves by 0.01 can turn over a pair
-# next to it, in either direction. Measured here: ONNX 0, +1, +3 and 0; TensorFlow Lite -1, 0, 0 and
-# 0. Of all 1,200 pairs on two kinds of processor: ONNX +4, 0, -1 and -4, then +1, -3, +1 and -4;
-# TensorFlow Lite up to +3, then +2, +2, +3 and +1. The mean cosine with the float32 embedding falls
-# before decisions change: 0.993 for ONNX, 0.995 for TensorFlow Lite. That no sum overflows is tested
-# in export/test_formats.py.
+# mean. Each fold's threshold is chosen anew, so that a cosine that moves by 0.01 can turn over a
+# pair next to it, in either direction. Measured here: ONNX 0, +1, +3 and 0; TensorFlow Lite -1, 0,
+# 0 and 0. Of all 1,200 pairs on two kinds of processor: ONNX +4, 0, -1 and -4, then +1, -3, +1 and
+# -4; TensorFlow Lite up to +3, then +2, +2, +3 and +1. The mean cosine with the float32 embedding
+# falls before decisions change: 0.993 for ONNX, 0.995 for TensorFlow Lite. That no sum overflows is
+# tested in export/test_formats.py.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("file_format", "most", "lost", "gained"), [("tflite", 3, 1.5, 2.0), ("onnx", 4, 1.0, 2.0)]

@@ -99,8 +99,8 @@ VIDEOS: dict[str, dict[str, Any]] = {
 def test_pooling_the_frames_of_a_video_beats_a_single_frame(network, tmp_path: Path):
     """The YouTube Faces protocol end to end: its layout, its splits.txt, a trained net.
 
-    Measured here: 78.3 for a single frame, 89.7, 89.0, 85.7 and 84.0 for the others (standard errors
-    1.1 to 2.5); paired, the mean gains 11.3 with a standard error of 1.0.
+    Measured here: 78.3 for a single frame, 89.7, 89.0, 85.7 and 84.0 for the others (standard
+    errors 1.1 to 2.5); paired, the mean gains 11.3 with a standard error of 1.0.
     """
     root = synthetic.write_videos(
         tmp_path, 60, 3, (8, 16), pairs_per_fold=60, folds=5, first_identity=60_000, size=SIZE
