@@ -35,6 +35,7 @@ from tf_sphereface.eval.scoring.score_pairs import (
 )
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, embed_all, embedding_source
 from tf_sphereface.export import export_onnx, export_tflite
+from tf_sphereface.export.calibration_faces import calibration_faces
 from tf_sphereface.importers import load_mobilefacenet
 
 # PyTorch's accuracy and standard error in percent, with the threshold grid of the authors' script
@@ -181,23 +182,25 @@ def test_keras_and_float_files_give_the_same_embeddings(measured, faces, network
 
 # On the faces of three folds, which take a third of the time: pairs by which each of the four
 # figures may differ from the float32 file's, of 360, and how many may be lost and gained in their
-# mean. Each fold's threshold is chosen anew, so that a cosine that moves by 0.01 can turn over a pair
-# next to it, in either direction. Measured here: MEASURED. Of all 1,200 pairs on two kinds of
-# processor: ONNX +4, 0, -1 and -4, then +1, -3, +1 and -4; TensorFlow Lite up to +3, then +2, +2,
-# +3 and +1. The cosine with the float32 embedding shows what moves no decision. That no sum
-# overflows is tested in export/test_formats.py.
+# mean. Each fold's threshold is chosen anew, so that a cosine that moves by 0.01 can turn over a
+# pair next to it, in either direction. Measured here: ONNX 0, +1, +3 and 0; TensorFlow Lite -1, 0,
+# 0 and 0. Of all 1,200 pairs on two kinds of processor: ONNX +4, 0, -1 and -4, then +1, -3, +1 and
+# -4; TensorFlow Lite up to +3, then +2, +2, +3 and +1. The mean cosine with the float32 embedding
+# falls before decisions change: 0.993 for ONNX, 0.995 for TensorFlow Lite. That no sum overflows is
+# tested in export/test_formats.py.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("file_format", "most", "lost", "gained"), [("tflite", 3, 1.5, 2.0), ("onnx", 3, 1.0, 1.5)]
+    ("file_format", "most", "lost", "gained"), [("tflite", 3, 1.5, 2.0), ("onnx", 4, 1.0, 2.0)]
 )
 def test_int8_files_keep_the_accuracy(
     measured, faces, network, float_file, lfw_source, tmp_path, file_format, most, lost, gained
 ):
-    """Calibrated on other people: identities that look like LFW's are left out of that folder."""
+    """Calibrated on 64 other people: who looks like somebody of LFW is left out of that folder."""
     if not lfw_source.calibration.is_dir():
         pytest.skip(f"no faces to calibrate on in {lfw_source.calibration}")
     path = tmp_path / f"m.{file_format}"
-    report = WRITERS[file_format](network, path, "int8", calibration=lfw_source.calibration)
+    others = calibration_faces(lfw_source.calibration, (112, 96))[::4]
+    report = WRITERS[file_format](network, path, "int8", calibration=others)
     # biases, scales and slopes are no bytes: not quite a quarter
     assert float_file(file_format).size_bytes > 2.8 * report.size_bytes
     part = measured.pairs.folds <= 3
@@ -209,23 +212,14 @@ def test_int8_files_keep_the_accuracy(
     expected = verify_embeddings(*sides, *pairs).table
     found = embed_sides(load_embedder(path, threads=1), faces[chosen])
     for side, exact in zip(found, sides, strict=True):
+        face = np.arange(len(side))
         both = np.concatenate([side, exact]).astype("float64")
-        count = np.arange(len(side))
-        assert cosines(both, count, count + len(side)).mean() > 0.99
+        assert cosines(both, face, face + len(face)).mean() > 0.99
     table = verify_embeddings(*found, *pairs).table
     moved = {
         key: round(part.sum() * (result.accuracy - expected[key].accuracy))
         for key, result in table.items()
     }
-    print(
-        "MOVED",
-        file_format,
-        moved,
-        [
-            cosines(np.concatenate([a, b]).astype("float64"), count, count + len(a)).mean()
-            for a, b in zip(found, sides)
-        ],
-    )
     assert max(map(abs, moved.values())) <= most, moved
     assert -lost <= sum(moved.values()) / len(moved) <= gained, moved
 

@@ -26,9 +26,14 @@ def pairs() -> synthetic.VerificationSet:
 
 
 def train(loss: str) -> keras.Model:
-    """Train 80 people x 25 faces for 5 epochs of 31 steps."""
+    """Train 80 people x 25 faces for 3 epochs of 62 steps."""
     recipe = dataclasses.replace(
-        recipes.preset("quick"), loss=loss, epochs=5, precision="float32", embedding_dim=128
+        recipes.preset("quick"),
+        loss=loss,
+        epochs=3,
+        batch_size=32,
+        precision="float32",
+        embedding_dim=128,
     )
     faces = synthetic.training_set(80, 25, size=SIZE)
     steps = sf.data.steps_per_epoch(len(faces[0]), recipe.batch_size)
@@ -94,8 +99,8 @@ VIDEOS: dict[str, dict[str, Any]] = {
 def test_pooling_the_frames_of_a_video_beats_a_single_frame(network, tmp_path: Path):
     """The YouTube Faces protocol end to end: its layout, its splits.txt, a trained net.
 
-    After 8 epochs in place of 5: 86.0 for a single frame, 94.3, 93.3, 89.7 and 91.7 for the others
-    (standard errors 1.0 to 1.6); paired, the mean gained 8.3 with 27 pairs won and 2 lost.
+    Measured here: 78.3 for a single frame, 89.7, 89.0, 85.7 and 84.0 for the others (standard
+    errors 1.1 to 2.5); paired, the mean gains 11.3 with a standard error of 1.0.
     """
     root = synthetic.write_videos(
         tmp_path, 60, 3, (8, 16), pairs_per_fold=60, folds=5, first_identity=60_000, size=SIZE
@@ -116,6 +121,6 @@ def test_pooling_the_frames_of_a_video_beats_a_single_frame(network, tmp_path: P
         assert paired.p_value < 0.01, name
 
 
-# Measured; other processors sum in another order, which moves a 150-step run by about a point.
-ACCURACY = 0.823
+# Measured; other processors sum in another order, which moves a 186-step run by about a point.
+ACCURACY = 0.809
 TOLERANCE = 0.03

@@ -132,8 +132,8 @@ def peak(people: int, images: int, root: Path, work: Callable[[], object]) -> in
 def test_memory_of_a_list_grows_by_the_name_and_few_bytes(tmp_path: Path) -> None:
     """Ten-letter names: 10 bytes, 8 for the end and 4 for the label, and 20 while it is made."""
     work = lambda: data.scan_folder(tmp_path)  # noqa: E731
-    small, large = (peak(people, 100, tmp_path, work) for people in (500, 1500))
-    assert (large - small) / 100_000 < 50
+    small, large = (peak(people, 100, tmp_path, work) for people in (200, 600))
+    assert (large - small) / 40_000 < 50
 
 
 def test_memory_of_a_list_on_disk_grows_with_people_alone(tmp_path: Path) -> None:
@@ -141,5 +141,5 @@ def test_memory_of_a_list_on_disk_grows_with_people_alone(tmp_path: Path) -> Non
     root = tmp_path / "faces"
     root.mkdir()
     work = lambda: write_listing(root, tmp_path / "listing.txt", PassedOver())  # noqa: E731
-    small, large = (peak(people, 100, root, work) for people in (500, 1500))
-    assert (large - small) / 100_000 < 3
+    small, large = (peak(people, 100, root, work) for people in (200, 600))
+    assert (large - small) / 40_000 < 3

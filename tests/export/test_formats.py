@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -30,7 +32,13 @@ LEAST = {"none": 0.999999, "float16": 0.9999, "dynamic": 0.985, "int8": 0.94}
 RATIO = {"none": 1.02, "float16": 0.52, "dynamic": 0.32, "int8": 0.38}
 
 
-def check_kind(net, file_format, kind, folder, faces, other_faces):
+@pytest.fixture(scope="module")
+def by_keras(other_faces):
+    """A function that returns a network's embeddings of the other faces, computed once."""
+    return functools.cache(lambda net: load_embedder(net)(other_faces))
+
+
+def check_kind(net, file_format, kind, folder, faces, other_faces, expected):
     path = folder / f"{net.name}.{kind}.{file_format}"
     report = WRITERS[file_format](
         net, path, quantize=kind, calibration=faces if kind == "int8" else None
@@ -43,7 +51,6 @@ def check_kind(net, file_format, kind, folder, faces, other_faces):
     assert report.note == "accuracy was not checked"
     assert report.latency_ms > 0
 
-    expected = load_embedder(net)(other_faces)
     embedder = load_embedder(path)
     assert embedder.embedding_dim == 64
     many = embedder(other_faces)
@@ -72,15 +79,17 @@ def assert_codes_for_every_reader(path):
 
 
 @pytest.mark.parametrize(("file_format", "kind"), KINDS)
-def test_spherefacenet(small_net, faces, other_faces, tmp_path, file_format, kind):
-    check_kind(small_net, file_format, kind, tmp_path, faces, other_faces)
+def test_spherefacenet(small_net, faces, other_faces, by_keras, tmp_path, file_format, kind):
+    expected = by_keras(small_net)
+    check_kind(small_net, file_format, kind, tmp_path, faces, other_faces, expected)
 
 
 # Its int8 files are in test_accuracy_lfw_subset.py, judged by their accuracy.
 @pytest.mark.slow
 @pytest.mark.parametrize(("file_format", "kind"), [x for x in KINDS if x[1] != "int8"])
-def test_mobilefacenet(mobile_net, faces, other_faces, tmp_path, file_format, kind):
-    check_kind(mobile_net, file_format, kind, tmp_path, faces, other_faces)
+def test_mobilefacenet(mobile_net, faces, other_faces, by_keras, tmp_path, file_format, kind):
+    expected = by_keras(mobile_net)
+    check_kind(mobile_net, file_format, kind, tmp_path, faces, other_faces, expected)
 
 
 @pytest.mark.parametrize("file_format", ["tflite", "onnx"])

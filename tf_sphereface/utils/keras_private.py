@@ -282,18 +282,6 @@ def renumber_functions() -> None:
         pass
 
 
-def with_constants(function: Any) -> Any:
-    """Return the one trace of a `tf.function` with constants in place of its variables.
-
-    TensorFlow 2.21: `convert_variables_to_constants_v2`, as its converters and tf2onnx use it.
-    """
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
-
-    return convert_variables_to_constants_v2(function.get_concrete_function())
-
-
 def mend_tf2onnx() -> None:
     """Let tf2onnx work with NumPy 2, as Keras' own export does (Keras 3.15, `tf2onnx_lib`)."""
     from keras.src.export.tf2onnx_lib import patch_tf2onnx
