@@ -134,6 +134,7 @@ def test_help_teaches(arguments, capsys):
     assert "--json" in text if arguments else "examples:" in text
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_train_takes_a_packed_folder(faces, tmp_path, capsys):
     """A record of the pack is lost, the same face of the folder too: the runs are the same."""
     folder, out = tmp_path / "faces", tmp_path / "packed"

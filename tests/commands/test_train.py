@@ -214,6 +214,7 @@ def test_people_that_nothing_can_be_learnt_from(faces, tmp_path, capsys):
     assert "30 of the 40 people of" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_people_who_are_trained_on_and_verified_are_said(faces, tmp_path, capsys):
     held = synthetic.write_folder(tmp_path / "held", 22, 2, size=(56, 48), first_identity=2)
     assert run(faces, tmp_path / "run", "--epochs", "1", "--verify-images", str(held)) == 0
