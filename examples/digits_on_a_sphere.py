@@ -77,7 +77,7 @@ def main() -> None:
     figure = Figure(figsize=(8, 4), layout="constrained")
     for place, margin in enumerate((None, 4), start=1):
         name = "softmax" if margin is None else f"A-Softmax, m = {margin}"
-        backbone = train(images, labels, margin, epochs=15 if arguments.quick else 60)
+        backbone = train(images, labels, margin, epochs=4 if arguments.quick else 60)
         points = backbone.predict(others, verbose=0)
         points /= np.linalg.norm(points, axis=1, keepdims=True)
         angles = np.degrees(np.arccos(np.clip((points @ points.T)[first, second], -1, 1)))

@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, help="a .keras embedder; default: train a small one")
     parser.add_argument("--out", type=Path, default=Path("exported"))
-    parser.add_argument("--quick", action="store_true", help="a smaller network's training")
+    parser.add_argument("--quick", action="store_true", help="less training, fewer pairs")
     arguments = parser.parse_args()
     if arguments.model is None:
         model = train_small(*((8, 1) if arguments.quick else (60, 5)))
@@ -60,7 +60,8 @@ def main() -> None:
     path = arguments.out / "embedder.onnx"
     reports[path] = sf.export.export_onnx(model, path, metadata=metadata)
 
-    held = sf.data.synthetic.verification_set(20, pairs_per_fold=20, folds=10, size=size)
+    pairs = 4 if arguments.quick else 20
+    held = sf.data.synthetic.verification_set(20, pairs_per_fold=pairs, folds=10, size=size)
     print(f"{'file':24} {'MB':>7} {'lowest cosine to Keras':>24} {'accuracy':>16}")
     for path in (arguments.model, *reports):
         result = embed_verification(

@@ -10,12 +10,27 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 
 from tests.without_grappler import turn_off_grappler
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = ["tensorflow", "tf_sphereface.commands.train.main"]
+
+
+def prepare_server() -> None:
+    """Start the server, which finds this checkout, unless it runs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), path)))
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if path is not None:
+            os.environ["PYTHONPATH"] = path
 
 
 class ForkedProcess:
@@ -34,21 +49,13 @@ class ForkedProcess:
         handle, output = tempfile.mkstemp(suffix=".txt")
         os.close(handle)
         self._output = Path(output)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-        self._process = context.Process(
+        prepare_server()
+        self._process = multiprocessing.get_context("forkserver").Process(
             target=_run,
             args=(function, arguments, {**os.environ, **(environment or {})}, output),
             daemon=True,  # ends with the tests
         )
-        path = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), path)))
-        try:
-            self._process.start()  # the first one starts the server
-        finally:
-            del os.environ["PYTHONPATH"]
-            if path is not None:
-                os.environ["PYTHONPATH"] = path
+        self._process.start()
 
     def finish(self, timeout: float = 300) -> tuple[int | None, str]:
         """Wait for the end; return the exit code, None where there was none in time, and output."""
@@ -60,6 +67,10 @@ class ForkedProcess:
         said = self._output.read_text(encoding="utf-8", errors="replace")
         self._output.unlink()
         return code, said
+
+    def is_alive(self) -> bool:
+        """Tell whether it has not ended yet."""
+        return self._process.is_alive()
 
     def send_signal(self, number: int) -> None:
         """Send it a signal."""

@@ -67,6 +67,9 @@ import keras, tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+# One update of each fit: what a block shows is that it runs.
+fit = keras.Model.fit
+keras.Model.fit = lambda self, *x, **options: fit(self, *x, **{"steps_per_epoch": 1, **options})
 namespace = {}
 for document, line, code in json.load(sys.stdin):
     keras.utils.set_random_seed(0)

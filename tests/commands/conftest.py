@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.commands.albums import photo, save
+from tests.training.small_backbone import small_backbone
 from tf_sphereface.alignment.detector import FaceDetector
 from tf_sphereface.data import synthetic
+
+__all__ = ["small_backbone"]
 
 
 @pytest.fixture

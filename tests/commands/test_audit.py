@@ -140,6 +140,7 @@ def test_what_cannot_be_audited(sets, model, tmp_path, capsys):
     assert not (tmp_path / "audit").exists()
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_training_leaves_out_what_is_listed_and_remembers_it(tmp_path, capsys):
     faces = synthetic.write_folder(tmp_path / "faces", 5, 8, size=SIZE)
     listed = tmp_path / "exclude.txt"

@@ -14,6 +14,8 @@ from tests.embedder.small import make_network, write_onnx
 from tf_sphereface import data, training
 from tf_sphereface.commands.train import main as train
 
+pytestmark = pytest.mark.usefixtures("small_backbone")
+
 SIZE = (28, 24)
 SHORT = ["--epochs", "1", "--batch-size", "8", "--precision", "float32", "--input-size", "28x24"]
 SHORT += ["--embedding-dim", "6", "--no-doctor"]

@@ -8,7 +8,7 @@ import pytest
 
 import tf_sphereface as sf
 from tests.commands.train_runs import rows
-from tf_sphereface.backbones import SphereFaceNet
+from tests.training.small_backbone import small_net
 from tf_sphereface.commands.train.main import main
 from tf_sphereface.embedder import EmbedderMetadata, read_metadata, save_embedder
 
@@ -33,7 +33,7 @@ def model(tmp_path_factory):
         extra={"licence": "MIT"},
         training_data="others",
     )
-    save_embedder(SphereFaceNet(4, (*SIZE, 3), 8), path, metadata)
+    save_embedder(small_net(4, (*SIZE, 3), 8), path, metadata)
     return path
 
 

@@ -93,6 +93,7 @@ def test_extract_pack_and_back(rec, tmp_path, capsys):
     assert "a RecordIO file (.rec) is expected" in words(capsys)[1]
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_train_on_a_rec_is_training_on_its_folder(rec, tmp_path, capsys):
     assert main(["extract", str(rec), str(tmp_path / "faces")]) == 0
     options = ["--preset", "quick", "--batch-size", "13", "--embedding-dim", "16"]

@@ -61,6 +61,7 @@ def test_the_embedder_is_stock_keras_in_float32_without_dropout(faces, tmp_path)
     assert not any(isinstance(layer, keras.layers.Dropout) for layer in network.layers)
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_an_interrupt_finishes_the_step_and_resume_goes_on(faces, tmp_path, capsys, monkeypatch):
     """A real SIGINT in the third of eight updates; the run then ends as an uninterrupted one."""
     whole, broken = tmp_path / "whole", tmp_path / "broken[bold]"
@@ -103,6 +104,7 @@ def test_an_interrupt_finishes_the_step_and_resume_goes_on(faces, tmp_path, caps
     assert (broken / "embedder.keras").stat().st_mtime_ns == before
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_a_sampled_run_in_float16_resumed_inside_an_epoch_logs_the_whole_epoch(tmp_path):
     data = ["--data", "synthetic", "--identities", "8", "--images", "4", "--batch-size", "4"]
     recipe = ["--preset", "quick", "--input-size", "28x24", "--embedding-dim", "8"]
@@ -124,6 +126,7 @@ def test_a_sampled_run_in_float16_resumed_inside_an_epoch_logs_the_whole_epoch(t
     assert list(after) == list(before)
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_a_run_that_failed_at_its_first_step_may_be_corrected(faces, tmp_path, capsys):
     out, other = tmp_path / "run", tmp_path / "other"
     assert run(faces, out, "--epochs", "1", "--sample-rate", "0.25") == 2
@@ -142,6 +145,7 @@ def test_a_run_that_failed_at_its_first_step_may_be_corrected(faces, tmp_path, c
     assert run(faces, out, "--epochs", "1", "--margin", "3") == 2
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_a_run_is_not_overwritten_and_not_resumed_with_another_recipe(faces, tmp_path, capsys):
     out = tmp_path / "run"
     assert run(faces, out, "--epochs", "1") == 0
@@ -159,6 +163,7 @@ def test_a_run_is_not_overwritten_and_not_resumed_with_another_recipe(faces, tmp
     assert (out / "embedder.keras").read_bytes() == before
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_a_finished_run_goes_on_to_more_epochs(faces, tmp_path, capsys):
     out = tmp_path / "run"
     assert run(faces, out, "--epochs", "1", "--class-weights", "balanced") == 0
@@ -209,6 +214,7 @@ def test_people_that_nothing_can_be_learnt_from(faces, tmp_path, capsys):
     assert "30 of the 40 people of" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_people_who_are_trained_on_and_verified_are_said(faces, tmp_path, capsys):
     held = synthetic.write_folder(tmp_path / "held", 22, 2, size=(56, 48), first_identity=2)
     assert run(faces, tmp_path / "run", "--epochs", "1", "--verify-images", str(held)) == 0
@@ -216,6 +222,7 @@ def test_people_who_are_trained_on_and_verified_are_said(faces, tmp_path, capsys
     assert f"2 people of {held} are trained on, by their names" in said
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(faces, tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     real = np.savez
@@ -235,6 +242,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(faces, tmp_path, capsys,
     assert names == [f"step-0000000{step}.npz" for step in (2, 5, 6)]
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_damaged_checkpoints_are_passed_over(faces, tmp_path, capsys):
     out = tmp_path / "run"
     assert run(faces, out, "--epochs", "2") == 0
@@ -256,6 +264,7 @@ def test_damaged_checkpoints_are_passed_over(faces, tmp_path, capsys):
     assert "none of the 2 checkpoints" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_a_run_is_not_resumed_with_other_faces(tmp_path, capsys):
     root, out = tmp_path / "faces", tmp_path / "run"
     synthetic.write_folder(root, 4, 10, size=(56, 48))
@@ -266,6 +275,7 @@ def test_a_run_is_not_resumed_with_other_faces(tmp_path, capsys):
     assert "the run had 40 faces, now 39" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_verification_chooses_the_best_embedder(faces, tmp_path):
     held = tmp_path / "held"
     synthetic.write_folder(held, 22, 3, size=(56, 48), first_identity=100)
@@ -283,6 +293,7 @@ def test_verification_chooses_the_best_embedder(faces, tmp_path):
     assert kept == {f"step-0000000{step}.npz" for step in {2 * best, 6}}
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_bin_sets_are_verified_every_second_epoch_also_when_resumed(faces, tmp_path, capsys):
     held = synthetic.verification_set(12, pairs_per_fold=12, folds=2, first_identity=100)
     order = np.stack([held.left, held.right], axis=1).ravel()
@@ -337,6 +348,7 @@ def test_the_summary_shows_brackets_as_they_are(capsys):
     assert "runs/[bold]a[/]/x" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_damaged_faces_are_named_and_skipped_or_fatal(tmp_path, capsys):
     root = tmp_path / "faces"
     synthetic.write_folder(root, 4, 10, size=(56, 48))
@@ -350,6 +362,7 @@ def test_damaged_faces_are_named_and_skipped_or_fatal(tmp_path, capsys):
     assert not (tmp_path / "strict" / "embedder.keras").exists()
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_faces_of_another_size_are_an_error_unless_resized(faces, tmp_path, capsys):
     name = next(path for path in sorted(faces.rglob("*.jpg")))
     big = tmp_path / "big"
@@ -362,6 +375,7 @@ def test_faces_of_another_size_are_an_error_unless_resized(faces, tmp_path, caps
     assert run(big, tmp_path / "b", "--epochs", "1", "--resize") == 0
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_the_baseline_trains_and_says_what_it_is(faces, tmp_path):
     assert run(faces, tmp_path / "run", "--epochs", "1", "--loss", "softmax") == 0
     metadata = sf.load_embedder(tmp_path / "run" / "embedder.keras").metadata
@@ -369,6 +383,7 @@ def test_the_baseline_trains_and_says_what_it_is(faces, tmp_path):
     assert "lambda" not in rows(tmp_path / "run")[0]
 
 
+@pytest.mark.usefixtures("small_backbone")
 @pytest.mark.parametrize(
     ("options", "margin", "words"),
     [

@@ -58,6 +58,7 @@ def test_a_dry_run_shows_the_replicas(faces, tmp_path, capsys, monkeypatch, two_
     assert (plan["replicas"], plan["batch"], plan["batch_per_replica"]) == (2, 16, 8)
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_the_dry_run_s_learning_rates_are_those_of_the_run(faces, tmp_path):
     out = tmp_path / "run"
     assert run(faces, out, "--epochs", "4") == 0

@@ -122,6 +122,7 @@ def test_a_run_by_muon_with_a_cosine_and_averages_says_so_and_resumes(faces, tmp
     assert "ema was 0.9, now 0.8" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_averages_are_what_is_verified_and_kept(tmp_path):
     options = ["--identities", "4", "--images", "8", "--input-size", "28x24", "--epochs", "1"]
     options += ["--ema", "0.5", "--loss", "cosface", "--verify-people", "4"]

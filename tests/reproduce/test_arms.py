@@ -16,9 +16,10 @@ import keras
 import numpy as np
 import pytest
 
+from tests.fork_server import prepare_server
 from tf_sphereface.eval import verification
 from tf_sphereface.reproduce import arms as arms_of
-from tf_sphereface.reproduce import experiments
+from tf_sphereface.reproduce import experiments, workers
 from tf_sphereface.reproduce import faces as reproduced_faces
 from tf_sphereface.reproduce.arm_runner import Pace, Results, run_arms
 from tf_sphereface.reproduce.arm_training import Outcome, run_arm
@@ -169,8 +170,15 @@ def fail_or_die(recipe: Recipe, faces: Faces, moved: Callable[[int], None]) -> O
     ],
 )
 def test_an_arm_that_fails_ends_the_others(
-    tmp_path: Path, few_faces: Faces, recipe: Recipe, seed: int, message: str
+    tmp_path: Path,
+    few_faces: Faces,
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    message: str,
 ) -> None:
+    prepare_server()
+    monkeypatch.setattr(workers, "START", "forkserver")  # which imports TensorFlow once
     arms = [Arm("good", recipe), Arm("bad", dataclasses.replace(recipe, seed=seed))]
     began = time.monotonic()
     with pytest.raises(ChildProcessError, match=message):

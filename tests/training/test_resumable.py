@@ -17,6 +17,8 @@ from tf_sphereface import training
 from tf_sphereface.data import FaceSource, SyntheticFaces
 from tf_sphereface.training.checkpoint import checkpoint_files
 
+pytestmark = pytest.mark.usefixtures("small_backbone")
+
 RECIPE = dataclasses.replace(
     training.preset("quick"),
     input_size=(28, 24),

@@ -15,6 +15,8 @@ from tests.training.test_resumable import RECIPE, rows, source
 from tf_sphereface import training
 from tf_sphereface.training.weight_average import WeightAverage, network_weights
 
+pytestmark = pytest.mark.usefixtures("small_backbone")
+
 AVERAGED = dataclasses.replace(
     RECIPE.with_optimizer("muon"),
     schedule="cosine",

@@ -14,13 +14,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Final
 
 from tf_sphereface.reproduce.arm_training import Outcome
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.reproduce.faces import Faces
 from tf_sphereface.utils import hardware
 
+START: Final = "spawn"  # TensorFlow does not survive a fork
 MOST = 4  # processes by default: each holds TensorFlow and the faces, some 2 GB
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 MOVED, DONE, FAILED = "moved", "done", "failed"
@@ -51,7 +52,7 @@ def at_once(
     error, or whose process ends, is a ChildProcessError here, and the others are stopped.
     """
     waiting, jobs = list(arms), min(jobs, len(arms))
-    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    context = multiprocessing.get_context(START)
     processes: dict[Any, Any] = {}  # by the connection
     running: dict[Any, Arm] = {}
 
