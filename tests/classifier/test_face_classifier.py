@@ -246,6 +246,7 @@ def test_callbacks_know_which_way_a_metric_gets_better(tmp_path):
             metrics.TARAtFAR(0.5),
         ],
         weighted_metrics=["acc"],
+        run_eagerly=True,
     )
     model.save(tmp_path / "m.keras")
     for trained in (model, keras.models.load_model(tmp_path / "m.keras")):

@@ -105,7 +105,7 @@ def test_the_rest_is_a_uniform_sample(classes, size, labels):
     [
         (1, 1, [0, 0]),
         (2, 1, [1]),
-        (5, 5, [4, 0, 4]),  # all classes
+        (40, 40, [39, 0, 39]),  # all classes
         (1000, 8, [1, 2, 3, 4, 5, 6, 7, 999]),  # no place for another
         (1000, 8, [5] * 8),
     ],
