@@ -85,16 +85,19 @@ def eight_features(rows: int = 40):
     ],
 )
 def test_metrics_of_keras_in_a_model(number, kind, head, tmp_path):
-    """Two of the eight in each model: all of them take seconds to trace."""
+    """Two of the eight in each model, and one graph: all of them take seconds to trace."""
     x, labels = eight_features()
     chosen = list(KERAS_METRICS)[2 * number % 8 :][:2]
     metrics = [ClassMetric(KERAS_METRICS[name](), CLASSES, name=name) for name in chosen]
     model = small_model(
         kind, head, metrics=metrics, weighted_metrics=[ClassMetric("AUC", CLASSES, name="auc")]
     )
+    model.run_eagerly = True
     model.fit(x, labels, verbose=0, batch_size=16)
     model.save(tmp_path / "m.keras")
-    for some in (model, keras.models.load_model(tmp_path / "m.keras")):
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    model.run_eagerly, loaded.run_eagerly = False, True
+    for some in (model, loaded):
         found = some.evaluate(x, labels, verbose=0, return_dict=True, batch_size=16)
         outputs = model.predict(x, verbose=0)
         if kind == "classifier":
@@ -178,9 +181,9 @@ def test_accuracy_and_top_k_do_not_count_the_last_columns(kind, head):
     top_k = keras.metrics.SparseTopKCategoricalAccuracy
     for classes, several in ((2, (1, 2)), (7, (2, 6, 7, 9))):
         tops = [top_k(k=k, name=f"top {k}") for k in several]
-        model = small_model(kind, head, classes, metrics=["accuracy", *tops])
-        found = model.evaluate(x, labels % classes, verbose=0, return_dict=True)
-        outputs = model.predict(x, verbose=0)
+        model = small_model(kind, head, classes, metrics=["accuracy", *tops], run_eagerly=True)
+        found = model.evaluate(x, labels % classes, 100, verbose=0, return_dict=True)
+        outputs = np.asarray(model(x))
         if kind == "classifier":
             outputs = np.asarray(model.head_layer(outputs))
         order = np.argsort(-outputs[:, :classes], axis=1)

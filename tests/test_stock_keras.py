@@ -40,7 +40,7 @@ def fit(model: keras.Model, epochs: int = 2, **kwargs: object) -> dict[str, list
 
 @pytest.mark.parametrize(
     ("jit_compile", "policy"),
-    [(False, "float32"), (True, "mixed_float16"), (True, "mixed_bfloat16")],
+    [(False, "float32"), (True, "mixed_float16"), (False, "mixed_bfloat16")],
 )
 def test_fit_evaluate_predict_save_and_load(policy, jit_compile, tmp_path: Path):
     keras.config.set_dtype_policy(policy)
@@ -101,7 +101,7 @@ def test_lambda_in_the_loss_itself_moves_under_gradient_accumulation():
     moving = stock_model(gradient_accumulation_steps=2)
     moving.set_weights(model.get_weights())
     moving.optimizer.learning_rate = 0.0
-    first, later = fit(moving, epochs=40)["loss"][::39]
+    first, later = fit(moving, epochs=12)["loss"][::11]
     assert first < later < frozen  # lambda falls, so the loss of the same weights rises
 
 

@@ -181,6 +181,25 @@ def test_gradient_accumulation_moves_lambda_once_an_update(jit_compile):
     np.testing.assert_allclose(history["lambda"], [1000 / 1.24, 1000 / 1.48], rtol=1e-6)
 
 
+def test_gradient_accumulation_under_a_strategy_of_one_device():
+    """As on a machine with one GPU."""
+    single = classifier(gradient_accumulation_steps=2)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        mirrored = classifier(gradient_accumulation_steps=2)
+    expected, found = fit(single), fit(mirrored)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)
+    for a, b in zip(single.get_weights(), mirrored.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)  # float32 sums
+    keras.config.set_dtype_policy("mixed_float16")
+    with (
+        tf.distribute.MirroredStrategy(["CPU:0"]).scope(),
+        pytest.raises(ValueError, match=r"loss scaling do not go together.*mixed_bfloat16"),
+    ):
+        classifier(gradient_accumulation_steps=2)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_batch_norm_and_dropout_change_state(jit_compile):
     model = classifier(jit_compile=jit_compile, base=backbone(normalise=True, dropout=0.2))
@@ -246,6 +265,7 @@ def test_callbacks_know_which_way_a_metric_gets_better(tmp_path):
             metrics.TARAtFAR(0.5),
         ],
         weighted_metrics=["acc"],
+        run_eagerly=True,
     )
     model.save(tmp_path / "m.keras")
     for trained in (model, keras.models.load_model(tmp_path / "m.keras")):

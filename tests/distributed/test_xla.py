@@ -42,16 +42,6 @@ def test_the_step_really_goes_through_xla(monkeypatch):
         compiled.fit(batches(), verbose=0)
 
 
-def test_each_replica_really_goes_through_xla(two_replicas):
-    """The function that a replica calls is one that XLA has compiled for the replica's device."""
-    with two_replicas.scope():
-        model = classifier(True)
-    model.fit(batches(), verbose=0)
-    traced = model._gradient_function._list_all_concrete_functions()
-    assert len(traced) >= 1
-    assert all(function.function_def.attr["_XlaMustCompile"].b for function in traced)
-
-
 def test_auto_follows_the_hardware_and_says_why(monkeypatch, caplog):
     caplog.set_level("INFO", logger="tf_sphereface")
     model = classifier("auto")
@@ -83,16 +73,6 @@ def test_synchronised_normalisation_under_xla_is_refused(two_replicas):
     classifier(True, keras.layers.BatchNormalization(synchronized=True))  # one replica: nothing
 
 
-def test_normalisation_of_each_replica_under_xla(two_replicas):
-    with two_replicas.scope():
-        model = classifier(True, keras.layers.BatchNormalization(name="own"))
-    model.fit(batches(), verbose=0)
-    mean = model.backbone.get_layer("own").moving_mean
-    values = [v.numpy() for v in two_replicas.experimental_local_results(mean.value)]
-    assert np.abs(values[0]).max() > 0
-    np.testing.assert_array_equal(values[0], values[1])  # one network, whatever each replica saw
-
-
 def test_a_batch_smaller_than_the_replicas(two_replicas):
     with two_replicas.scope():
         model = classifier(False)
@@ -105,17 +85,25 @@ def test_a_batch_smaller_than_the_replicas(two_replicas):
 def test_batch_statistics_of_no_example_are_refused(jit_compile, two_replicas):
     """17 examples leave one for two replicas. Statistics of none were NaN, in all weights."""
     with two_replicas.scope():
-        model = classifier(jit_compile, keras.layers.BatchNormalization())
+        model = classifier(jit_compile, keras.layers.BatchNormalization(name="own"))
     with pytest.raises(tf.errors.InvalidArgumentError, match="drop_remainder=True"):
         model.fit(batches(17), verbose=0, shuffle=False)
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     model.fit(batches(18), verbose=0)
+    mean = model.backbone.get_layer("own").moving_mean
+    values = [v.numpy() for v in two_replicas.experimental_local_results(mean.value)]
+    assert np.abs(values[0]).max() > 0
+    np.testing.assert_array_equal(values[0], values[1])  # one network, whatever each replica saw
+    if jit_compile:  # each replica calls a function that XLA has compiled for its device
+        traced = model._gradient_function._list_all_concrete_functions()
+        assert len(traced) >= 1
+        assert all(function.function_def.attr["_XlaMustCompile"].b for function in traced)
 
 
-@pytest.mark.parametrize(("count", "jit_compile"), [(13, False), (17, True)])
+@pytest.mark.parametrize(("count", "jit_compile"), [(13, False), (9, True)])
 def test_a_last_batch_that_is_not_full_weighs_each_example_alike(count, jit_compile, two_replicas):
     """5 examples are 3 and 2: the mean over them, not of two means; 1 is 1 and none."""
-    single = classifier(jit_compile)
+    single = classifier(False)
     with two_replicas.scope():
         mirrored = classifier(jit_compile)
     mirrored.set_weights(single.get_weights())

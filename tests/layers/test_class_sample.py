@@ -72,9 +72,17 @@ def test_pairs_of_classes_are_even(classes):
 def test_the_rest_is_a_uniform_sample(classes, size, labels):
     """Inclusion of a class, and of two together, has the exact hypergeometric moments."""
     steps, positive = 3000, sorted(set(labels))
+    batch, draw = tf.constant(labels, tf.int32), sample_function(classes, size, 3, True)
+
+    @tf.function(jit_compile=True)
+    def draw_all(numbers):
+        return tf.map_fn(lambda step: draw(batch, batch, step)[0], numbers, tf.int32)
+
+    samples = draw_all(tf.range(steps, dtype=tf.int64)).numpy()
+    np.testing.assert_array_equal(samples[7], drawn(classes, size, labels, 7, xla=False))
     inside = np.zeros((steps, classes))
-    for step in range(steps):
-        inside[step, drawn(classes, size, labels, step)] = 1
+    np.add.at(inside, (np.arange(steps)[:, None], samples), 1)
+    assert inside.max() == 1
     assert inside[:, positive].all()
     rest = np.delete(inside, positive, axis=1)
     others, chosen = rest.shape[1], size - len(positive)
@@ -97,9 +105,9 @@ def test_the_rest_is_a_uniform_sample(classes, size, labels):
     [
         (1, 1, [0, 0]),
         (2, 1, [1]),
-        (5, 5, [4, 0, 4]),  # all classes
+        (40, 40, [39, 0, 39]),  # all classes
         (1000, 8, [1, 2, 3, 4, 5, 6, 7, 999]),  # no place for another
-        (1000, 9, [5] * 40),
+        (1000, 8, [5] * 8),
     ],
 )
 def test_the_batch_is_always_in_it(classes, size, labels):

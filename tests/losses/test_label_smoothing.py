@@ -203,8 +203,15 @@ def gradient_of_repeated(model: FaceClassifier, x: np.ndarray, labels: np.ndarra
     return tape.gradient(value, [v.value for v in model.trainable_variables])
 
 
-@pytest.mark.parametrize("where", ["one device", "xla", "replicas", "replicas and xla"])
-@pytest.mark.parametrize(("name", "head"), [("cosface", "angular"), ("sphereface2", "sphereface2")])
+@pytest.mark.parametrize(  # every pair of loss, compiler and number of replicas
+    ("name", "head", "where"),
+    [
+        ("cosface", "angular", "one device"),
+        ("cosface", "angular", "replicas and xla"),
+        ("sphereface2", "sphereface2", "xla"),
+        ("sphereface2", "sphereface2", "replicas"),
+    ],
+)
 def test_a_weight_of_k_is_k_times_the_example(name, head, where, two_replicas):
     loss = MAKE[name](0.1)
     strategy = two_replicas if "replicas" in where else tf.distribute.get_strategy()

@@ -101,13 +101,15 @@ def test_they_move_before_use_in_training_alone_and_are_saved(
     assert state(model) == after
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
+    loaded.run_eagerly = True
     assert state(loaded) == after
     assert loaded.evaluate(*data(), batch_size=BATCH, verbose=0) == pytest.approx(value, rel=1e-6)
     model.save_weights(tmp_path / "m.weights.h5")
     other = network(kind, name)
     other.load_weights(tmp_path / "m.weights.h5")
     assert state(other) == after
-    other.compile("sgd", loss=MAKE[name]())  # compiled anew, as for another learning rate
+    # compiled anew, as for another learning rate
+    other.compile("sgd", loss=MAKE[name](), run_eagerly=True)
     other.evaluate(*data(), batch_size=BATCH, verbose=0)
     assert state(other) == after
 

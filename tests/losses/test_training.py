@@ -81,11 +81,12 @@ def test_trains_saves_and_goes_on(kind, name, policy, tmp_path: Path):
     assert history["loss"][-1] < history["loss"][0]
     assert history["accuracy"][-1] > 0.6  # chance is 0.25
     assert set(history) == {"loss", "accuracy"}  # no lambda: nothing is annealed
-    before = model.evaluate(data(), verbose=0)
     model.save(tmp_path / "m.keras")
     loaded = keras.models.load_model(tmp_path / "m.keras")
+    model.run_eagerly = loaded.run_eagerly = True  # cheaper than two graphs for a batch
+    before = model.evaluate(data().take(1), verbose=0)
     assert loaded.loss.get_config() == model.loss.get_config()
-    np.testing.assert_allclose(loaded.evaluate(data(), verbose=0), before, rtol=1e-6)
+    np.testing.assert_allclose(loaded.evaluate(data().take(1), verbose=0), before, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["sphereface2"])
@@ -113,7 +114,8 @@ def test_mirrored_strategy_equals_one_device(name, jit_compile, two_replicas):
 @pytest.fixture
 def checked_numerics() -> Iterator[None]:
     tf.debugging.enable_check_numerics()
-    yield
+    with np.printoptions(threshold=0, edgeitems=1):  # each value is written for a message
+        yield
     tf.debugging.disable_check_numerics()
 
 
@@ -136,7 +138,8 @@ def fit_healthy(name: str, eagerly: bool) -> None:
         keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
     )
     network = keras.Model(image, keras.layers.Dense(6)(keras.layers.Flatten()(x)))
-    model = FaceClassifier(network, num_classes=32, **options)
+    classes = 32 if name == "sampled" else 8
+    model = FaceClassifier(network, num_classes=classes, **options)
     extra = [] if name == "softmax" else [metrics.MeanTargetAngle(), metrics.EqualErrorRate()]
     model.compile("sgd", loss=loss, metrics=["accuracy", *extra], run_eagerly=eagerly)
     count = 6 if eagerly else 12

@@ -29,7 +29,7 @@ def network() -> keras.Model:
 
 def trained() -> tuple[keras.Model, ASoftmaxLoss]:
     model, optimizer = network(), keras.optimizers.SGD(0.1)
-    model.compile(optimizer, loss=ASoftmaxLoss(4, step=optimizer))
+    model.compile(optimizer, loss=ASoftmaxLoss(4, step=optimizer), run_eagerly=True)
     fit(model)
     return model, model.loss
 

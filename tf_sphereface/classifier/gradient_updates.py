@@ -21,7 +21,9 @@ from tf_sphereface.utils import keras_private
 
 def apply_gradients(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
     """Apply one update, or accumulate, from the gradients of this replica's share of the loss."""
-    if replica_count() == 1:
+    # Keras' own accumulation fails under a strategy of one replica as well.
+    accumulates = optimizer.gradient_accumulation_steps and tf.distribute.has_strategy()
+    if replica_count() == 1 and not accumulates:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return
     context = tf.distribute.get_replica_context()
@@ -34,16 +36,17 @@ def apply_gradients(optimizer: Any, gradients: Sequence[Any], variables: Sequenc
 
 def prepare(optimizer: Any) -> None:
     """Let an optimizer take gradients that are summed over the replicas already."""
-    if replica_count() == 1:
+    if not tf.distribute.has_strategy():
         return
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if inner is not optimizer and inner.gradient_accumulation_steps:
         raise ValueError(
             "gradient_accumulation_steps and mixed_float16's loss scaling do not go together under "
-            "a strategy with several replicas. Use mixed_bfloat16, which needs no loss scaling, or "
-            f"no accumulation. Received: {inner.gradient_accumulation_steps} steps"
+            "a strategy, of one device too. Use mixed_bfloat16, which needs no loss scaling, or no "
+            f"accumulation. Received: {inner.gradient_accumulation_steps} steps"
         )
-    keras_private.take_summed_gradients(inner)
+    if replica_count() > 1:
+        keras_private.take_summed_gradients(inner)
 
 
 def _accumulate(
