@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -225,6 +226,20 @@ def test_summed_gradients_are_taken_as_they_are(monkeypatch):
             optimizer.apply([tf.constant(0.25)], [variable])
         assert float(variable) == 0.75
     assert calls == [1]
+
+
+def test_the_shares_of_the_first_step_are_those_that_the_replicas_get(two_replicas):
+    dataset = two_replicas.experimental_distribute_dataset(tf.data.Dataset.range(7).batch(5))
+    iterator = types.SimpleNamespace(_distributed_dataset=dataset)
+    shares = [part.numpy().tolist() for part in keras_private.first_shares(iterator, 2)]
+    first = two_replicas.experimental_local_results(next(iter(dataset)))
+    assert shares == [part.numpy().tolist() for part in first] == [[0, 1, 2], [3, 4]]
+    by_function = two_replicas.distribute_datasets_from_function(
+        lambda context: tf.data.Dataset.range(7).batch(5)
+    )
+    assert (
+        keras_private.first_shares(types.SimpleNamespace(_distributed_dataset=by_function), 2) == []
+    )
 
 
 def test_keys_and_exclusions_of_variables():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,11 +23,6 @@ def has_several_workers() -> bool:
         return False
     specification = strategy.cluster_resolver.cluster_spec().as_dict()
     return sum(len(specification.get(job, ())) for job in ("chief", "worker")) > 1
-
-
-def first_local(value: Any) -> Any:
-    """Return a distributed value as this worker's first replica has it; others as they are."""
-    return tf.distribute.get_strategy().experimental_local_results(value)[0]
 
 
 def reducible(logs: dict[str, Any]) -> dict[str, Any]:
@@ -117,11 +113,19 @@ def shared_statistics(model: keras.Model, variables: list[Any], values: list[Any
     return [shared.get(index, value) for index, value in enumerate(values)]
 
 
-def smallest_share(batch: Any) -> int:
-    """Return the number of examples of this worker's least busy replica."""
-    images = keras.tree.flatten(batch)[0]
-    parts = tf.distribute.get_strategy().experimental_local_results(images)
-    return min(int(part.shape[0]) for part in parts)
+def local_shares(batch: Any) -> list[Any]:
+    """Return a distributed batch as each of this worker's replicas has it."""
+    local = tf.distribute.get_strategy().experimental_local_results
+    count = len(local(keras.tree.flatten(batch)[0]))
+    return [
+        keras.tree.map_structure(lambda value, k=k: local(value)[k], batch) for k in range(count)
+    ]
+
+
+def smallest_share(shares: Sequence[Any], count: int) -> int:
+    """Return the number of examples of the least busy of a worker's `count` replicas."""
+    sizes = [int(keras.tree.flatten(share)[0].shape[0]) for share in shares]
+    return min(sizes) if len(sizes) >= count else 0
 
 
 def check_share(smallest: int, replicas: int) -> None:

@@ -195,15 +195,15 @@ class TrainingStep(keras.Model):
         if self.distribute_strategy.num_replicas_in_sync == 1:
             super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
             return
-        if iterator is not None:
-            for _, _, batches in iterator:
-                data_batch = next(batches)
-                break
+        count = len(self.distribute_strategy.extended.worker_devices)
+        shares = [] if iterator is None else keras_private.first_shares(iterator, count)
         with self.distribute_strategy.scope():
-            self._smallest_share = replicas.smallest_share(data_batch)
-            keras_private.symbolic_build(
-                self, keras.tree.map_structure(replicas.first_local, data_batch)
-            )
+            if not shares:
+                if iterator is not None:
+                    data_batch = next(next(iter(iterator))[-1])
+                shares = replicas.local_shares(data_batch)
+            self._smallest_share = replicas.smallest_share(shares, count)
+            keras_private.symbolic_build(self, shares[0])
 
     def make_train_function(self, force: bool = False) -> Any:
         """Refuse batches that cannot keep each replica busy, and layers that no file can hold."""

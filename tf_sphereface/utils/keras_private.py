@@ -8,6 +8,7 @@ our classes replace, which have to stand in those classes.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -145,6 +146,19 @@ def unlocked(layer: keras.layers.Layer) -> Iterator[None]:
 def loss_tracker(model: keras.Model) -> keras.metrics.Mean:
     """Return the metric that is reported as `loss` (Keras 3.15, `_loss_tracker`)."""
     return model._loss_tracker
+
+
+def first_shares(iterator: Any, count: int) -> list[Any]:
+    """Return the batches that the first step of `fit` gives to the `count` replicas of a worker.
+
+    They are read from the dataset itself. A distributed iterator that is dropped after one batch
+    can end the process: TensorFlow 2.21 frees what the iterator's thread still reads. None is
+    returned of a dataset that the user has distributed by a function. (Keras 3.15,
+    `_distributed_dataset`; TensorFlow 2.21, `_cloned_datasets`.)
+    """
+    distributed = getattr(iterator, "_distributed_dataset", None)
+    datasets: Sequence[Any] = getattr(distributed, "_cloned_datasets", [])
+    return list(itertools.islice(datasets[0], count)) if len(datasets) == 1 else []
 
 
 def symbolic_build(model: keras.Model, batch: Any) -> None:
