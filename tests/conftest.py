@@ -47,17 +47,21 @@ tf.config.set_logical_device_configuration(
 # has nothing left.
 LONGEST = (
     *("test_accuracy_lfw_subset.py", "distributed/test_strategies.py"),
-    *("test_accuracy_synthetic.py", "reproduce/test_page.py", "export/test_formats.py"),
-    *("layers/test_sampled_angular_dense.py", "training/test_distillation.py"),
-    *("commands/test_train.py", "classifier/test_fast_layers.py", "commands/test_resume.py"),
-    *("reproduce/test_arms.py", "losses/test_training.py", "classifier/test_face_classifier.py"),
-    *("training/test_resumable.py", "test_examples.py", "test_benchmarks.py"),
-    *("commands/test_multiworker.py", "test_gpu_benchmark.py", "test_class_metric.py"),
-    *("export/test_options.py", "distributed/test_xla.py", "test_stock_keras.py"),
-    *("losses/test_family.py", "losses/test_label_smoothing.py", "training/test_fine_tuning.py"),
-    *("classifier/test_weight_files.py", "losses/test_update_count.py"),
-    *("training/test_weight_average.py", "test_readme.py", "utils/test_startup.py"),
-    *("callbacks/test_verification.py", "export/test_command.py", "test_docstrings.py"),
+    *("test_accuracy_synthetic.py", "test_examples.py", "test_benchmarks.py"),
+    *("export/test_formats.py", "classifier/test_fast_layers.py"),
+    *("classifier/test_face_classifier.py", "losses/test_training.py", "commands/test_resume.py"),
+    *("test_gpu_benchmark.py", "reproduce/test_arms.py", "reproduce/test_page.py"),
+    *("commands/test_train.py", "training/test_distillation.py", "commands/test_multiworker.py"),
+    *("test_docstrings.py", "search/test_ray.py", "losses/test_family.py"),
+    *("layers/test_sampled_angular_dense.py", "export/test_options.py", "test_class_metric.py"),
+    *("training/test_resumable.py", "losses/test_update_count.py"),
+    *("training/test_fine_tuning.py", "losses/test_label_smoothing.py", "test_memory.py"),
+    *("utils/test_startup.py", "test_stock_keras.py", "importers/test_named_networks.py"),
+    *("importers/test_sphereface.py", "test_readme.py", "export/test_command.py"),
+    *("embedder/test_weight_files.py", "layers/test_host_angular_dense.py"),
+    *("callbacks/test_verification.py", "callbacks/test_training_doctor.py"),
+    *("classifier/test_weight_files.py", "losses/test_loss_state.py", "export/test_failures.py"),
+    *("training/test_weight_average.py", "alignment/test_detection_lfw.py"),
 )
 
 
