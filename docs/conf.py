@@ -29,6 +29,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "myst_nb",
     "markdown_docstrings",
+    "file_links",
     "reference_pages",
 ]
 source_suffix = {".md": "myst-nb", ".rst": "restructuredtext"}

@@ -114,10 +114,10 @@ def test_names_are_found_as_they_are_written(reference):
     assert find("keras.Model") is find("margin=4") is None
 
 
-def test_a_document_outside_the_site_that_is_linked_is_one_of_its_pages(reference):
+def test_a_document_outside_the_site_that_is_linked_is_one_of_its_pages(extension):
     """A link to it leads to a page; without one a browser would be handed a file."""
     docs = ROOT / "docs"
-    pages = reference.included_files(docs)
+    pages = extension("file_links").included_files(docs)
     assert pages[ROOT / "README.md"] == "readme"
     linked = set()
     for path in [*docs.rglob("*.md"), *pages]:

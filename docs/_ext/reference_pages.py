@@ -12,7 +12,6 @@ import functools
 import importlib
 import inspect
 import itertools
-import os
 import re
 import types
 from pathlib import Path
@@ -375,43 +374,11 @@ def short_arrays(signature: str) -> str:
     )
 
 
-def included_files(folder: Path) -> dict[Path, str]:
-    """Return the files outside the site that pages consist of, such as README.md: file -> page."""
-    pages = {}
-    for path in sorted(folder.glob("*.md")):
-        include = re.match(r"```\{include\} (\S+)", path.read_text(encoding="utf-8"))
-        if include:
-            pages[(folder / include[1]).resolve()] = path.stem
-    return pages
-
-
-def link_files(app: Any, doctree: Any) -> None:
-    """Lead a link to a Markdown file outside the site to the page that includes it.
-
-    Without such a page the link is one to the file itself, as to any file.
-    """
-    pages = included_files(Path(app.srcdir))
-    for node in list(doctree.findall(addnodes.pending_xref)):
-        folder = Path(app.srcdir, app.env.docname).parent
-        path = (folder / f"{node.get('reftarget')}.md").resolve()
-        if node.get("refdomain") != "doc":
-            continue
-        if path in pages:
-            node["reftarget"] = pages[path]
-        elif path.exists() and not path.is_relative_to(Path(app.srcdir).resolve()):
-            link = addnodes.download_reference(
-                "", "", refdoc=app.env.docname, reftarget=os.path.relpath(path, folder)
-            )
-            link += node.children
-            node.replace_self(link)
-
-
 def setup(app: Any) -> dict[str, bool]:
     """Write the pages before Sphinx looks for them."""
     app.connect("builder-inited", write_pages)
     app.connect("missing-reference", resolve_origin)
     app.connect("autodoc-process-bases", show_bases)
     app.connect("autodoc-process-signature", write_defaults)
-    app.connect("doctree-read", link_files, priority=400)
     app.add_transform(LinkNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
