@@ -99,6 +99,8 @@ realdata = _load("realdata")
 _load("without_autotuner").turn_off_autotuner()
 _load("without_tracebacks").share_one_traceback()
 _load("without_grappler").turn_off_grappler()
+_load("without_spare_iterator").leave_out_spare_iterator()
+_load("without_sync").leave_out_sync()
 
 
 @pytest.fixture(scope="session")

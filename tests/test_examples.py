@@ -17,9 +17,10 @@ from tf_sphereface.data import synthetic
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
+ELSEWHERE = {"embed_with_ray"}  # tests/search/test_ray.py
+
 # script -> (options, what it says, what it writes)
 QUICK = {
-    "embed_with_ray": (["--out", "faces"], "12 faces; 0 pictures", []),
     "digits_on_a_sphere": (["--out", "digits.png"], "A-Softmax, m = 4: pairs", ["digits.png"]),
     "train_on_a_folder": (["--out", "run"], "embeddings (2, 512)", ["run/embedder.keras"]),
     "mirrored_strategy": ([], "2 replicas; XLA: off", []),
@@ -33,12 +34,11 @@ QUICK = {
 
 def test_every_script_is_tested_and_listed():
     listed = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
-    assert {path.stem for path in SCRIPTS} == set(QUICK)
+    assert {path.stem for path in SCRIPTS} == set(QUICK) | ELSEWHERE
     assert all(f"`{path.name}`" in listed for path in SCRIPTS)
 
 
-# They choose TensorFlow's devices, or start processes: each needs one of its own.
-IN_PROCESSES = ("embed_with_ray", "mirrored_strategy")
+IN_PROCESSES = ("mirrored_strategy",)  # it chooses TensorFlow's devices
 
 
 @pytest.fixture
@@ -59,8 +59,6 @@ def run_here(tmp_path, monkeypatch, capsys) -> Callable[..., str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_example(name: str, tmp_path: Path, run_here) -> None:
-    if name == "embed_with_ray":
-        pytest.importorskip("ray", reason="Ray is not installed: the extra ray")
     options, said, written = QUICK[name]
     if name in IN_PROCESSES:
         assert said in run(name, options, tmp_path)

@@ -60,12 +60,13 @@ class Layers:
         width = (padded.shape[3] - wide) // stride + 1
         total = np.zeros((len(x), groups, outputs // groups, height * width))
         weight = weight.reshape(groups, outputs // groups, inputs, tall, wide)
+        taps = np.ascontiguousarray(weight.transpose(3, 4, 0, 1, 2))  # matrices for BLAS
         for row in range(tall):
             for column in range(wide):
                 down = slice(row, row + stride * (height - 1) + 1, stride)
                 across = slice(column, column + stride * (width - 1) + 1, stride)
                 tap = padded[:, :, down, across].reshape(len(x), groups, inputs, -1)
-                total += weight[..., row, column] @ tap
+                total += taps[row, column] @ tap
         total = total.reshape(len(x), outputs, height, width)
         return total if bias is None else total + bias[:, None, None]
 

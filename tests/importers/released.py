@@ -47,6 +47,7 @@ def embed(
 
     def conv(x: np.ndarray, suffix: str, stride: int) -> np.ndarray:
         weight = tensors[f"conv{suffix}.weight"].astype(np.float64)
+        taps = np.ascontiguousarray(weight.transpose(2, 3, 0, 1))  # matrices for BLAS
         padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
         height, width = -(-x.shape[2] // stride), -(-x.shape[3] // stride)
         total = np.zeros((len(x), len(weight), height, width))
@@ -55,7 +56,7 @@ def embed(
                 rows = slice(row, row + stride * (height - 1) + 1, stride)
                 columns = slice(column, column + stride * (width - 1) + 1, stride)
                 tap = padded[:, :, rows, columns].reshape(*x.shape[:2], -1)
-                total += (weight[:, :, row, column] @ tap).reshape(total.shape)
+                total += (taps[row, column] @ tap).reshape(total.shape)
         total += tensors[f"conv{suffix}.bias"][:, None, None]
         slopes = tensors[f"relu{suffix}.weight"].astype(np.float64)[:, None, None]
         return np.where(total > 0, total, slopes * total)

@@ -17,7 +17,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "embed_with_ray.py"
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_the_example_gives_the_vectors_of_the_command(model, photos, tmp_path, monkeypatch):
+def test_the_example_gives_the_vectors_of_the_command(model, photos, tmp_path, monkeypatch, capsys):
     ray = pytest.importorskip("ray", reason="Ray is not installed: the extra ray")
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra search")
     for i in range(3):
@@ -26,12 +26,17 @@ def test_the_example_gives_the_vectors_of_the_command(model, photos, tmp_path, m
     table = search.load_faces(tmp_path / "faces.npz")
     options = {"--model": model, "--photos": tmp_path / "photos", "--out": tmp_path / "rows"}
     arguments = [str(part) for option in options.items() for part in option]
-    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments, "--batch-size", "4"])
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        quick = ["--quick", "--out", str(tmp_path / "quick")]
+        for given in (quick, [*arguments, "--batch-size", "4"]):
+            monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *given])
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
     finally:
         ray.shutdown()
+    said = capsys.readouterr().out
+    assert "12 faces; 0 pictures" in said
+    assert "9 faces; 6 pictures" in said
     rows = parquet.read_table(tmp_path / "rows").to_pylist()
     good = [row for row in rows if not row["problem"]]
     assert len(good) == len(table) == 9
