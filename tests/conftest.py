@@ -99,8 +99,10 @@ realdata = _load("realdata")
 _load("without_autotuner").turn_off_autotuner()
 _load("without_tracebacks").share_one_traceback()
 _load("without_grappler").turn_off_grappler()
+_load("without_llvm_passes").leave_out_llvm_passes()
 _load("without_spare_iterator").leave_out_spare_iterator()
 _load("without_sync").leave_out_sync()
+_load("without_collections").leave_out_collections()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 from tests.without_grappler import turn_off_grappler
+from tests.without_llvm_passes import FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]
 PRELOADED = ["tensorflow", "tf_sphereface.commands.train.main"]
@@ -93,4 +94,5 @@ def _run(
     os.dup2(handle, 2)
     os.close(handle)
     turn_off_grappler()  # as in the process that it may be compared with
+    os.environ.setdefault("XLA_FLAGS", FLAGS)
     function(*arguments)

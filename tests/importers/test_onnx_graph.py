@@ -82,6 +82,10 @@ def dropout(add, x):
     return add("Dropout", x, np.float32(0.4), np.asarray(False))
 
 
+def by_one_channel(add, x):
+    return add("Mul", x, add.axes("Unsqueeze", add("Gather", x, np.asarray(3), axis=1), [1]))
+
+
 ON_MAPS = {
     "avg_pool": lambda add, x: add("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2],
                                    pads=[1] * 4, count_include_pad=1),
@@ -90,12 +94,15 @@ ON_MAPS = {
     "max_pool": lambda add, x: add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
     "max_pool_ceil": lambda add, x: add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2],
                                         ceil_mode=1),
+    "max_pool_ceil_behind": lambda add, x: add("MaxPool", x, kernel_shape=[1, 1], strides=[3, 3],
+                                               ceil_mode=1),
     "max_pool_same": lambda add, x: add("MaxPool", x, kernel_shape=[2, 2], auto_pad="SAME_UPPER"),
     "global_max": lambda add, x: add("GlobalMaxPool", x),
     "same_upper": lambda add, x: add("Conv", x, add.weights(8, 8, 3, 3), auto_pad="SAME_UPPER",
                                      strides=[2, 2]),
     "same_lower": lambda add, x: add("Conv", x, add.weights(8, 8, 3, 3), auto_pad="SAME_LOWER",
                                      strides=[2, 2]),
+    "valid": lambda add, x: add("Conv", x, add.weights(8, 8, 3, 3), auto_pad="VALID"),
     "one_side": lambda add, x: add("Conv", x, add.weights(8, 8, 3, 2), pads=[0, 1, 2, 0]),
     "dilated": lambda add, x: add.conv(x, 8, 8, dilations=[2, 2], pads=[2] * 4),
     "bias_behind": lambda add, x: add("Add", add.conv(x, 8, 8, bias=False), add.weights(8, 1, 1)),
@@ -113,6 +120,8 @@ ON_MAPS = {
                                   add.weights(8, 1, 1)),
     "from_one": lambda add, x: add("Sub", np.float32(1), add("Div", x, np.float32(3))),
     "sum_of_three": lambda add, x: add("Sum", x, add("Relu", x), add("Neg", x)),
+    "sum_of_one": lambda add, x: add("Concat", add("Sum", x), axis=1),
+    "sum_of_nothing": lambda add, x: add("ReduceSum", x, None, noop_with_empty_axes=1),
     "largest": lambda add, x: add("Max", add.conv(x, 8, 8), x),
     "root": root,
     "power": lambda add, x: add("Pow", x, np.float32(2)),
@@ -125,6 +134,7 @@ ON_MAPS = {
     "reversed": lambda add, x: add("Slice", x, np.asarray([-1]), np.asarray([-(2**62)]),
                                    np.asarray([1]), np.asarray([-1])),
     "gather": lambda add, x: add("Gather", x, np.arange(8)[::-1].copy(), axis=1),
+    "one_channel": by_one_channel,
     "split": lambda add, x: split(add, x, num_outputs=2),
     "parts": lambda add, x: add("Concat", *add("Split", x, np.asarray([3, 5]), outputs=2, axis=1),
                                 axis=-3),
@@ -134,6 +144,8 @@ ON_MAPS = {
     "dropout": dropout,
     "cast": lambda add, x: add("Cast", add("Identity", x), to=1),
     "squeeze_back": lambda add, x: add.axes("Squeeze", add.axes("Unsqueeze", x, [1]), [1]),
+    "squeeze_all": lambda add, x: add("Squeeze", add.axes("Unsqueeze", x, [2, 4])),
+    "dropout_mask": lambda add, x: add("Dropout", x, outputs=2)[0],
     "bn": lambda add, x: add.norm(x, 8),
     "weights_made": lambda add, x: add("Conv", x, add("Transpose", add(
                                        "Mul", add.weights(3, 3, 8, 8), np.float32(2)),
