@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fork_server import ForkedProcess
 from tf_sphereface.data import synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,17 +70,17 @@ def test_example(name: str, tmp_path: Path, run_here) -> None:
 
 def run(name: str, options: list[str], folder: Path) -> str:
     """Run a script's quick form in a folder, in a process; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--quick", *options],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        timeout=600,  # some twenty seconds each on two cores that are free
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    code, said = ForkedProcess(run_script, name, options, folder).finish(600)
+    assert code == 0, said[-2000:]
+    return said
+
+
+def run_script(name: str, options: list[str], folder: Path) -> None:
+    """Run a script's quick form in a folder, in this process."""
+    os.chdir(folder)
+    path = str(ROOT / "examples" / f"{name}.py")
+    sys.argv = [path, "--quick", *options]
+    runpy.run_path(path, run_name="__main__")
 
 
 @pytest.mark.slow

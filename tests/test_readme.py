@@ -6,12 +6,12 @@ import importlib
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fork_server import ForkedProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -62,7 +62,7 @@ def test_old_code_is_marked():
 # Two logical CPUs stand for two GPUs. A process of its own: TensorFlow confuses the collectives of
 # two MirroredStrategies in one process, and README makes one.
 RUN = """
-import json, sys
+import json
 import keras, tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -71,7 +71,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 fit = keras.Model.fit
 keras.Model.fit = lambda self, *x, **options: fit(self, *x, **{"steps_per_epoch": 1, **options})
 namespace = {}
-for document, line, code in json.load(sys.stdin):
+for document, line, code in given:
     keras.utils.set_random_seed(0)
     # Empty lines before the code, so that a traceback names the document's line.
     exec(compile("\\n" * (line - 1) + code, document, "exec"), namespace)
@@ -80,20 +80,18 @@ print(json.dumps({"replicas": namespace["strategy"].num_replicas_in_sync, **shap
 """
 
 
+def run_script(given: list[tuple[str, int, str]], folder: Path) -> None:
+    """Run blocks in a folder, in a process of its own."""
+    os.chdir(folder)  # a block writes embedder.keras
+    exec(compile(RUN, "readme", "exec"), {"__name__": "__main__", "given": given})
+
+
 @pytest.mark.slow
 def test_blocks_run(tmp_path):
-    every = blocks(README, MIGRATING)
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps([block for block in every if not block[2].startswith("# before\n")]),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,  # a block writes embedder.keras
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == {
+    given = [block for block in blocks(README, MIGRATING) if not block[2].startswith("# before\n")]
+    code, said = ForkedProcess(run_script, given, tmp_path).finish(600)
+    assert code == 0, said[-3000:]
+    assert json.loads([line for line in said.splitlines() if line.startswith("{")][-1]) == {
         "replicas": 2,
         "embeddings": [160, 128],
         "vectors": [2, 128],

@@ -118,9 +118,8 @@ def run_all(
     return {f"{number}/{name}": v for number, each in found.items() for name, v in each.items()}
 
 
-def main() -> None:
+def main(role: str, cases_file: str, out: str) -> None:
     gc.disable()  # an eighth of the time, in a process that soon ends
-    role, cases_file, out = sys.argv[1:]
     count, kind = int(os.environ.get("LOGICAL_DEVICES", "1")), os.environ.get("DEVICE", "CPU")
     tf.config.experimental.enable_tensor_float_32_execution(False)
     share = tf.config.LogicalDeviceConfiguration(memory_limit=2048 if kind == "GPU" else None)
@@ -141,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

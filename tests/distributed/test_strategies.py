@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.distributed.cases import STEPS, run, run_all
+from tests.distributed.cases import STEPS, main, run, run_all
+from tests.fork_server import ForkedProcess
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
@@ -53,21 +51,11 @@ CASES_OF = {
 RUNS = [(cluster, case) for cluster, cases in CASES_OF.items() for case in cases]
 
 
-def start(
-    role: str, cases: Path, out: Path, devices: int, cluster: Any = None
-) -> subprocess.Popen[str]:
-    threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
-    environment = {**os.environ, **threads, "LOGICAL_DEVICES": str(devices)}
-    environment["PYTHONPATH"] = str(HERE.parents[1])
+def start(role: str, cases: Path, out: Path, devices: int, cluster: Any = None) -> ForkedProcess:
+    environment = {"LOGICAL_DEVICES": str(devices)}
     if cluster:
         environment["TF_CONFIG"] = json.dumps(cluster)
-    return subprocess.Popen(
-        [sys.executable, str(HERE / "cases.py"), role, str(cases), str(out)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return ForkedProcess(main, role, str(cases), str(out), environment=environment)
 
 
 def free_ports(count: int) -> list[int]:
@@ -80,10 +68,10 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> None:
+def finish(processes: list[ForkedProcess]) -> None:
     for process in processes:
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, output[-3000:]
+        code, said = process.finish(600)
+        assert code == 0, said[-3000:]
 
 
 @pytest.fixture(scope="module")
