@@ -99,6 +99,20 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(faces, tmp_path):
     assert not [path for path in out.iterdir() if path.is_dir()]
 
 
+def test_views_are_faces_to_train_on(faces, tmp_path, capsys):
+    out, report = tmp_path / "views", tmp_path / "report.json"
+    options = ["--count", "2", "--size", "56x48", "--resize", "--json", str(report)]
+    assert main(["views", str(faces), str(out), *options]) == 0
+    said, _ = words(capsys)
+    assert "1,600 pictures, 2 of each of 800 faces; damaged files left out: 1" in said
+    assert "Person_000003/0000.jpg" in said
+    assert json.loads(report.read_text()) == {"path": str(out), "faces": 800, "images": 1600}
+    assert main(["info", str(out)]) == 0
+    assert "1,600 image files of 20 people" in words(capsys)[0]
+    assert main(["views", str(faces), str(out), *options[:2], "--size", "28x24", "--resize"]) == 2
+    assert "views of other faces" in words(capsys)[1]
+
+
 def test_errors_are_one_message(faces, tmp_path, capsys):
     out = str(tmp_path / "packed")
     assert main(["pack", str(faces), out, "--strict"]) == 2

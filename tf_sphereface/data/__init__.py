@@ -23,6 +23,7 @@ from tf_sphereface.data.recordio.checking import RecCheck, check_rec
 from tf_sphereface.data.recordio.extracting import ExtractResult, extract_rec
 from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
 from tf_sphereface.data.recordio.writing import RecResult, write_rec
+from tf_sphereface.data.views import draw_view, write_views
 
 __all__ = [
     "TEMPLATES",
@@ -49,6 +50,7 @@ __all__ = [
     "check_pack",
     "check_rec",
     "doubtful_labels",
+    "draw_view",
     "extract_rec",
     "face_dataset",
     "find_overlap",
@@ -70,4 +72,5 @@ __all__ = [
     "synthetic",
     "write_exclusions",
     "write_rec",
+    "write_views",
 ]

@@ -38,6 +38,7 @@ Public sets that come as MXNet RecordIO (train.rec) are read as they are, withou
   info SET          say what is in a set
   extract REC DIR   write the images of a .rec file into a folder per person, as they are
   to-rec SRC OUT    write a folder or a pack as .rec and .idx, in the form that insightface reads
+  views SRC OUT     write faces turned, moved and blended, for a student to learn from a teacher
 
 and find what a training set has in common with a test set (docs/guides/audit.md):
 
@@ -53,6 +54,7 @@ EXAMPLES = """\
   tf_sphereface-data info ms1m/train.rec
   tf_sphereface-data extract ms1m/train.rec faces/
   tf_sphereface-data to-rec faces/ ours/
+  tf_sphereface-data views faces/ views/ --count 8
   tf_sphereface-train --data packed/ --preset small --out runs/first
   tf_sphereface-data audit faces/ lfw/ --model embedder.keras --test-landmarks lfw.tsv --out audit/
   tf_sphereface-train --data faces/ --centers-per-class 3 --loss arcface --out runs/first
@@ -64,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = make_parser("data", DESCRIPTION, EXAMPLES)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="pack|check|info|extract|to-rec|audit"
+        dest="command", required=True, metavar="pack|check|info|extract|to-rec|views|audit"
     )
 
     def add(name: str, help: str, run: Callable[[argparse.Namespace], int]) -> Any:
@@ -94,6 +96,16 @@ def build_parser() -> argparse.ArgumentParser:
     extract = add("extract", "write a .rec file as a folder per person", records.run_extract)
     records.add_extract_arguments(extract)
     records.add_write_arguments(add("to-rec", "write faces as a .rec file", records.run_write))
+    views = add("views", "write augmented faces for a teacher to embed", run_views)
+    views.add_argument("source", type=existing_path, metavar="SRC", help="faces, labelled or not")
+    views.add_argument("out", type=Path, metavar="OUT", help="where to write; empty or missing")
+    views.add_argument("--count", type=int, default=8, metavar="N", help="views of each face")
+    views.add_argument(
+        "--size", type=image_size, default=(112, 96), metavar="HxW", help="of the faces"
+    )
+    views.add_argument("--resize", action="store_true", help="average other sizes down to it")
+    views.add_argument("--seed", type=int, default=0, metavar="S", help="of the draws")
+    add_strict_option(views, ", and at a damaged one")
     audit.add_arguments(
         add("audit", "find a test set in a training set, or labels in doubt", audit.run)
     )
@@ -148,6 +160,32 @@ def run_pack(args: argparse.Namespace) -> int:
     counts = result.passed_over.counts
     values = {**dataclasses.asdict(result), "path": str(args.out), "passed_over": counts}
     write_json_option(args.json, values)
+    return EXIT_OK
+
+
+def run_views(args: argparse.Namespace) -> int:
+    """Write views of faces."""
+    source = data.FaceSource(
+        args.source,
+        image_size=args.size,
+        resize=args.resize,
+        strict=args.strict,
+        cache="none",
+        unlabelled=True,
+    )
+    with progress_bar("reading") as show:
+        source.load(progress=show)
+    with progress_bar("writing views") as show:
+        written = data.write_views(
+            source, args.out, views=args.count, seed=args.seed, progress=show
+        )
+    left_out = source.report.reasons
+    say(
+        f"{args.out}: {written:,} pictures, {args.count} of each of {len(source):,} faces; damaged "
+        f"files left out: {len(left_out):,}"
+        + listed({str(path): why for path, why in left_out.items()})
+    )
+    write_json_option(args.json, {"path": str(args.out), "faces": len(source), "images": written})
     return EXIT_OK
 
 
