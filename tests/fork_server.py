@@ -96,3 +96,9 @@ def _run(
     turn_off_grappler()  # as in the process that it may be compared with
     os.environ.setdefault("XLA_FLAGS", FLAGS)
     function(*arguments)
+
+
+def run_code(code: str, given: object, folder: Path) -> None:
+    """Run Python code in a folder, for a `ForkedProcess`; it finds `given` by that name."""
+    os.chdir(folder)
+    exec(compile(code, "given code", "exec"), {"__name__": "__main__", "given": given})

@@ -6,7 +6,6 @@ import argparse
 import ast
 import importlib
 import json
-import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fork_server import ForkedProcess
+from tests.fork_server import ForkedProcess, run_code
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -137,12 +136,6 @@ print(json.dumps(seconds))
 """
 
 
-def run_script(code: str, given: dict[str, list[tuple[int, str]]], folder: Path) -> None:
-    """Run a script in a folder, in a process of its own; it finds `given` by that name."""
-    os.chdir(folder)
-    exec(compile(code, "guides", "exec"), {"__name__": "__main__", "given": given})
-
-
 @pytest.mark.slow
 def test_the_python_blocks_run(tmp_path):
     found = {
@@ -151,7 +144,7 @@ def test_the_python_blocks_run(tmp_path):
         if page != MIGRATING
     }
     found = {stem: code for stem, code in found.items() if code}
-    code, said = ForkedProcess(run_script, RUN, found, tmp_path).finish(600)
+    code, said = ForkedProcess(run_code, RUN, found, tmp_path).finish(600)
     assert code == 0, said[-3000:]
     seconds = [line for line in said.splitlines() if line.startswith("{")][-1]
     assert set(json.loads(seconds)) == set(found)

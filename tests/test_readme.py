@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fork_server import ForkedProcess
+from tests.fork_server import ForkedProcess, run_code
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -80,16 +79,10 @@ print(json.dumps({"replicas": namespace["strategy"].num_replicas_in_sync, **shap
 """
 
 
-def run_script(given: list[tuple[str, int, str]], folder: Path) -> None:
-    """Run blocks in a folder, in a process of its own."""
-    os.chdir(folder)  # a block writes embedder.keras
-    exec(compile(RUN, "readme", "exec"), {"__name__": "__main__", "given": given})
-
-
 @pytest.mark.slow
 def test_blocks_run(tmp_path):
     given = [block for block in blocks(README, MIGRATING) if not block[2].startswith("# before\n")]
-    code, said = ForkedProcess(run_script, given, tmp_path).finish(600)
+    code, said = ForkedProcess(run_code, RUN, given, tmp_path).finish(600)
     assert code == 0, said[-3000:]
     assert json.loads([line for line in said.splitlines() if line.startswith("{")][-1]) == {
         "replicas": 2,

@@ -110,7 +110,7 @@ def test_views_are_faces_to_train_on(faces, tmp_path, capsys):
     assert main(["info", str(out)]) == 0
     assert "1,600 image files of 20 people" in words(capsys)[0]
     assert main(["views", str(faces), str(out), *options[:2], "--size", "28x24", "--resize"]) == 2
-    assert "views of other faces" in words(capsys)[1]
+    assert "a folder that the same call has begun" in words(capsys)[1]
 
 
 def test_errors_are_one_message(faces, tmp_path, capsys):

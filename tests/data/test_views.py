@@ -7,7 +7,7 @@ import pytest
 
 from tf_sphereface import data
 from tf_sphereface.alignment.images import read_image, write_face
-from tf_sphereface.data import FaceSource, SyntheticFaces, synthetic
+from tf_sphereface.data import FaceSource, SyntheticFaces, synthetic, views
 
 SIZE = (56, 48)
 
@@ -24,7 +24,7 @@ def written(folder):
 
 def test_a_folder_per_person_with_all_views_of_each_face(source, tmp_path):
     seen = []
-    assert data.write_views(source, tmp_path, views=3, progress=lambda *at: seen.append(at)) == 18
+    assert data.write_views(source, tmp_path, count=3, progress=lambda *at: seen.append(at)) == 18
     found = written(tmp_path)
     assert list(found)[:3] == [f"000000/0000000-{view}.jpg" for view in range(3)]
     assert len(found) == 18
@@ -45,11 +45,40 @@ def test_a_folder_per_person_with_all_views_of_each_face(source, tmp_path):
         assert np.abs(blend - faces[number]).mean() > 2 * error
 
 
-def test_a_blend_is_half_its_own_face_or_more():
+@pytest.fixture
+def still(monkeypatch):
+    """No warp, and no other light."""
+    for name in ("TURN", "SCALE", "SHIFT", "CONTRAST", "BRIGHTNESS", "GRAY"):
+        monkeypatch.setattr(views, name, 0.0)
+
+
+def test_a_blend_is_half_its_own_face_or_more(still):
     black, white = np.zeros((*SIZE, 3), np.uint8), np.full((*SIZE, 3), 255, np.uint8)
-    means = [data.draw_view(black, white, np.random.default_rng(seed)).mean() for seed in range(60)]
-    assert min(means) < 30  # nearly alone
-    assert max(means) < 0.5 * 255 + 60  # the light of both is drawn
+    blends = [data.draw_view(black, white, np.random.default_rng(seed)) for seed in range(60)]
+    shares = [blend.mean() / 255 for blend in blends]  # of the other one
+    assert 0 <= min(shares) < 0.05
+    assert 0.45 < max(shares) <= 0.5 + 0.5 / 255  # rounded to a whole number
+    assert all(np.ptp(blend) == 0 for blend in blends)
+
+
+def test_without_a_draw_a_view_is_the_face(still):
+    face = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    assert (data.draw_view(face, None, np.random.default_rng(0)) == face).all()
+
+
+def test_a_shift_is_a_share_of_the_height(still, monkeypatch):
+    """A bright column moves as far as was drawn, in the deviation that is promised."""
+    monkeypatch.setattr(views, "SHIFT", 0.027)
+    face = np.zeros((112, 96, 3), np.uint8)
+    face[:, 48] = 255
+    columns = np.arange(96)
+    moved = []
+    for seed in range(300):
+        row = data.draw_view(face, None, np.random.default_rng(seed))[56, :, 0].astype(float)
+        moved.append((row * columns).sum() / row.sum() - 48)
+    # 300 draws: the mean within 3 of its deviation, the deviation within an eighth
+    assert abs(np.mean(moved)) < 3 * 0.027 * 112 / 300**0.5
+    assert np.std(moved) == pytest.approx(0.027 * 112, rel=0.125)
 
 
 def test_light_is_clipped_and_the_given_faces_are_left_alone():
@@ -62,37 +91,37 @@ def test_light_is_clipped_and_the_given_faces_are_left_alone():
 
 
 def test_the_same_call_goes_on_and_gives_the_same_bytes(source, tmp_path):
-    data.write_views(source, tmp_path / "whole", views=3, seed=5)
+    data.write_views(source, tmp_path / "whole", count=3, seed=5)
     whole = written(tmp_path / "whole")
 
     def stop(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        data.write_views(source, tmp_path / "cut", views=3, seed=5, progress=stop)
+        data.write_views(source, tmp_path / "cut", count=3, seed=5, progress=stop)
     for path in sorted((tmp_path / "cut").rglob("*.jpg"))[::2]:
         path.unlink()
-    data.write_views(source, tmp_path / "cut", views=3, seed=5)
+    data.write_views(source, tmp_path / "cut", count=3, seed=5)
     assert written(tmp_path / "cut") == whole
-    data.write_views(source, tmp_path / "other", views=3, seed=6)
+    data.write_views(source, tmp_path / "other", count=3, seed=6)
     other = written(tmp_path / "other")
     for name, content in whole.items():
         assert (other[name] == content) == name.endswith("-0.jpg")
 
 
-@pytest.mark.parametrize("change", [{"views": 4}, {"seed": 1}])
+@pytest.mark.parametrize("change", [{"count": 4}, {"seed": 1}])
 def test_a_folder_of_something_else_is_refused(source, tmp_path, change):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").touch()
-    with pytest.raises(ValueError, match="is not empty"):
+    with pytest.raises(ValueError, match=r"must be empty.*letter\.txt"):
         data.write_views(source, tmp_path / "full")
-    data.write_views(source, tmp_path / "views", views=2)
+    data.write_views(source, tmp_path / "views", count=2)
     before = written(tmp_path / "views")
-    with pytest.raises(ValueError, match="views of other faces"):
-        data.write_views(source, tmp_path / "views", **{"views": 2, **change})
+    with pytest.raises(ValueError, match="the same call has begun"):
+        data.write_views(source, tmp_path / "views", **{"count": 2, **change})
     assert written(tmp_path / "views") == before
-    with pytest.raises(ValueError, match="views"):
-        data.write_views(source, tmp_path / "none", views=0)
+    with pytest.raises(ValueError, match="count"):
+        data.write_views(source, tmp_path / "none", count=0)
     assert not (tmp_path / "none").exists()
 
 
@@ -102,6 +131,27 @@ def test_faces_without_labels_and_a_damaged_file(tmp_path):
         write_face(tmp_path / "flat" / f"{number}.png", face)
     (tmp_path / "flat" / "x.png").write_bytes(b"no picture")
     source = FaceSource(tmp_path / "flat", image_size=SIZE, unlabelled=True)
-    assert data.write_views(source, tmp_path / "views", views=2) == 8
+    assert data.write_views(source, tmp_path / "views", count=2) == 8
     assert len(written(tmp_path / "views")) == 8
     assert source.report.count == 1
+
+
+def test_a_folder_among_the_faces_is_refused(tmp_path):
+    synthetic.write_folder(tmp_path / "faces", 2, 2, size=SIZE)
+    source = FaceSource(tmp_path / "faces", image_size=SIZE)
+    with pytest.raises(ValueError, match="must lie outside of source"):
+        data.write_views(source, tmp_path / "faces" / "views")
+    assert not (tmp_path / "faces" / "views").exists()
+
+
+def test_a_pack_whose_names_lead_out_of_the_folder_is_refused(tmp_path):
+    synthetic.write_folder(tmp_path / "faces", 2, 2, size=SIZE)
+    data.pack_folder(tmp_path / "faces", tmp_path / "packed")
+    source = FaceSource(tmp_path / "packed", image_size=SIZE)
+    assert data.write_views(source, tmp_path / "good", count=1) == 4
+    assert sorted(written(tmp_path / "good"))[0] == "Person_000000/0000000-0.jpg"
+    names = tmp_path / "packed" / "classes.tsv"
+    names.write_bytes(names.read_bytes().replace(b"Person_000001", b"../../escape"))
+    with pytest.raises(ValueError, match="must be that of a folder"):
+        data.write_views(FaceSource(tmp_path / "packed", image_size=SIZE), tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()

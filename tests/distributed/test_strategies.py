@@ -16,7 +16,6 @@ from tests.distributed.cases import STEPS, main, run, run_all
 from tests.fork_server import ForkedProcess
 
 pytestmark = pytest.mark.slow
-HERE = Path(__file__).resolve().parent
 A4, A2 = ["ASoftmaxLoss", {"margin": 4}], ["ASoftmaxLoss", {"margin": 2, "annealing": 5.0}]
 
 # Every pair of values of {XLA, loss, batch normalisation, sample weights, clipping, accumulation}

@@ -49,11 +49,15 @@ def write_face(path: str | os.PathLike[str], face: np.ndarray, quality: int = 95
     >>> read_image(path).shape
     (112, 96, 3)
     """
-    suffix = Path(path).suffix
-    options = [] if suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
-    encoded = cv2.imencode(suffix, cv2.cvtColor(face, cv2.COLOR_RGB2BGR), options)[1]
     with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
+        temporary.write_bytes(encode_face(face, Path(path).suffix, quality))
+
+
+def encode_face(face: np.ndarray, suffix: str, quality: int = 95) -> bytes:
+    """Return the content of a face's image file; face and quality are those of `write_face`."""
+    options = [] if suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    content = cv2.imencode(suffix, cv2.cvtColor(face, cv2.COLOR_RGB2BGR), options)[1]
+    return bytes(content.tobytes())
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:

@@ -8,18 +8,18 @@ good teacher is patient and consistent*, CVPR 2022; blends: Zhang et al., *mixup
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.alignment.images import encode_face
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.utils.checks import check_integer
-from tf_sphereface.utils.files import write_json
+from tf_sphereface.utils.files import begin_folder, replace_bytes
 from tf_sphereface.utils.messages import ProgressCallback
 
 TURN, SCALE, SHIFT = 6.0, 0.07, 0.027  # deviations: degrees, of the logarithm, of the height
@@ -27,7 +27,7 @@ CONTRAST, BRIGHTNESS = 0.15, 15.0  # deviations: of the logarithm, of 255
 GRAY = 0.1  # how often a face loses its colours
 LEAST = 0.5  # share of its own face in a blend
 BLOCK = 4096  # faces among which the other one of a blend is drawn
-_FACTS = ".views.json"
+_BEGUN = ".views.json"  # which call fills the folder
 
 
 def draw_view(
@@ -77,7 +77,7 @@ def write_views(
     source: FaceSource,
     out: str | os.PathLike[str],
     *,
-    views: int = 8,
+    count: int = 8,
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> int:
@@ -88,59 +88,70 @@ def write_views(
 
     Args:
         source: the faces, which are read at its `image_size`; labels are not needed.
-        out: a folder; empty, missing, or begun by the same call.
-        views: of each face, 1 or more.
-        seed: of the draws.
+        out: a folder outside of the faces' own; empty, missing, or begun by the same call.
+        count: views of each face, 1 or more.
+        seed: of the draws, 0 or more.
         progress: called with (done, all) faces.
 
     Returns:
         The number of pictures.
 
     Raises:
-        ValueError: `out` holds something else, or views of other faces.
+        ValueError: `out` holds something else, or views of other faces, or lies among the faces; a
+            person's name is no name of a folder.
         OSError: there is no room.
 
     Example:
 
     >>> from tf_sphereface import data
     >>> faces = data.FaceSource(data.SyntheticFaces(2, 2), image_size=(28, 24))
-    >>> write_views(faces, "views", views=3)
+    >>> write_views(faces, "views", count=3)
     12
     """
-    views = check_integer("views", views, 1)
-    folder = Path(out)
-    _begin(folder, {"faces": source.load().fingerprint(), "views": views, "seed": seed}, source)
-    names, labels = source.names, source.labels
+    count, seed = check_integer("count", count, 1), check_integer("seed", seed, 0)
+    folder, people = _outside(Path(out), source), _people(source.load())
+    facts = {"faces": source.fingerprint(), "count": count, "seed": seed}
+    begin_folder(folder, _BEGUN, {**facts, "image_size": list(source.image_size)})
     for first, block in _blocks(source):
-        for place, face in enumerate(block):
-            number = first + place
-            person = f"{labels[number]:06d}" if names is None else names[labels[number]]
-            (folder / person).mkdir(parents=True, exist_ok=True)
-            for view in range(views):
-                path = folder / person / f"{number:07d}-{view}.jpg"
+        for number, face in enumerate(block, first):
+            person = folder / people[source.labels[number]]
+            person.mkdir(exist_ok=True)
+            for view in range(count):
+                path = person / f"{number:07d}-{view}.jpg"
                 if not path.exists():
-                    rng = np.random.default_rng((seed, number, view))
-                    other = block[rng.integers(len(block))] if view % 2 == 0 else None
-                    _write(path, face if view == 0 else draw_view(face, other, rng))
+                    drawn = _view(face, block, view, np.random.default_rng((seed, number, view)))
+                    replace_bytes(path, encode_face(drawn, ".jpg"))
         if progress is not None:
             progress(first + len(block), len(source))
-    return views * len(source)
+    return count * len(source)
 
 
-def _begin(folder: Path, facts: dict[str, object], source: FaceSource) -> None:
-    """Make the folder, and note in it what it is to hold; refuse one that holds something else."""
-    facts["image_size"] = list(source.image_size)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _FACTS
-    if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != facts:
-            raise ValueError(
-                f"{folder} holds views of other faces, or others of these (seed, number, size): "
-                "choose another folder, or remove it"
-            )
-    elif any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: choose another folder for the views")
-    write_json(path, facts)
+def _view(
+    face: NDArray[np.uint8], others: NDArray[np.uint8], view: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Return a face's view of some number: itself, a blend where that is even, or a warp."""
+    if view == 0:
+        return face
+    return draw_view(face, others[rng.integers(len(others))] if view % 2 == 0 else None, rng)
+
+
+def _outside(folder: Path, source: FaceSource) -> Path:
+    """Return the folder, or refuse one in which the views would be taken for faces to train on."""
+    if isinstance(source.source, str | os.PathLike):
+        root = Path(source.source)
+        if folder.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"target must lie outside of source, {root}. Received: {folder}")
+    return folder
+
+
+def _people(source: FaceSource) -> Sequence[str]:
+    """Return the folder names of the people; those of a pack are whatever its file says."""
+    if source.names is None:
+        return [f"{label:06d}" for label in range(source.num_classes)]
+    for name in source.names:
+        if name != "." and (name == ".." or Path(name).name != name):  # "." of faces without people
+            raise ValueError(f"a person's name must be that of a folder. Received: {name!r}")
+    return source.names
 
 
 def _blocks(source: FaceSource) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -149,16 +160,8 @@ def _blocks(source: FaceSource) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     for images, *_ in source.in_order("uint8", channel_order="rgb"):
         held.append(np.asarray(images))
         if sum(map(len, held)) >= BLOCK:
-            yield first, np.concatenate(held)
-            first, held = first + sum(map(len, held)), []
+            block = np.concatenate(held)
+            yield first, block
+            first, held = first + len(block), []
     if held:
         yield first, np.concatenate(held)
-
-
-def _write(path: Path, face: NDArray[np.uint8]) -> None:
-    """Write a JPEG, whole or not at all; not forced onto the disk, since it can be drawn again."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95]
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(face, cv2.COLOR_RGB2BGR), options)[1]
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(encoded.tobytes())
-    os.replace(temporary, path)

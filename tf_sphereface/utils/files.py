@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tf_sphereface.utils.messages import and_more
+
 MOST_BYTES = 255  # of a file's name, on every common file system
 
 
@@ -134,6 +136,41 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+
+
+def begin_folder(out: Path, marker: str, facts: dict[str, Any]) -> None:
+    """Make a folder that one call fills, and note in it which, so that the same call may go on.
+
+    Args:
+        out: the folder; empty, missing, or begun by the same call.
+        marker: the name of the note.
+        facts: what makes a call the same one, ready for JSON.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    names = sorted(entry.name for entry in out.iterdir())
+    if not names:
+        write_json(out / marker, facts)
+        return
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads((out / marker).read_text(encoding="utf-8")) == facts:
+            return
+    raise ValueError(
+        f"target must be empty, or a folder that the same call has begun. Received: {out}, which "
+        f"holds {and_more(names, 5)}"
+    )
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; it is not forced onto the disk, as `atomic_path` does.
+
+    For one of very many files that can be made again; the folder must be there.
+    """
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
 
 
 def text_encoding(path: str | os.PathLike[str]) -> str:

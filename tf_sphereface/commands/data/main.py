@@ -177,7 +177,7 @@ def run_views(args: argparse.Namespace) -> int:
         source.load(progress=show)
     with progress_bar("writing views") as show:
         written = data.write_views(
-            source, args.out, views=args.count, seed=args.seed, progress=show
+            source, args.out, count=args.count, seed=args.seed, progress=show
         )
     left_out = source.report.reasons
     say(

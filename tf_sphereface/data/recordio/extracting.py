@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +13,8 @@ import numpy as np
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.folder_index import SkipReport
 from tf_sphereface.data.recordio.reading import RecordFile, open_rec
-from tf_sphereface.utils.files import write_json
-from tf_sphereface.utils.messages import ProgressCallback, and_more
+from tf_sphereface.utils.files import begin_folder, replace_bytes
+from tf_sphereface.utils.messages import ProgressCallback
 
 _CHUNK, _CALL = 2048, 64
 _BEGUN = ".extracting.json"  # what is being extracted, until all of it is there
@@ -84,7 +83,7 @@ def extract_rec(
     records = open_rec(
         source, errors="raise" if strict else "skip", report=report, progress=progress
     )
-    _begin(out, records)
+    begin_folder(out, _BEGUN, {"source": records.path.name, "fingerprint": records.fingerprint})
     for name in records.names:
         (out / name).mkdir(exist_ok=True)
     kept = 0
@@ -109,23 +108,6 @@ def extract_rec(
     return ExtractResult(out, len(records), people, kept, skipped)
 
 
-def _begin(out: Path, records: RecordFile) -> None:
-    """Make the folder, or refuse one that holds something else."""
-    out.mkdir(parents=True, exist_ok=True)
-    key = {"source": records.path.name, "fingerprint": records.fingerprint}
-    marker = out / _BEGUN
-    names = sorted(entry.name for entry in out.iterdir())
-    if not names:
-        write_json(marker, key)
-        return
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == key:
-        return
-    raise ValueError(
-        f"target must be empty, or a folder that the same call has begun. Received: {out}, which "
-        f"holds {and_more(names, 5)}"
-    )
-
-
 def _write(records: RecordFile, positions: Sequence[int], out: Path, *, decode: bool) -> int:
     """Write some images under temporary names, and rename them; return how many were there."""
     places = np.array(positions)
@@ -143,9 +125,7 @@ def _write(records: RecordFile, positions: Sequence[int], out: Path, *, decode: 
         if path.is_file() and path.stat().st_size == len(encoded):
             there += 1
             continue
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_bytes(encoded)
-        os.replace(temporary, path)
+        replace_bytes(path, encoded)
     return there
 
 
