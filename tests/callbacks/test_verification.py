@@ -45,6 +45,33 @@ def dataset():
     return sf.data.face_dataset(faces, image_size=SIZE, batch_size=16)
 
 
+def test_a_network_is_traced_once_and_measured_anew_in_each_epoch(pairs, monkeypatch):
+    made, found = [], []
+    wrap = sf.callbacks.Verification._embedder_of
+    monkeypatch.setattr(
+        sf.callbacks.Verification,
+        "_embedder_of",
+        lambda self, network: made.append(wrap(self, network)) or made[-1],
+    )
+    image = keras.Input((*SIZE, 3), name=KNOWN)
+    net = keras.Model(image, keras.layers.Dense(8)(keras.layers.Flatten()(image)))
+
+    def measure(epoch, logs):
+        table = embed_verification(
+            net, pairs.images, pairs.left, pairs.right, pairs.is_same, pairs.folds
+        )
+        found.append((table.headline.accuracy, table.headline.std_error))
+
+    model = sf.FaceClassifier(net, 4)
+    model.compile(keras.optimizers.SGD(0.01), sf.losses.CosFaceLoss())
+    callbacks = [callback(pairs), keras.callbacks.LambdaCallback(on_epoch_end=measure)]
+    history = model.fit(dataset(), epochs=3, callbacks=callbacks, verbose=0).history
+    names = ("verification_accuracy", "verification_std_error")
+    assert list(zip(*(history[name] for name in names), strict=True)) == found
+    assert len(set(found)) > 1  # the weights moved
+    assert len(made) == 1
+
+
 def test_the_best_of_a_stock_run_is_kept_and_measures_what_was_logged(pairs, tmp_path):
     best = tmp_path / "best.keras"
     metadata = sf.embedder.EmbedderMetadata(channel_order="bgr")

@@ -133,7 +133,7 @@ class Verification(keras.callbacks.Callback):
         self.best_so_far = best_so_far
         self._embedder = embedder or (lambda model: in_float32(as_backbone(model)))
         self._protocol: Callable[[Embedder], Any] | None = None
-        self._traced: tuple[keras.Model, Embedder] | None = None  # the last network
+        self._traced: tuple[keras.Model, Embedder] | None = None  # network, traced
         self._said = False  # what is guessed
         self._checked = False  # that the images of the sets can be decoded
         self._passed_over: int | None = None  # the latest epoch, if it was not its turn
@@ -260,8 +260,8 @@ class Verification(keras.callbacks.Callback):
     def _verify_weights(self, epoch: int, logs: dict[str, Any] | None) -> None:
         """Verify the weights that are in the model."""
         network = self._embedder(self.model)
-        if self._traced is None or self._traced[0] is not network:
-            self._traced = network, self._embedder_of(network)
+        if self._traced is None or self._traced[0].layers != network.layers:
+            self._traced = network, self._embedder_of(network)  # else the same, of other weights
         results = self._verify(self._traced[1])
         self._log(logs, results)
         accuracy = _mean("accuracy", results)
