@@ -201,8 +201,8 @@ def _too_few(origin: Origin, pictures: int, people: int, rate: float) -> str | N
     if people >= least and pictures >= needed:
         return None
     return (
-        f"a rate of {rate:g} needs {needed:,} pictures of {least:,} {who}, there are {pictures:,} "
-        f"of {people:,}"
+        f"a rate of {rate:g} needs {needed:,} pictures of {least:,} {who}; there are {pictures:,} "
+        f"pictures of {people:,} {who}"
     )
 
 

@@ -31,8 +31,10 @@ def run(args: argparse.Namespace) -> int:
     from tf_sphereface.search.gallery_stores import copy_gallery, shown_place
 
     record, checksum = copy_gallery(args.source, args.target)
+    strangers = int(record.is_stranger.sum())
+    also = f", {counted(strangers, 'stranger')}" if strangers else ""
     console.print(
-        f"{counted(len(record.names), 'person', 'people')}, "
+        f"{counted(len(record.names) - strangers, 'person', 'people')}{also}, "
         f"{counted(len(record.vectors), 'picture')} copied to "
         f"{shown_place(args.target)}, sha256 {checksum}",
         highlight=False,
