@@ -131,6 +131,36 @@ def test_another_size_is_an_error_unless_resize(root: Path) -> None:
     assert images.shape == (4, 112, 96, 3)
 
 
+def test_faces_that_do_not_fit_into_memory_are_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need = PEOPLE * PICTURES * SIZE[0] * SIZE[1] * 3
+    monkeypatch.setattr("tf_sphereface.utils.hardware.free_memory", lambda: need - 1)
+    for read in (data.face_dataset, data.load_folder):
+        with pytest.raises(ValueError, match=r"faces of 56x48 take .* are free: .*--cache none"):
+            read(root, image_size=SIZE)
+    told: list[str] = []
+    data.FaceSource(root, image_size=SIZE).count(doubt=told.append)
+    data.FaceSource(root, image_size=SIZE, cache="none").count(doubt=told.append)
+    assert [text for text in told if "are free" in text] == told[:1]
+    data.face_dataset(root, image_size=SIZE, batch_size=4, cache="none")
+    monkeypatch.setattr("tf_sphereface.utils.hardware.free_memory", lambda: need)
+    data.load_folder(root, image_size=SIZE)
+
+
+def test_arrays_stay_where_they_are(tmp_path: Path) -> None:
+    images = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (64, *SIZE, 3))
+    source = (images, np.arange(64))
+    dataset = data.face_dataset(
+        source, image_size=SIZE, batch_size=4, augment="none", dtype="uint8", shuffle=False
+    )
+    images[:4] = np.arange(4, dtype=np.uint8)[:, None, None, None]  # no copy was made before
+    (batch, _), *_ = dataset
+    assert batch[:, 0, 0, 0].numpy().tolist() == [0, 1, 2, 3]
+    graph = dataset._as_serialized_graph().numpy()  # a table in it is copied by tf.data's rewriting
+    assert len(graph) < images.nbytes / 4
+
+
 @pytest.mark.parametrize("cache", ["memory", "none"])
 def test_resize_averages_areas(tmp_path: Path, cache: str) -> None:
     synthetic.write_folder(tmp_path, 2, 2)

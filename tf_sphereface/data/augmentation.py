@@ -94,20 +94,6 @@ def drawn_mirror(seed: tf.Tensor, part: Part) -> tf.Tensor:
     return part.uniform(_fold(seed, 0)) < 0.5
 
 
-def mirrored(images: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
-    """Flip some images left to right: uint8 (batch, height, width, 3), booleans (batch,).
-
-    By OpenCV: TensorFlow's reversal and selection take ten times as long, and more tables.
-    """
-
-    def flip(images: NDArray[np.uint8], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        return guarded(
-            lambda: fill(np.empty_like(images), images, mirror), at_the_end=lambda: images
-        )
-
-    return tf.ensure_shape(tf.numpy_function(flip, [images, mirror], tf.uint8), images.shape)
-
-
 def fill(
     batch: NDArray[np.uint8], images: Iterable[NDArray[np.uint8]], mirror: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:

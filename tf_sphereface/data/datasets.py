@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.data.batches import make_dataset
-from tf_sphereface.data.decoding import read_all
+from tf_sphereface.data.decoding import read_all, room_for
 from tf_sphereface.data.folder_index import (
     FolderIndex,
     SkipReport,
@@ -115,7 +115,7 @@ def load_folder(
     index = source if isinstance(source, FolderIndex) else scan_folder(source)
     note_passed_over(index, strict, report)
     size = check_image_size("image_size", image_size)
-    images = np.empty((len(index), *size, 3), np.uint8)
+    images = room_for(len(index), size)
     index = read_all(
         index,
         size,
@@ -176,7 +176,7 @@ def face_dataset(
         source: a folder of identity folders, an index of one, a packed folder or one that
             `open_pack` has opened, an MXNet RecordIO file (or a folder with `train.rec`, or what
             `open_rec` has opened), or arrays `(images, labels)`: uint8 RGB (n, height, width, 3)
-            and integers (n,).
+            and integers (n,). Images are not copied: a memory-mapped array stays on disk.
         image_size: (height, width) in pixels.
         batch_size: of a step, over all workers and replicas.
         channel_order: `"rgb"`, or `"bgr"` as Caffe's release; applies to arrays too, which come
@@ -196,10 +196,10 @@ def face_dataset(
         class_weights: a third part of each batch, the images' weights (`sample_weight` of Keras):
             `"balanced"`, `n / (C n_c)` for n images of C people, n_c of the image's person; or
             label -> weight for each.
-        cache: `"memory"` decodes once and keeps uint8 (32 kB per face at 112x96); `"none"` decodes
-            at every use; a path keeps the decoded faces in that file, made on first use and again
-            when files or sizes have changed. Packed folders and RecordIO files are always
-            streamed.
+        cache: `"memory"` decodes once and keeps uint8 (32 kB per face at 112x96), and is an error
+            where that is more memory than is free; `"none"` decodes at every use; a path keeps the
+            decoded faces in that file, made on first use and again when files or sizes have
+            changed. Packed folders and RecordIO files are always streamed.
         strict: raise at a damaged file, naming it, rather than skip it, and where images are passed
             over. A packed folder is then not
             read through before the first batch: a damaged record raises when it is read.

@@ -14,9 +14,27 @@ from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, select
+from tf_sphereface.utils import hardware
 from tf_sphereface.utils.messages import ProgressCallback
 
 _CHUNK = 512
+
+
+def lack_of_room(count: int, image_size: tuple[int, int]) -> str | None:
+    """Say what `count` decoded faces lack of memory, and what to do; None where they have room."""
+    lack = hardware.lack_of_memory(count * 3 * image_size[0] * image_size[1])
+    return lack and (
+        f"{count:,} decoded faces of {path_size(image_size)} take {lack}: pack them "
+        '(tf_sphereface-data pack), or decode them at each use (cache="none", --cache none)'
+    )
+
+
+def room_for(count: int, image_size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an array (count, height, width, 3) to fill, or raise `ValueError` for no memory."""
+    lack = lack_of_room(count, image_size)
+    if lack is not None:
+        raise ValueError(lack)
+    return np.empty((count, *image_size, 3), np.uint8)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -14,8 +14,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.data.batches import batch_at, batch_positions, make_dataset
+from tf_sphereface.data.decoding import lack_of_room
 from tf_sphereface.data.exclusions import Exclusions, image_names
-from tf_sphereface.data.folder_index import SkipReport
+from tf_sphereface.data.folder_index import FolderIndex, SkipReport
 from tf_sphereface.data.found_faces import Faces, SyntheticFaces, find_faces
 from tf_sphereface.data.options import Augment, BatchOptions, Size
 from tf_sphereface.data.people import faces_of
@@ -120,7 +121,10 @@ class FaceSource:
         """
         faces = self._loaded or find_faces(self, read=False, say=say)
         if doubt is not None:
-            for text in faces.doubts(self._title):
+            to_decode = faces.pixels is None and isinstance(faces.index, FolderIndex)
+            decoded = len(faces.labels) if to_decode and self.cache == "memory" else 0
+            lack = lack_of_room(decoded, self.image_size)
+            for text in faces.doubts(self._title) + ([] if lack is None else [lack]):
                 doubt(text)
         return len(faces.labels), faces.num_classes
 

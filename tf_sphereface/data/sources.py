@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.arrays import check_arrays
-from tf_sphereface.data.augmentation import fill, mirrored
-from tf_sphereface.data.decoding import fit, path_size, read_all, read_face
+from tf_sphereface.data.augmentation import fill
+from tf_sphereface.data.decoding import fit, path_size, read_all, read_face, room_for
 from tf_sphereface.data.folder_index import (
     FolderIndex,
     SkipReport,
@@ -73,7 +73,7 @@ def open_source(
     """Open a source; the arguments are those of `face_dataset`."""
     if isinstance(source, tuple | list):
         images, labels = check_arrays(source, size)
-        return _images(_gather(images), labels)
+        return _images(_held(images), labels)
     if isinstance(source, RecordFile) or (
         not isinstance(source, FolderIndex | Pack) and is_rec(source)
     ):
@@ -99,9 +99,9 @@ def open_source(
         read_all, index, size, allow_resize=resize, strict=strict, progress=progress
     )
     if cache == "memory":
-        images = np.empty((len(index), *size, 3), np.uint8)
+        images = room_for(len(index), size)
         index = read(report=report, store=images.__setitem__)
-        return _images(_gather(images[: len(index)]), index.labels, index)
+        return _images(_held(images), index.labels, index)
     if cache == "none":
         good = index if index.checked and index.image_size == size else read(report=report)
 
@@ -205,14 +205,10 @@ def _images(
     return dataclasses.replace(images, names=index.names, where=str(index.root))
 
 
-def _gather(images: NDArray[np.uint8]) -> Fetch:
-    table = tf.constant(images)
-
-    def fetch(positions: tf.Tensor, mirror: tf.Tensor | None) -> tf.Tensor:
-        batch = tf.gather(table, positions)
-        return batch if mirror is None else mirrored(batch, mirror)
-
-    return fetch
+def _held(images: NDArray[np.uint8]) -> Fetch:
+    """Return the graph function of an array. As a tensor tf.data would copy it, three times."""
+    height, width = images.shape[1:3]
+    return _fetch(functools.partial(map, images.__getitem__), (height, width))
 
 
 def _fetch(read: Callable[[NDArray[np.int64]], Iterable[NDArray[np.uint8]]], size: Size) -> Fetch:

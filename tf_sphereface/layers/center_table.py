@@ -163,11 +163,11 @@ class CenterTable:
             )
 
     def _check_room(self) -> None:
-        free = hardware.free_memory()
-        if free is not None and self.bytes > free:
+        lack = hardware.lack_of_memory(self.bytes)
+        if lack is not None:
             raise ValueError(
-                f"class centres and optimizer state take {self.bytes / 1e9:.1f} GB of memory, and "
-                f"{free / 1e9:.1f} GB are free: keep them in files (--centers DIR, centers=DIR)"
+                f"class centres and optimizer state take {lack}: keep them in files (--centers "
+                "DIR, centers=DIR)"
             )
 
     def _filled(self, number: int) -> NDArray[np.float32]:

@@ -46,6 +46,14 @@ def free_memory(root: Path = Path("/")) -> int | None:
     return min(free, max(limit - used + cache, 0))
 
 
+def lack_of_memory(size: int) -> str | None:
+    """Say how much of `size` bytes is missing; None where they are free, or that is not known."""
+    free = free_memory()
+    if free is None or size <= free:
+        return None
+    return f"{size / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free"
+
+
 def gpu_capabilities() -> list[tuple[int, ...]]:
     """Return the compute capability of each NVIDIA GPU, such as (8, 0); () for an unknown one."""
     details = tf.config.experimental.get_device_details
