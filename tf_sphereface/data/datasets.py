@@ -99,8 +99,8 @@ def load_folder(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], FolderIndex]:
     """Decode a folder into memory, once, in parallel.
 
-    Arguments and errors are those of `check_folder`; `resize` averages images of other sizes down
-    to `image_size`.
+    Arguments and errors are those of `check_folder`, and `ValueError` where the faces are larger
+    than the free memory; `resize` averages images of other sizes down to `image_size`.
 
     Returns:
         Images, uint8 RGB (n, height, width, 3); labels, int32 (n,); the index of the good files.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import shutil
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,14 +144,9 @@ class Embedder:
             )
         if len(images) == 0:
             return np.zeros((0, self.embedding_dim), np.float32)
-        alone = self.format == "tflite" and self.threads is None  # an interpreter takes one core
-        cores = (os.cpu_count() or 1) if alone else 1
-        size = min(self.batch_size, math.ceil(len(images) / cores))
-        parts = [images[i : i + size] for i in range(0, len(images), size)]
-        if cores == 1 or len(parts) == 1:
-            return np.concatenate([self._runner(part) for part in parts])
-        with ThreadPoolExecutor(cores) as pool:
-            return np.concatenate(list(pool.map(self._runner, parts)))
+        size = self.batch_size
+        parts = [self._runner(images[i : i + size]) for i in range(0, len(images), size)]
+        return np.concatenate(parts)
 
     @property
     def image_dim(self) -> int:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,7 @@ class _FileRunner:
 
     input_size: tuple[int, int]
     embedding_dim: int
+    _at_once = 1  # pieces of a batch
 
     def __init__(self, path: Path, metadata: EmbedderMetadata, threads: int | None) -> None:
         self._path, self._metadata, self._threads = path, metadata, threads
@@ -116,13 +119,15 @@ class _FileRunner:
             self.embedding_dim = self(np.zeros((1, *self.input_size, 3), np.uint8)).shape[-1]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return the embeddings of one batch, in pieces where the file's batch size is fixed."""
-        fixed = self._fixed_batch
-        if fixed is None:
-            return self._vectors(images)
-        starts = range(0, len(images), fixed)
-        pieces = [self._vectors(full_batch(images[i : i + fixed], fixed)) for i in starts]
-        return np.concatenate(pieces)[: len(images)]
+        """Return the embeddings of one batch, in pieces of the file's own size, or one per core."""
+        size = self._fixed_batch or math.ceil(len(images) / self._at_once)
+        pieces = [images[i : i + size] for i in range(0, len(images), size)]
+        if self._fixed_batch is not None:
+            pieces[-1] = full_batch(pieces[-1], size)
+        if self._at_once == 1 or len(pieces) == 1:
+            return np.concatenate([self._vectors(piece) for piece in pieces])[: len(images)]
+        with ThreadPoolExecutor(self._at_once) as pool:
+            return np.concatenate(list(pool.map(self._vectors, pieces)))[: len(images)]
 
     def _vectors(self, images: np.ndarray) -> np.ndarray:
         """Return (n, d) of an output (n, d), (n, d, 1), (n, d, 1, 1) or (n, 1, 1, d)."""
@@ -171,7 +176,9 @@ class TFLiteRunner(_FileRunner):
         # An interpreter holds the faces and the embeddings of one call: a call takes one that no
         # other call has, and more of them than cores would gain nothing.
         self._idle: collections.deque[Any] = collections.deque()
-        self._places = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // (threads or 1)))
+        cores = os.cpu_count() or 1
+        self._places = threading.BoundedSemaphore(max(1, cores // (threads or 1)))
+        self._at_once = cores if threads is None else 1  # an interpreter takes one core
         with self._interpreter() as interpreter:
             inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         signatures = [[d["shape_signature"] for d in each] for each in (inputs, outputs)]
