@@ -90,7 +90,8 @@ def insightface(people: Sequence[int], suffix: str = ".png") -> list[bytes]:
 
 
 def decoded(records: data.RecordFile) -> list[np.ndarray]:
-    return list(records.faces(np.arange(len(records)), SIZE, False))
+    encoded = records.read(np.arange(len(records)))
+    return [records.face(data, place, SIZE, False) for place, data in enumerate(encoded)]
 
 
 def reasons(path: Path) -> tuple[data.RecordFile, dict[str, str]]:

@@ -178,7 +178,11 @@ def test_a_file_that_breaks_while_streaming_stops_the_run(tmp_path: Path) -> Non
     folder = synthetic.write_folder(tmp_path, 2, 4, size=SIZE)
     dataset = data.face_dataset(folder, image_size=SIZE, batch_size=8, cache="none")
     victim = sorted(folder.glob("*/*.jpg"))[2]
-    victim.unlink()
-    message = f"{victim.name} cannot be decoded: missing"
+    content = victim.read_bytes()
+    victim.write_bytes(content[: len(content) // 2])
+    message = f"{victim.name} cannot be decoded: truncated"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        batches(dataset)
+    victim.unlink()
+    with pytest.raises(tf.errors.NotFoundError, match=f"{victim.name}; No such file"):
         batches(dataset)

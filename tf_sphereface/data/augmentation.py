@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
-import cv2
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -92,15 +90,6 @@ def augment_batch(
 def drawn_mirror(seed: tf.Tensor, part: Part) -> tf.Tensor:
     """Draw which images are flipped left to right, with probability 1/2: booleans (count,)."""
     return part.uniform(_fold(seed, 0)) < 0.5
-
-
-def fill(
-    batch: NDArray[np.uint8], images: Iterable[NDArray[np.uint8]], mirror: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
-    """Return a batch, into which images are copied as they come, flipped where `mirror` is set."""
-    for place, (image, flipped) in enumerate(zip(images, mirror.tolist(), strict=True)):
-        batch[place] = cv2.flip(image, 1) if flipped else image
-    return batch
 
 
 def degraded(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:

@@ -226,7 +226,8 @@ def face_dataset(
             (with `strict`), there are fewer images than a batch holds (with `drop_remainder`), or
             images of one person alone are to be shuffled, as for training. One image of each
             person, or of most, costs a warning in the log.
-            A record that proves damaged later raises `tf.errors.InvalidArgumentError`.
+            What proves damaged later raises `tf.errors.InvalidArgumentError`, a file that is gone
+            `tf.errors.NotFoundError`.
 
     Example:
 

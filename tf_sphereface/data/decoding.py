@@ -77,12 +77,15 @@ def fit(
     )
 
 
-def read_face(path: Path, image_size: tuple[int, int], allow_resize: bool) -> NDArray[np.uint8]:
-    """Return the face in a file, uint8 RGB (height, width, 3) of `image_size`."""
-    image = _try_face(path, image_size, allow_resize)
-    if isinstance(image, str):
-        raise ValueError(f"{path} cannot be decoded: {image}")
-    return image
+def decode_face(
+    encoded: bytes, path: Path, image_size: tuple[int, int], allow_resize: bool
+) -> NDArray[np.uint8]:
+    """Return the face in a file's content, uint8 RGB (height, width, 3) of `image_size`."""
+    try:
+        image = decode_image(encoded)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be decoded: {error}") from None
+    return fit(image, image_size, allow_resize, path)
 
 
 def _try_face(
@@ -121,7 +124,10 @@ def read_all(
     """
 
     def read(path: Path) -> NDArray[np.uint8] | str:
-        return (read_face if strict else _try_face)(path, image_size, allow_resize)
+        image = _try_face(path, image_size, allow_resize)
+        if strict and isinstance(image, str):
+            raise ValueError(f"{path} cannot be decoded: {image}")
+        return image
 
     good = np.zeros(len(index), bool)
     kept, first = 0, ""

@@ -6,9 +6,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,20 @@ from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.arrays import check_arrays
-from tf_sphereface.data.augmentation import fill
-from tf_sphereface.data.decoding import fit, path_size, read_all, read_face, room_for
+from tf_sphereface.data.decoding import (
+    decode_face,
+    fit,
+    path_size,
+    read_all,
+    room_for,
+)
+from tf_sphereface.data.fetching import (
+    Fetch,
+    fetch_array,
+    fetch_encoded,
+    read_files,
+    read_strings,
+)
 from tf_sphereface.data.folder_index import (
     FolderIndex,
     SkipReport,
@@ -36,7 +47,6 @@ from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import ProgressCallback
 
 Source = FolderIndex | Pack | RecordFile | str | os.PathLike[str] | tuple[np.ndarray, np.ndarray]
-Fetch = Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +83,7 @@ def open_source(
     """Open a source; the arguments are those of `face_dataset`."""
     if isinstance(source, tuple | list):
         images, labels = check_arrays(source, size)
-        return _images(_held(images), labels)
+        return _images(fetch_array(images), labels)
     if isinstance(source, RecordFile) or (
         not isinstance(source, FolderIndex | Pack) and is_rec(source)
     ):
@@ -101,19 +111,28 @@ def open_source(
     if cache == "memory":
         images = room_for(len(index), size)
         index = read(report=report, store=images.__setitem__)
-        return _images(_held(images), index.labels, index)
+        return _images(fetch_array(images), index.labels, index)
     if cache == "none":
         good = index if index.checked and index.image_size == size else read(report=report)
 
-        def stream(positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-            return (read_face(good.paths[place], size, resize) for place in positions.tolist())
-
-        return _images(_fetch(stream, size), good.labels, index)
+        return _images(_streamed(good, size, resize), good.labels, index)
     key = _fingerprint(index, size, resize)
     mapped, labels, skipped = _disk_cache(Path(cache), key, strict, (len(index), *size, 3), read)
     if report is not None:
         report.reasons.update(skipped)
-    return _images(_fetch(mapped.__getitem__, size), labels, index)
+    return _images(fetch_array(mapped), labels, index)
+
+
+def _streamed(index: FolderIndex, size: Size, resize: bool) -> Fetch:
+    """Return what reads the files of a folder at each use."""
+
+    def paths(positions: NDArray[np.int64]) -> list[bytes]:
+        return [os.fsencode(index.paths[place]) for place in positions.tolist()]
+
+    def decode(encoded: bytes, position: int) -> NDArray[np.uint8]:
+        return decode_face(encoded, index.paths[position], size, resize)
+
+    return fetch_encoded(read_files(paths), decode, size)
 
 
 def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
@@ -128,14 +147,13 @@ def _packed(pack: Pack, size: Size, resize: bool) -> NumberedImages:
 
     root = str(pack.root)
 
-    def read(positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-        images = (decode_image(encoded, root) for encoded in pack.read(positions))
-        return (fit(image, size, resize, f"an image of {root}") for image in images)
+    def decode(encoded: bytes, position: int) -> NDArray[np.uint8]:
+        return fit(decode_image(encoded, root), size, resize, f"an image of {root}")
 
     counts = np.diff(pack.label_ends(), prepend=0)
     return NumberedImages(
         len(pack),
-        _fetch(read, size),
+        fetch_encoded(read_strings(pack.read), decode, size),
         lambda p: tf.searchsorted(ends, p, side="right"),
         counts,
         pack.names,
@@ -159,12 +177,12 @@ def _recorded(records: RecordFile, size: Size, resize: bool) -> NumberedImages:
         )
         return tf.ensure_shape(found, positions.shape)
 
-    def read(positions: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
-        return records.faces(positions, size, resize)
+    def decode(encoded: bytes, position: int) -> NDArray[np.uint8]:
+        return records.face(encoded, position, size, resize)
 
     return NumberedImages(
         len(records),
-        _fetch(read, size),
+        fetch_encoded(read_strings(records.read), decode, size),
         labels,
         records.counts(),
         records.names,
@@ -203,42 +221,6 @@ def _images(
     if index is None:
         return images
     return dataclasses.replace(images, names=index.names, where=str(index.root))
-
-
-def _held(images: NDArray[np.uint8]) -> Fetch:
-    """Return the graph function of an array. As a tensor tf.data would copy it, three times."""
-    height, width = images.shape[1:3]
-    return _fetch(functools.partial(map, images.__getitem__), (height, width))
-
-
-def _fetch(read: Callable[[NDArray[np.int64]], Iterable[NDArray[np.uint8]]], size: Size) -> Fetch:
-    """Return the graph function that calls `read`, which gives the images at some positions."""
-
-    def read_batch(positions: NDArray[np.int64], mirror: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        shape = (len(positions), *size, 3)
-        return guarded(
-            lambda: fill(aligned_bytes(shape), read(positions), mirror),
-            at_the_end=lambda: np.zeros(shape, np.uint8),
-        )
-
-    def fetch(positions: tf.Tensor, mirror: tf.Tensor | None) -> tf.Tensor:
-        if mirror is None:
-            mirror = tf.zeros_like(positions, tf.bool)
-        batch = tf.numpy_function(read_batch, [positions, mirror], tf.uint8)
-        return tf.ensure_shape(batch, (positions.shape[0], *size, 3))
-
-    return fetch
-
-
-_ALIGNMENT = 64  # of TensorFlow's tensors, in bytes
-
-
-def aligned_bytes(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return an array of any values which TensorFlow takes over as a tensor without a copy."""
-    count = math.prod(shape)
-    buffer = np.empty(count + _ALIGNMENT, np.uint8)
-    first = -buffer.ctypes.data % _ALIGNMENT
-    return buffer[first : first + count].reshape(shape)
 
 
 def _fingerprint(index: FolderIndex, size: Size, resize: bool) -> str:

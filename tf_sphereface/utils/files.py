@@ -10,7 +10,8 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,24 @@ class RandomAccessFile:
         with self._lock:
             os.lseek(self._descriptor, offset, os.SEEK_SET)
             return os.read(self._descriptor, length)
+
+
+SLOW = 0.002  # seconds of a read, after which a file is not in memory
+
+
+def read_parts(parts: Sequence[tuple[RandomAccessFile, int, int]]) -> Iterator[bytes]:
+    """Yield parts of files, each by file, offset and length.
+
+    Once one takes long, the system is told of all that follow, and fetches them meanwhile. It is
+    not told of parts that it has in memory: each call costs a thread its turn with Python's lock.
+    """
+    announced = False
+    for place, part in enumerate(parts):
+        begin = time.perf_counter()
+        file, offset, length = part
+        content = file.read(offset, length)
+        if not announced and time.perf_counter() - begin > SLOW:
+            announced = True
+            for other, start, count in parts[place + 1 :]:
+                other.announce(start, count)
+        yield content

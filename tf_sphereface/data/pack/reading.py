@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.folder_index import SkipReport
 from tf_sphereface.data.pack.format import CLASSES, FILES, INDEX, INDEX_FILE, read_manifest
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.files import RandomAccessFile, sha256_file
+from tf_sphereface.utils.files import RandomAccessFile, read_parts, sha256_file
 from tf_sphereface.utils.messages import ProgressCallback
 
 _BUFFER = 1 << 20
@@ -312,10 +312,9 @@ class Pack:
         entries = self.table[rows].tolist()
         shards = {shard for shard, *_ in entries}
         files = {shard: self._open(self.shard_path(shard)) for shard in shards}
-        for shard, offset, length, _ in entries:
-            files[shard].announce(offset, length)
-        for place, (shard, offset, length, crc) in enumerate(entries):
-            contents = files[shard].read(offset, length)
+        parts = [(files[shard], offset, length) for shard, offset, length, _ in entries]
+        for place, contents in enumerate(read_parts(parts)):
+            *_, length, crc = entries[place]
             if len(contents) != length or zlib.crc32(contents) != crc:
                 ((file, record),) = self.describe([int(rows[place])])
                 raise ValueError(

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +25,7 @@ from tf_sphereface.data.recordio.index_file import compare_index, index_path
 from tf_sphereface.data.recordio.scan import Damage, Scan, scan_file
 from tf_sphereface.data.recordio.scan_cache import file_key, keep_scan, load_scan
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.files import RandomAccessFile
+from tf_sphereface.utils.files import RandomAccessFile, read_parts
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning, and_more
 
 _ADVICE = (
@@ -139,11 +138,9 @@ class RecordFile:
         """
         images = np.empty(len(positions), object)
         entries = self._entries(positions)[["offset", "span"]].tolist()
-        for offset, span in entries:
-            self._file.announce(offset, span)
-        for place, (offset, span) in enumerate(entries):
+        for place, content in enumerate(read_parts([(self._file, *entry) for entry in entries])):
             try:
-                images[place] = image_of(payload(self._file.read(offset, span)))
+                images[place] = image_of(payload(content))
             except ValueError as error:
                 raise ValueError(self._complaint(positions[place], error)) from None
         return images
@@ -155,24 +152,23 @@ class RecordFile:
         image: bytes = whole.read(np.array([row]))[0]
         return image
 
-    def faces(
-        self, positions: NDArray[np.integer], size: tuple[int, int], resize: bool
-    ) -> Iterator[NDArray[np.uint8]]:
-        """Yield decoded images, uint8 RGB (height, width, 3) each, of one size.
+    def face(
+        self, encoded: bytes, position: int, size: tuple[int, int], resize: bool
+    ) -> NDArray[np.uint8]:
+        """Return an image that `read` gave, decoded: uint8 RGB (height, width, 3) of one size.
 
         Raises:
-            ValueError: one cannot be decoded, or has another size without `resize`; the message
+            ValueError: it cannot be decoded, or has another size without `resize`; the message
                 names record and offset.
         """
-        for place, encoded in enumerate(self.read(positions)):
-            try:
-                image = decode_image(encoded)
-            except ValueError as error:
-                raise ValueError(self._complaint(positions[place], error)) from None
-            if image.shape[:2] != size and not resize:
-                (name,) = self.describe(positions[place : place + 1])
-                raise ValueError(_other_size(f"{self.path}: {name}", path_size(image.shape), size))
-            yield fit(image, size, resize, self.path)
+        try:
+            image = decode_image(encoded)
+        except ValueError as error:
+            raise ValueError(self._complaint(position, error)) from None
+        if image.shape[:2] != size and not resize:
+            (name,) = self.describe(np.array([position]))
+            raise ValueError(_other_size(f"{self.path}: {name}", path_size(image.shape), size))
+        return fit(image, size, resize, self.path)
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raise `ValueError` where images are known to have another size, or the first one has."""
