@@ -12,6 +12,7 @@ from tf_sphereface.backbones import MobileFaceNet, SphereFaceNet
 from tf_sphereface.classifier import fast_layers
 
 CPU, XLA = fast_layers.Target("CPU", xla=False), fast_layers.Target("CPU", xla=True)
+GPU = fast_layers.Target("GPU", xla=False)
 SHAPE = (6, 5, 4)
 LAYERS = {
     "prelu": lambda: keras.layers.PReLU("uniform", shared_axes=[1, 2]),
@@ -90,12 +91,15 @@ def distance(a, b):
 
 
 @pytest.mark.usefixtures("all_stand_ins")
-@pytest.mark.parametrize("way", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("way", ["eager", "graph", "xla", "as on a GPU"])
 @pytest.mark.parametrize("name", sorted(LAYERS))
 def test_each_equals_its_stock_layer(name, way):
     network = network_of(LAYERS[name]())
-    fast = fast_layers.for_training(network, XLA if way == "xla" else CPU)
-    assert type(fast.layers[1]) is stand_in(name)
+    target = {"xla": XLA, "as on a GPU": GPU}.get(way, CPU)
+    fast = fast_layers.for_training(network, target)
+    assert isinstance(fast.layers[1], stand_in(name))
+    small = isinstance(fast.layers[1], fast_layers.SmallNormalization)
+    assert small == (target is GPU and name.startswith("batchnorm"))
     assert fast.output_shape == network.output_shape
     x, upstream = batch(), batch(network.output_shape[1:], seed=2)
     stock = results(network, x, upstream, graph=False)
@@ -111,6 +115,7 @@ def test_each_equals_its_stock_layer(name, way):
         *((name, CPU, "bfloat16") for name in sorted(LAYERS) if "shifted" not in name),
         *((name, XLA, "bfloat16") for name in sorted(LAYERS)),
         *((name, XLA, "float16") for name in ("prelu", "batchnorm", "shifted_by_two")),
+        *(("batchnorm", GPU, dtype) for dtype in ("bfloat16", "float16")),
     ],
 )
 def test_16_bits_are_as_near_to_float32_as_stock_is(name, target, dtype):
@@ -120,7 +125,7 @@ def test_16_bits_are_as_near_to_float32_as_stock_is(name, target, dtype):
     network = network_of(LAYERS[name]())
     network.set_weights(exact.get_weights())
     fast = fast_layers.for_training(network, target)
-    assert type(fast.layers[1]) is stand_in(name)
+    assert isinstance(fast.layers[1], stand_in(name))
     x, upstream = batch(), batch(network.output_shape[1:], seed=2)
     truth, stock, ours = (
         list(results(model, x, upstream, model is not exact, xla=target.xla).values())
@@ -132,12 +137,14 @@ def test_16_bits_are_as_near_to_float32_as_stock_is(name, target, dtype):
         assert np.abs(mine - right).max() <= 2 * np.abs(theirs - right).max() + precision * scale
 
 
-def test_one_pass_over_channels_far_from_zero_loses_no_digits():
+@pytest.mark.parametrize("target", [XLA, GPU])
+def test_one_pass_over_channels_far_from_zero_loses_no_digits(target):
     """A difference of means of squares would: of 300 ** 2 float32 keeps the second digit."""
-    fast = fast_layers.for_training(network_of(keras.layers.BatchNormalization(epsilon=1e-5)), XLA)
+    network = network_of(keras.layers.BatchNormalization(epsilon=1e-5))
+    fast = fast_layers.for_training(network, target)
     x = np.full((8, *SHAPE), 300.0, "float32")  # one channel constant
     x[..., 1:] += np.random.default_rng(0).normal(size=(8, *SHAPE[:2], 3))
-    ours = results(fast, tf.constant(x), batch(seed=2), xla=True)
+    ours = results(fast, tf.constant(x), batch(seed=2), xla=target.xla)
     exact = x.astype("float64")
     variance = exact.var((0, 1, 2))
     right = (exact - exact.mean((0, 1, 2))) / np.sqrt(variance + 1e-5)
@@ -210,7 +217,7 @@ def test_a_mask_is_the_stock_layer_s_business():
         assert fast_layers.for_training(network, target) is network
 
 
-@pytest.mark.parametrize("target", [CPU, XLA], ids=["graph", "xla"])
+@pytest.mark.parametrize("target", [CPU, XLA, GPU], ids=["graph", "xla", "gpu"])
 def test_frozen_and_fixed_normalisation_stays_what_it_is(target):
     image = keras.Input(SHAPE)
     fixed = keras.layers.BatchNormalization(name="fixed")
@@ -373,7 +380,8 @@ def test_device_and_xla_choose_the_layers_and_the_log_names_them(gpus, xla, monk
     (prelu, *_) = (layer for layer in used.layers if isinstance(layer, fast_layers.PReLU))
     assert prelu.target == ("GPU" if gpus else "CPU", xla)
     assert "33 PReLU" in caplog.text
-    assert "50 BatchNormalization" in caplog.text
+    kind = "SmallNormalization" if gpus and not xla else "BatchNormalization"
+    assert f"50 {kind}" in caplog.text
 
 
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}], ids=["graph", "xla"])

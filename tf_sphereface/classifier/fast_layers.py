@@ -5,7 +5,8 @@ PReLU, and their gradients, by a dozen elementwise operations, each of which rea
 whole map; in a MobileFaceNet on a CPU they took longer than the convolutions, and under XLA they
 were half of what it has to compile. The stand-ins compute the same:
 
-- batch normalisation by TensorFlow's fused operation and its gradient: statistics in one pass;
+- batch normalisation by TensorFlow's fused operation and its gradient: statistics in one pass; on a
+  GPU without XLA by two small XLA functions;
 - PReLU and its gradient as one selection each, without XLA in small XLA functions of their own;
 - a 1x1 convolution, with strides or without, as the matrix product that it is, in the layout that
   it finds;
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from tf_sphereface.classifier import shifted_convolution
+from tf_sphereface.classifier import shifted_convolution, small_normalization
 from tf_sphereface.classifier.replicas import replica_count
 from tf_sphereface.utils.debugging import is_debugged
 from tf_sphereface.utils.keras_private import all_layers, is_functional
@@ -218,9 +219,15 @@ class BatchNormalization(StandIn):
         last = layer.axis in (3, -1) and layer.input_spec.ndim == 4
         return last and not getattr(layer, "renorm", False)
 
+    def normalises(self, training: bool | None) -> bool:
+        """Whether this call is one by the batch's own statistics, and by this replica's alone."""
+        layer = self.layer
+        alone = not layer.synchronized or replica_count() == 1
+        return bool(training) and layer.trainable and alone
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         layer = self.layer
-        if not training or not layer.trainable or (layer.synchronized and replica_count() > 1):
+        if not self.normalises(training):
             return layer(inputs, training=training)
         channels = tuple(layer.moving_mean.shape)
         dtype, shift = inputs.dtype, None
@@ -248,6 +255,29 @@ class BatchNormalization(StandIn):
             new = tf.stop_gradient(value)
             average.assign(average * layer.momentum + new * (1.0 - layer.momentum))
         return tf.cast(outputs, dtype)
+
+
+class SmallNormalization(BatchNormalization):
+    """The same in two small XLA functions: what TensorFlow's operation takes on a GPU is more."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        layer = self.layer
+        if not self.normalises(training):
+            return layer(inputs, training=training)
+        averages = layer.moving_mean, layer.moving_variance
+        channels = tuple(layer.moving_mean.shape)
+        normalise = small_normalization.normalization(
+            layer.epsilon, layer.momentum, (inputs.shape[1:], inputs.dtype), not is_debugged()
+        )
+        outputs, *new = normalise(
+            inputs,
+            tf.convert_to_tensor(layer.gamma) if layer.scale else tf.ones(channels),
+            tf.convert_to_tensor(layer.beta) if layer.center else tf.zeros(channels),
+            *(tf.convert_to_tensor(average) for average in averages),
+        )
+        for average, value in zip(averages, new, strict=True):
+            average.assign(tf.stop_gradient(value))
+        return outputs
 
 
 class PointwiseConvolution(StandIn):
@@ -336,7 +366,7 @@ _ON_A_GPU = {
 STAND_INS: dict[Target, dict[type, tuple[type[StandIn], ...]]] = {
     Target("CPU", False): {**_EVERYWHERE, keras.layers.Conv2D: (PointwiseConvolution,)},
     Target("CPU", True): dict(_EVERYWHERE),
-    Target("GPU", False): dict(_ON_A_GPU),
+    Target("GPU", False): {**_ON_A_GPU, keras.layers.BatchNormalization: (SmallNormalization,)},
     Target("GPU", True): dict(_ON_A_GPU),
 }
 """The one place that chooses, by target and Keras' class: of several kinds the first that fits.

@@ -15,16 +15,28 @@ import tensorflow as tf
 from keras import ops
 
 from tf_sphereface import angular
+from tf_sphereface.classifier import xla
 from tf_sphereface.classifier.replicas import replica_count
 from tf_sphereface.utils import keras_private
+from tf_sphereface.utils.debugging import is_debugged
 
 
-def apply_gradients(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
-    """Apply one update, or accumulate, from the gradients of this replica's share of the loss."""
+def apply_gradients(
+    optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any], *, uses_xla: bool
+) -> None:
+    """Apply one update, or accumulate, from the gradients of this replica's share of the loss.
+
+    `uses_xla`: XLA compiles the step or its gradients. On a GPU it compiles the update of a step
+    without, which is some hundred small operations: to launch them takes longer than their work.
+    """
     # Keras' own accumulation fails under a strategy of one replica as well.
     accumulates = optimizer.gradient_accumulation_steps and tf.distribute.has_strategy()
     if replica_count() == 1 and not accumulates:
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+        def apply(*values: Any) -> None:
+            optimizer.apply_gradients(zip(values, variables, strict=True))
+
+        (apply if uses_xla or not _are_on_one_gpu(variables) else xla.compiled(apply))(*gradients)
         return
     context = tf.distribute.get_replica_context()
     total = context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
@@ -32,6 +44,13 @@ def apply_gradients(optimizer: Any, gradients: Sequence[Any], variables: Sequenc
         context.merge_call(_accumulate, args=(optimizer, total, list(variables)))
     else:
         optimizer.apply(total, variables)
+
+
+def _are_on_one_gpu(variables: Sequence[Any]) -> bool:
+    """Whether XLA can compile what changes these variables, on a GPU and without a strategy."""
+    if tf.distribute.has_strategy() or not tf.inside_function() or is_debugged():
+        return False
+    return all("GPU" in (variable.value.device or "") for variable in variables)
 
 
 def prepare(optimizer: Any) -> None:

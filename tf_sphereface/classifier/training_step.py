@@ -78,7 +78,9 @@ class TrainingStep(keras.Model):
         logs = gradient_updates.angular_logs(self.loss)  # before the update: this step's lambda
         if sample is not None:
             head.load(*sample)
-        gradient_updates.apply_gradients(self.optimizer, gradients, self.trainable_variables)
+        gradient_updates.apply_gradients(
+            self.optimizer, gradients, self.trainable_variables, uses_xla=self._jit
+        )
         if sample is not None:
             head.store(sample[0])
         return loss, outputs, y, {**logs, **figures}

@@ -1,0 +1,53 @@
+"""The update of a step without XLA is the same where XLA compiles it, as on a GPU."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tf_sphereface import FaceClassifier, losses, optimizers
+from tf_sphereface.classifier import gradient_updates, xla
+
+OPTIMIZERS = {
+    "sgd": lambda: optimizers.SphereFaceSGD(
+        optimizers.WarmUpDecay(0.05, 12, warm_up=2), global_clipnorm=1.0
+    ),
+    "adamw": lambda: optimizers.FaceAdamW(1e-3, use_ema=True, ema_overwrite_frequency=3),
+    "muon": lambda: optimizers.FaceMuon(1e-2),
+    "accumulated": lambda: keras.optimizers.SGD(0.05, gradient_accumulation_steps=2),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.05), initial_scale=4, dynamic_growth_steps=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_xla_updates_as_tensorflow_does(name, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 6, 6, 3)).astype("float32"), np.arange(12) % 3
+    compiled, found = [], []
+    monkeypatch.setattr(
+        gradient_updates.xla, "compiled", lambda f, old=xla.compiled: compiled.append(f) or old(f)
+    )
+    for as_on_a_gpu in (False, True):
+        monkeypatch.setattr(gradient_updates, "_are_on_one_gpu", lambda _, on=as_on_a_gpu: on)
+        keras.utils.set_random_seed(2)
+        image = keras.Input((6, 6, 3))
+        features = keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(image))
+        model = FaceClassifier(keras.Model(image, keras.layers.Dense(6)(features)), 3)
+        loss = losses.CosFaceLoss(scale=8)
+        model.compile(OPTIMIZERS[name](), loss=loss, jit_compile=False)
+        model.fit(x, y, batch_size=4, epochs=4, shuffle=False, verbose=0)
+        assert bool(compiled) is as_on_a_gpu
+        found.append([*model.get_weights(), *(v.numpy() for v in model.optimizer.variables)])
+    for plain, by_xla in zip(*found, strict=True):
+        np.testing.assert_allclose(by_xla, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_on_a_cpu_the_update_is_tensorflows(monkeypatch):
+    monkeypatch.setattr(gradient_updates.xla, "compiled", pytest.fail)
+    inputs = keras.Input((4,))
+    model = FaceClassifier(keras.Model(inputs, keras.layers.Dense(3)(inputs)), 2)
+    model.compile("sgd", jit_compile=False)
+    model.fit(np.ones((2, 4), "float32"), np.array([0, 1]), verbose=0)
