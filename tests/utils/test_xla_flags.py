@@ -16,6 +16,7 @@ from tf_sphereface.utils import compile_cache, keras_private, xla_flags
 ROOT = Path(__file__).resolve().parents[2]
 OFF = "--xla_gpu_experimental_enable_fusion_autotuner=false"
 LEVEL = "--xla_gpu_autotune_level=2"
+PRODUCTS = "--xla_gpu_enable_triton_gemm=false"
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def gpu(monkeypatch):
 @pytest.mark.usefixtures("gpu")
 def test_flags_are_set_and_named_in_the_log(caplog):
     with caplog.at_level("INFO", "tf_sphereface"):
-        assert training.tune_xla() == (OFF, LEVEL)
-    assert os.environ["XLA_FLAGS"] == f"{OFF} {LEVEL}"
+        assert training.tune_xla() == (OFF, LEVEL, PRODUCTS)
+    assert os.environ["XLA_FLAGS"] == f"{OFF} {LEVEL} {PRODUCTS}"
     assert OFF in caplog.text
 
 
@@ -41,9 +42,9 @@ def test_flags_are_set_and_named_in_the_log(caplog):
 @pytest.mark.parametrize(
     ("given", "added"),
     [
-        ("--xla_gpu_autotune_level=4", (OFF,)),
-        ("--xla_gpu_experimental_enable_fusion_autotuner", (LEVEL,)),
-        ("--noxla_gpu_experimental_enable_fusion_autotuner --xla_x=1", (LEVEL,)),
+        ("--xla_gpu_autotune_level=4", (OFF, PRODUCTS)),
+        ("--xla_gpu_experimental_enable_fusion_autotuner", (LEVEL, PRODUCTS)),
+        ("--noxla_gpu_experimental_enable_fusion_autotuner --xla_x=1", (LEVEL, PRODUCTS)),
         ("/etc/flags", ()),
     ],
 )
@@ -58,7 +59,7 @@ def test_the_choice_of_kernels_is_kept_beside_what_is_compiled(tmp_path):
     compile_cache.start(tmp_path)
     folder = compile_cache.started()
     expected = tuple(f"--{name}={folder}" for name in xla_flags.CACHES)
-    assert training.tune_xla() == (OFF, LEVEL, *expected)
+    assert training.tune_xla() == (OFF, LEVEL, PRODUCTS, *expected)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -106,4 +107,4 @@ def test_this_version_knows_the_flags_and_nothing_starts_early(tmp_path):
         timeout=120,
         check=True,
     )
-    assert run.stdout.splitlines() == ["4 False", "2.0", "() True"]
+    assert run.stdout.splitlines() == ["5 False", "2.0", "() True"]

@@ -18,6 +18,9 @@ FLAGS = {
     "xla_gpu_experimental_enable_fusion_autotuner": "false",
     # Choose kernels by their time alone (2), without comparing the results of all (4).
     "xla_gpu_autotune_level": "2",
+    # Else it compiles dozens of kernels for each product, some two seconds, and times them beside
+    # cuBLAS, which has its own ready.
+    "xla_gpu_enable_triton_gemm": "false",
 }
 CACHES = ("xla_gpu_experimental_autotuner_cache_dir", "xla_gpu_per_fusion_autotune_cache_dir")
 """Where the choice of kernels is kept; some versions read the one and some the other."""
