@@ -120,3 +120,21 @@ def test_an_array_in_another_order_is_read_in_place():
         expected = images[[4, 0, 4]]
         np.testing.assert_array_equal(batch[0], expected[0][:, ::-1])
         np.testing.assert_array_equal(batch[1:], expected[1:])
+
+
+@pytest.mark.parametrize("kind", ["folder", "pack", "rec"])
+def test_plain_faces_are_not_decoded_in_python(tmp_path: Path, kind: str, monkeypatch):
+    """Python's threads would take turns with its lock, and `fit` would wait for all of them."""
+    folder = data.synthetic.write_folder(tmp_path / "faces", 2, 4, size=SIZE)
+    source: Any = data.check_folder(folder, image_size=SIZE)
+    if kind == "pack":
+        source = data.open_pack(data.pack_folder(folder, tmp_path / "packed").path)
+    if kind == "rec":
+        source = data.open_rec(data.write_rec(folder, tmp_path / "rec").path)
+    for name in ("sources.decode_face", "sources.decode_image", "recordio.reading.decode_image"):
+        monkeypatch.setattr(f"tf_sphereface.data.{name}", pytest.fail)
+    options = {"image_size": SIZE, "batch_size": 8, "cache": "none", "dtype": "uint8"}
+    ((images, labels),) = data.face_dataset(source, training=False, **options)
+    files = sorted(folder.glob("*/*"))
+    np.testing.assert_array_equal(images, [data.read_image(file) for file in files])
+    assert labels.numpy().tolist() == [0] * 4 + [1] * 4
