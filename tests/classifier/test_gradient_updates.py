@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_sphereface import FaceClassifier, losses, optimizers
 from tf_sphereface.classifier import gradient_updates, xla
@@ -51,3 +52,20 @@ def test_on_a_cpu_the_update_is_tensorflows(monkeypatch):
     model = FaceClassifier(keras.Model(inputs, keras.layers.Dense(3)(inputs)), 2)
     model.compile("sgd", jit_compile=False)
     model.fit(np.ones((2, 4), "float32"), np.array([0, 1]), verbose=0)
+
+
+def test_an_optimizer_of_ones_own_is_not_compiled(monkeypatch, tmp_path):
+    """XLA may not have its operations."""
+
+    class Printing(keras.optimizers.SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            tf.print(tf.reduce_sum(gradient), output_stream=printed)
+            super().update_step(gradient, variable, learning_rate)
+
+    printed = f"file://{tmp_path / 'printed'}"
+    monkeypatch.setattr(gradient_updates, "_are_on_one_gpu", lambda _: True)
+    inputs = keras.Input((4,))
+    model = FaceClassifier(keras.Model(inputs, keras.layers.Dense(3)(inputs)), 2)
+    model.compile(Printing(0.1), jit_compile=False)
+    model.fit(np.ones((2, 4), "float32"), np.array([0, 1]), verbose=0)
+    assert (tmp_path / "printed").read_text()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tf_sphereface.utils import files
 from tf_sphereface.utils.files import atomic_path, write_json
 
 
@@ -41,3 +42,21 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"elsewhere"), atomic_path(target):
         (tmp_path / "elsewhere").read_bytes()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_the_system_is_told_of_parts_that_are_not_in_memory(slow, monkeypatch):
+    now, announced = [0.0], []
+
+    class Disk:
+        def read(self, offset: int, length: int) -> bytes:
+            now[0] += 1e-4 if slow else 1e-6
+            return bytes([offset]) * length
+
+        def announce(self, offset: int, length: int) -> None:
+            announced.append(offset)
+
+    monkeypatch.setattr(files.time, "perf_counter", lambda: now[0])
+    parts = [(Disk(), offset, 2) for offset in range(20)]
+    assert list(files.read_parts(parts)) == [bytes([offset]) * 2 for offset in range(20)]
+    assert announced == (list(range(files.FEW, 20)) if slow else [])

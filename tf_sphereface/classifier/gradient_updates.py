@@ -36,7 +36,8 @@ def apply_gradients(
         def apply(*values: Any) -> None:
             optimizer.apply_gradients(zip(values, variables, strict=True))
 
-        (apply if uses_xla or not _are_on_one_gpu(variables) else xla.compiled(apply))(*gradients)
+        plain = uses_xla or not (_is_known(optimizer) and _are_on_one_gpu(variables))
+        (apply if plain else xla.compiled(apply))(*gradients)
         return
     context = tf.distribute.get_replica_context()
     total = context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
@@ -46,11 +47,20 @@ def apply_gradients(
         optimizer.apply(total, variables)
 
 
+def _is_known(optimizer: Any) -> bool:
+    """Whether optimizer and schedule are of this library or of Keras: XLA compiles those."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    schedule = getattr(inner, "_learning_rate", None)
+    ours = ("keras.", "tf_sphereface.")
+    return all(type(part).__module__.startswith(ours) for part in (optimizer, inner, schedule))
+
+
 def _are_on_one_gpu(variables: Sequence[Any]) -> bool:
     """Whether XLA can compile what changes these variables, on a GPU and without a strategy."""
     if tf.distribute.has_strategy() or not tf.inside_function() or is_debugged():
         return False
-    return all("GPU" in (variable.value.device or "") for variable in variables)
+    devices = {variable.value.device or "" for variable in variables}
+    return len(devices) == 1 and "GPU" in devices.pop()
 
 
 def prepare(optimizer: Any) -> None:

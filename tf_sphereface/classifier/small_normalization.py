@@ -28,8 +28,8 @@ def normalization(epsilon: float, momentum: float, apart: Any, jit: bool) -> Any
         x: Any, scale: Any, offset: Any, mean_average: Any, variance_average: Any
     ) -> tuple[Any, ...]:
         # One pass: a difference of two means of squares, in which the digits are lost where a mean
-        # is much larger than its deviation. Any value of the channel is an origin that saves them.
-        origin = tf.cast(x[0, 0, 0], "float32")
+        # is much larger than its deviation. The first image's mean is an origin that saves them.
+        origin = _channel_mean(tf.cast(x[0], "float32"))
         shifted = tf.cast(x, "float32") - origin
         mean, square = _channel_mean(shifted), _channel_mean(tf.square(shifted))
         variance = tf.maximum(square - tf.square(mean), 0.0)
@@ -46,7 +46,7 @@ def normalization(epsilon: float, momentum: float, apart: Any, jit: bool) -> Any
         normalised = (tf.cast(x, "float32") - mean) * inverse
         to_offset, to_scale = _channel_mean(dy), _channel_mean(dy * normalised)
         to_x = (dy - to_offset - normalised * to_scale) * (scale * inverse)
-        count = tf.cast(tf.size(x) // tf.size(mean), "float32")
+        count = tf.reduce_prod(tf.cast(tf.shape(x)[:-1], "float32"))
         return tf.cast(to_x, x.dtype), to_scale * count, to_offset * count
 
     @tf.custom_gradient

@@ -240,6 +240,9 @@ def batch_at(
         images = open_source(source, options.image_size, "none", strict=True, resize=resize)
         chosen = tf.constant(positions, tf.int64)
         whole = Part(0, batch_size, batch_size)
-        batch = prepare(images, chosen, tf.constant(step, tf.int64), options, whole)
+        try:
+            batch = prepare(images, chosen, tf.constant(step, tf.int64), options, whole)
+        except tf.errors.OpError as error:
+            raise ValueError(error.message) from None
         labels = images.labels(chosen)
     return np.asarray(batch), np.asarray(labels, np.int32)

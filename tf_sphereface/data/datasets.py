@@ -227,7 +227,7 @@ def face_dataset(
             images of one person alone are to be shuffled, as for training. One image of each
             person, or of most, costs a warning in the log.
             What proves damaged later raises `tf.errors.InvalidArgumentError`, a file that is gone
-            `tf.errors.NotFoundError`.
+            `tf.errors.NotFoundError`; what else cannot be read, others of `tf.errors`.
 
     Example:
 

@@ -7,10 +7,10 @@ are gathered by one call for a batch, and plain JPEGs are decoded by TensorFlow.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -62,8 +62,8 @@ def fetch_encoded(
     Args:
         read: gives the encoded images, strings (batch,), at some positions; a graph function.
         decode: gives the image of `size` of such bytes, uint8 RGB, and of their position, for the
-            message of its error. It is called for those that `plain_jpeg_size` does not know, or
-            that have another size; the others have the same pixels by TensorFlow.
+            message of its error. It is called for all but plain JPEGs of `size` like one that was
+            decoded before: TensorFlow has the same pixels of those, and no error.
         size: (height, width) of the images.
     """
 
@@ -71,11 +71,14 @@ def fetch_encoded(
         encoded: NDArray[np.object_], positions: NDArray[np.int64]
     ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Return each image's row in the other output, -1 for plain JPEGs, and these images."""
-        others = [i for i, data in enumerate(encoded) if plain_jpeg_size(data) != size]
-        rows, images = np.full(len(encoded), -1, np.int32), np.empty((len(others), *size, 3), "u1")
+        headers = [plain_jpeg_header(data) for data in encoded]
+        others = [i for i, header in enumerate(headers) if _decoded.get(header) != size]
+        rows = np.full(len(encoded), -1, np.int32)
         rows[others] = np.arange(len(others), dtype=np.int32)
+        images = aligned_bytes((len(others), *size, 3))
         for row, place in enumerate(others):
             images[row] = decode(encoded[place], int(positions[place]))
+            _remember(headers[place])
         return rows, images
 
     def nothing(count: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
@@ -90,15 +93,20 @@ def fetch_encoded(
             [encoded, positions],
             [tf.int32, tf.uint8],
         )
+        rows = tf.ensure_shape(rows, positions.shape)
         others = tf.ensure_shape(others, (None, *size, 3))
-        batch = tf.map_fn(
-            lambda image: tf.cond(
-                image[1] < 0, lambda: _decode_jpeg(image[0], size), lambda: others[image[1]]
-            ),
-            (encoded, tf.ensure_shape(rows, positions.shape)),
-            fn_output_signature=tf.TensorSpec((*size, 3), tf.uint8),
-            parallel_iterations=1,
-        )
+
+        def one(image: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            data, row = image
+            return tf.cond(row < 0, lambda: _decode_jpeg(data, size), lambda: others[row])
+
+        def mixed() -> tf.Tensor:
+            one_image = tf.TensorSpec((*size, 3), tf.uint8)
+            return tf.map_fn(
+                one, (encoded, rows), fn_output_signature=one_image, parallel_iterations=1
+            )
+
+        batch = tf.cond(tf.reduce_all(rows >= 0), lambda: others, mixed)
         batch = tf.ensure_shape(batch, (positions.shape[0], *size, 3))
         if mirror is None:
             return batch
@@ -108,9 +116,13 @@ def fetch_encoded(
     return fetch
 
 
-def read_files(paths: Callable[[NDArray[np.int64]], list[bytes]]) -> Callable[..., tf.Tensor]:
+def read_files(paths: Callable[[NDArray[np.int64]], Iterable[Path]]) -> Callable[..., tf.Tensor]:
     """Return what reads files, of which `paths` gives the paths at some positions."""
-    named = read_strings(paths)
+
+    def names(positions: NDArray[np.int64]) -> list[bytes]:
+        return [_name(path) for path in paths(positions)]
+
+    named = read_strings(names, at_the_end=os.fsencode(os.devnull))
     return lambda positions: tf.map_fn(
         tf.io.read_file,
         named(positions),
@@ -119,15 +131,21 @@ def read_files(paths: Callable[[NDArray[np.int64]], list[bytes]]) -> Callable[..
     )
 
 
+def _name(path: Path) -> bytes:
+    """Return a path for TensorFlow, which takes `link/..` for the folder that the link is in."""
+    name = os.fsencode(path)
+    return os.path.realpath(name) if b".." in name else name
+
+
 def read_strings(
-    read: Callable[[NDArray[np.int64]], Iterable[bytes]],
+    read: Callable[[NDArray[np.int64]], Iterable[bytes]], at_the_end: bytes = b""
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function that gives strings at some positions as a graph function, (batch,)."""
 
     def strings(positions: NDArray[np.int64]) -> NDArray[np.object_]:
         return guarded(
             lambda: np.array(list(read(positions)), object),
-            at_the_end=lambda: np.full(len(positions), b"", object),
+            at_the_end=lambda: np.full(len(positions), at_the_end, object),
         )
 
     return lambda positions: tf.ensure_shape(
@@ -174,34 +192,39 @@ def aligned_bytes(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 _BEGIN, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _FRAME = 0xC0
 _KNOWN = frozenset((0xC4, 0xDB, 0xE0, 0xFE))  # tables, JFIF's header and a comment
+_LONGEST = 4096  # bytes of a header that is looked at
+_MOST = 4096  # headers that are remembered
+_decoded: dict[bytes | None, tuple[int, int]] = {}
+"""What stood before the scan of a JPEG that OpenCV has decoded -> its height and width."""
 
 
-def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return (height, width) of a JPEG that is decoded alike everywhere; None for other data.
+def plain_jpeg_header(data: bytes) -> bytes | None:
+    """Return what stands before the scan of a JPEG that is decoded alike everywhere, or None.
 
     That is a whole baseline JPEG of one or three components and one scan, without Exif, profiles
-    and restart marks. What is damaged inside of it is decoded to the same pixels by TensorFlow and
-    OpenCV, whereas of others one may refuse what the other takes.
+    and restart marks. What is damaged in its scan is decoded to the same pixels by TensorFlow and
+    OpenCV, whereas of others one may refuse what the other takes. Files of one writer share the
+    header, but for those with Huffman tables of their own.
 
     Example:
 
     >>> encoded = cv2.imencode(".jpg", np.zeros((4, 3, 3), np.uint8))[1].tobytes()
-    >>> plain_jpeg_size(encoded), plain_jpeg_size(encoded[:-2])
+    >>> jpeg_size(plain_jpeg_header(encoded)), plain_jpeg_header(encoded[:-2])
     ((4, 3), None)
     """
-    scan = data.find(_SCAN)
+    scan = data.find(_SCAN, 0, _LONGEST)
     if scan < 0 or data[-2:] != _END:
         return None
     first = scan + 2 + _number(data, scan + 2)
     # A mark inside the scan would be one more 0xff than those that are escaped and the end's.
     if data.count(b"\xff", first) != data.count(b"\xff\x00", first) + 1:
         return None
-    return _header_size(data[:first])
+    header = data[:first]
+    return header if header in _decoded or jpeg_size(header) is not None else None
 
 
-@functools.lru_cache(maxsize=1024)
-def _header_size(header: bytes) -> tuple[int, int] | None:
-    """Return (height, width) by what stands before the scan; files of one writer share it."""
+def jpeg_size(header: bytes) -> tuple[int, int] | None:
+    """Return (height, width) by a plain JPEG's header; None for what is not one."""
     if header[:2] != _BEGIN:
         return None
     place, size = 2, None
@@ -214,16 +237,21 @@ def _header_size(header: bytes) -> tuple[int, int] | None:
         elif marker not in _KNOWN:
             return None
         place += 2 + _number(header, place + 2)
-    if size is None or place + 2 + _number(header, place + 2) != len(header):
-        return None
-    with contextlib.suppress(cv2.error):  # damaged tables: `decode` says so
-        if cv2.imdecode(np.frombuffer(header + _END, np.uint8), cv2.IMREAD_COLOR) is not None:
-            return size
-    return None
+    return size if place + 2 + _number(header, place + 2) == len(header) else None
 
 
 def _number(data: bytes, place: int) -> int:
     return int.from_bytes(data[place : place + 2], "big")
+
+
+def _remember(header: bytes | None) -> None:
+    """Note that OpenCV has decoded an image with this header: its tables are not damaged."""
+    if header is not None:
+        size = jpeg_size(header)
+        if len(_decoded) >= _MOST:
+            _decoded.clear()
+        if size is not None:
+            _decoded[header] = size
 
 
 def _decode_jpeg(data: tf.Tensor, size: Size) -> tf.Tensor:

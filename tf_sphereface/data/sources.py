@@ -126,8 +126,8 @@ def open_source(
 def _streamed(index: FolderIndex, size: Size, resize: bool) -> Fetch:
     """Return what reads the files of a folder at each use."""
 
-    def paths(positions: NDArray[np.int64]) -> list[bytes]:
-        return [os.fsencode(index.paths[place]) for place in positions.tolist()]
+    def paths(positions: NDArray[np.int64]) -> list[Path]:
+        return [index.paths[place] for place in positions.tolist()]
 
     def decode(encoded: bytes, position: int) -> NDArray[np.uint8]:
         return decode_face(encoded, index.paths[position], size, resize)
