@@ -49,10 +49,10 @@ def apply_gradients(
 
 def _is_known(optimizer: Any) -> bool:
     """Whether optimizer and schedule are of this library or of Keras: XLA compiles those."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    schedule = getattr(inner, "_learning_rate", None)
-    ours = ("keras.", "tf_sphereface.")
-    return all(type(part).__module__.startswith(ours) for part in (optimizer, inner, schedule))
+    optimizers = keras_private.optimizers_in(optimizer)
+    rates = (rate for rate in map(keras_private.rate_of, optimizers) if rate is not None)
+    known = ("keras.", "tf_sphereface.")
+    return all(type(part).__module__.startswith(known) for part in (*optimizers, *rates))
 
 
 def _are_on_one_gpu(variables: Sequence[Any]) -> bool:

@@ -225,6 +225,14 @@ def optimizers_in(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     return found
 
 
+def rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return an optimizer's learning rate, a variable or a schedule; None where it has none.
+
+    Keras 3.15, `_learning_rate`; the public `learning_rate` is a schedule's value.
+    """
+    return getattr(optimizer, "_learning_rate", None)
+
+
 def accumulators(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> list[Any]:
     """Return where an optimizer adds up the gradients of variables.
 
