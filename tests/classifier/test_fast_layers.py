@@ -368,22 +368,6 @@ def test_a_strided_1x1_convolution_of_few_channels_does_not_end_the_process(side
     assert np.all(np.isfinite(history.history["loss"]))
 
 
-@pytest.mark.parametrize(("gpus", "xla"), [(0, False), (0, True), (1, False), (1, True)])
-def test_device_and_xla_choose_the_layers_and_the_log_names_them(gpus, xla, monkeypatch, caplog):
-    """On a GPU no 1x1 convolution is a product, and with XLA no PReLU is a function of its own."""
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [None] * gpus)
-    backbone = MobileFaceNet(input_shape=(32, 32, 3), embedding_dim=16)
-    with caplog.at_level("INFO", "tf_sphereface"):
-        used = fast_layers.training_call(backbone, xla=xla).__self__
-    kinds = {type(layer) for layer in used.layers}
-    assert (fast_layers.PointwiseConvolution in kinds) == (not gpus and not xla)
-    (prelu, *_) = (layer for layer in used.layers if isinstance(layer, fast_layers.PReLU))
-    assert prelu.target == ("GPU" if gpus else "CPU", xla)
-    assert "33 PReLU" in caplog.text
-    kind = "SmallNormalization" if gpus and not xla else "BatchNormalization"
-    assert f"50 {kind}" in caplog.text
-
-
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}], ids=["graph", "xla"])
 def test_training_moves_weights_and_averages_as_the_stock_layers_do(options):
     """With slopes of 1: a value that rounding takes across 0 would change the gradients."""
