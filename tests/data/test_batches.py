@@ -77,7 +77,7 @@ def test_unshuffled_keeps_the_order(arrays: tuple[np.ndarray, np.ndarray]) -> No
     assert np.concatenate([labels for _, labels in batches(dataset)]).tolist() == list(range(32))
 
 
-@pytest.mark.parametrize("augment", ["mirror", "strong", "quality"])
+@pytest.mark.parametrize("augment", ["mirror", "strong", "quality", "warp"])
 @pytest.mark.parametrize("drop_remainder", [True, False])
 def test_start_step_continues_bit_for_bit(root: Path, augment: str, drop_remainder: bool) -> None:
     """Across epochs, too: 40 pictures in batches of 12 are 3 or 4 steps an epoch."""
@@ -229,7 +229,7 @@ def test_distributes_over_two_replicas(
         ({"batch_size": 0}, "`batch_size` must be"),
         ({"batch_size": 38}, "`batch_size` must not exceed the number of images, 37"),
         ({"channel_order": "grb"}, "`channel_order` must be one of 'rgb', 'bgr'"),
-        ({"augment": "heavy"}, "`augment` must be one of 'none', 'mirror', 'strong', 'quality'"),
+        ({"augment": "heavy"}, "`augment` must be one of 'none', 'mirror', 'strong', 'quality', "),
         ({"image_size": (112, 96)}, r"source images must be uint8 \(n, 112, 96, 3\)"),
         ({"image_size": (0, 96)}, "`image_size` must be"),
         ({"seed": -1}, "`seed` must be"),

@@ -47,8 +47,9 @@ def test_the_shares_of_poor_faces_are_those_that_are_said():
         degradation.degrade(images, draws[:2])
 
 
-def test_batches_are_those_of_the_seed_in_each_type_and_order_of_channels(faces):
-    options = {"image_size": SIZE, "batch_size": 16, "augment": "quality", "seed": 3}
+@pytest.mark.parametrize("augment", ["quality", "warp"])
+def test_batches_are_those_of_the_seed_in_each_type_and_order_of_channels(faces, augment):
+    options = {"image_size": SIZE, "batch_size": 16, "augment": augment, "seed": 3}
     first = [images.numpy() for images, _ in data.face_dataset(faces, **options)]
     again = [images.numpy() for images, _ in data.face_dataset(faces, **options)]
     np.testing.assert_array_equal(first, again)

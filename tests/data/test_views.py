@@ -7,7 +7,7 @@ import pytest
 
 from tf_sphereface import data
 from tf_sphereface.alignment.images import read_image, write_face
-from tf_sphereface.data import FaceSource, SyntheticFaces, synthetic, views
+from tf_sphereface.data import FaceSource, SyntheticFaces, synthetic, warping
 
 SIZE = (56, 48)
 
@@ -45,40 +45,15 @@ def test_a_folder_per_person_with_all_views_of_each_face(source, tmp_path):
         assert np.abs(blend - faces[number]).mean() > 2 * error
 
 
-@pytest.fixture
-def still(monkeypatch):
-    """No warp, and no other light."""
+def test_a_blend_is_half_its_own_face_or_more(monkeypatch):
     for name in ("TURN", "SCALE", "SHIFT", "CONTRAST", "BRIGHTNESS", "GRAY"):
-        monkeypatch.setattr(views, name, 0.0)
-
-
-def test_a_blend_is_half_its_own_face_or_more(still):
+        monkeypatch.setattr(warping, name, 0.0)
     black, white = np.zeros((*SIZE, 3), np.uint8), np.full((*SIZE, 3), 255, np.uint8)
     blends = [data.draw_view(black, white, np.random.default_rng(seed)) for seed in range(60)]
     shares = [blend.mean() / 255 for blend in blends]  # of the other one
     assert 0 <= min(shares) < 0.05
     assert 0.45 < max(shares) <= 0.5 + 0.5 / 255  # rounded to a whole number
     assert all(np.ptp(blend) == 0 for blend in blends)
-
-
-def test_without_a_draw_a_view_is_the_face(still):
-    face = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    assert (data.draw_view(face, None, np.random.default_rng(0)) == face).all()
-
-
-def test_a_shift_is_a_share_of_the_height(still, monkeypatch):
-    """A bright column moves as far as was drawn, in the deviation that is promised."""
-    monkeypatch.setattr(views, "SHIFT", 0.027)
-    face = np.zeros((112, 96, 3), np.uint8)
-    face[:, 48] = 255
-    columns = np.arange(96)
-    moved = []
-    for seed in range(300):
-        row = data.draw_view(face, None, np.random.default_rng(seed))[56, :, 0].astype(float)
-        moved.append((row * columns).sum() / row.sum() - 48)
-    # 300 draws: the mean within 3 of its deviation, the deviation within an eighth
-    assert abs(np.mean(moved)) < 3 * 0.027 * 112 / 300**0.5
-    assert np.std(moved) == pytest.approx(0.027 * 112, rel=0.125)
 
 
 def test_light_is_clipped_and_the_given_faces_are_left_alone():

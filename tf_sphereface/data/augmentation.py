@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tf_sphereface.data import degradation
+from tf_sphereface.data import degradation, warping
 from tf_sphereface.data.options import Augment, PixelType
 from tf_sphereface.utils.exit_guard import guarded
 
@@ -71,17 +73,20 @@ def augment_batch(
     With `dtype="uint8"` it is not normalised; `"strong"`, which leaves 0..255, needs float32.
 
     `"mirror"` does nothing here: the images come mirrored where `drawn_mirror` says so.
-    `"quality"` makes some 60 % of such images poor, as `degradation.degrade` says. `"strong"`
-    mirrors them by the same draw, shifts by up to 1/24 of the height (edges repeat), changes
-    contrast by up to 25 % and brightness by up to 0.16, and blanks a rectangle in 30 % of the
-    images. `seed`, int64 (2,), is for this batch alone, in which `part` says where the images
-    stand.
+    `"quality"` makes some 60 % of such images poor, as `degradation.degrade` says; `"warp"` turns,
+    moves, scales and lights them, as `warping.warp` says. `"strong"` mirrors images by the same
+    draw, shifts by up to 1/24 of the height (edges repeat), changes contrast by up to 25 % and
+    brightness by up to 0.16, and blanks a rectangle in 30 % of them. `seed`, int64 (2,), is for
+    this batch alone, in which `part` says where the images stand.
     """
     finish = normalize if dtype == "float32" else tf.identity
     if kind in ("none", "mirror"):
         return finish(images)
     if kind == "quality":
         return finish(degraded(images, part.uniform(_fold(seed, 4), (degradation.DRAWS,))))
+    if kind == "warp":
+        seeds = part.uniform(_fold(seed, 5), low=0, high=tf.int64.max, dtype=tf.int64)
+        return finish(_by_numpy(warping.warp, images, seeds))
     moved = _shift(images, drawn_mirror(seed, part), _fold(seed, 1), part)
     pixels = _jitter(normalize(moved), _fold(seed, 2), part)
     return tf.ensure_shape(_erase(pixels, _fold(seed, 3), part), images.shape)
@@ -94,11 +99,20 @@ def drawn_mirror(seed: tf.Tensor, part: Part) -> tf.Tensor:
 
 def degraded(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Make some images poor: uint8 (batch, height, width, 3), numbers (DRAWS, batch)."""
+    return _by_numpy(degradation.degrade, images, draws)
 
-    def degrade(images: NDArray[np.uint8], draws: NDArray[np.float32]) -> NDArray[np.uint8]:
-        return guarded(lambda: degradation.degrade(images, draws), at_the_end=lambda: images)
 
-    return tf.ensure_shape(tf.numpy_function(degrade, [images, draws], tf.uint8), images.shape)
+def _by_numpy(
+    change: Callable[[NDArray[np.uint8], NDArray[Any]], NDArray[np.uint8]],
+    images: tf.Tensor,
+    draws: tf.Tensor,
+) -> tf.Tensor:
+    """Change images, uint8, by a function of them and of random numbers that runs in Python."""
+
+    def changed(images: NDArray[np.uint8], draws: NDArray[Any]) -> NDArray[np.uint8]:
+        return guarded(lambda: change(images, draws), at_the_end=lambda: images)
+
+    return tf.ensure_shape(tf.numpy_function(changed, [images, draws], tf.uint8), images.shape)
 
 
 def _fold(seed: tf.Tensor, data: int) -> tf.Tensor:

@@ -182,9 +182,9 @@ def face_dataset(
         channel_order: `"rgb"`, or `"bgr"` as Caffe's release; applies to arrays too, which come
             in as RGB.
         training: what the next three are by default; False: none, no shuffle, nothing dropped.
-        augment: `"none"`, `"mirror"`, `"strong"` (mirror, shift, contrast, brightness, erasing) or
-            `"quality"` (mirror; cropped, gray, blurred, small and compressed faces); `"mirror"` in
-            training.
+        augment: `"none"`, `"mirror"`, `"strong"` (mirror, shift, contrast, brightness, erasing),
+            `"quality"` (mirror; cropped, gray, blurred, small and compressed faces) or `"warp"`
+            (mirror; turned, moved, scaled, lit otherwise, some gray); `"mirror"` in training.
         dtype: `"float32"`, normalised, or `"uint8"`, pixels 0..255: a quarter of the bytes on their
             way to a GPU. `FaceClassifier` normalises them in the step; a stock Keras model needs
             `keras.layers.Rescaling(1 / 128, offset=-127.5 / 128)` before its network, and is

@@ -39,7 +39,7 @@ class FaceSource:
             `SyntheticFaces`.
         image_size: (height, width) in pixels.
         batch_size: of a step, over all replicas.
-        augment: `"none"`, `"mirror"`, `"strong"` or `"quality"`, as in `face_dataset`.
+        augment: `"none"`, `"mirror"`, `"strong"`, `"quality"` or `"warp"`, as in `face_dataset`.
         dtype: of the stream's images, `"float32"` or `"uint8"`, as in `face_dataset`; `batch_at`
             gives float32.
         seed: of order and augmentation.

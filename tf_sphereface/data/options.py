@@ -16,7 +16,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 ChannelOrder = Literal["rgb", "bgr"]
-Augment = Literal["none", "mirror", "strong", "quality"]
+Augment = Literal["none", "mirror", "strong", "quality", "warp"]
 PixelType = Literal["float32", "uint8"]
 ClassWeights = Literal["balanced"] | Mapping[int, float]
 

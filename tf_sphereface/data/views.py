@@ -12,19 +12,16 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import encode_face
 from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.data.warping import to_pixels, warped_by
 from tf_sphereface.utils.checks import check_integer
 from tf_sphereface.utils.files import begin_folder, replace_bytes
 from tf_sphereface.utils.messages import ProgressCallback
 
-TURN, SCALE, SHIFT = 6.0, 0.07, 0.027  # deviations: degrees, of the logarithm, of the height
-CONTRAST, BRIGHTNESS = 0.15, 15.0  # deviations: of the logarithm, of 255
-GRAY = 0.1  # how often a face loses its colours
 LEAST = 0.5  # share of its own face in a blend
 BLOCK = 4096  # faces among which the other one of a blend is drawn
 _BEGUN = ".views.json"  # which call fills the folder
@@ -33,7 +30,7 @@ _BEGUN = ".views.json"  # which call fills the folder
 def draw_view(
     face: NDArray[np.uint8], other: NDArray[np.uint8] | None, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Turn, move, scale and light a face by chance; blend it with a view of another one.
+    """Warp a face by chance, as `augment="warp"` does; blend it with a view of another one.
 
     Args:
         face: uint8 RGB (height, width, 3).
@@ -49,28 +46,11 @@ def draw_view(
     >>> draw_view(face, None, np.random.default_rng(0)).shape
     (56, 48, 3)
     """
-    pixels = _warped(face, rng)
+    pixels = warped_by(face, rng)
     if other is not None:
         share = LEAST + (1 - LEAST) * rng.random()
-        pixels = share * pixels + (1 - share) * _warped(other, rng)
-    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
-
-
-def _warped(face: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return a face turned about its middle, moved, and with other light, not yet clipped."""
-    height, width = face.shape[:2]
-    turn, scale = rng.normal(0, TURN), np.exp(rng.normal(0, SCALE))
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn, scale)
-    matrix[:, 2] = matrix[:, 2] + rng.normal(0, SHIFT * height, 2)
-    border = cv2.BORDER_REFLECT if rng.random() < 0.5 else cv2.BORDER_CONSTANT
-    moved = cv2.warpAffine(face, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
-    pixels = moved.astype(np.float32)
-    mean = pixels.mean()
-    contrast, light = np.exp(rng.normal(0, CONTRAST)), rng.normal(0, BRIGHTNESS)
-    pixels = (pixels - mean) * np.float32(contrast) + np.float32(mean + light)
-    if rng.random() < GRAY:
-        pixels[:] = pixels.mean(axis=2, keepdims=True)
-    return pixels
+        pixels = share * pixels + (1 - share) * warped_by(other, rng)
+    return to_pixels(pixels)
 
 
 def write_views(
