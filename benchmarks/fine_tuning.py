@@ -4,7 +4,9 @@
 
 MODEL is a .keras file; the faces have its size, in one folder for each person. LFW's
 folder has `images/`, `pairs.txt` and `landmarks.tsv`. For each number of people and each seed, that
-many are drawn to train on, and all others of the folder are verified on.
+many are drawn to train on, and all others of the folder are verified on. `--exclude` leaves images
+out of both, such as those whose label is in doubt (`tf_sphereface-data audit faces/ --labels
+MODEL`): no network can tell a pair with a wrong label.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 import tf_sphereface as sf
 from tf_sphereface import training
 from tf_sphereface.callbacks import Verification, verify_on
-from tf_sphereface.data import FaceSource, hold_out
+from tf_sphereface.data import FaceSource, hold_out, read_exclusions
 from tf_sphereface.embedder.embedder import embed_sides
 
 
@@ -31,11 +33,12 @@ def main() -> None:
     args = parser().parse_args()
     start = training.open_pretrained(args.model)
     recipe = dataclasses.replace(training.preset("fine-tune"), **json.loads(args.recipe))
-    options = {
-        "image_size": start.metadata.input_size,
-        "channel_order": start.metadata.channel_order,
-    }
-    faces = FaceSource(args.faces, **options)
+    faces = FaceSource(
+        args.faces,
+        image_size=start.metadata.input_size,
+        channel_order=start.metadata.channel_order,
+        exclude=None if args.exclude is None else read_exclusions(args.exclude),
+    )
     everybody = len(faces.listing())
     lfw = accuracy_on_lfw(args, start.network)
     print(f"recipe: {recipe.loss}, {recipe.epochs} epochs, {args.recipe}")
@@ -83,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("model", type=Path)
     result.add_argument("--faces", type=Path, required=True)
     result.add_argument("--lfw", type=Path, required=True)
+    result.add_argument("--exclude", type=Path, help="a list of images, as of an audit")
     result.add_argument("--people", type=int, nargs="+", default=[20, 100, 600])
     result.add_argument("--seeds", type=int, default=3)
     result.add_argument("--pairs", type=int, default=300, help="of each class in each of ten folds")

@@ -1,16 +1,25 @@
-"""Plant wrong labels among synthetic faces, train, and count which of them the audit lists.
+"""Plant wrong labels, and count which of them the audit lists, at several angles.
 
-`python benchmarks/label_audit.py --loss arcface --centers 3`: docs/results/practice.md has figures.
+Among synthetic faces, on which a network is trained with them, or among real ones that an embedder
+has not seen:
+
+    python benchmarks/label_audit.py --loss arcface --centers 3
+    python benchmarks/label_audit.py --model model.keras --faces faces/ --exclude labels/exclude.txt
+
+docs/results/practice.md has figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
+import tf_sphereface as sf
 from tf_sphereface import data, training
 from tf_sphereface.training import building
 
@@ -19,21 +28,42 @@ SIZE, WIDTH, BATCH = (28, 24), 64, 32
 
 def main() -> None:
     """Run once, and print precision and recall at several angles."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--loss", default="arcface", choices=training.recipes.LOSSES)
     parser.add_argument("--centers", type=int, default=3)
     parser.add_argument("--wrong", type=float, default=0.1, help="share of the labels")
     parser.add_argument("--people", type=int, default=60)
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--model", type=Path, help="an embedder, in place of training")
+    parser.add_argument("--faces", type=Path, help="with --model: a folder per person")
+    parser.add_argument("--exclude", type=Path, help="with --model: images to leave out")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    images, true = data.synthetic.training_set(args.people, args.images, size=SIZE)
-    rng = np.random.default_rng(args.seed)
+    vectors, labels, wrong, centers = trained(args) if args.model is None else embedded(args)
+    for angle in (60.0, 65.0, 70.0, 75.0):
+        listed = [d.position for d in data.doubtful_labels(vectors, labels, centers, angle)]
+        precision = wrong[listed].mean() if listed else np.nan
+        recall = wrong[listed].sum() / wrong.sum()
+        print(
+            f"{angle:g} degrees: {len(listed)} listed, precision {precision:.3f}, "
+            f"recall {recall:.3f}"
+        )
+
+
+def planted(true: np.ndarray, args: argparse.Namespace) -> tuple[NDArray[np.int32], np.ndarray]:
+    """Return labels of which some are wrong, and which."""
+    rng, people = np.random.default_rng(args.seed), int(true.max()) + 1
     wrong = np.zeros(len(true), bool)
     wrong[rng.choice(len(true), int(args.wrong * len(true)), replace=False)] = True
-    others = (true + rng.integers(1, args.people, len(true))) % args.people
-    labels = np.where(wrong, others, true).astype("int32")
+    others = (true + rng.integers(1, people, len(true))) % people
+    return np.where(wrong, others, true).astype("int32"), wrong
+
+
+def trained(args: argparse.Namespace) -> tuple[np.ndarray, ...]:
+    """Train on synthetic faces; return embeddings, labels, which are wrong, and class centres."""
+    images, true = data.synthetic.training_set(args.people, args.images, size=SIZE)
+    labels, wrong = planted(true, args)
     recipe = dataclasses.replace(
         training.preset("quick"),
         input_size=SIZE,
@@ -52,16 +82,18 @@ def main() -> None:
     )
     vectors = np.concatenate([np.asarray(model.backbone(batch)) for batch, _ in source.in_order()])
     kernel = keras.ops.convert_to_numpy(model.head_layer.kernel)
-    centers = kernel.T.reshape(args.people, args.centers, WIDTH)
     print(f"{args.loss}, {args.centers} centres, accuracy {history['accuracy'][-1]:.2f}")
-    for angle in (60.0, 65.0, 70.0, 75.0):
-        listed = [d.position for d in data.doubtful_labels(vectors, labels, centers, angle)]
-        precision = wrong[listed].mean() if listed else np.nan
-        recall = wrong[listed].sum() / wrong.sum()
-        print(
-            f"{angle:g} degrees: {len(listed)} listed, precision {precision:.3f}, "
-            f"recall {recall:.3f}"
-        )
+    return vectors, labels, wrong, kernel.T.reshape(args.people, args.centers, WIDTH)
+
+
+def embedded(args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray, None]:
+    """Embed real faces; return the same but for centres: each person's other images decide."""
+    embedder = sf.load_embedder(args.model)
+    exclude = None if args.exclude is None else data.read_exclusions(args.exclude)
+    source = data.FaceSource(args.faces, image_size=embedder.input_size, exclude=exclude).load()
+    batches = source.in_order(dtype="uint8")
+    vectors = np.concatenate([embedder(np.asarray(images)) for images, *_ in batches])
+    return vectors, *planted(source.labels, args), None
 
 
 if __name__ == "__main__":

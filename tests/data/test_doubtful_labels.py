@@ -13,6 +13,7 @@ import pytest
 
 import tf_sphereface as sf
 from tf_sphereface import data, training
+from tf_sphereface.alignment.images import write_face
 from tf_sphereface.commands.data.main import main
 from tf_sphereface.data import doubtful_labels, synthetic
 
@@ -31,6 +32,20 @@ def test_the_rule_by_hand():
     assert [d.angle for d in found] == pytest.approx([80.0, 76.0], abs=1e-4)
     assert "above 75°, nearer to centre 1 than to centre 0" in found[0].reason()
     assert [d.position for d in doubtful_labels(vectors, [0, 0, 0, 0, 1, 1], centers, 79)] == [2]
+
+
+def test_the_rule_without_centers_by_hand():
+    """Each image is compared with the mean direction of the others, whatever their lengths."""
+    degrees = np.array([0.0, 20.0, 100.0, 40.0, 70.0, 7.0])
+    vectors = np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], axis=1)
+    vectors *= np.arange(1, 7)[:, None]
+    found = doubtful_labels(vectors, [0, 0, 0, 1, 1, 3], max_angle=50)
+    # of 0, 20, 100 the others' means are at 60, 50 and 10; one alone is never in doubt
+    assert [(d.position, d.label) for d in found] == [(2, 0), (0, 0)]
+    assert [d.angle for d in found] == pytest.approx([90.0, 60.0], abs=1e-4)
+    assert doubtful_labels(vectors[5:], [3], max_angle=0) == []
+    opposite = np.array([[1.0, 0], [-1.0, 0], [0, 1.0]])  # the first two cancel out for the third
+    assert [d.position for d in doubtful_labels(opposite, [0, 0, 0])] == [0, 1, 2]
 
 
 def test_planted_wrong_labels_are_found():
@@ -97,17 +112,54 @@ def test_the_command_writes_a_list_that_training_reads(run, tmp_path, capsys):
     assert main(["audit", "--labels", str(folder), "--angle", "1", "--out", str(out), "--strict"])
 
 
+def test_an_embedder_finds_a_picture_among_another_persons(tmp_path, capsys):
+    """Colour tells the person; one picture of the second lies among the first one's."""
+    image = keras.Input((28, 24, 3))
+    mean = keras.layers.GlobalAveragePooling2D()(image)
+    path = tmp_path / "colour.keras"
+    facts = sf.embedder.EmbedderMetadata(channel_order="rgb", pixel_mean=127.5, pixel_scale=128)
+    sf.embedder.save_embedder(keras.Model(image, mean), path, facts)
+    rng = np.random.default_rng(0)
+    for person, colour in (("red", (220, 40, 40)), ("blue", (40, 40, 220)), ("one", (9, 99, 9))):
+        for number in range(1 if person == "one" else 6):
+            wrong = (person, number) == ("red", 4)
+            pixels = rng.normal((40, 40, 220) if wrong else colour, 9, (28, 24, 3))
+            target = tmp_path / "faces" / person / f"{number}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_face(target, np.clip(pixels, 0, 255).astype(np.uint8))
+    words = [str(tmp_path / "faces"), "--labels", str(path), "--out", str(tmp_path / "out")]
+    assert main(["audit", *words]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "13 images of 3 people, each beside the mean of its person's others" in said
+    assert "labels in doubt: 1 (7.7%)" in said
+    assert data.read_exclusions(tmp_path / "out" / "exclude.txt").images == {"red/4.png"}
+    report = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert (report["step"], report["centers_per_class"]) == (None, 1)
+    audit = training.audit_labels(path, tmp_path / "faces")
+    assert [name for name, _ in audit.entries()] == ["red/4.png"]
+    words += ["--exclude", str(tmp_path / "out" / "exclude.txt")]
+    assert main(["audit", *words, "--strict", "--json", str(tmp_path / "again.json")]) == 0
+    assert json.loads((tmp_path / "again.json").read_text())["images"] == 12
+    assert data.read_exclusions(tmp_path / "out" / "exclude.txt").images == {"red/4.png"}
+    capsys.readouterr()
+    assert main(["audit", "--labels", str(path)]) == 2
+    assert "needs TRAIN" in capsys.readouterr().err
+    assert main(["audit", *words, "--model", str(path)]) == 2
+    assert "--model cannot go with --labels: it is the model" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--labels", "{run}", "{faces}", "{faces}"], "TEST cannot go with --labels"),
         (["--labels", "{run}", "--model", "m.keras"], "--model cannot go with --labels"),
         (["--labels", "{faces}"], "holds no run with a checkpoint"),
+        (["--labels", "{faces}/m.keras"], "there is no run folder or embedder"),
         (["--labels", "{run}", "--angle", "180"], "`max_angle` must be"),
         (["--labels", "{run}", "--exclude", "{list}"], "the list that it left out"),
         (["--labels", "{run}", "{fewer}"], "these are not the faces of"),
-        (["{faces}"], "audit needs TRAIN and TEST, or --labels RUN"),
-        (["{faces}", "{faces}", "--angle", "70"], "--angle needs --labels RUN"),
+        (["{faces}"], "audit needs TRAIN and TEST, --labels RUN, or TRAIN --labels MODEL"),
+        (["{faces}", "{faces}", "--angle", "70"], "--angle needs --labels"),
     ],
 )
 def test_what_cannot_be_audited_is_said(run, options, message, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Images whose label is in doubt, by the several class centres that a network was trained with."""
+"""Images whose label is in doubt, by class centres or by the other images of the person."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ class DoubtfulLabel:
 
 
 def doubtful_labels(
-    embeddings: ArrayLike, labels: ArrayLike, centers: ArrayLike, max_angle: float = MAX_ANGLE
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    centers: ArrayLike | None = None,
+    max_angle: float = MAX_ANGLE,
 ) -> list[DoubtfulLabel]:
     """List images that lie far from the dominant centre of their class.
 
@@ -58,7 +61,9 @@ def doubtful_labels(
     Args:
         embeddings: (n, d), of any length above 0.
         labels: integers (n,), in [0, num_classes).
-        centers: (num_classes, centers_per_class, d), of any length above 0.
+        centers: (num_classes, centers_per_class, d), of any length above 0. None: for each image
+            the mean of the class's other embeddings, brought to length 1 before; an image alone in
+            its class is not listed.
         max_angle: degrees, in [0, 180).
 
     Returns:
@@ -76,24 +81,33 @@ def doubtful_labels(
     >>> faces = [[2.0, 0.0], [3.0, 0.1], [0.1, 2.0]]
     >>> [(d.position, d.center, round(d.angle)) for d in doubtful_labels(faces, [0, 0, 0], centers)]
     [(2, 1, 87)]
+    >>> [d.position for d in doubtful_labels([*faces, [4.0, 0.2]], [0, 0, 0, 0])]
+    [2]
     """
     check_number("max_angle", max_angle, 0.0, 180.0)
     vectors, labels = np.asarray(embeddings), np.asarray(labels)
-    centers = np.asarray(centers)
-    if vectors.ndim != 2 or centers.ndim != 3 or vectors.shape[1] != centers.shape[2]:
-        shapes = f"{vectors.shape} and {centers.shape}"
+    given = None if centers is None else np.asarray(centers)
+    fits = vectors.ndim == 2 and (
+        given is None or (given.ndim == 3 and given.shape[2] == vectors.shape[1])
+    )
+    if not fits:
+        shapes = f"{vectors.shape} and {None if given is None else given.shape}"
         raise ValueError(
             "Embeddings (n, d) and centers (num_classes, centers_per_class, d) are expected. "
             f"Received: shapes {shapes}"
         )
-    if labels.shape != vectors.shape[:1] or np.any((labels < 0) | (labels >= len(centers))):
-        raise error("labels", f"be {len(vectors)} integers in [0, {len(centers)})", labels)
+    classes = np.max(labels, initial=-1) + 1 if given is None else len(given)
+    if labels.shape != vectors.shape[:1] or np.any((labels < 0) | (labels >= classes)):
+        raise error("labels", f"be {len(vectors)} integers in [0, {classes})", labels)
     if not np.all(np.isfinite(vectors)):
         bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise ValueError(f"Argument `embeddings` must be finite. Received: row {bad} is not")
-    cosines = _own_cosines(vectors, labels, centers)
+    if given is None:
+        cosines = _cosines_to_others(vectors, labels, int(classes))
+    else:
+        cosines = _own_cosines(vectors, labels, given)
     nearest = cosines.argmax(axis=1)
-    counts = np.zeros(centers.shape[:2], np.int64)
+    counts = np.zeros((classes, cosines.shape[1]), np.int64)
     np.add.at(counts, (labels, nearest), 1)
     dominant = counts.argmax(axis=1)[labels]
     cosine = np.take_along_axis(cosines, dominant[:, None], axis=1)[:, 0]
@@ -116,4 +130,22 @@ def _own_cosines(
     for begin in range(0, len(vectors), _BLOCK):
         part = slice(begin, begin + _BLOCK)
         cosines[part] = np.einsum("nd,nkd->nk", likeness.unit(vectors[part]), units[labels[part]])
+    return cosines
+
+
+def _cosines_to_others(
+    vectors: NDArray[np.floating], labels: NDArray[np.integer], classes: int
+) -> NDArray[np.float64]:
+    """Return the cosine to the mean of the class's other embeddings, (n, 1); 1 without others."""
+    units = likeness.unit(vectors)
+    sums = np.zeros((classes, vectors.shape[1]))
+    np.add.at(sums, labels, units)
+    cosines = np.empty((len(vectors), 1))
+    for begin in range(0, len(vectors), _BLOCK):
+        part = slice(begin, begin + _BLOCK)
+        others = sums[labels[part]] - units[part]
+        lengths = np.linalg.norm(others, axis=1)
+        products = np.einsum("nd,nd->n", units[part], others)
+        alone = np.bincount(labels, minlength=classes)[labels[part]] == 1
+        cosines[part, 0] = np.where(alone, 1.0, products / np.where(lengths > 0, lengths, 1.0))
     return cosines

@@ -1,10 +1,11 @@
-"""The images of a run whose labels are in doubt."""
+"""The images whose labels are in doubt, by the class centres of a run or by any embedder."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.doubtful_labels import MAX_ANGLE, DoubtfulLabel, doubtful_labels
 from tf_sphereface.data.exclusions import Exclusions
 from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.training.building import build_classifier, kept_policy
 from tf_sphereface.training.pretrained import open_pretrained
 from tf_sphereface.training.recipes import Recipe
@@ -26,9 +28,9 @@ class LabelAudit:
     """What `audit_labels` found.
 
     Attributes:
-        source: the faces of the run.
-        centers_per_class: of the run's head.
-        step: updates of the checkpoint that was read.
+        source: the faces.
+        centers_per_class: of the run's head; 1 by an embedder.
+        step: updates of the checkpoint that was read; None: by an embedder.
         max_angle: degrees.
         doubtful: the images, the largest angle first.
 
@@ -43,7 +45,7 @@ class LabelAudit:
 
     source: FaceSource
     centers_per_class: int
-    step: int
+    step: int | None
     max_angle: float
     doubtful: list[DoubtfulLabel]
 
@@ -54,28 +56,31 @@ class LabelAudit:
 
 
 def audit_labels(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | Embedder,
     data: str | os.PathLike[str] | None = None,
     *,
     exclude: Exclusions | None = None,
     max_angle: float = MAX_ANGLE,
     progress: ProgressCallback | None = None,
 ) -> LabelAudit:
-    """List the training images of a run that may have a wrong label.
+    """List the training images that may have a wrong label.
 
-    The newest checkpoint is read, network and class centres; each image of the run is embedded
+    Of a run the newest checkpoint is read, network and class centres; each image is embedded
     and compared with its person's centres, as `data.doubtful_labels` does. Train with several
     centres (`Recipe.centers_per_class`, 3 for example): then wrong images find a centre of their
-    own. With one centre the angle decides alone.
+    own. With one centre the angle decides alone. An embedder that was trained on others compares
+    each image with the mean of its person's other images.
 
     Args:
-        run: a run folder.
-        data: where its faces are now; None: where they were.
-        exclude: the list that the run left out, where it did.
+        run: a run folder; or an embedder, open or its file.
+        data: where the run's faces are now; None: where they were. By an embedder: the faces, of
+            the size that it takes.
+        exclude: the list that the run left out, where it did; by an embedder, what to leave out.
         max_angle: degrees, in [0, 180).
         progress: called with (done, total) images.
 
     Raises:
+        FileNotFoundError: there is no such run or embedder.
         ValueError: no run folder, or none with a checkpoint; a run on faces that are no files; the
             faces are not those of the run; a loss without class centres, or a sampled head.
 
@@ -90,6 +95,10 @@ def audit_labels(
     >>> len(audit.source), audit.step, audit.max_angle
     (4, 1, 75.0)
     """
+    if isinstance(run, Embedder) or Path(run).is_file():
+        return _by_embedder(load_embedder(run), data, exclude, max_angle, progress)
+    if not Path(run).is_dir():
+        raise FileNotFoundError(f"there is no run folder or embedder {run}")
     folder = RunFolder(run)
     state = folder.newest_state()
     if state is None:
@@ -127,6 +136,27 @@ def audit_labels(
     centers = kernel.T.reshape(source.num_classes, recipe.centers_per_class, -1)
     found = doubtful_labels(embeddings, source.labels, centers, max_angle)
     return LabelAudit(source, recipe.centers_per_class, state.info["step"], max_angle, found)
+
+
+def _by_embedder(
+    embedder: Embedder,
+    data: str | os.PathLike[str] | None,
+    exclude: Exclusions | None,
+    max_angle: float,
+    progress: ProgressCallback | None,
+) -> LabelAudit:
+    """Compare each image with its person's others, as an embedder sees them."""
+    if data is None:
+        raise ValueError("an embedder needs the faces whose labels it is to audit. Received: none")
+    size = embedder.input_size
+    source = FaceSource(data, image_size=size, resize=True, exclude=exclude).load()
+    vectors: list[NDArray[np.float32]] = []
+    for images, *_ in source.in_order(dtype="uint8"):
+        vectors.append(embedder(np.asarray(images)))
+        if progress is not None:
+            progress(sum(map(len, vectors)), len(source))
+    found = doubtful_labels(np.concatenate(vectors), source.labels, None, max_angle)
+    return LabelAudit(source, 1, None, max_angle, found)
 
 
 def _recipe(fields: dict[str, Any]) -> Recipe:

@@ -41,19 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         type=Path,
-        metavar="RUN",
-        help="list the images of a run whose label is in doubt, in place of a comparison; TRAIN: "
-        "where its faces are now",
+        metavar="RUN|MODEL",
+        help="list the images whose label is in doubt, in place of a comparison: by a run's class "
+        "centres (TRAIN: where its faces are now), or by how an embedder sees each person's others "
+        "in TRAIN",
     )
     parser.add_argument(
         "--angle",
         type=float,
         metavar="A",
-        help="with --labels: degrees to a person's main centre, above which an image is doubtful "
-        "(75)",
+        help="with --labels: degrees to a person's main centre, or to the mean of the others, "
+        "above which an image is doubtful (75)",
     )
     parser.add_argument(
-        "--exclude", type=Path, metavar="FILE", help="with --labels: what the run left out"
+        "--exclude", type=Path, metavar="FILE", help="with --labels: what is left out before"
     )
     parser.add_argument("--model", type=Path, metavar="M", help="an embedder, to compare faces by")
     for side in ("test", "train"):

@@ -1,4 +1,4 @@
-"""`tf_sphereface-data audit --labels RUN`: the training images whose labels are in doubt."""
+"""`tf_sphereface-data audit --labels RUN|MODEL`: the images whose labels are in doubt."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.data.lists import SHOWN, say
+from tf_sphereface.commands.input_options import input_facts
 from tf_sphereface.data.doubtful_labels import MAX_ANGLE
 from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import and_more
@@ -23,9 +24,10 @@ HEADER = """\
 Images of {data} whose label is in doubt, by tf_sphereface-data audit --labels {run}.
 Look at them before you use it: tf_sphereface-train --exclude FILE"""
 TOO_MANY = 1 / 3  # of the images
+FEEDING = ("channel_order", "pixel_mean", "pixel_scale", "layout")
 OTHERS = (
     "test", "model", "test_landmarks", "train_landmarks", "identity_cosine", "image_cosine",
-    "hash_bits", "no_names", "channel_order", "pixel_mean", "pixel_scale", "layout",
+    "hash_bits", "no_names",
 )  # fmt: skip
 """Options of the audit of a test set, which have no effect here."""
 
@@ -35,21 +37,31 @@ def check_options(args: argparse.Namespace) -> None:
     if args.labels is None:
         for name in ("angle", "exclude"):
             if getattr(args, name) is not None:
-                raise CommandError(f"--{name} needs --labels RUN")
+                raise CommandError(f"--{name} needs --labels")
         if args.train is None or args.test is None:
-            raise CommandError("audit needs TRAIN and TEST, or --labels RUN")
+            raise CommandError("audit needs TRAIN and TEST, --labels RUN, or TRAIN --labels MODEL")
         return
-    given = [name for name in OTHERS if getattr(args, name, None) not in (None, False)]
+    by_model = args.labels.is_file()
+    if by_model and args.train is None:
+        raise CommandError(f"--labels {args.labels} needs TRAIN: the faces whose labels it audits")
+    unused = OTHERS if by_model else OTHERS + FEEDING
+    given = [name for name in unused if getattr(args, name, None) not in (None, False)]
     if given:
         names = ", ".join("TEST" if n == "test" else f"--{n.replace('_', '-')}" for n in given)
-        raise CommandError(f"{names} cannot go with --labels: the run has its own model and faces")
+        why = "it is the model" if by_model else "the run has its own model and faces"
+        raise CommandError(f"{names} cannot go with --labels: {why}")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Audit the labels of a run, print and write."""
+    """Audit labels, print and write."""
+    by = args.labels
+    if by.is_file():
+        from tf_sphereface.embedder.embedder import load_embedder
+
+        by = load_embedder(by, **input_facts(args))
     with progress_bar("faces") as show_progress:
         audit = training.audit_labels(
-            args.labels,
+            by,
             args.train,
             exclude=None if args.exclude is None else data.read_exclusions(args.exclude),
             max_angle=MAX_ANGLE if args.angle is None else args.angle,
@@ -105,18 +117,22 @@ def _show(
     args: argparse.Namespace, audit: training.LabelAudit, entries: list[tuple[str, str]]
 ) -> None:
     images, many = len(audit.source), audit.centers_per_class
-    lines = [
-        f"{args.labels}, after {audit.step:,} updates: {images:,} images of "
-        f"{audit.source.num_classes:,} people, {many} centre{'s' * (many > 1)} each",
-        f"labels in doubt: {len(entries):,} ({len(entries) / images:.1%})",
-    ]
-    if many == 1:
-        lines.insert(1, "with one centre the angle alone decides (--centers-per-class)")
-    if len(entries) > TOO_MANY * images:
-        lines.append(
-            "that many are no errors of labels: the run has not drawn its people together. Train "
-            "longer or with a lower --scale, or take a larger --angle"
+    of = f"{images:,} images of {audit.source.num_classes:,} people"
+    if audit.step is None:
+        lines = [f"{args.labels}: {of}, each beside the mean of its person's others"]
+        cure = "is the network fed as it was trained, and TRAIN aligned? Else take"
+    else:
+        centers = f"{many} centre{'s' * (many > 1)} each"
+        lines = [f"{args.labels}, after {audit.step:,} updates: {of}, {centers}"]
+        if many == 1:
+            lines.append("with one centre the angle alone decides (--centers-per-class)")
+        cure = (
+            "the run has not drawn its people together. Train longer or with a lower --scale, or "
+            "take"
         )
+    lines.append(f"labels in doubt: {len(entries):,} ({len(entries) / images:.1%})")
+    if len(entries) > TOO_MANY * images:
+        lines.append(f"that many are no errors of labels: {cure} a larger --angle")
     listed = [f"{name}: {why}" for name, why in entries]
     if listed:
         where = f"in {args.out / 'doubtful.tsv'}"

@@ -43,7 +43,7 @@ Public sets that come as MXNet RecordIO (train.rec) are read as they are, withou
 and find what a training set has in common with a test set (docs/guides/audit.md):
 
   audit TRAIN TEST --model M
-  audit --labels RUN   list the training images of a run whose label is in doubt
+  audit SET --labels MODEL   list the images whose label is in doubt; --labels RUN: of a run
 
 exit code: 0 all well, 1 check found damage (or audit --strict anything), 2 bad input or a full
 disk"""
@@ -57,8 +57,7 @@ EXAMPLES = """\
   tf_sphereface-data views faces/ views/ --count 8
   tf_sphereface-train --data packed/ --preset small --out runs/first
   tf_sphereface-data audit faces/ lfw/ --model embedder.keras --test-landmarks lfw.tsv --out audit/
-  tf_sphereface-train --data faces/ --centers-per-class 3 --loss arcface --out runs/first
-  tf_sphereface-data audit --labels runs/first --out labels/
+  tf_sphereface-data audit faces/ --labels embedder.keras --out labels/
   tf_sphereface-train --data faces/ --exclude labels/exclude.txt --out runs/clean"""
 
 
