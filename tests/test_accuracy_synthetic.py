@@ -15,7 +15,7 @@ from tf_sphereface.data import synthetic
 from tf_sphereface.eval import ytf
 from tf_sphereface.eval.scoring.score_pairs import embed_verification
 from tf_sphereface.eval.verification import VerificationResult, compare
-from tf_sphereface.training import recipes
+from tf_sphereface.training import presets
 
 SIZE = (56, 48)
 
@@ -28,7 +28,7 @@ def pairs() -> synthetic.VerificationSet:
 def train(loss: str) -> keras.Model:
     """Train 80 people x 25 faces for 3 epochs of 62 steps."""
     recipe = dataclasses.replace(
-        recipes.preset("quick"),
+        presets.preset("quick"),
         loss=loss,
         epochs=3,
         batch_size=32,

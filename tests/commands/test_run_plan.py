@@ -11,7 +11,7 @@ import pytest
 from tf_sphereface import FaceClassifier
 from tf_sphereface.commands.train import memory, run_plan
 from tf_sphereface.layers.sampled_angular_dense import sampling_doubt
-from tf_sphereface.training import recipes
+from tf_sphereface.training import presets
 from tf_sphereface.training.checkpoint import save_checkpoint
 
 CLASSES, DIM = 200, 8
@@ -54,7 +54,7 @@ def test_a_sample_that_saves_no_time_is_said_on_a_gpu(monkeypatch, caplog):
 
 @pytest.mark.parametrize(("rate", "logits"), [(1.0, CLASSES + 1), (0.1, CLASSES // 10 + 1)])
 def test_a_step_s_logits_are_those_of_the_sample(rate, logits):
-    recipe = recipes.preset("quick")
+    recipe = presets.preset("quick")
     width = 4 if recipe.policy == "float32" else 2
     found = memory.memory(model_of(rate), recipe, 1, CLASSES)
     layers = 4 + DIM  # outputs of the input layer and of the network's one layer
@@ -75,7 +75,7 @@ def test_a_step_s_logits_are_those_of_the_sample(rate, logits):
 def test_a_stand_in_tells_the_memory_of_many_people(rate, options, tmp_path):
     if options.get("centers") == "folder":
         options = {"centers": tmp_path / "c"}
-    recipe = recipes.preset("quick")
+    recipe = presets.preset("quick")
     people = 7 * memory.STAND_IN
     small, whole = (model_of(rate, classes=n, **options) for n in (memory.STAND_IN, people))
     expected, found = (memory.memory(model, recipe, 1, people) for model in (whole, small))
@@ -94,7 +94,7 @@ def test_a_stand_in_tells_the_memory_of_many_people(rate, options, tmp_path):
 def test_what_cannot_fit_is_said(tmp_path, monkeypatch):
     people = 4_000_000
     model = model_of(0.1, classes=memory.STAND_IN, centers="host")
-    parts = memory.memory(model, recipes.preset("quick"), 1, people)
+    parts = memory.memory(model, presets.preset("quick"), 1, people)
     each = memory.checkpoint_size(model, parts, people)
     report = {
         "memory_per_replica": parts,

@@ -10,7 +10,7 @@ import pytest
 import tf_sphereface as sf
 from tests.commands.train_runs import rows, run
 from tf_sphereface.commands.train import main as command
-from tf_sphereface.training import recipes
+from tf_sphereface.training import presets
 
 
 def test_a_dry_run_in_float16_shows_the_rates_of_the_optimizer_inside(faces, tmp_path):
@@ -33,7 +33,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(faces, tmp_path, capsys):
     plan = json.loads(report.read_text())
     rows = {row["step"]: row for row in plan["schedule"]}
     assert list(rows) == [1, 20, 40, 49, 60, 69, 80]
-    recipe = dataclasses.replace(recipes.quick(), epochs=40, batch_size=16)
+    recipe = dataclasses.replace(presets.quick(), epochs=40, batch_size=16)
     annealing = sf.training.build_annealing(recipe, 80)
     for step, row in rows.items():
         assert row["lambda"] == pytest.approx(annealing(step))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tf_sphereface import load_embedder, training
-from tf_sphereface.training import recipes, solvers
+from tf_sphereface.training import presets, recipes, solvers
 
 TINY = dataclasses.replace(
-    recipes.quick(), input_size=(28, 24), embedding_dim=16, precision="float32"
+    presets.quick(), input_size=(28, 24), embedding_dim=16, precision="float32"
 )
 
 
@@ -67,7 +67,7 @@ def test_the_trained_network_says_how_it_is_fed(channel_order):
 
 def test_published_recipes_have_the_rates_of_their_sources():
     """insightface's `arcface_torch`: a straight line for MS1MV3, three drops for CASIA-WebFace."""
-    casia, ms1mv3 = recipes.preset("iresnet50-casia"), recipes.preset("iresnet50-ms1mv3")
+    casia, ms1mv3 = presets.preset("iresnet50-casia"), presets.preset("iresnet50-ms1mv3")
     rate = solvers.learning_rate_of(ms1mv3, 40_464)  # 5,179,510 faces
     for epoch in (0, 5, 10, 19):
         assert float(rate(epoch * 40_464)) == pytest.approx(0.02 * (1 - epoch / 20), rel=1e-5)
@@ -80,7 +80,7 @@ def test_published_recipes_have_the_rates_of_their_sources():
 
 @pytest.mark.parametrize("optimizer", recipes.OPTIMIZERS)
 def test_the_body_s_rate_and_the_decay_hold_for_each_optimizer(optimizer):
-    recipe = recipes.preset("small").with_optimizer(optimizer)
+    recipe = presets.preset("small").with_optimizer(optimizer)
     solver = solvers.build_solver(dataclasses.replace(recipe, body_rate=0.1), 10)
     model = training.build_classifier(TINY, 4, steps_per_epoch=2)
     solver.build(model.trainable_variables)

@@ -10,7 +10,8 @@ import pytest
 
 from tf_sphereface import losses, training
 from tf_sphereface.training import recipe_losses
-from tf_sphereface.training.recipes import LOSSES, Recipe, preset
+from tf_sphereface.training.presets import preset
+from tf_sphereface.training.recipes import LOSSES, Recipe
 
 KINDS = {
     "a-softmax": losses.ASoftmaxLoss,

@@ -12,7 +12,7 @@ from tf_sphereface import training
 from tf_sphereface.callbacks import TrainingDoctor
 from tf_sphereface.commands.train import main
 from tf_sphereface.commands.train.arguments import read_options
-from tf_sphereface.training import recipes
+from tf_sphereface.training import presets
 from tf_sphereface.utils import hardware
 
 ZEN_3 = (
@@ -74,7 +74,7 @@ def test_free_memory_is_what_linux_and_a_container_leave(tmp_path):
 )
 def test_auto_is_bfloat16_where_it_is_multiplied(machine, features, gpus, policy):
     machine(features, gpus)
-    recipe = recipes.preset("short")
+    recipe = presets.preset("short")
     assert recipe.precision == "auto"
     assert recipe.policy == policy
     assert recipe.to_dict()["precision"] == policy  # what is recorded is what was used
@@ -89,7 +89,7 @@ def test_a_network_is_built_in_the_precision_of_the_machine(machine, features, c
     machine(features)
     before = keras.mixed_precision.global_policy()
     try:
-        model = training.build_classifier(recipes.preset("quick"), 4, 2)
+        model = training.build_classifier(presets.preset("quick"), 4, 2)
     finally:
         keras.mixed_precision.set_global_policy(before)
     convolution = next(x for x in model.backbone.layers if isinstance(x, keras.layers.Conv2D))

@@ -24,7 +24,7 @@ from tf_sphereface.commands.console import (
     progress_bar,
 )
 from tf_sphereface.reproduce.arms import Arm
-from tf_sphereface.training import recipes
+from tf_sphereface.training import presets, recipes
 from tf_sphereface.utils.files import write_json
 
 DESCRIPTION = """\
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     begun = time.monotonic()
     plan = QUICK if arguments.quick else FULL
-    recipe = dataclasses.replace(recipes.preset("quick"), epochs=plan.epochs, seed=arguments.seed)
+    recipe = dataclasses.replace(presets.preset("quick"), epochs=plan.epochs, seed=arguments.seed)
     arguments.out.mkdir(parents=True, exist_ok=True)
     faces: dict[str, Any] = {
         "train": render_people(plan, recipe),

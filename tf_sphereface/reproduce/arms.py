@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tf_sphereface import data
-from tf_sphereface.training import recipes
+from tf_sphereface.training import presets
 from tf_sphereface.training.recipes import Recipe
 
 SEEDS = (0, 1, 2)
@@ -135,5 +135,5 @@ def real_base() -> Recipe:
 
     Its precision is this machine's, so that an arm says the same of itself on another one.
     """
-    recipe = recipes.preset("short")
+    recipe = presets.preset("short")
     return dataclasses.replace(recipe, precision=recipe.policy)

@@ -13,8 +13,9 @@ from tf_sphereface.training.distillation import distill
 from tf_sphereface.training.fine_tuning import fine_tune
 from tf_sphereface.training.fitting import train, train_recipe
 from tf_sphereface.training.label_audit import LabelAudit, audit_labels
+from tf_sphereface.training.presets import PRESETS, preset
 from tf_sphereface.training.pretrained import Pretrained, open_pretrained
-from tf_sphereface.training.recipes import PRESETS, Recipe, preset
+from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.resumable import Run, run
 from tf_sphereface.training.run_callbacks import RunStopped, deferred_stop
 from tf_sphereface.training.run_folder import RunFolder

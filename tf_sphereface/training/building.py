@@ -31,7 +31,7 @@ def build_backbone(recipe: Recipe) -> keras.Model:
 
     Example:
 
-    >>> from tf_sphereface.training.recipes import preset
+    >>> from tf_sphereface.training.presets import preset
     >>> build_backbone(preset("quick")).output_shape
     (None, 512)
     """

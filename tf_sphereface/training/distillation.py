@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.embedder import Embedder
+from tf_sphereface.training.presets import preset
 from tf_sphereface.training.pretrained import Pretrained, open_pretrained
-from tf_sphereface.training.recipes import Recipe, preset
+from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.resumable import Run, run
 from tf_sphereface.training.run_folder import RunFolder
 from tf_sphereface.training.teacher import Teacher, open_teacher

@@ -9,8 +9,9 @@ import keras
 
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.embedder import Embedder
+from tf_sphereface.training.presets import preset
 from tf_sphereface.training.pretrained import Pretrained, open_pretrained
-from tf_sphereface.training.recipes import Recipe, preset
+from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.resumable import Run, run
 from tf_sphereface.training.run_folder import RunFolder
 

@@ -103,7 +103,7 @@ def train_recipe(
 
     >>> import dataclasses
     >>> from tf_sphereface import data
-    >>> from tf_sphereface.training.recipes import preset
+    >>> from tf_sphereface.training.presets import preset
     >>> recipe = dataclasses.replace(preset("quick"), epochs=1, batch_size=4, embedding_dim=8)
     >>> network, history = train_recipe(recipe, data.synthetic.training_set(2, 2, size=(56, 48)))
     >>> network.output_shape, len(history["loss"])

@@ -18,7 +18,7 @@ def build_solver(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optim
 
     Example:
 
-    >>> from tf_sphereface.training.recipes import preset
+    >>> from tf_sphereface.training.presets import preset
     >>> solver = build_solver(preset("quick").with_optimizer("adamw"), 100)
     >>> type(solver).__name__, solver.weight_decay
     ('FaceAdamW', 0.05)

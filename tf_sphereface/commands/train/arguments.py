@@ -12,7 +12,7 @@ from tf_sphereface.commands.train.options import DEFAULTS
 from tf_sphereface.embedder import read_metadata
 from tf_sphereface.eval import bin_sets
 from tf_sphereface.importers import import_checkpoint
-from tf_sphereface.training import recipes
+from tf_sphereface.training import presets, recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ def source_from(arguments: argparse.Namespace, recipe: recipes.Recipe) -> data.F
 
 def recipe_from(arguments: argparse.Namespace) -> recipes.Recipe:
     """Return the preset with the options that were given, and the learning rate scaled."""
-    preset = recipes.preset(arguments.preset)
+    preset = presets.preset(arguments.preset)
     names = {field.name for field in dataclasses.fields(preset)}
     given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
     begun = preset.with_optimizer(given.get("optimizer", preset.optimizer))

@@ -16,7 +16,7 @@ from tf_sphereface.commands.console import (
 from tf_sphereface.commands.input_options import add_strict_option
 from tf_sphereface.commands.train import distillation
 from tf_sphereface.data.options import Augment
-from tf_sphereface.training import recipes
+from tf_sphereface.training import presets, recipes
 
 DEFAULTS: dict[str, Any] = {"identities": 300, "images": 40, "cache": "memory", "verify_people": 0}
 """Of options of which it matters whether they were given."""
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, type=Path, metavar="RUN", help="the run folder")
     add(
         "--preset",
-        choices=sorted(recipes.PRESETS),
+        choices=sorted(presets.PRESETS),
         help="the recipe; default: small, with --from fine-tune, with --teacher alone distill",
     )
     add("--resume", action="store_true", help="go on where this run stopped")

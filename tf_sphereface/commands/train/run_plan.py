@@ -18,7 +18,7 @@ from tf_sphereface.data.people import faces_of
 from tf_sphereface.layers.sampled_angular_dense import sampling_doubt
 from tf_sphereface.losses.update_count import scheduled_losses
 from tf_sphereface.optimizers import treatment
-from tf_sphereface.training import recipe_losses, recipes
+from tf_sphereface.training import presets, recipe_losses
 from tf_sphereface.training.building import steps_of
 from tf_sphereface.training.solvers import rate_drops, rate_function, warm_up_steps
 
@@ -42,7 +42,7 @@ class Plan:
         recipe, line, precision = self.recipe, self.line, self.recipe.policy
         scaling = "not scaled with the batch"
         if line.scale_learning_rate == "linear":
-            usual = recipes.preset(line.preset).batch_size
+            usual = presets.preset(line.preset).batch_size
             scaling = f"scaled by {recipe.batch_size / usual:g} "
             scaling += f"(batch {recipe.batch_size} over {line.preset}'s {usual})"
         if (recipe.precision, precision) == ("auto", "float32"):
