@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--exclude", type=Path, help="with --model: images to leave out")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if (args.model is None) != (args.faces is None) or (args.exclude and args.model is None):
+        parser.error("--model, --faces and --exclude go together")
     vectors, labels, wrong, centers = trained(args) if args.model is None else embedded(args)
     for angle in (60.0, 65.0, 70.0, 75.0):
         listed = [d.position for d in data.doubtful_labels(vectors, labels, centers, angle)]

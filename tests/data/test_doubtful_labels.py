@@ -131,10 +131,13 @@ def test_an_embedder_finds_a_picture_among_another_persons(tmp_path, capsys):
     assert main(["audit", *words]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "13 images of 3 people, each beside the mean of its person's others" in said
+    assert "people of one image, of which nothing can be said: 1 " in said
     assert "labels in doubt: 1 (7.7%)" in said
+    assert "° to the mean of its person's others, above 75°" in said
     assert data.read_exclusions(tmp_path / "out" / "exclude.txt").images == {"red/4.png"}
     report = json.loads((tmp_path / "out" / "labels.json").read_text())
-    assert (report["step"], report["centers_per_class"]) == (None, 1)
+    assert (report["model"], report["step"], report["damaged"]) == (str(path), None, 0)
+    assert list(report["doubtful"][0]) == ["image", "angle_degrees"]
     audit = training.audit_labels(path, tmp_path / "faces")
     assert [name for name, _ in audit.entries()] == ["red/4.png"]
     words += ["--exclude", str(tmp_path / "out" / "exclude.txt")]
@@ -145,7 +148,23 @@ def test_an_embedder_finds_a_picture_among_another_persons(tmp_path, capsys):
     assert main(["audit", "--labels", str(path)]) == 2
     assert "needs TRAIN" in capsys.readouterr().err
     assert main(["audit", *words, "--model", str(path)]) == 2
-    assert "--model cannot go with --labels: it is the model" in capsys.readouterr().err
+    assert "--model cannot go with --labels: TRAIN alone is looked at" in capsys.readouterr().err
+    (tmp_path / "faces" / "blue" / "0.png").write_bytes(b"broken")
+    assert main(["audit", *words[:-2]]) == 0
+    assert "1 file was skipped" in capsys.readouterr().err
+    assert main(["audit", *words[:-2], "--strict"]) == 2
+    assert "blue/0.png" in capsys.readouterr().err
+
+
+def test_an_embedding_that_is_not_finite_is_named(tmp_path):
+    image = keras.Input((28, 24, 3))
+    mean = keras.layers.GlobalAveragePooling2D()(image)
+    embedder = sf.load_embedder(
+        keras.Model(image, mean * np.inf), channel_order="rgb", pixel_mean=127.5, pixel_scale=128
+    )
+    folder = synthetic.write_folder(tmp_path / "faces", 2, 2, size=(28, 24))
+    with pytest.raises(ValueError, match=r"Person_000000_0001\.jpg is not finite"):
+        training.audit_labels(embedder, folder)
 
 
 @pytest.mark.parametrize(

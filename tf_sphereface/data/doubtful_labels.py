@@ -21,7 +21,7 @@ class DoubtfulLabel:
     Attributes:
         position: of the image in the arrays.
         label: its class.
-        angle: to the dominant centre of its class, in degrees.
+        angle: to the dominant centre of its class, or to the mean of the others, in degrees.
         center: the nearest centre of its class, from 0.
         dominant: the centre that most images of its class are nearest to.
 
@@ -137,15 +137,16 @@ def _cosines_to_others(
     vectors: NDArray[np.floating], labels: NDArray[np.integer], classes: int
 ) -> NDArray[np.float64]:
     """Return the cosine to the mean of the class's other embeddings, (n, 1); 1 without others."""
-    units = likeness.unit(vectors)
+    parts = [slice(begin, begin + _BLOCK) for begin in range(0, len(vectors), _BLOCK)]
     sums = np.zeros((classes, vectors.shape[1]))
-    np.add.at(sums, labels, units)
+    for part in parts:
+        np.add.at(sums, labels[part], likeness.unit(vectors[part]))
+    alone = np.bincount(labels, minlength=classes) == 1
     cosines = np.empty((len(vectors), 1))
-    for begin in range(0, len(vectors), _BLOCK):
-        part = slice(begin, begin + _BLOCK)
-        others = sums[labels[part]] - units[part]
+    for part in parts:
+        units = likeness.unit(vectors[part])
+        others = sums[labels[part]] - units
         lengths = np.linalg.norm(others, axis=1)
-        products = np.einsum("nd,nd->n", units[part], others)
-        alone = np.bincount(labels, minlength=classes)[labels[part]] == 1
-        cosines[part, 0] = np.where(alone, 1.0, products / np.where(lengths > 0, lengths, 1.0))
+        products = np.einsum("nd,nd->n", units, others) / np.where(lengths > 0, lengths, 1.0)
+        cosines[part, 0] = np.where(alone[labels[part]], 1.0, products)
     return cosines

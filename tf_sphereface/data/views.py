@@ -30,7 +30,7 @@ _BEGUN = ".views.json"  # which call fills the folder
 def draw_view(
     face: NDArray[np.uint8], other: NDArray[np.uint8] | None, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Warp a face by chance, as `augment="warp"` does; blend it with a view of another one.
+    """Warp a face by chance, by the draws of `augment="warp"`; blend it with a view of another.
 
     Args:
         face: uint8 RGB (height, width, 3).

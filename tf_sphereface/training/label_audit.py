@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.doubtful_labels import MAX_ANGLE, DoubtfulLabel, doubtful_labels
 from tf_sphereface.data.exclusions import Exclusions
 from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.data.options import PixelType
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.training.building import build_classifier, kept_policy
 from tf_sphereface.training.pretrained import open_pretrained
@@ -52,7 +55,12 @@ class LabelAudit:
     def entries(self) -> list[tuple[str, str]]:
         """Return `IDENTITY/FILE` and the reason of each, as `data.write_exclusions` takes them."""
         names = self.source.image_names()
-        return [(names[d.position], d.reason(self.max_angle)) for d in self.doubtful]
+        return [(names[d.position], self._reason(d)) for d in self.doubtful]
+
+    def _reason(self, found: DoubtfulLabel) -> str:
+        if self.step is not None:
+            return found.reason(self.max_angle)
+        return f"{found.angle:.1f}° to the mean of its person's others, above {self.max_angle:g}°"
 
 
 def audit_labels(
@@ -61,6 +69,7 @@ def audit_labels(
     *,
     exclude: Exclusions | None = None,
     max_angle: float = MAX_ANGLE,
+    strict: bool = False,
     progress: ProgressCallback | None = None,
 ) -> LabelAudit:
     """List the training images that may have a wrong label.
@@ -73,10 +82,11 @@ def audit_labels(
 
     Args:
         run: a run folder; or an embedder, open or its file.
-        data: where the run's faces are now; None: where they were. By an embedder: the faces, of
-            the size that it takes.
+        data: where the run's faces are now; None: where they were. By an embedder: the faces;
+            those of another size are averaged down to its own.
         exclude: the list that the run left out, where it did; by an embedder, what to leave out.
         max_angle: degrees, in [0, 180).
+        strict: raise at a damaged file, rather than note it in `source.report` of the result.
         progress: called with (done, total) images.
 
     Raises:
@@ -96,7 +106,16 @@ def audit_labels(
     (4, 1, 75.0)
     """
     if isinstance(run, Embedder) or Path(run).is_file():
-        return _by_embedder(load_embedder(run), data, exclude, max_angle, progress)
+        if data is None:
+            raise ValueError("an embedder needs the faces whose labels it audits. Received: none")
+        embedder = load_embedder(run)
+        size = embedder.input_size
+        source = FaceSource(
+            data, image_size=size, cache="none", resize=True, strict=strict, exclude=exclude
+        ).load(progress=progress)
+        vectors = _embeddings(embedder, source, "uint8", progress)
+        found = doubtful_labels(vectors, source.labels, None, max_angle)
+        return LabelAudit(source, 1, None, max_angle, found)
     if not Path(run).is_dir():
         raise FileNotFoundError(f"there is no run folder or embedder {run}")
     folder = RunFolder(run)
@@ -115,7 +134,7 @@ def audit_labels(
             f"the run in {folder.path} learnt from a teacher alone (distill_weight=1): no label "
             "has moved its class centres"
         )
-    source = _source(config, recipe, data, exclude)
+    source = _source(config, recipe, data, exclude, strict)
     facts = {"people": source.num_classes, "faces": len(source)}
     changed = [f"{state.info.get(k)} {k}, now {v}" for k, v in facts.items() if state.info[k] != v]
     if changed:
@@ -131,32 +150,12 @@ def audit_labels(
             centers=state.centers,
         )
         state.restore(model)
-        embeddings = _embeddings(model.backbone, source, progress)
+        network = functools.partial(model.backbone, training=False)
+        embeddings = _embeddings(network, source, "float32", progress)
     kernel = np.asarray(ops.convert_to_numpy(model.head_layer.kernel), np.float32)
     centers = kernel.T.reshape(source.num_classes, recipe.centers_per_class, -1)
     found = doubtful_labels(embeddings, source.labels, centers, max_angle)
     return LabelAudit(source, recipe.centers_per_class, state.info["step"], max_angle, found)
-
-
-def _by_embedder(
-    embedder: Embedder,
-    data: str | os.PathLike[str] | None,
-    exclude: Exclusions | None,
-    max_angle: float,
-    progress: ProgressCallback | None,
-) -> LabelAudit:
-    """Compare each image with its person's others, as an embedder sees them."""
-    if data is None:
-        raise ValueError("an embedder needs the faces whose labels it is to audit. Received: none")
-    size = embedder.input_size
-    source = FaceSource(data, image_size=size, resize=True, exclude=exclude).load()
-    vectors: list[NDArray[np.float32]] = []
-    for images, *_ in source.in_order(dtype="uint8"):
-        vectors.append(embedder(np.asarray(images)))
-        if progress is not None:
-            progress(sum(map(len, vectors)), len(source))
-    found = doubtful_labels(np.concatenate(vectors), source.labels, None, max_angle)
-    return LabelAudit(source, 1, None, max_angle, found)
 
 
 def _recipe(fields: dict[str, Any]) -> Recipe:
@@ -175,6 +174,7 @@ def _source(
     recipe: Recipe,
     data: str | os.PathLike[str] | None,
     exclude: Exclusions | None,
+    strict: bool,
 ) -> FaceSource:
     """Return the faces of a run, read."""
     faces = config.get("faces", {})
@@ -195,18 +195,29 @@ def _source(
         batch_size=recipe.batch_size,
         channel_order=faces.get("channel_order", "rgb"),
         resize=bool(faces.get("resize", False)),
+        strict=strict,
         exclude=exclude,
     ).load()
 
 
 def _embeddings(
-    network: Any, source: FaceSource, progress: ProgressCallback | None
+    network: Callable[[Any], Any],
+    source: FaceSource,
+    dtype: PixelType,
+    progress: ProgressCallback | None,
 ) -> NDArray[np.float32]:
     """Embed each face once, in the source's order."""
-    vectors, done = [], 0
-    for images, *_ in source.in_order():
-        vectors.append(np.asarray(ops.cast(network(images, training=False), "float32")))
-        done += len(vectors[-1])
+    table, done = np.empty((0, 0), np.float32), 0
+    for images, *_ in source.in_order(dtype=dtype):
+        vectors = ops.convert_to_numpy(ops.cast(network(images), "float32"))
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            name = source.image_names()[done + int(finite.argmin())]
+            raise ValueError(f"the embedding of {name} is not finite")
+        if not done:
+            table = np.empty((len(source), vectors.shape[1]), np.float32)
+        table[done : done + len(vectors)] = vectors
+        done += len(vectors)
         if progress is not None:
             progress(done, len(source))
-    return np.concatenate(vectors)
+    return table

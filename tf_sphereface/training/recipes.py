@@ -88,8 +88,8 @@ class Recipe:
         ema: momentum of the average of the network's weights, in [0, 1), such as 0.999; it is what
             is verified and kept then. 0: no average.
         dropout: share of the embedding layer's inputs that are dropped in training, in [0, 1).
-        augment: `"none"`, `"mirror"`, `"strong"` (mirror, shift, light) or `"quality"` (mirror,
-            poor pictures).
+        augment: `"none"`, `"mirror"`, `"strong"` (mirror, shift, light, erasing), `"quality"`
+            (mirror, poor pictures) or `"warp"` (mirror, turn, scale, shift, light).
         precision: a Keras dtype policy, or `"auto"`: `mixed_bfloat16` where the GPUs multiply in
             bfloat16 (without a GPU, the processor), `float32` elsewhere; see `policy`.
         seed: of initialisation, order and augmentation.

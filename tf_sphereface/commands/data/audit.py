@@ -29,6 +29,8 @@ from tf_sphereface.commands.input_options import (
 )
 from tf_sphereface.utils.files import sha256_file
 
+EXPECTED = 10.0  # pairs above a threshold by chance
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
@@ -54,7 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "above which an image is doubtful (75)",
     )
     parser.add_argument(
-        "--exclude", type=Path, metavar="FILE", help="with --labels: what is left out before"
+        "--exclude",
+        type=Path,
+        metavar="FILE",
+        help="with --labels: images to leave out; of a run, the list that it left out",
     )
     parser.add_argument("--model", type=Path, metavar="M", help="an embedder, to compare faces by")
     for side in ("test", "train"):
@@ -67,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expected",
         type=float,
-        default=10.0,
         metavar="E",
-        help="pairs of different people that each threshold may let through by chance",
+        help="pairs of different people that each threshold may let through by chance "
+        f"({EXPECTED:g})",
     )
     parser.add_argument(
         "--identity-cosine", type=cosine_value, metavar="C", help="in place of the threshold found"
@@ -91,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
 
 def audit_test_set(args: argparse.Namespace) -> int:
     """Compare the two sets, print and write."""
+    if args.expected is None:
+        args.expected = EXPECTED
     _check(args)
     embedder = None
     if args.model is not None:

@@ -6,11 +6,14 @@ import argparse
 import csv
 from typing import Any
 
+import numpy as np
+
 from tf_sphereface import data, training
 from tf_sphereface.commands.console import (
     EXIT_OK,
     CheckFailed,
     CommandError,
+    note,
     progress_bar,
     write_json_option,
 )
@@ -21,13 +24,13 @@ from tf_sphereface.utils.files import atomic_path, write_json
 from tf_sphereface.utils.messages import and_more
 
 HEADER = """\
-Images of {data} whose label is in doubt, by tf_sphereface-data audit --labels {run}.
-Look at them before you use it: tf_sphereface-train --exclude FILE"""
+Labels in doubt, by tf_sphereface-data audit --labels {run}, of {data}.
+Look at the images before you use the list: tf_sphereface-train --exclude FILE"""
 TOO_MANY = 1 / 3  # of the images
 FEEDING = ("channel_order", "pixel_mean", "pixel_scale", "layout")
 OTHERS = (
     "test", "model", "test_landmarks", "train_landmarks", "identity_cosine", "image_cosine",
-    "hash_bits", "no_names",
+    "hash_bits", "no_names", "expected",
 )  # fmt: skip
 """Options of the audit of a test set, which have no effect here."""
 
@@ -41,6 +44,8 @@ def check_options(args: argparse.Namespace) -> None:
         if args.train is None or args.test is None:
             raise CommandError("audit needs TRAIN and TEST, --labels RUN, or TRAIN --labels MODEL")
         return
+    if not args.labels.exists():
+        raise CommandError(f"there is no run folder or embedder {args.labels}")
     by_model = args.labels.is_file()
     if by_model and args.train is None:
         raise CommandError(f"--labels {args.labels} needs TRAIN: the faces whose labels it audits")
@@ -48,7 +53,7 @@ def check_options(args: argparse.Namespace) -> None:
     given = [name for name in unused if getattr(args, name, None) not in (None, False)]
     if given:
         names = ", ".join("TEST" if n == "test" else f"--{n.replace('_', '-')}" for n in given)
-        why = "it is the model" if by_model else "the run has its own model and faces"
+        why = "TRAIN alone is looked at" if by_model else "the run has its own model and faces"
         raise CommandError(f"{names} cannot go with --labels: {why}")
 
 
@@ -65,22 +70,26 @@ def run(args: argparse.Namespace) -> int:
             args.train,
             exclude=None if args.exclude is None else data.read_exclusions(args.exclude),
             max_angle=MAX_ANGLE if args.angle is None else args.angle,
+            strict=args.strict,
             progress=show_progress,
         )
+    if audit.source.report:
+        note(audit.source.report.summary())
     entries, out = audit.entries(), args.out
+    by_run = audit.step is not None
     report: dict[str, Any] = {
-        "run": str(args.labels),
+        "run" if by_run else "model": str(args.labels),
         "step": audit.step,
         "people": audit.source.num_classes,
         "images": len(audit.source),
+        "damaged": audit.source.report.count,
         "centers_per_class": audit.centers_per_class,
         "max_angle": audit.max_angle,
         "doubtful": [
             {
                 "image": name,
                 "angle_degrees": round(found.angle, 2),
-                "center": found.center,
-                "main_center": found.dominant,
+                **({"center": found.center, "main_center": found.dominant} if by_run else {}),
             }
             for (name, _), found in zip(entries, audit.doubtful, strict=True)
         ],
@@ -89,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         atomic_path(out / "doubtful.tsv") as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as handle,
     ):
-        names = ["image", "angle_degrees", "center", "main_center"]
+        names = ["image", "angle_degrees", *(["center", "main_center"] if by_run else [])]
         writer = csv.DictWriter(handle, names, delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(report["doubtful"])
@@ -100,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     write_json_option(args.json, report)
     _show(args, audit, entries)
     if args.strict and entries:
-        raise CheckFailed(f"{len(entries):,} labels of {args.labels} are in doubt")
+        raise CheckFailed(f"{len(entries):,} labels of {audit.source.source} are in doubt")
     return EXIT_OK
 
 
@@ -120,6 +129,9 @@ def _show(
     of = f"{images:,} images of {audit.source.num_classes:,} people"
     if audit.step is None:
         lines = [f"{args.labels}: {of}, each beside the mean of its person's others"]
+        alone = int(np.sum(np.bincount(audit.source.labels) == 1))
+        if alone:
+            lines.append(f"people of one image, of which nothing can be said: {alone:,}")
         cure = "is the network fed as it was trained, and TRAIN aligned? Else take"
     else:
         centers = f"{many} centre{'s' * (many > 1)} each"

@@ -43,7 +43,7 @@ Public sets that come as MXNet RecordIO (train.rec) are read as they are, withou
 and find what a training set has in common with a test set (docs/guides/audit.md):
 
   audit TRAIN TEST --model M
-  audit SET --labels MODEL   list the images whose label is in doubt; --labels RUN: of a run
+  audit TRAIN --labels MODEL   list the images whose label is in doubt; --labels RUN: of a run
 
 exit code: 0 all well, 1 check found damage (or audit --strict anything), 2 bad input or a full
 disk"""
