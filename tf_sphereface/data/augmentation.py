@@ -83,7 +83,8 @@ def augment_batch(
     if kind in ("none", "mirror"):
         return finish(images)
     if kind == "quality":
-        return finish(degraded(images, part.uniform(_fold(seed, 4), (degradation.DRAWS,))))
+        draws = part.uniform(_fold(seed, 4), (degradation.DRAWS,))
+        return finish(_by_numpy(degradation.degrade, images, draws))
     if kind == "warp":
         seeds = part.uniform(_fold(seed, 5), low=0, high=tf.int64.max, dtype=tf.int64)
         return finish(_by_numpy(warping.warp, images, seeds))
@@ -95,11 +96,6 @@ def augment_batch(
 def drawn_mirror(seed: tf.Tensor, part: Part) -> tf.Tensor:
     """Draw which images are flipped left to right, with probability 1/2: booleans (count,)."""
     return part.uniform(_fold(seed, 0)) < 0.5
-
-
-def degraded(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Make some images poor: uint8 (batch, height, width, 3), numbers (DRAWS, batch)."""
-    return _by_numpy(degradation.degrade, images, draws)
 
 
 def _by_numpy(
