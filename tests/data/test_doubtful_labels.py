@@ -145,6 +145,12 @@ def test_an_embedder_finds_a_picture_among_another_persons(tmp_path, capsys):
     assert json.loads((tmp_path / "again.json").read_text())["images"] == 12
     assert data.read_exclusions(tmp_path / "out" / "exclude.txt").images == {"red/4.png"}
     capsys.readouterr()
+    words[0] = str(tmp_path / "faces" / "red")  # the pictures of one person alone
+    for left, more in ((6, []), (5, words[5:])):
+        assert main(["audit", *words[:5], *more]) == 0
+        assert f"{left} images of 1 person, each" in " ".join(capsys.readouterr().out.split())
+    assert data.read_exclusions(tmp_path / "out" / "exclude.txt").images == {"red/4.png"}
+    words[0] = str(tmp_path / "faces")
     assert main(["audit", "--labels", str(path)]) == 2
     assert "needs TRAIN" in capsys.readouterr().err
     assert main(["audit", *words, "--model", str(path)]) == 2

@@ -82,8 +82,8 @@ def audit_labels(
 
     Args:
         run: a run folder; or an embedder, open or its file.
-        data: where the run's faces are now; None: where they were. By an embedder: the faces;
-            those of another size are averaged down to its own.
+        data: where the run's faces are now; None: where they were. By an embedder: the faces,
+            of one person too; those of another size are averaged down to its own.
         exclude: the list that the run left out, where it did; by an embedder, what to leave out.
         max_angle: degrees, in [0, 180).
         strict: raise at a damaged file, rather than note it in `source.report` of the result.
@@ -111,7 +111,13 @@ def audit_labels(
         embedder = load_embedder(run)
         size = embedder.input_size
         source = FaceSource(
-            data, image_size=size, cache="none", resize=True, strict=strict, exclude=exclude
+            data,
+            image_size=size,
+            cache="none",
+            resize=True,
+            strict=strict,
+            exclude=exclude,
+            unlabelled=True,  # one person's folder too: who does not belong there
         ).load(progress=progress)
         vectors = _embeddings(embedder, source, "uint8", progress)
         found = doubtful_labels(vectors, source.labels, None, max_angle)

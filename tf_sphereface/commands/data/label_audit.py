@@ -21,7 +21,7 @@ from tf_sphereface.commands.data.lists import SHOWN, say
 from tf_sphereface.commands.input_options import input_facts
 from tf_sphereface.data.doubtful_labels import MAX_ANGLE
 from tf_sphereface.utils.files import atomic_path, write_json
-from tf_sphereface.utils.messages import and_more
+from tf_sphereface.utils.messages import and_more, counted
 
 HEADER = """\
 Labels in doubt, by tf_sphereface-data audit --labels {run}, of {data}.
@@ -126,13 +126,17 @@ def _show(
     args: argparse.Namespace, audit: training.LabelAudit, entries: list[tuple[str, str]]
 ) -> None:
     images, many = len(audit.source), audit.centers_per_class
-    of = f"{images:,} images of {audit.source.num_classes:,} people"
+    people = counted(audit.source.num_classes, "person", "people")
+    of = f"{counted(images, 'image')} of {people}"
     if audit.step is None:
         lines = [f"{args.labels}: {of}, each beside the mean of its person's others"]
         alone = int(np.sum(np.bincount(audit.source.labels) == 1))
         if alone:
             lines.append(f"people of one image, of which nothing can be said: {alone:,}")
-        cure = "is the network fed as it was trained, and TRAIN aligned? Else take"
+        cure = (
+            "is the network fed as it was trained, is TRAIN aligned, and has each person a folder? "
+            "Else take"
+        )
     else:
         centers = f"{many} centre{'s' * (many > 1)} each"
         lines = [f"{args.labels}, after {audit.step:,} updates: {of}, {centers}"]
