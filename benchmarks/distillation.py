@@ -27,7 +27,7 @@ import tf_sphereface as sf
 from tf_sphereface import training
 from tf_sphereface.callbacks import Verification
 from tf_sphereface.data import FaceSource
-from tf_sphereface.embedder.embedder import embed_sides
+from tf_sphereface.eval.scoring.score_pairs import embed_verification
 
 STUDENTS: dict[str, dict[str, Any]] = {
     "half": {"backbone": "sphereface4", "input_size": (56, 48), "embedding_dim": 128},
@@ -117,11 +117,8 @@ def lfw(args: argparse.Namespace, of: Any) -> tuple[Any, ...]:
 
 def accuracy(embedder: Any, held: tuple[Any, ...]) -> float:
     """Return the accuracy in percent; image and mirror image, concatenated."""
-    images, left, right, is_same, folds = held
-    vectors = np.concatenate(embed_sides(embedder, images), axis=1)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    scores = np.sum(vectors[left] * vectors[right], axis=1)
-    return 100 * float(sf.eval.verification.evaluate(scores, is_same, folds).accuracy)
+    images, *pairs = held
+    return 100 * embed_verification(embedder, images, *pairs).accuracy
 
 
 def parser() -> argparse.ArgumentParser:

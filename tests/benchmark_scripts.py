@@ -15,6 +15,7 @@ MODULES = (
     *("cases", "process", "table", "worker", "compare", "processor"),
     *("with_keras", "with_torch", "gpu", "hlo", "cards", "gpu_cases", "gpu_turns", "gpu_table"),
     *("search", "pgvector_search", "repeated", "with_keras_gpu", "with_torch_gpu", "replica_model"),
+    *("recipes", "fine_tuning"),
 )
 
 
