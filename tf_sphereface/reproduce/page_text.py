@@ -101,7 +101,7 @@ a longer run may rank them otherwise.
 """
 
 RECIPE_AFTER = """\
-These are runs of the preset `short`; `small` is the best recipe known here for a small set
+These are runs of the preset `short`; `long` is the best recipe known here for a small set
 ([real faces](real-faces.md)).
 """
 

@@ -109,16 +109,7 @@ def audit_labels(
         if data is None:
             raise ValueError("an embedder needs the faces whose labels it audits. Received: none")
         embedder = load_embedder(run)
-        size = embedder.input_size
-        source = FaceSource(
-            data,
-            image_size=size,
-            cache="none",
-            resize=True,
-            strict=strict,
-            exclude=exclude,
-            unlabelled=True,  # one person's folder too: who does not belong there
-        ).load(progress=progress)
+        source = _any_faces(data, embedder, exclude, strict).load(progress=progress)
         vectors = _embeddings(embedder, source, "uint8", progress)
         found = doubtful_labels(vectors, source.labels, None, max_angle)
         return LabelAudit(source, 1, None, max_angle, found)
@@ -162,6 +153,21 @@ def audit_labels(
     centers = kernel.T.reshape(source.num_classes, recipe.centers_per_class, -1)
     found = doubtful_labels(embeddings, source.labels, centers, max_angle)
     return LabelAudit(source, recipe.centers_per_class, state.info["step"], max_angle, found)
+
+
+def _any_faces(
+    data: str | os.PathLike[str], embedder: Embedder, exclude: Exclusions | None, strict: bool
+) -> FaceSource:
+    """Return faces for an embedder; of one person too: who does not belong there?"""
+    return FaceSource(
+        data,
+        image_size=embedder.input_size,
+        cache="none",
+        resize=True,
+        strict=strict,
+        exclude=exclude,
+        unlabelled=True,
+    )
 
 
 def _recipe(fields: dict[str, Any]) -> Recipe:
