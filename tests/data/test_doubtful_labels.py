@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -150,6 +151,10 @@ def test_an_embedder_finds_a_picture_among_another_persons(tmp_path, capsys):
         assert main(["audit", *words[:5], *more]) == 0
         assert f"{left} images of 1 person, each" in " ".join(capsys.readouterr().out.split())
     assert data.read_exclusions(tmp_path / "out" / "exclude.txt").images == {"red/4.png"}
+    nested = tmp_path / "nested"  # several people, who are not taken for one
+    shutil.copytree(tmp_path / "faces", nested / "train")
+    assert main(["audit", str(nested), *words[1:5]]) == 2
+    assert "a level too deep" in capsys.readouterr().err
     words[0] = str(tmp_path / "faces")
     assert main(["audit", "--labels", str(path)]) == 2
     assert "needs TRAIN" in capsys.readouterr().err

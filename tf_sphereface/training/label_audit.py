@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.doubtful_labels import MAX_ANGLE, DoubtfulLabel, doubtful_labels
 from tf_sphereface.data.exclusions import Exclusions
 from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.data.folder_index import scan_folder
 from tf_sphereface.data.options import PixelType
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.training.building import build_classifier, kept_policy
@@ -109,7 +110,7 @@ def audit_labels(
         if data is None:
             raise ValueError("an embedder needs the faces whose labels it audits. Received: none")
         embedder = load_embedder(run)
-        source = _any_faces(data, embedder, exclude, strict).load(progress=progress)
+        source = _any_faces(data, embedder, exclude, strict, progress)
         vectors = _embeddings(embedder, source, "uint8", progress)
         found = doubtful_labels(vectors, source.labels, None, max_angle)
         return LabelAudit(source, 1, None, max_angle, found)
@@ -156,10 +157,14 @@ def audit_labels(
 
 
 def _any_faces(
-    data: str | os.PathLike[str], embedder: Embedder, exclude: Exclusions | None, strict: bool
+    data: str | os.PathLike[str],
+    embedder: Embedder,
+    exclude: Exclusions | None,
+    strict: bool,
+    progress: ProgressCallback | None,
 ) -> FaceSource:
-    """Return faces for an embedder; of one person too: who does not belong there?"""
-    return FaceSource(
+    """Return the faces for an embedder, read; one person's pictures alone are taken too."""
+    source = FaceSource(
         data,
         image_size=embedder.input_size,
         cache="none",
@@ -167,7 +172,12 @@ def _any_faces(
         strict=strict,
         exclude=exclude,
         unlabelled=True,
-    )
+    ).load(progress=progress)
+    if source.names == ["."]:  # no folder of a person in it: is it that of one?
+        files = source.names_of(np.arange(len(source)))
+        if len({os.path.dirname(file) for file in files}) > 1:
+            scan_folder(data)  # its error says what lies where
+    return source
 
 
 def _recipe(fields: dict[str, Any]) -> Recipe:

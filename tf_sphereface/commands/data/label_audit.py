@@ -138,7 +138,7 @@ def _show(
             "Else take"
         )
     else:
-        centers = f"{many} centre{'s' * (many > 1)} each"
+        centers = f"{counted(many, 'centre')} each"
         lines = [f"{args.labels}, after {audit.step:,} updates: {of}, {centers}"]
         if many == 1:
             lines.append("with one centre the angle alone decides (--centers-per-class)")
