@@ -54,23 +54,29 @@ def main() -> None:
             held = verify_on(others, args.pairs)
             before = accuracy(start.network, held)
             seeded = dataclasses.replace(recipe, seed=seed)
-            for taught in (False, True)[: 1 + args.taught]:
+            for taught in [False, True] if args.taught else [False]:
                 begun = time.process_time()
                 network = tuned(start, source, seeded, taught)
                 seconds = time.process_time() - begun
                 after, after_lfw = accuracy(network, held), accuracy_on_lfw(args, network)
-                figures = [before, after, lfw, after_lfw]
-                row = [f"{people}{', taught' * taught}", seed, *(f"{x:.2f}" for x in figures)]
-                print("|", *(f"{cell} |" for cell in row), f"{seconds:.0f} |", flush=True)
+                name = f"{people}, taught" if taught else f"{people}"
+                print_row(name, seed, before, after, lfw, after_lfw, seconds)
             if args.scratch:
-                row = [f"{people}, from scratch", seed, *from_scratch(args, source, others, seed)]
-                print("|", *(f"{cell} |" for cell in row), flush=True)
+                after, after_lfw, seconds = from_scratch(args, source, others, seed)
+                print_row(f"{people}, from scratch", seed, None, after, None, after_lfw, seconds)
+
+
+def print_row(name: str, seed: int, *figures: float | None) -> None:
+    """Print a row of the table: four percents, of which some may be None, and seconds."""
+    *percents, seconds = figures
+    cells = ["" if value is None else f"{value:.2f}" for value in percents]
+    print(f"| {name} | {seed} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
 
 
 def tuned(
     start: training.Pretrained, source: FaceSource, recipe: training.Recipe, taught: bool
 ) -> Any:
-    """Return the network after fine-tuning, with itself as its teacher or without."""
+    """Return the network after fine-tuning; `taught`: with itself, as it was, as the teacher."""
     with tempfile.TemporaryDirectory() as folder:
         if not taught:
             return training.fine_tune(start, source, folder, recipe).network()
@@ -79,8 +85,10 @@ def tuned(
         return training.distill(teacher, source, folder, taught_recipe, model=start).network()
 
 
-def from_scratch(args: argparse.Namespace, source: FaceSource, others: Any, seed: int) -> list[str]:
-    """Train a small network on the same people, with random weights; return its figures."""
+def from_scratch(
+    args: argparse.Namespace, source: FaceSource, others: FaceSource, seed: int
+) -> tuple[float, float, float]:
+    """Train a small network on the same people: accuracy held out and on LFW, in percent, and s."""
     recipe = dataclasses.replace(
         training.preset("small"), input_size=HALF, batch_size=SMALL_BATCH, seed=seed
     )
@@ -89,8 +97,7 @@ def from_scratch(args: argparse.Namespace, source: FaceSource, others: Any, seed
     begun = time.process_time()
     network, _ = training.train_recipe(recipe, uint8_faces(faces))
     seconds = time.process_time() - begun
-    after, lfw = accuracy(network, pairs), accuracy_on_lfw(args, network)
-    return ["", f"{after:.2f}", "", f"{lfw:.2f}", f"{seconds:.0f}"]
+    return accuracy(network, pairs), accuracy_on_lfw(args, network), seconds
 
 
 def accuracy(network: Any, held: Verification) -> float:
