@@ -65,7 +65,11 @@ def test_a_flat_folder_a_cache_and_resume(tmp_path, teacher, capsys):
     assert json.loads((out / "config.json").read_text())["recipe"]["distill_weight"] == 1
     embedder = sf.load_embedder(out / "embedder.keras")
     assert embedder.embedding_dim == 6
-    assert embedder.metadata.extra["distilled_from"]["model"] == "teacher.keras"
+    metadata = embedder.metadata
+    assert metadata.extra["distilled_from"]["model"] == "teacher.keras"
+    assert (metadata.loss, metadata.margin) == ("distillation", None)
+    assert metadata.extra["loss"] == "1 - cosine to the teacher; no label is used"
+    assert "- teacher: teacher.keras (SHA-256" in (out / "embedder.keras.card.md").read_text()
     assert run(*line[:4], *SHORT, "--resume", "--epochs", 3) == 2  # without --cache
     assert "name the teacher again" in capsys.readouterr().err
 
@@ -77,7 +81,7 @@ def test_labels_and_a_network_to_start_from(tmp_path, teacher, capsys):
     assert run(*line) == 0
     told = capsys.readouterr().err
     assert "the teacher verifies the training people at" in told
-    assert "0.5 of 1 - cosine to the teacher, 0.5 of the margin loss" in told
+    assert "0.5 of 1 - cosine to the teacher, 0.5 of CosFace with margin 0.2" in told
     assert 0 <= float(logged(tmp_path / "run")[0]["accuracy"]) <= 1
     stored = training.RunFolder(tmp_path / "run")
     for path in (stored.log, stored.embedder, stored.summary):

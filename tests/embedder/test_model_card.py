@@ -72,6 +72,19 @@ def test_a_file_that_says_nothing_gets_a_card_that_says_so(tmp_path):
         model_card.write_card(tmp_path / "absent.keras")
 
 
+@pytest.mark.parametrize("key", list(model_card.ORIGINS))
+def test_the_network_that_another_learnt_from_is_named(model, key):
+    known = sf.embedder.read_metadata(model)
+    origin = {"model": "big.onnx", "sha256": "0a1b", "training_data": None}
+    extra = {**known.extra, key: origin}
+    replace_metadata(model, dataclasses.replace(known, loss="normface", margin=None, extra=extra))
+    assert model_card.card_of(model)["training"][key] == origin
+    text = model_card.write_card(model).read_text()
+    said = model_card.ORIGINS[key]
+    assert f"- loss: normface\n- {said}: big.onnx (SHA-256 `0a1b`), trained on: unknown" in text
+    assert "People of that one's training set" in text
+
+
 def test_a_new_threshold_renews_the_card_that_is_there(model):
     known = sf.embedder.read_metadata(model)
     replace_metadata(model, dataclasses.replace(known, threshold=0.25, threshold_far=1e-3))

@@ -36,7 +36,7 @@ def test_each_loss_is_built_as_the_recipe_says(name):
     recipe = Recipe("sphereface4", embedding_dim=8, input_size=(32, 32), loss=name, epochs=1)
     model = training.build_classifier(recipe, num_classes=3, steps_per_epoch=10)
     fields = recipe.to_dict()
-    words = recipe_losses.describe_loss(model.loss, recipe.gradient)
+    words = recipe_losses.describe_loss(model)
     if name == "softmax":
         assert (fields["margin"], fields["scale"]) == (None, None)
         assert "no margin" in words
@@ -74,7 +74,7 @@ def test_the_released_gradient_reaches_the_model():
     recipe = dataclasses.replace(preset("quick"), gradient="caffe", embedding_dim=8)
     model = training.build_classifier(recipe, num_classes=3, steps_per_epoch=10)
     assert model.gradient == "caffe"
-    words = recipe_losses.describe_loss(model.loss, recipe.gradient)
+    words = recipe_losses.describe_loss(model)
     assert words.endswith("the margin that is felt is 1.37; the released Caffe layer's gradient")
 
 

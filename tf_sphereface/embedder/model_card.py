@@ -24,6 +24,8 @@ UNKNOWN = "unknown"
 LICENSE, SOURCE, NOTES, LEFT_OUT = "licence", "source", "notes", "left_out"
 NETWORK, MEASURED = "network", "measured"
 EARLIER_SOURCE = "earlier_source"  # what the source was made from: {"file", "sha256"}
+ORIGINS = {"fine_tuned_from": "started from", "distilled_from": "teacher"}
+"""Networks that a training began with: {"model", "sha256", "training_data"}, and a card's words."""
 
 
 def card_path(path: str | os.PathLike[str]) -> Path:
@@ -116,6 +118,7 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
             "data": metadata.training_data,
             "loss": metadata.loss,
             "margin": metadata.margin,
+            **{key: extra.get(key) for key in ORIGINS},
             "recipe": extra.get("recipe"),
         },
         "measured": _measured(metadata),
@@ -199,6 +202,11 @@ def limits_of(metadata: EmbedderMetadata) -> list[str]:
             "What it was trained on is not known here. People of the training set, if they are in "
             "a test set too, make its figures too good."
         )
+    elif any(metadata.extra.get(key) for key in ORIGINS):
+        limits.append(
+            "It owes much to the network that it started from or that taught it. People of that "
+            "one's training set, if they are in a test set too, make its figures too good."
+        )
     elif metadata.training_data.startswith("synthetic"):
         limits.append("It was trained on drawn faces, and tells nothing about faces of people.")
     return limits
@@ -210,6 +218,7 @@ def to_markdown(card: dict[str, Any]) -> str:
     out, training, source = card["output"], card["training"], card["source"]
     kind = f", {file['quantize']}" if file["quantize"] not in (None, "none") else ""
     size = f", {network_size(net)}" if net["parameters"] else ""
+    margin = "" if training["margin"] is None else f", margin {_cell(training['margin'])}"
     unit = "of unit length" if out["normalized"] else "not of unit length"
     lines = [
         f"# Model card: {file['name']}",
@@ -228,8 +237,9 @@ def to_markdown(card: dict[str, Any]) -> str:
         "## Training",
         "",
         f"- data: {_cell(training['data'])}",
-        f"- loss: {_cell(training['loss'])}, margin {_cell(training['margin'])}",
+        f"- loss: {_cell(training['loss'])}{margin}",
     ]
+    lines += [f"- {said}: {_network(training[k])}" for k, said in ORIGINS.items() if training[k]]
     if source["file"] or source["sha256"]:
         lines.append(f"- made from: {_origin(source)}")
         if source["earlier"]:
@@ -251,6 +261,12 @@ def to_markdown(card: dict[str, Any]) -> str:
         lines += ["", "## Written by", ""]
         lines.append(", ".join(f"{name} {version}" for name, version in card["versions"].items()))
     return "\n".join(lines) + "\n"
+
+
+def _network(origin: dict[str, Any]) -> str:
+    """Name a network that another one learnt from, and what it was trained on."""
+    named = _origin({"file": origin.get("model"), "sha256": origin.get("sha256")})
+    return f"{named}, trained on: {_cell(origin.get('training_data'))}"
 
 
 def _origin(source: dict[str, Any]) -> str:

@@ -127,7 +127,7 @@ def audit_labels(
             "labels are audited by a head of class centres that holds them all. Received: a run "
             f"with loss={recipe.loss}, sample_rate={recipe.sample_rate:g}"
         )
-    if recipe.teacher is not None and recipe.distill_weight == 1:
+    if recipe.ignores_labels:
         raise ValueError(
             f"the run in {folder.path} learnt from a teacher alone (distill_weight=1): no label "
             "has moved its class centres"

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from tf_sphereface import losses
+from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.classifier.heads import Head
 from tf_sphereface.losses.sphereface_r import Version
 from tf_sphereface.schedules import LambdaAnnealing
@@ -216,14 +217,24 @@ def build_loss(
     return build(resolve_margin(loss, margin), resolve_scale(loss, scale), annealing, **more)
 
 
-def describe_loss(loss: Any, gradient: str = "exact") -> str:
-    """Say which margin and scale a compiled loss really uses.
+def describe_loss(model: FaceClassifier) -> str:
+    """Say what a compiled classifier really learns from: margin, scale, a teacher's share.
 
     Example:
 
-    >>> describe_loss(losses.CosFaceLoss())
+    >>> network = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> model = FaceClassifier(network, 3)
+    >>> model.compile(loss=losses.CosFaceLoss())
+    >>> describe_loss(model)
     'CosFace with margin 0.35 (taken off the cosine), scale 64'
     """
-    if not isinstance(loss, losses.MarginLoss):
-        return "softmax on a plain dense layer: no margin"
-    return loss.describe() + ("; the released Caffe layer's gradient" * (gradient == "caffe"))
+    weight = getattr(model, "distill_weight", 0.0)
+    if weight == 1:
+        return "1 - cosine to the teacher; no label is used"
+    margin = isinstance(model.loss, losses.MarginLoss)
+    words = model.loss.describe() if margin else "softmax on a plain dense layer: no margin"
+    if model.gradient == "caffe":
+        words += "; the released Caffe layer's gradient"
+    return (
+        f"{weight:g} of 1 - cosine to the teacher, {1 - weight:g} of {words}" if weight else words
+    )

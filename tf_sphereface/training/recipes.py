@@ -192,6 +192,11 @@ class Recipe:
             return "float32"
         return "mixed_bfloat16" if hardware.has_bfloat16() else "float32"
 
+    @property
+    def ignores_labels(self) -> bool:
+        """Whether a teacher alone is learnt from, so that margin and scale mean nothing."""
+        return self.teacher is not None and self.distill_weight == 1
+
     def with_optimizer(self, optimizer: Optimizer) -> Recipe:
         """Return the recipe with another optimizer, and a rate and decay that are usual for it.
 

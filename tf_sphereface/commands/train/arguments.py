@@ -109,7 +109,7 @@ def source_from(arguments: argparse.Namespace, recipe: recipes.Recipe) -> data.F
         strict=arguments.strict,
         resize=arguments.resize,
         exclude=None if listed is None else data.read_exclusions(listed),
-        unlabelled=recipe.teacher is not None and recipe.distill_weight == 1,
+        unlabelled=recipe.ignores_labels,
     )
 
 

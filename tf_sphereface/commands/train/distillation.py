@@ -160,12 +160,9 @@ def costs(
 
 
 def described(teacher: training.Teacher | None, recipe: recipes.Recipe) -> list[str]:
-    """Return the lines of a run's header that say what is learnt from whom."""
+    """Return the line of a run's header that says from whom it learns."""
     if recipe.teacher is None:
         return []
-    weight = recipe.distill_weight
-    who = f"teacher: that of SHA-256 {recipe.teacher[:12]}..., whose embeddings are kept"
     if teacher is not None:
-        who = f"teacher {teacher}"
-    margin = "no label is used" if weight == 1 else f"{1 - weight:g} of the margin loss"
-    return [who, f"loss: {weight:g} of 1 - cosine to the teacher, {margin}"]
+        return [f"teacher {teacher}"]
+    return [f"teacher: that of SHA-256 {recipe.teacher[:12]}..., whose embeddings are kept"]

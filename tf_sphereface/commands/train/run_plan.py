@@ -55,7 +55,7 @@ class Plan:
             f"({recipe.batch_size // self.replicas} each); "
             f"learning rate {recipe.learning_rate:g}, {scaling}",
             f"{precision}; XLA {self.model.xla_reason}",
-            recipe_losses.describe_loss(self.model.loss, recipe.gradient),
+            recipe_losses.describe_loss(self.model),
             *self._solver(),
             *([weights] if recipe.class_weights else []),
             *self._start(),

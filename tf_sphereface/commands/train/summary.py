@@ -25,19 +25,20 @@ def metadata_of(
     start.extra[model_card.LICENSE] = model_card.UNKNOWN
     if run.pretrained is not None:
         start = run.pretrained.metadata_after()
+    loss, margin, _ = _loss(recipe)
     metadata = dataclasses.replace(
         start,
         input_size=recipe.input_size,
         embedding_dim=recipe.embedding_dim,
         channel_order=run.source.channel_order,
         architecture=recipe.backbone,
-        loss=recipe.loss,
-        margin=recipe_losses.resolve_margin(recipe.loss, recipe.margin),
+        loss=loss,
+        margin=margin,
         training_data=run.source.describe(),
         extra={
             **start.extra,
             "recipe": recipe.to_dict(),
-            "loss": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
+            "loss": recipe_losses.describe_loss(run.model),
             model_card.NETWORK: model_card.network_facts(run.model.backbone),
             **({} if run.teacher is None else {"distilled_from": run.teacher.origin()}),
             **({model_card.LICENSE: license} if license else {}),
@@ -52,11 +53,12 @@ def metadata_of(
 def summarise(run: training.Run) -> dict[str, Any]:
     """Return what the run did, for the table and for summary.json."""
     recipe, rows = run.recipe, run.log.rows
+    loss, margin, scale = _loss(recipe)
     summary = {
-        "loss": recipe.loss,
-        "margin": recipe_losses.resolve_margin(recipe.loss, recipe.margin),
-        "scale": recipe_losses.resolve_scale(recipe.loss, recipe.scale),
-        "loss in words": recipe_losses.describe_loss(run.model.loss, recipe.gradient),
+        "loss": loss,
+        "margin": margin,
+        "scale": scale,
+        "loss in words": recipe_losses.describe_loss(run.model),
         "backbone": recipe.backbone,
         "optimizer": recipe.optimizer,
         "schedule": recipe.schedule,
@@ -77,6 +79,14 @@ def summarise(run: training.Run) -> dict[str, Any]:
     if best is not None:
         summary["best"] = {"epoch": best["epoch"], BEST: best[BEST], "file": str(run.folder.best)}
     return summary
+
+
+def _loss(recipe: training.Recipe) -> tuple[str, float | None, float | None]:
+    """Return the name, margin and scale of what a run learns from; a teacher has none."""
+    if recipe.ignores_labels:
+        return "distillation", None, None
+    margin = recipe_losses.resolve_margin(recipe.loss, recipe.margin)
+    return recipe.loss, margin, recipe_losses.resolve_scale(recipe.loss, recipe.scale)
 
 
 def show_summary(summary: dict[str, Any]) -> None:
