@@ -48,6 +48,11 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(faces, tmp_path, capsys):
     assert parts["total"] == sum(parts.values()) - parts["total"]
 
 
+def test_averages_have_a_momentum_without_a_number(faces, tmp_path, capsys):
+    assert run(faces, tmp_path / "run", "--dry-run", "--ema") == 0
+    assert "the network's weights are averaged (momentum 0.999)" in capsys.readouterr().out
+
+
 def test_a_dry_run_shows_the_replicas(faces, tmp_path, capsys, monkeypatch, two_replicas):
     monkeypatch.setattr(command, "make_strategy", lambda *_: two_replicas)
     options = ("--dry-run", "--strategy", "mirrored", "--json", str(tmp_path / "plan.json"))

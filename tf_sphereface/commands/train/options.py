@@ -185,9 +185,11 @@ def _add_solver(group: argparse._ArgumentGroup) -> None:
     add(
         "--ema",
         type=float,
+        nargs="?",
+        const=0.999,
         metavar="M",
-        help="keep a moving average of the network's weights, such as 0.999; it is verified and "
-        "written, and the last weights beside it",
+        help="keep a moving average of the network's weights, with a momentum of 0.999 or M; it is "
+        "verified and written, and the last weights beside it",
     )
 
 
