@@ -17,7 +17,7 @@ import numpy as np
 
 from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER, metadata_text
 from tf_sphereface.utils.checks import check_choice, check_image_size, check_integer, error
-from tf_sphereface.utils.files import short_name
+from tf_sphereface.utils.files import short_name, without_nan
 from tf_sphereface.utils.optional import require
 
 METADATA_NAME = "tf_sphereface"
@@ -107,7 +107,7 @@ class EmbedderMetadata:
 
     def to_json(self) -> str:
         """Return the fields as JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
+        return json.dumps(without_nan(dataclasses.asdict(self)), indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> EmbedderMetadata:

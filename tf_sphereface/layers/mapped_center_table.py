@@ -17,12 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.layers.center_table import CenterTable
-from tf_sphereface.utils.files import write_json
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: there no lock tells that another process uses the files
-    fcntl = None  # type: ignore[assignment]
+from tf_sphereface.utils.files import try_lock, write_json
 
 _FACTS, _LOCK = "centers.json", "lock"
 _FILE = re.compile(r"(centers|slot_\d+)\.f32")
@@ -262,14 +257,12 @@ class MappedCenterTable(CenterTable):
         if owner is not None and owner is not self:
             owner._leave()
         _OPEN[key] = self
-        if fcntl is None or self._lock is not None:
+        if self._lock is not None:
             os.close(descriptor)
             return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_lock(descriptor):
             os.close(descriptor)
-            raise ValueError(f"{self.folder} is in use by another process") from None
+            raise ValueError(f"{self.folder} is in use by another process")
         self._lock = descriptor
 
     def _leave(self) -> None:

@@ -63,7 +63,7 @@ class SampledAngularDense(keras.layers.Layer):
         self.num_classes = int(num_classes)
         self.sample_rate = check_sample_rate(sample_rate)
         self.seed = int(seed)
-        self.sample_size = min(self.num_classes, math.ceil(self.sample_rate * self.num_classes))
+        self.sample_size = sampled_classes(self.sample_rate, self.num_classes)
         self._slots: tuple[Any, ...] = ()
         self.loss_state = LossState()
 
@@ -159,13 +159,7 @@ class SampledAngularDense(keras.layers.Layer):
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         if labels.shape[0] is not None:
-            most = min(labels.shape[0] * replicas, self.num_classes)
-            if most > self.sample_size:
-                raise ValueError(
-                    f"sample_rate={self.sample_rate:g} draws {self.sample_size} of "
-                    f"{self.num_classes} centres, and a batch may hold {most} classes. Use "
-                    f"sample_rate >= {most / self.num_classes:.4g}, or a smaller batch."
-                )
+            check_batch_fits(self.sample_rate, self.num_classes, labels.shape[0] * replicas)
         everyone = labels if replicas == 1 else context.all_gather(labels, axis=0)
         if labels.shape[0] is None:
             present = tf.size(tf.unique(everyone)[0])
@@ -279,6 +273,21 @@ class FirstCentres(keras.initializers.Initializer):
         sizes = [min(BLOCK, shape[0] - start) for start in range(0, shape[0], BLOCK)]
         blocks = [self.block(number, size, shape[1]) for number, size in enumerate(sizes)]
         return blocks[0] if len(blocks) == 1 else ops.concatenate(blocks)
+
+
+def sampled_classes(sample_rate: float, num_classes: int) -> int:
+    """Return how many class centres a step sees."""
+    return min(num_classes, math.ceil(sample_rate * num_classes))
+
+
+def check_batch_fits(sample_rate: float, num_classes: int, batch_size: int) -> None:
+    """Raise ValueError where a batch may hold more classes than a step draws centres."""
+    size, most = sampled_classes(sample_rate, num_classes), min(batch_size, num_classes)
+    if most > size:
+        raise ValueError(
+            f"sample_rate={sample_rate:g} draws {size} of {num_classes} centres, and a batch may "
+            f"hold {most} classes. Use sample_rate >= {most / num_classes:.4g}, or a smaller batch."
+        )
 
 
 def check_sample_rate(sample_rate: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import tensorflow as tf
 from tf_sphereface import embedder
 from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.data.face_source import FaceSource
+from tf_sphereface.layers.sampled_angular_dense import check_batch_fits
 from tf_sphereface.training.building import (
     batches_of,
     build_classifier,
@@ -108,6 +110,9 @@ class Run:
                     f"a run that has done {state.info['step'] / steps:g} epochs cannot go on to "
                     f"fewer. Received: epochs={recipe.epochs}"
                 )
+        strategy = strategy or tf.distribute.get_strategy()
+        if strategy.num_replicas_in_sync == 1:  # else a step sees what its batch really holds
+            check_batch_fits(recipe.sample_rate, self.source.num_classes, recipe.batch_size)
         for text in self.source.doubts():
             warn(text)
         if pretrained is not None and recipe.freeze_epochs == recipe.epochs:
@@ -115,8 +120,14 @@ class Run:
                 f"the body is frozen for all of the {recipe.epochs} epochs: the embedder will be "
                 "the one that the run starts from"
             )
-        with (strategy or tf.distribute.get_strategy()).scope():
+        with strategy.scope():
             self.model = self._built(steps, jit)
+        untaught = recipe.ignores_labels and self.model.projection is None
+        if untaught and 0 < recipe.freeze_epochs < recipe.epochs:
+            warn(
+                "nothing learns while the body is frozen: no label is used, and the embeddings are "
+                "as long as the teacher's. Take freeze_epochs=0"
+            )
         if state is None:
             self._start_centers(progress)
         self.step, rows, seconds = 0, [], 0.0
@@ -317,7 +328,8 @@ def run(
     is logged. Returns the finished run: its `model`, the rows of its `log`, and `network()`.
 
     Raises:
-        ValueError: as `RunFolder.check` and `Run`; or the loss became NaN or infinite.
+        ValueError: as `RunFolder.claimed`, `RunFolder.check` and `Run`; or the loss became NaN or
+            infinite.
         RunStopped: the process was asked to stop; a `KeyboardInterrupt`.
 
     Example:
@@ -334,8 +346,13 @@ def run(
     folder = RunFolder(out)
     if resume:
         recipe = folder.as_begun(recipe)
-    folder.check(recipe, source, resume=resume)
-    with kept_policy(), deferred_stop() as stop:
+    chief = (strategy or tf.distribute.get_strategy()).extended.should_checkpoint
+    with contextlib.ExitStack() as stack:
+        if chief:
+            stack.enter_context(folder.claimed())
+        folder.check(recipe, source, resume=resume)
+        stack.enter_context(kept_policy())
+        stop = stack.enter_context(deferred_stop())
         begun = Run(
             recipe,
             source,

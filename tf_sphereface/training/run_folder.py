@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tf_sphereface.training.checkpoint import (
 )
 from tf_sphereface.training.recipes import DISTILLATION, FINE_TUNING, Recipe
 from tf_sphereface.training.run_callbacks import logger
+from tf_sphereface.utils.files import try_lock
 
 
 class RunFolder:
@@ -57,6 +59,47 @@ class RunFolder:
         self.unaveraged = self.path / "unaveraged.keras"
         self.summary = self.path / "summary.json"
         self.diverged = self.path / "diverged.json"
+        self._lock = self.path / ".lock"
+
+    def check_place(self) -> None:
+        """Raise ValueError where the path cannot be a folder, as a file is in its way."""
+        nearest = next((p for p in (self.path, *self.path.absolute().parents) if p.exists()), None)
+        if nearest is not None and not nearest.is_dir():
+            raise ValueError(f"the run folder {self.path} cannot be made: {nearest} is a file")
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder while a run is in it; it is made, and removed again if it stays empty.
+
+        Raises:
+            ValueError: it cannot be a folder, or another run holds it.
+
+        Example:
+
+        >>> with RunFolder("runs/held").claimed(), RunFolder("runs/held").claimed():
+        ...     pass
+        Traceback (most recent call last):
+            ...
+        ValueError: another run is going on in runs/held: wait for it, or choose another folder
+        """
+        self.check_place()
+        made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT)
+        try:
+            if not try_lock(descriptor):
+                raise ValueError(
+                    f"another run is going on in {self.path}: wait for it, or choose another folder"
+                )
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # something is in it
+                    self._lock.unlink()
+                    for folder in made:
+                        folder.rmdir()
+        finally:
+            os.close(descriptor)
 
     def has_begun(self) -> bool:
         """Whether the folder holds anything that a run has gained, even if it is damaged."""

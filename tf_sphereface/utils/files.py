@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -16,6 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from tf_sphereface.utils.messages import and_more
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there no lock tells that another process uses a file
+    fcntl = None  # type: ignore[assignment]
 
 MOST_BYTES = 255  # of a file's name, on every common file system
 
@@ -133,10 +139,42 @@ def short_name(stem: str, ending: str) -> str:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     r"""Write `value` as indented JSON, atomically.
 
-    Bytes of file names that are no UTF-8 are written as `\udce9`, which `json` reads back.
+    Bytes of file names that are no UTF-8 are written as `\udce9`, which `json` reads back. A float
+    that is not finite becomes null.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+        text = json.dumps(without_nan(value), indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def without_nan(value: Any) -> Any:
+    """Return a value for JSON, which has no NaN and no infinity: there is None in their place.
+
+    Example:
+
+    >>> without_nan({"accuracy": float("nan"), "angles": (1.5, float("inf"))})
+    {'accuracy': None, 'angles': [1.5, None]}
+    """
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed; return False where somebody else has locked it.
+
+    Where the system or the disk knows no locks, the answer is True.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # such as a network disk without locks
+        pass
+    return True
 
 
 def begin_folder(out: Path, marker: str, facts: dict[str, Any]) -> None:
