@@ -58,6 +58,10 @@ def test_a_flat_folder_a_cache_and_resume(tmp_path, teacher, capsys):
     assert "1 people" not in told.err + told.out
     assert len(list(kept.glob("*.npy"))) == 1
     assert logged(out)[0]["accuracy"] == "nan"
+    assert json.loads((out / "summary.json").read_text())["final"]["accuracy"] is None
+    card = (out / "embedder.keras.card.md").read_text()
+    assert "teacher_cosine" in card
+    assert "nan" not in card
     teacher.unlink()
     assert run(*line, "--resume", "--epochs", 2) == 0
     rows = logged(out)
@@ -94,12 +98,25 @@ def test_labels_and_a_network_to_start_from(tmp_path, teacher, capsys):
     assert "a run cannot learn from itself" in capsys.readouterr().err
 
 
+def test_a_frozen_body_that_leaves_nothing_to_learn(tmp_path, teacher, capsys):
+    people = data.synthetic.write_folder(tmp_path / "faces", 8, 4, size=SIZE)
+    line = ["--data", people, "--from", teacher, "--teacher", teacher, "--distill-weight", 1]
+    line += [*SHORT[:4], "--epochs", 2, "--no-doctor", "--out"]
+    assert run(*line, tmp_path / "default") == 0
+    config = json.loads((tmp_path / "default" / "config.json").read_text())
+    assert config["recipe"]["freeze_epochs"] == 0
+    assert "nothing learns" not in capsys.readouterr().err
+    assert run(*line, tmp_path / "asked", "--freeze-epochs", 1) == 0
+    assert "nothing learns while the body is frozen" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         (["--distill-weight", "0.5"], "--distill-weight needs --teacher"),
         (["--cache", "somewhere"], "--cache DIR is the folder of a teacher's embeddings"),
         (["--teacher", "{teacher}", "--distill-weight", "1.5"], "a number from 0, the labels"),
+        (["--teacher", "{teacher}", "--distill-weight", "0"], "learns nothing from the teacher"),
         (["--teacher-layout", "nchw"], "--teacher-layout needs --teacher"),
         (["--teacher", "no-such.keras"], "no-such.keras"),
         (["--teacher", "{teacher}", "--input-size", "40x24"], "neither scaling nor the columns"),

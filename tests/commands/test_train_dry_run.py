@@ -53,6 +53,22 @@ def test_averages_have_a_momentum_without_a_number(faces, tmp_path, capsys):
     assert "the network's weights are averaged (momentum 0.999)" in capsys.readouterr().out
 
 
+def test_a_dry_run_refuses_what_the_run_would(faces, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    wrong = {
+        "draws 2 of 4 centres, and a batch may": (
+            "--loss",
+            "cosface",
+            "--sample-rate",
+            ".5",
+        ),
+        "file is a file": ("--out", str(tmp_path / "file" / "run")),
+    }
+    for message, options in wrong.items():
+        assert run(faces, tmp_path / "run", "--dry-run", *options) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_dry_run_shows_the_replicas(faces, tmp_path, capsys, monkeypatch, two_replicas):
     monkeypatch.setattr(command, "make_strategy", lambda *_: two_replicas)
     options = ("--dry-run", "--strategy", "mirrored", "--json", str(tmp_path / "plan.json"))

@@ -34,9 +34,15 @@ def hold_out(source: FaceSource, people: int, seed: int = 0) -> tuple[FaceSource
     counts = source.listing()
     several = sorted(name for name, count in counts.items() if count > 1)
     most = min(len(several), len(counts) - 2)
+    if most < 1:
+        raise ValueError(
+            f"no people can be kept out of training: there are {len(counts)}, of whom "
+            f"{len(several)} have two images or more, and two must be left to train on. "
+            f"Received: {people}"
+        )
     if not 1 <= people <= most:
         raise ValueError(
-            f"of {len(counts)} people, {len(several)} with two images or more, 1 to {max(most, 0)} "
+            f"of {len(counts)} people, {len(several)} with two images or more, 1 to {most} "
             f"can be kept out of training. Received: {people}"
         )
     drawn = np.random.default_rng(seed).permutation(several)[:people]

@@ -74,6 +74,11 @@ class Pretrained:
         )
 
     @property
+    def origin(self) -> str:
+        """Name of the file that training began with, without its folder; a resumed run's too."""
+        return str(self.metadata.extra.get(_ORIGIN, Path(self.name).name))
+
+    @property
     def scaling(self) -> tuple[Any, Any] | None:
         """Factor and offset from `(x - 127.5) / 128` to how the network is fed.
 
@@ -115,7 +120,7 @@ class Pretrained:
         """
         before = self.metadata
         origin = {
-            "model": before.extra.get(_ORIGIN, Path(self.name).name),
+            "model": self.origin,
             "sha256": self.sha256,
             **{key: getattr(before, key) for key in ("training_data", "loss", "source_hash")},
         }
@@ -132,8 +137,7 @@ class Pretrained:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network as a file that `open_pretrained` opens as this one."""
-        origin = self.metadata.extra.get(_ORIGIN, Path(self.name).name)
-        extra = {**self.metadata.extra, _ORIGIN: origin}
+        extra = {**self.metadata.extra, _ORIGIN: self.origin}
         save_embedder(self.network, path, dataclasses.replace(self.metadata, extra=extra))
 
     def check_faces(self, source: FaceSource) -> None:

@@ -52,6 +52,11 @@ class CacheAction(argparse.Action):
 def check_distillation(line: argparse.Namespace, resumed: bool) -> None:
     """Refuse options that would have no effect; `resumed`: the run has a teacher already."""
     if line.teacher is not None:
+        if line.distill_weight == 0:
+            raise CommandError(
+                "--distill-weight 0 learns nothing from the teacher: leave out --teacher, or give "
+                "a weight above 0"
+            )
         return
     for name, value in input_facts(line, "teacher").items():
         if value is not None:
@@ -84,6 +89,10 @@ def taught(
     unsaid = line.distill_weight is None and not line.resume
     if recipe.teacher is not None and unsaid and recipe.distill_weight == 0:
         recipe = dataclasses.replace(recipe, distill_weight=BESIDE_LABELS)
+    if teacher is not None and recipe.ignores_labels and not line.resume:
+        projected = teacher.embedder.embedding_dim != recipe.embedding_dim
+        if line.freeze_epochs is None and not projected:  # there is no head for a frozen body
+            recipe = dataclasses.replace(recipe, freeze_epochs=0)
     return teacher, recipe
 
 
