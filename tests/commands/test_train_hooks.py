@@ -34,6 +34,49 @@ def nothing(facts):
 
 def failing(facts):
     raise KeyError("api key")
+
+class Broken(keras.callbacks.Callback):
+    def __init__(self, method):
+        super().__init__()
+        self.method, self.calls = method, 0
+
+    def fail_in(self, method, logs=None):
+        self.calls += method == self.method
+        if method == self.method and self.calls == 2:
+            raise RuntimeError("the tracker is down")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.fail_in("on_train_batch_end")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.fail_in("on_epoch_end")
+
+    def on_train_end(self, logs=None):
+        self.calls += 1
+        self.fail_in("on_train_end")
+
+class Stopper(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == 0
+
+class Texts(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update(words="three", number=3)
+
+def in_a_step(facts):
+    return Broken("on_train_batch_end")
+
+def in_an_epoch(facts):
+    return Broken("on_epoch_end")
+
+def at_the_end(facts):
+    return Broken("on_train_end")
+
+def stopping(facts):
+    return Stopper()
+
+def texts(facts):
+    return Texts()
 """
 
 
@@ -90,6 +133,62 @@ def test_a_hook_that_cannot_work_is_named_and_nothing_is_begun(
     assert run(faces, hooks / "run", "--callback", name) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (hooks / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "step"), [("in_a_step", 2), ("in_an_epoch", 4)])
+def test_a_callback_that_fails_is_named_and_costs_no_update(
+    faces, hooks, monkeypatch, capsys, name, step
+):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert run(faces, hooks / "whole", "--epochs", "3") == 0
+    out = hooks / "run"
+    assert run(faces, out, "--epochs", "3", "--callback", f"my_hooks:{name}") == 2
+    told = capsys.readouterr().err
+    assert 'raise RuntimeError("the tracker is down")' in told  # the traceback
+    told = " ".join(told.split())
+    assert f"error: --callback my_hooks:{name} failed in on_" in told
+    assert f"RuntimeError: the tracker is down (stopped after step {step}; the state" in told
+    assert run(faces, out, "--epochs", "3", "--resume") == 0
+    for whole, resumed in zip(rows(hooks / "whole"), rows(out), strict=True):
+        assert {**whole, "seconds": ""} == {**resumed, "seconds": ""}
+
+
+def test_a_callback_that_fails_when_all_is_done_is_a_warning(faces, hooks, monkeypatch, capsys):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    out = hooks / "run"
+    assert run(faces, out, "--epochs", "1", "--callback", "my_hooks:at_the_end") == 0
+    assert "warning: --callback my_hooks:at_the_end failed in on_train_end" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+    assert (out / "embedder.keras").exists()
+
+
+def test_what_a_callback_logs_is_kept_if_it_is_a_number(faces, hooks, monkeypatch, capsys):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    out = hooks / "run"
+    assert run(faces, out, "--epochs", "1", "--callback", "my_hooks:texts") == 0
+    assert "words='three' is no number, and in no log" in " ".join(capsys.readouterr().err.split())
+    assert float(rows(out)[0]["number"]) == 3
+    assert "words" not in rows(out)[0]
+
+
+@pytest.mark.usefixtures("small_backbone")
+def test_a_run_that_a_callback_ends_says_so_and_goes_on(hooks, monkeypatch, capsys):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    options = ["--identities", "4", "--images", "8", "--input-size", "28x24", "--epochs", "3"]
+    options += ["--verify-people", "4", "--verify-every", "3"]
+    out = hooks / "run"
+    assert run("synthetic", out, *options, "--callback", "my_hooks:stopping") == 0
+    assert "by a callback, of 3" in capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["epochs"], summary["final"]["epoch"]) == (1, 1)
+    verified = float(rows(out)[0]["verification_accuracy"])  # after the end, as it was its last
+    assert (summary["best"]["epoch"], summary["best"]["verification_accuracy"]) == (1, verified)
+    assert run("synthetic", out, *options, "--resume") == 0
+    assert [row["epoch"] for row in rows(out)] == ["1", "2", "3"]
+    assert float(rows(out)[0]["verification_accuracy"]) == verified  # of the checkpoint
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["epochs"], summary["ended early"]) == (3, None)
 
 
 def test_a_run_by_muon_with_a_cosine_and_averages_says_so_and_resumes(faces, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tf_sphereface.commands.train.main import main
+from tf_sphereface.training.run_folder import RunFolder
 
 TINY = ["--identities", "2", "--images", "8", "--batch-size", "16"]
 
@@ -105,3 +106,12 @@ def test_bad_input_is_one_clear_line(options, message, tmp_path, capsys, monkeyp
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "x" / "config.json").exists()
+
+
+def test_a_second_run_in_a_folder_waits_for_no_one(tmp_path, capsys):
+    line = ["--data", "synthetic", *TINY, "--out", str(tmp_path / "runs" / "one")]
+    with RunFolder(tmp_path / "runs" / "one").claimed():
+        for more in ([], ["--resume"]):
+            assert main([*line, *more]) == 2
+            assert "another run is going on in" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "runs").exists()  # nothing was in it

@@ -225,7 +225,7 @@ class Verification(keras.callbacks.Callback):
             self._verify_epoch(epoch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Verify the last epoch if a later callback ended the run there; mend the history."""
+        """Verify the last epoch if a later callback ended the run there; mend history and logs."""
         if self._passed_over is None:
             return
         found: dict[str, Any] = {}
@@ -235,6 +235,8 @@ class Verification(keras.callbacks.Callback):
         for name, value in found.items():
             if history.get(name):
                 history[name][-1] = value
+        if logs is not None:
+            logs.update(found)
 
     def _verify_epoch(self, epoch: int, logs: dict[str, Any] | None) -> None:
         """Verify the network, add the figures to the logs, and keep the best."""

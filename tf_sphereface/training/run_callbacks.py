@@ -38,7 +38,8 @@ class RunLog(keras.callbacks.Callback):
     """Keep a row for each epoch in `rows`, and write them to a CSV file, atomically.
 
     A full disk costs a warning. `rows` and `seconds` go on from those of the epochs before.
-    `diverged` is whether the last epoch's loss is not finite.
+    `diverged` is whether the last epoch's loss is not finite, `mended` whether its row has got
+    figures after it was written: where a callback ended the run, it is verified then.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class RunLog(keras.callbacks.Callback):
         super().__init__()
         self.path = path
         self.rows = list(rows)
-        self.diverged = False
+        self.diverged = self.mended = False
         self.warn = warn
         self._before = seconds
         self._begun = time.monotonic()
@@ -78,6 +79,22 @@ class RunLog(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **values, "learning_rate": rate}
         self.rows.append({**row, "seconds": round(self.seconds, 1)})
         self.diverged = not np.isfinite(values.get("loss", 0.0))
+        self._write()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Take the figures that the last epoch got when training had ended."""
+        last = self.rows[-1] if self.rows else {}
+        late = {
+            name: float(value)
+            for name, value in (logs or {}).items()
+            if np.isnan(last.get(name, 0.0)) and np.isfinite(float(value))
+        }
+        self.mended = bool(late)
+        if late:
+            last.update(late)
+            self._write()
+
+    def _write(self) -> None:
         if not is_chief(self.model):
             return
         try:
@@ -143,6 +160,11 @@ class Checkpoints(keras.callbacks.Callback):
         """Save."""
         self._save(logs)
         self._leave()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Save once more where the last epoch's row was mended."""
+        if self.log.mended:
+            self._save(logs)
 
     def _due(self) -> bool:
         step, moment = self._last

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from tf_sphereface import training
-from tf_sphereface.commands.console import CommandError
+from tf_sphereface.commands.console import CommandError, note, warn
 from tf_sphereface.training.fitting import is_chief
 from tf_sphereface.training.solvers import rate_function
 from tf_sphereface.utils.optional import require
@@ -61,9 +62,9 @@ def facts_of(run: training.Run) -> dict[str, Any]:
     }
 
 
-def callbacks_of(hooks: dict[str, Hook], run: training.Run) -> list[keras.callbacks.Callback]:
+def callbacks_of(hooks: dict[str, Hook], run: training.Run) -> list[Guarded]:
     """Call the hooks and return their callbacks; raise CommandError where there are none."""
-    made: list[keras.callbacks.Callback] = []
+    made: list[Guarded] = []
     for name, hook in hooks.items():
         try:
             found = hook(facts_of(run))
@@ -77,8 +78,76 @@ def callbacks_of(hooks: dict[str, Hook], run: training.Run) -> list[keras.callba
                 f"--callback {name} must return a Keras callback, or a list of them. "
                 f"Received: {wrong[0]!r}"
             )
-        made += listed
+        made += [Guarded(name, callback) for callback in listed]
     return made
+
+
+class Guarded(keras.callbacks.Callback):
+    """A callback of the user's, whose error ends the run after its state is kept.
+
+    `failure` says what went wrong, and is None before: then the run is to be stopped. What it does
+    when training has ended loses nothing: a failure there is a warning.
+    """
+
+    def __init__(self, name: str, inner: keras.callbacks.Callback) -> None:
+        super().__init__()
+        self.name, self.inner = name, inner
+        self.failure: str | None = None
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Pass them on."""
+        super().set_params(params)
+        self.inner.set_params(params)
+
+    def set_model(self, model: keras.Model) -> None:
+        """Pass it on."""
+        super().set_model(model)
+        self.inner.set_model(model)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Call it; what it raises ends the command, as nothing was trained yet."""
+        self._call("on_train_begin", logs)
+        if self.failure is not None:
+            raise CommandError(self.failure)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Call it, and warn where it fails."""
+        self._call("on_train_end", logs)
+        if self.failure is not None:
+            warn(self.failure)
+            self.failure = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Call it."""
+        self._call("on_epoch_begin", epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Call it, and take out of the logs what is no number."""
+        self._call("on_epoch_end", epoch, logs)
+        for key, value in list((logs or {}).items()):
+            try:
+                float(value)
+            except (TypeError, ValueError):
+                warn(f"--callback {self.name}: {key}={value!r} is no number, and in no log")
+                logs.pop(key)  # type: ignore[union-attr]
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Call it."""
+        self._call("on_train_batch_begin", batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Call it."""
+        self._call("on_train_batch_end", batch, logs)
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        if self.failure is not None:
+            return
+        try:
+            getattr(self.inner, method)(*arguments)
+        except Exception as error:
+            note("".join(traceback.format_exception(error)).rstrip())
+            what = f"{type(error).__name__}: {error}"
+            self.failure = f"--callback {self.name} failed in {method}: {what}"
 
 
 class TensorBoardColumns(keras.callbacks.Callback):

@@ -28,6 +28,7 @@ from tf_sphereface.commands.train.options import JIT, add_arguments
 from tf_sphereface.commands.train.run_plan import Plan
 from tf_sphereface.commands.train.watchers import ShowProgress
 from tf_sphereface.embedder import model_card
+from tf_sphereface.layers.sampled_angular_dense import check_batch_fits
 from tf_sphereface.training import building
 from tf_sphereface.training.fitting import is_chief
 from tf_sphereface.training.run_callbacks import BEST
@@ -80,11 +81,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_xla(line.compile_cache)
     found = hooks.find_hooks(line.callback or ())
     strategy = make_strategy(line.strategy)
+    training.RunFolder(line.out).check_place()
     options = read_options(line)
-    folder = options.folder
     check_batch(options.recipe.batch_size, strategy.num_replicas_in_sync)
     if line.dry_run:
         return dry_run(options, strategy)
+    with contextlib.ExitStack() as held:
+        if strategy.extended.should_checkpoint:
+            held.enter_context(options.folder.claimed())
+        return run_in_folder(options, strategy, found)
+
+
+def run_in_folder(
+    options: RunOptions, strategy: tf.distribute.Strategy, found: dict[str, hooks.Hook]
+) -> int:
+    """Begin a run or go on with it, train to the end, and write what comes of it."""
+    folder, line = options.folder, options.line
     folder.check(options.recipe, options.source, resume=line.resume)
     if line.resume and folder.is_finished(options.recipe):
         note(f"this run is finished: {folder.summary}; nothing to do", console)
@@ -124,6 +136,8 @@ def dry_run(options: RunOptions, strategy: tf.distribute.Strategy) -> int:
     if options.source.report:
         note(options.source.report.summary())
     steps = building.steps_of(options.recipe, faces)
+    if strategy.num_replicas_in_sync == 1:
+        check_batch_fits(options.recipe.sample_rate, people, options.recipe.batch_size)
     with strategy.scope():
         jit = JIT[options.line.jit]
         model = training.build_classifier(
@@ -210,18 +224,20 @@ def train(run: training.Run, options: RunOptions, own: dict[str, hooks.Hook]) ->
     others: list[keras.callbacks.Callback] = [] if verifier is None else [verifier]
     if line.tensorboard:
         others.append(hooks.TensorBoardColumns(run.folder.path / "tensorboard"))
-    others += hooks.callbacks_of(own, run)
+    guarded = hooks.callbacks_of(own, run)
+    others += guarded
     table = getattr(run.model.head_layer, "center_table", None)
     if table is not None:
         others.append(watchers.CenterTimes(table, note))
-    doctor = None if line.no_doctor else watchers.doctor(run, *others)
+    watched = [*others, *(callback.inner for callback in guarded)]
+    doctor = None if line.no_doctor else watchers.doctor(run, *watched)
     try:
         with progress() as bar, training.deferred_stop(note) as stop:
             waits = callbacks.DataWait(say=note)
             shown = ShowProgress(bar, run.total_steps, run.step, waits, run.model.uses_xla)
             run.fit(
                 [doctor or keras.callbacks.TerminateOnNaN(), *others, waits, shown],
-                stop=stop,
+                stop=lambda: stop() or any(callback.failure for callback in guarded),
                 checkpoint_every=line.checkpoint_every,
                 keep=line.keep,
             )
@@ -233,6 +249,9 @@ def train(run: training.Run, options: RunOptions, own: dict[str, hooks.Hook]) ->
             ) from None
         raise
     except training.RunStopped as stopped:
+        failures = [callback.failure for callback in guarded if callback.failure]
+        if failures:
+            raise CommandError(f"{failures[0]} ({stopped}; --resume goes on there)") from None
         note(f"{stopped}: the same command with --resume goes on")
         raise
     if doctor is not None and doctor.diverged is not None:

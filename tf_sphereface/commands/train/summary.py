@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -46,7 +47,7 @@ def metadata_of(
     )
     if not finished or not run.log.rows:
         return metadata
-    row = {key: value for key, value in run.log.rows[-1].items() if key != "seconds"}
+    row = {k: v for k, v in run.log.rows[-1].items() if k != "seconds" and not math.isnan(v)}
     return model_card.with_measured(metadata, {"last epoch of training": row})
 
 
@@ -54,6 +55,7 @@ def summarise(run: training.Run) -> dict[str, Any]:
     """Return what the run did, for the table and for summary.json."""
     recipe, rows = run.recipe, run.log.rows
     loss, margin, scale = _loss(recipe)
+    done = rows[-1]["epoch"] if rows else 0
     summary = {
         "loss": loss,
         "margin": margin,
@@ -63,13 +65,14 @@ def summarise(run: training.Run) -> dict[str, Any]:
         "optimizer": recipe.optimizer,
         "schedule": recipe.schedule,
         "averaged weights": f"momentum {recipe.ema:g}" if recipe.ema else None,
-        "from": None if run.pretrained is None else run.pretrained.name,
+        "from": None if run.pretrained is None else run.pretrained.origin,
         "teacher": None if run.teacher is None else run.teacher.name,
         "distill weight": None if run.teacher is None else recipe.distill_weight,
         "people": run.source.num_classes,
         "faces": len(run.source),
         "skipped": run.source.report.count,
-        "epochs": recipe.epochs,
+        "epochs": done,
+        "ended early": None if done == recipe.epochs else f"by a callback, of {recipe.epochs}",
         "updates": int(keras.ops.convert_to_numpy(run.model.optimizer.iterations)),
         "final": rows[-1] if rows else {},
         "embedder": str(run.folder.embedder),
@@ -97,7 +100,8 @@ def show_summary(summary: dict[str, Any]) -> None:
             figures = dict(value)
             seconds = figures.pop("seconds", None)
             for name, figure in figures.items():
-                table.add_row(f"last epoch: {name}", f"{figure:.5g}")
+                if not math.isnan(figure):
+                    table.add_row(f"last epoch: {name}", f"{figure:.5g}")
             if seconds is not None:
                 table.add_row("time", f"{seconds / 60:.1f} minutes")
         elif key == "best":
