@@ -99,35 +99,18 @@ class Run:
         self._take_targets()
         self.folder = folder
         steps = steps_of(recipe, len(self.source))
-        facts, planned = self._facts(), folder.epochs()
+        planned = folder.epochs()
         if state is not None:
-            changed = [key for key in facts if state.info.get(key) != facts[key]]
-            if changed:
-                lines = ", ".join(f"{state.info.get(k)} {k}, now {facts[k]}" for k in changed)
-                raise ValueError(f"a run cannot go on with other data: the run had {lines}")
-            if state.info["step"] > self.total_steps:
-                raise ValueError(
-                    f"a run that has done {state.info['step'] / steps:g} epochs cannot go on to "
-                    f"fewer. Received: epochs={recipe.epochs}"
-                )
+            self._check_state(state)
         strategy = strategy or tf.distribute.get_strategy()
         if strategy.num_replicas_in_sync == 1:  # else a step sees what its batch really holds
             check_batch_fits(recipe.sample_rate, self.source.num_classes, recipe.batch_size)
         for text in self.source.doubts():
             warn(text)
-        if pretrained is not None and recipe.freeze_epochs == recipe.epochs:
-            warn(
-                f"the body is frozen for all of the {recipe.epochs} epochs: the embedder will be "
-                "the one that the run starts from"
-            )
         with strategy.scope():
             self.model = self._built(steps, jit)
-        untaught = recipe.ignores_labels and self.model.projection is None
-        if untaught and 0 < recipe.freeze_epochs < recipe.epochs:
-            warn(
-                "nothing learns while the body is frozen: no label is used, and the embeddings are "
-                "as long as the teacher's. Take freeze_epochs=0"
-            )
+        for text in self._idle_epochs():
+            warn(text)
         if state is None:
             self._start_centers(progress)
         self.step, rows, seconds = 0, [], 0.0
@@ -147,6 +130,36 @@ class Run:
                 f"the run of {planned} epoch{plural} goes on to {recipe.epochs}: "
                 f"{self._next_update()}"
             )
+
+    def _check_state(self, state: Checkpoint) -> None:
+        """Raise ValueError where a checkpoint is of other faces, or of a later epoch."""
+        facts, steps = self._facts(), self.source.steps_per_epoch
+        changed = [key for key in facts if state.info.get(key) != facts[key]]
+        if changed:
+            lines = ", ".join(f"{state.info.get(k)} {k}, now {facts[k]}" for k in changed)
+            raise ValueError(f"a run cannot go on with other data: the run had {lines}")
+        if state.info["step"] > self.total_steps:
+            raise ValueError(
+                f"a run that has done {state.info['step'] / steps:g} epochs cannot go on to "
+                f"fewer. Received: epochs={self.recipe.epochs}"
+            )
+
+    def _idle_epochs(self) -> list[str]:
+        """Say where epochs with a frozen body change nothing."""
+        frozen, epochs = self.recipe.freeze_epochs, self.recipe.epochs
+        if self.pretrained is None or not frozen:
+            return []
+        if frozen == epochs:
+            return [
+                f"the body is frozen for all of the {epochs} epochs: the embedder will be the one "
+                "that the run starts from"
+            ]
+        if self.recipe.ignores_labels and self.model.projection is None:
+            return [
+                "nothing learns while the body is frozen: no label is used, and the embeddings are "
+                "as long as the teacher's. Take freeze_epochs=0"
+            ]
+        return []
 
     def _built(self, steps: int, jit: bool | str) -> FaceClassifier:
         """Return the model, compiled, for so many steps in an epoch."""
