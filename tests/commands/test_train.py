@@ -22,7 +22,7 @@ from tf_sphereface.commands.train.main import main
 from tf_sphereface.commands.train.summary import show_summary
 from tf_sphereface.data import synthetic
 from tf_sphereface.eval import bin_sets, bins
-from tf_sphereface.training import run_callbacks
+from tf_sphereface.training import resumable, run_callbacks
 from tf_sphereface.training.checkpoint import checkpoint_files
 
 
@@ -127,10 +127,15 @@ def test_a_sampled_run_in_float16_resumed_inside_an_epoch_logs_the_whole_epoch(t
 
 
 @pytest.mark.usefixtures("small_backbone")
-def test_a_run_that_failed_at_its_first_step_may_be_corrected(faces, tmp_path, capsys):
+def test_a_run_that_failed_at_its_first_step_may_be_corrected(faces, tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("no step can be taken")
+
     out, other = tmp_path / "run", tmp_path / "other"
-    assert run(faces, out, "--epochs", "1", "--sample-rate", "0.25") == 2
-    assert "sample_rate >=" in capsys.readouterr().err.replace("\n", " ")
+    with monkeypatch.context() as patched:
+        patched.setattr(resumable, "train", fail)
+        assert run(faces, out, "--epochs", "1", "--margin", "2") == 2
+    assert "no step can be taken" in capsys.readouterr().err
     assert (out / "config.json").exists()
     (out / "diverged.json").write_text("{}")
     shutil.copytree(out, other)
@@ -140,7 +145,7 @@ def test_a_run_that_failed_at_its_first_step_may_be_corrected(faces, tmp_path, c
     assert said.count("no checkpoint yet: the run starts afresh") == 2
     for folder in (out, other):
         config = json.loads((folder / "config.json").read_text())
-        assert config["recipe"]["sample_rate"] == 1
+        assert config["recipe"]["margin"] == 4
         assert not (folder / "diverged.json").exists()
     assert run(faces, out, "--epochs", "1", "--margin", "3") == 2
 
