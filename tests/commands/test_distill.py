@@ -106,8 +106,12 @@ def test_a_frozen_body_that_leaves_nothing_to_learn(tmp_path, teacher, capsys):
     config = json.loads((tmp_path / "default" / "config.json").read_text())
     assert config["recipe"]["freeze_epochs"] == 0
     assert "nothing learns" not in capsys.readouterr().err
+    assert run(*line, tmp_path / "resumed", "--resume") == 0  # as where nothing was kept before
+    config = json.loads((tmp_path / "resumed" / "config.json").read_text())
+    assert config["recipe"]["freeze_epochs"] == 0
     assert run(*line, tmp_path / "asked", "--freeze-epochs", 1) == 0
     assert "nothing learns while the body is frozen" in " ".join(capsys.readouterr().err.split())
+    assert run(*line, tmp_path / "asked", "--resume", "--epochs", 3) == 0  # keeps its own
 
 
 @pytest.mark.parametrize(

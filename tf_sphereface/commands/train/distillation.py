@@ -89,9 +89,10 @@ def taught(
     unsaid = line.distill_weight is None and not line.resume
     if recipe.teacher is not None and unsaid and recipe.distill_weight == 0:
         recipe = dataclasses.replace(recipe, distill_weight=BESIDE_LABELS)
-    if teacher is not None and recipe.ignores_labels and not line.resume:
+    begun = training.RunFolder(line.out).has_begun()  # then it keeps its own
+    if teacher is not None and recipe.ignores_labels and not begun:
         projected = teacher.embedder.embedding_dim != recipe.embedding_dim
-        if line.freeze_epochs is None and not projected:  # there is no head for a frozen body
+        if line.freeze_epochs is None and not projected:  # a frozen body has nothing above it
             recipe = dataclasses.replace(recipe, freeze_epochs=0)
     return teacher, recipe
 
