@@ -87,6 +87,27 @@ def test_each_weight_takes_its_own_step_and_decay(kind, mode):
         np.testing.assert_allclose(variable.numpy(), oracle.value, atol=5e-5)
 
 
+@pytest.mark.parametrize("shape", [(400, 20), (20, 400), (60, 20), (30, 20), (3, 3, 16, 8)])
+@pytest.mark.parametrize("kind", ["full", "of rank 4", "ill-conditioned", "tiny"])
+def test_a_long_matrix_is_orthogonalized_by_its_gram_matrix(kind, shape):
+    rng = np.random.default_rng(0)
+    rows, columns = int(np.prod(shape[:-1])), shape[-1]
+    rank = 4 if kind == "of rank 4" else min(rows, columns)
+    left, right = rng.normal(size=(rows, rank)), rng.normal(size=(rank, columns))
+    if kind == "ill-conditioned":  # singular values fall to a billionth of the first
+        left = left * np.geomspace(1, 1e-9, rank)
+    matrix = (left @ right * (1e-20 if kind == "tiny" else 1)).astype("float32")
+    expected = orthogonalized(matrix.astype("float64"))
+    if kind == "tiny":  # Muon adds 1e-7 to the norm, so as not to divide by zero
+        expected = 3.4445**5 * matrix / 1e-7
+    orthogonal = FaceMuon().zeropower_via_newtonschulz5(matrix.reshape(shape), 5)
+    scale = np.abs(expected).max()
+    # float32; singular values below 3e-4 of the first are lost in a Gram matrix's rounding
+    np.testing.assert_allclose(
+        np.reshape(orthogonal, matrix.shape) / scale, expected / scale, atol=2e-3
+    )
+
+
 def test_what_decays_and_what_muon_takes_in_our_networks():
     for network in (
         sf.backbones.MobileFaceNet((32, 32, 3), 8),
