@@ -245,6 +245,18 @@ def test_a_run_is_not_resumed_with_other_faces(tmp_path, capsys):
     synthetic.write_folder(root, 4, 10, size=(56, 48))
     assert run(root, out, "--epochs", "1") == 0
     (out / "summary.json").unlink()
+    shutil.copytree(root, tmp_path / "copy")  # other times and places
+    shutil.rmtree(root)
+    shutil.move(tmp_path / "copy", root)
+    assert run(root, out, "--epochs", "1", "--resume") == 0
+    (out / "summary.json").unlink()
+    first = min(path for path in root.iterdir() if path.is_dir())
+    renamed = first.rename(root / "zoe")  # takes the last centre, and all others the one before
+    capsys.readouterr()
+    assert run(root, out, "--epochs", "1", "--resume") == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "as many people and faces, of other names or in another order" in said
+    renamed.rename(first)
     sorted(root.rglob("*.jpg"))[0].unlink()
     assert run(root, out, "--epochs", "1", "--resume") == 2
     assert "the run had 40 faces, now 39" in capsys.readouterr().err.replace("\n", " ")

@@ -296,6 +296,13 @@ class FaceSource:
         """
         return self._faces.fingerprint(self.source)
 
+    def order(self) -> str:
+        """Return a hash of the people's names and of each face's label, and file's name if any.
+
+        A copy of the data has the same; a face or person more, fewer or renamed has another.
+        """
+        return self._faces.order()
+
     @property
     def labels(self) -> NDArray[np.int32]:
         """The class of each face, (n,)."""

@@ -134,9 +134,11 @@ class Run:
     def _check_state(self, state: Checkpoint) -> None:
         """Raise ValueError where a checkpoint is of other faces, or of a later epoch."""
         facts, steps = self._facts(), self.source.steps_per_epoch
-        changed = [key for key in facts if state.info.get(key) != facts[key]]
-        if changed:
-            lines = ", ".join(f"{state.info.get(k)} {k}, now {facts[k]}" for k in changed)
+        before = facts | state.info
+        changed = [key for key in facts if before[key] != facts[key] and key != "order"]
+        if changed or before["order"] != facts["order"]:
+            lines = ", ".join(f"{before[k]} {k}, now {facts[k]}" for k in changed)
+            lines = lines or "as many people and faces, of other names or in another order"
             raise ValueError(f"a run cannot go on with other data: the run had {lines}")
         if state.info["step"] > self.total_steps:
             raise ValueError(
@@ -307,9 +309,10 @@ class Run:
         weights = None if average is None else average.arrays()
         return embedder_of(self.model, self.recipe, order, self.pretrained, weights)
 
-    def _facts(self) -> dict[str, int]:
+    def _facts(self) -> dict[str, Any]:
         """Return what must not change between a stop and its resume: it orders the batches."""
-        facts = {"people": self.source.num_classes, "faces": len(self.source)}
+        people, faces = self.source.num_classes, len(self.source)
+        facts = {"people": people, "faces": faces, "order": self.source.order()}
         return facts if self.teacher is None else {**facts, "teacher_dim": self.teacher.dim}
 
 
