@@ -5,6 +5,15 @@
 // build.gradle.kts: implementation("com.google.ai.edge.litert:litert:VERSION"). The file and the JSON
 // beside it are assets. Any export works that has the mirror image inside or does not want it.
 
+import android.content.Context
+import android.graphics.Bitmap
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import kotlin.math.sqrt
+import org.json.JSONArray
+import org.json.JSONObject
+import org.tensorflow.lite.Interpreter
+
 class FaceEmbedder(context: Context) : AutoCloseable {
     private val metadata = JSONObject(
         context.assets.open("embedder.tflite.json").bufferedReader().use { it.readText() })

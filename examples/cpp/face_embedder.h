@@ -7,7 +7,10 @@
 
 #pragma once
 
+#include <cstdint>
 #include <fstream>
+#include <stdexcept>
+#include <string>
 #include <vector>
 #include <nlohmann/json.hpp>
 #include <onnxruntime_cxx_api.h>
