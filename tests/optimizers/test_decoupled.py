@@ -108,6 +108,17 @@ def test_a_long_matrix_is_orthogonalized_by_its_gram_matrix(kind, shape):
     )
 
 
+@pytest.mark.parametrize(("steps", "dtype"), [(10, "float32"), (5, "bfloat16"), (5, "float16")])
+def test_a_gram_matrix_is_not_used_where_rounding_would_grow(steps, dtype):
+    """Of a matrix of low rank: its Gram matrix has eigenvalues of 0, which rounding makes less."""
+    rng = np.random.default_rng(0)
+    matrix = keras.ops.cast(rng.normal(size=(576, 8)) @ rng.normal(size=(8, 64)), dtype)
+    found = FaceMuon().zeropower_via_newtonschulz5(matrix, steps)
+    expected = keras.optimizers.Muon().zeropower_via_newtonschulz5(matrix, steps)
+    np.testing.assert_array_equal(np.asarray(found, "float32"), np.asarray(expected, "float32"))
+    assert np.abs(np.asarray(found, "float32")).max() < 1
+
+
 def test_what_decays_and_what_muon_takes_in_our_networks():
     for network in (
         sf.backbones.MobileFaceNet((32, 32, 3), 8),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tf_sphereface.optimizers.multipliers import (
     DECOUPLED_MULTIPLIERS,
@@ -16,6 +17,8 @@ from tf_sphereface.optimizers.multipliers import (
 )
 from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.checks import error
+
+_STEPS_BY_GRAM = 5  # of Newton-Schulz, at most: Keras' default
 
 
 class _Decoupled(ParameterRates):
@@ -134,7 +137,8 @@ class FaceMuon(_Decoupled, keras.optimizers.Muon):
     def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:
         """Return a matrix with nearly the singular vectors of `x` and singular values near 1."""
         matrix = keras.ops.reshape(x, (-1, x.shape[-1]))
-        if max(matrix.shape) >= 3 * min(matrix.shape):
+        long = max(matrix.shape) >= 3 * min(matrix.shape)
+        if long and steps <= _STEPS_BY_GRAM and _multiplies_in_float32(matrix):
             return keras.ops.reshape(self._by_gram_matrix(matrix, steps), x.shape)
         return keras.ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
 
@@ -142,7 +146,9 @@ class FaceMuon(_Decoupled, keras.optimizers.Muon):
         """Return the same with the long side in two products instead of two in each step.
 
         A step multiplies the matrix by a polynomial of its Gram matrix, and all of these commute:
-        steps are taken with the small Gram matrix alone, and the matrix is multiplied once.
+        steps are taken with the small Gram matrix alone, and the matrix is multiplied once. Of a
+        matrix of low rank, rounding makes eigenvalues below 0, which grow 12 times in a step: five
+        steps of float32 bear that, more steps or fewer digits do not.
         """
         ops = keras.ops
         tall = matrix.shape[0] > matrix.shape[1]
@@ -185,6 +191,12 @@ def treatment(
     for variable in variables:
         parts["adamw" if inner._should_use_adamw(variable) else "muon"].append(variable.path)
     return parts
+
+
+def _multiplies_in_float32(matrix: Any) -> bool:
+    """Whether products are exact enough for a Gram matrix; those of a GPU may be TF32."""
+    dtype = keras.backend.standardize_dtype(matrix.dtype)
+    return dtype == "float32" and not tf.config.list_logical_devices("GPU")
 
 
 def _checked(weight_decay: float | None) -> float:
