@@ -88,11 +88,7 @@ def _accumulate(
 
     def update(gradients: list[Any]) -> None:
         mean = [(g + a) / steps for g, a in zip(gradients, accumulators, strict=True)]
-        optimizer.gradient_accumulation_steps = None  # only while this branch is traced
-        try:
-            optimizer.apply(mean, variables)
-        finally:
-            optimizer.gradient_accumulation_steps = steps
+        optimizer.apply(mean, variables)
         for accumulator in accumulators:
             accumulator.assign(keras.ops.zeros_like(accumulator))
 
@@ -102,10 +98,14 @@ def _accumulate(
         count.assign_add(1)
 
     def everywhere(function: Any) -> Any:
-        return lambda: strategy.extended.call_for_each_replica(function, args=(gradients,))
+        return strategy.extended.call_for_each_replica(function, args=(gradients,))
+
+    def update_everywhere() -> Any:
+        with keras_private.updating(optimizer):
+            return everywhere(update)
 
     due = tf.equal((count.value + 1) % steps, 0)
-    tf.cond(due, everywhere(update), everywhere(add))
+    tf.cond(due, update_everywhere, lambda: everywhere(add))
 
 
 def angular_logs(loss: Any) -> dict[str, Any]:

@@ -241,6 +241,26 @@ def accumulators(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]
     return [optimizer._accumulated_gradients[optimizer._get_variable_index(v)] for v in variables]
 
 
+@contextlib.contextmanager
+def updating(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Let `apply` update at once, while an accumulating optimizer's update is traced.
+
+    Keras 3.15: `gradient_accumulation_steps` decides whether `apply` accumulates, and the property
+    `iterations`, by which Adam corrects its bias, divides `_iterations` by it.
+    """
+    kind, steps = type(optimizer), optimizer.gradient_accumulation_steps
+    updates = property(lambda self: keras.ops.floor_divide(self._iterations, steps))
+    optimizer.gradient_accumulation_steps = None
+    object.__setattr__(
+        optimizer, "__class__", type(kind.__name__, (kind,), {"iterations": updates})
+    )
+    try:
+        yield
+    finally:
+        object.__setattr__(optimizer, "__class__", kind)
+        optimizer.gradient_accumulation_steps = steps
+
+
 def take_summed_gradients(optimizer: keras.optimizers.Optimizer) -> None:
     """Keep an optimizer from summing gradients over the replicas, where the caller has done it.
 
