@@ -113,6 +113,30 @@ def test_the_command_writes_a_list_that_training_reads(run, tmp_path, capsys):
     assert main(["audit", "--labels", str(folder), "--angle", "1", "--out", str(out), "--strict"])
 
 
+def test_people_kept_out_of_training_are_left_out_of_the_audit(tmp_path):
+    faces = synthetic.write_folder(tmp_path / "faces", 6, 4, size=(28, 24))
+    listed = data.Exclusions(
+        frozenset({"Person_000000"}), frozenset({"Person_000001/Person_000001_0001.jpg"})
+    )
+    source = data.FaceSource(faces, image_size=(28, 24), exclude=listed)
+    recipe = dataclasses.replace(RECIPE, seed=3)
+    trained, held = data.hold_out(source, 2, recipe.seed)
+    training.run(recipe, trained, tmp_path / "run")
+    audit = training.audit_labels(tmp_path / "run", exclude=listed, max_angle=1.0)
+    assert audit.source.names == trained.names
+    assert not set(audit.source.names) & set(held.names)
+    with pytest.raises(ValueError, match="must be audited with the list that it left out"):
+        training.audit_labels(tmp_path / "run")
+
+
+def test_faces_of_other_names_are_not_those_of_the_run(tmp_path):
+    faces = synthetic.write_folder(tmp_path / "faces", 4, 4, size=(28, 24))
+    training.run(RECIPE, data.FaceSource(faces, image_size=(28, 24)), tmp_path / "run")
+    (faces / "Person_000000").rename(faces / "Zoe")
+    with pytest.raises(ValueError, match=r"not the faces of .* of other names"):
+        training.audit_labels(tmp_path / "run")
+
+
 def test_an_embedder_finds_a_picture_among_another_persons(tmp_path, capsys):
     """Colour tells the person; one picture of the second lies among the first one's."""
     image = keras.Input((28, 24, 3))

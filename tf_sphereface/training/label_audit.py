@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -18,12 +19,14 @@ from tf_sphereface.data.doubtful_labels import MAX_ANGLE, DoubtfulLabel, doubtfu
 from tf_sphereface.data.exclusions import Exclusions
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.data.folder_index import scan_folder
+from tf_sphereface.data.held_out import hold_out
 from tf_sphereface.data.options import PixelType
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.training.building import build_classifier, kept_policy
+from tf_sphereface.training.checkpoint import read_newest
 from tf_sphereface.training.pretrained import open_pretrained
 from tf_sphereface.training.recipes import Recipe
-from tf_sphereface.training.run_folder import RunFolder
+from tf_sphereface.training.run_folder import RunFolder, check_faces
 from tf_sphereface.utils.messages import ProgressCallback
 
 
@@ -117,7 +120,7 @@ def audit_labels(
     if not Path(run).is_dir():
         raise FileNotFoundError(f"there is no run folder or embedder {run}")
     folder = RunFolder(run)
-    state = folder.newest_state()
+    state = read_newest(folder.checkpoints) if folder.config.exists() else None
     if state is None:
         raise ValueError(f"{folder.path} holds no run with a checkpoint to read the centres from")
     config = json.loads(folder.config.read_text(encoding="utf-8"))
@@ -133,10 +136,7 @@ def audit_labels(
             "has moved its class centres"
         )
     source = _source(config, recipe, data, exclude, strict)
-    facts = {"people": source.num_classes, "faces": len(source)}
-    changed = [f"{state.info.get(k)} {k}, now {v}" for k, v in facts.items() if state.info[k] != v]
-    if changed:
-        raise ValueError(f"these are not the faces of {folder.path}: it had {', '.join(changed)}")
+    check_faces(source, state, f"these are not the faces of {folder.path}: it had")
     with kept_policy():
         pretrained = None if recipe.start_from is None else open_pretrained(folder.base)
         model = build_classifier(
@@ -205,13 +205,7 @@ def _source(
             f"labels of files are audited, and this run was trained on {config['data']} faces; for "
             "arrays use tf_sphereface.data.doubtful_labels"
         )
-    listed = faces.get("exclude")
-    if listed != (None if exclude is None else exclude.to_dict()):
-        raise ValueError(
-            "the run must be audited with the list that it left out (exclude=, --exclude), and "
-            f"that is another one. Received: exclude={exclude}, the run had {listed}"
-        )
-    return FaceSource(
+    source = FaceSource(
         data if data is not None else config["data"],
         image_size=recipe.input_size,
         batch_size=recipe.batch_size,
@@ -219,7 +213,24 @@ def _source(
         resize=bool(faces.get("resize", False)),
         strict=strict,
         exclude=exclude,
-    ).load()
+    )
+    return _as_trained(source, faces.get("exclude"), recipe.seed).load()
+
+
+def _as_trained(source: FaceSource, listed: dict[str, Any] | None, seed: int) -> FaceSource:
+    """Return the source without the people whom the run kept out to verify on, by its seed."""
+    given = 0 if source.exclude is None else len(source.exclude.identities)
+    held = 0 if listed is None else listed["identities"] - given
+    found = source
+    if held > 0:
+        with contextlib.suppress(ValueError):  # so many are not there: another list
+            found, _ = hold_out(source, held, seed)
+    if listed != (None if found.exclude is None else found.exclude.to_dict()):
+        raise ValueError(
+            "the run must be audited with the list that it left out (exclude=, --exclude), and "
+            f"that is another one. Received: exclude={source.exclude}, the run had {listed}"
+        )
+    return found
 
 
 def _embeddings(

@@ -29,7 +29,12 @@ from tf_sphereface.training.person_means import start_at_means, start_centers
 from tf_sphereface.training.pretrained import Pretrained
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.run_callbacks import Checkpoints, RunLog, deferred_stop, logger
-from tf_sphereface.training.run_folder import RunFolder, config_of
+from tf_sphereface.training.run_folder import (
+    RunFolder,
+    check_faces,
+    config_of,
+    facts_of_faces,
+)
 from tf_sphereface.training.teacher_embeddings import TeacherEmbeddings
 from tf_sphereface.training.weight_average import WeightAverage
 from tf_sphereface.utils.files import write_json
@@ -133,13 +138,14 @@ class Run:
 
     def _check_state(self, state: Checkpoint) -> None:
         """Raise ValueError where a checkpoint is of other faces, or of a later epoch."""
-        facts, steps = self._facts(), self.source.steps_per_epoch
-        before = facts | state.info
-        changed = [key for key in facts if before[key] != facts[key] and key != "order"]
-        if changed or before["order"] != facts["order"]:
-            lines = ", ".join(f"{before[k]} {k}, now {facts[k]}" for k in changed)
-            lines = lines or "as many people and faces, of other names or in another order"
-            raise ValueError(f"a run cannot go on with other data: the run had {lines}")
+        check_faces(self.source, state, "a run cannot go on with other data: the run had")
+        dim = self._facts().get("teacher_dim")
+        if dim is not None and state.info.get("teacher_dim", dim) != dim:
+            raise ValueError(
+                f"a run cannot go on with another teacher: its embeddings had "
+                f"{state.info['teacher_dim']} numbers, now {dim}"
+            )
+        steps = self.source.steps_per_epoch
         if state.info["step"] > self.total_steps:
             raise ValueError(
                 f"a run that has done {state.info['step'] / steps:g} epochs cannot go on to "
@@ -311,8 +317,7 @@ class Run:
 
     def _facts(self) -> dict[str, Any]:
         """Return what must not change between a stop and its resume: it orders the batches."""
-        people, faces = self.source.num_classes, len(self.source)
-        facts = {"people": people, "faces": faces, "order": self.source.order()}
+        facts = facts_of_faces(self.source)
         return facts if self.teacher is None else {**facts, "teacher_dim": self.teacher.dim}
 
 

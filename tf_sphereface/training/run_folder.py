@@ -215,6 +215,24 @@ class RunFolder:
         return dict(json.loads(self.config.read_text(encoding="utf-8")))
 
 
+def facts_of_faces(source: FaceSource) -> dict[str, Any]:
+    """Return what a checkpoint keeps of the faces: it decides which centre is whose."""
+    return {"people": source.num_classes, "faces": len(source), "order": source.order()}
+
+
+def check_faces(source: FaceSource, state: Checkpoint, what: str) -> None:
+    """Raise ValueError, which begins with `what`, where a checkpoint is of other faces.
+
+    A checkpoint of an earlier version has no hash of their order, and is not asked for it.
+    """
+    facts = facts_of_faces(source)
+    old = facts | state.info
+    lines = [f"{old[k]} {k}, now {facts[k]}" for k in ("people", "faces") if old[k] != facts[k]]
+    if lines or old["order"] != facts["order"]:
+        other = "as many people and faces, of other names or in another order"
+        raise ValueError(f"{what} {', '.join(lines) or other}")
+
+
 def _started(sha256: str | None) -> str:
     if sha256 is None:
         return "starts from random weights"
