@@ -114,6 +114,14 @@ def test_a_frozen_body_that_leaves_nothing_to_learn(tmp_path, teacher, capsys):
     assert run(*line, tmp_path / "asked", "--resume", "--epochs", 3) == 0  # keeps its own
 
 
+def test_a_run_that_begins_under_resume_learns_from_its_teacher(tmp_path, teacher):
+    people = data.synthetic.write_folder(tmp_path / "faces", 8, 4, size=SIZE)
+    line = ["--data", people, "--from", teacher, "--teacher", teacher, *SHORT[:4], "--no-doctor"]
+    assert run(*line, "--resume", "--out", tmp_path / "run") == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["recipe"]["distill_weight"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

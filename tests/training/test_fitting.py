@@ -93,6 +93,36 @@ def test_the_body_s_rate_and_the_decay_hold_for_each_optimizer(optimizer):
     assert factors["conv1_1/bias"] == (0.2 if optimizer == "sgd" else 0.1, 0.0)
 
 
+@pytest.mark.parametrize("body_rate", [1.0, 0.1])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_head_s_bias_does_not_decay(optimizer, body_rate):
+    recipe = dataclasses.replace(TINY, body_rate=body_rate).with_optimizer(optimizer)
+    found = {}
+    for loss in ("softmax", "sphereface2"):
+        solver = solvers.build_solver(recipe.with_loss(loss), 10)
+        model = training.build_classifier(TINY.with_loss(loss), 4, steps_per_epoch=2)
+        solver.build(model.trainable_variables)
+        found |= {v.path: solver.factors(v) for v in model.trainable_variables}
+    assert found["head/bias"] == (2.0 if optimizer == "sgd" else 1.0, 0.0)
+    # the authors' one decays by SGD's 5e-4; AdamW's decay would take it to 0
+    assert found["head/shared_bias"] == (1.0, 5e-4 if optimizer == "sgd" else 0.0)
+
+
+def test_another_optimizer_or_loss_takes_its_usual_values():
+    long = presets.preset("long")
+    back = long.with_optimizer("sgd")
+    assert (back.learning_rate, back.weight_decay) == (0.1, 5e-4)
+    assert back.with_optimizer("muon").weight_decay == recipes.DECOUPLED["weight_decay"]
+    assert long.with_optimizer("muon") is long
+    assert long.with_loss("cosface") is long
+    for loss in recipes.LOSSES:
+        changed = long.with_loss(loss)
+        usual = recipes.Recipe(loss=loss).to_dict()
+        if loss != long.loss:
+            for name in ("margin", "scale", "clip_norm"):
+                assert changed.to_dict()[name] == usual[name]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

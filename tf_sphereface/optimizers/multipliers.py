@@ -28,12 +28,12 @@ because a decaying scale would only shrink activations that the next normalisati
 
 DECOUPLED_MULTIPLIERS: tuple[Multiplier, ...] = (
     (r"(^|/)conv\d+_(?!1/)\d+/bias$", 0.0, 0.0),
-    (r"(^|/)(bias|gamma|beta|alpha)$", 1.0, 0.0),
+    (r"(^|/)((shared_)?bias|gamma|beta|alpha)$", 1.0, 0.0),
 )
 """Rules for `FaceAdamW` and `FaceMuon`: kernels and class centres decay, all others do not.
 
-Biases of residual units are frozen at 0 as in the paper; other biases, scales and offsets of
-normalisation, and PReLU slopes learn at 1 and do not decay.
+Biases of residual units are frozen at 0 as in the paper; other biases (SphereFace2's shared one
+too), scales and offsets of normalisation, and PReLU slopes learn at 1 and do not decay.
 """
 
 

@@ -25,6 +25,8 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
     of `drops` that u has reached ("step"; they count from the start of the run). It is never
     negative: from update T on, cosine and polynomial are 0, and a run of W updates or fewer only
     warms up. A pure function of u, so a resumed run has the rates of one that was not stopped.
+    With `gradient_accumulation_steps` Keras counts batches, so `total`, `warm_up` and `drops` are
+    in batches too.
 
     Args:
         learning_rate: at the end of the warm-up, > 0.

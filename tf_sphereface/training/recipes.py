@@ -175,6 +175,8 @@ class Recipe:
         for name in ("dropout", "ema"):
             check_number(name, getattr(self, name), 0, 1)
         check_distill_weight(self.distill_weight)
+        for share in self.drops:
+            check_number("drops", share, 0, 1, open_low=True)
         if not 0 < self.annealing_reach <= 1:
             raise error("annealing_reach", "be in (0, 1]", self.annealing_reach)
 
@@ -200,7 +202,7 @@ class Recipe:
     def with_optimizer(self, optimizer: Optimizer) -> Recipe:
         """Return the recipe with another optimizer, and a rate and decay that are usual for it.
 
-        AdamW and Muon begin at `DECOUPLED`; to SGD one goes back by a preset.
+        AdamW and Muon begin at `DECOUPLED`; SGD, coming from one of them, at a recipe's defaults.
 
         Example:
 
@@ -209,12 +211,25 @@ class Recipe:
         >>> changed.learning_rate, changed.weight_decay
         (0.001, 0.05)
         """
-        if optimizer in ("sgd", self.optimizer):
-            return dataclasses.replace(self, optimizer=optimizer)
-        rate, decay = (DECOUPLED[name] for name in ("learning_rate", "weight_decay"))
-        return dataclasses.replace(
-            self, optimizer=optimizer, learning_rate=rate, weight_decay=decay
-        )
+        if optimizer == self.optimizer:
+            return self
+        usual = {name: getattr(Recipe, name) for name in DECOUPLED}
+        changed = usual if optimizer == "sgd" else DECOUPLED
+        return dataclasses.replace(self, optimizer=optimizer, **changed)
+
+    def with_loss(self, loss: str) -> Recipe:
+        """Return the recipe with another loss, and the margin, scale and clipping usual for it.
+
+        Example:
+
+        >>> from tf_sphereface.training.presets import preset
+        >>> changed = preset("long").with_loss("arcface")
+        >>> changed.to_dict()["margin"], preset("long").margin
+        (0.3, 0.35)
+        """
+        if loss == self.loss:
+            return self
+        return dataclasses.replace(self, loss=loss, margin=None, scale=None, clip_norm=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON, as they are really used: no default is left open."""

@@ -30,7 +30,9 @@ def build_solver(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optim
     }
     if recipe.optimizer == "sgd":
         rules = body_multipliers(recipe.body_rate)
-        return optimizers.SphereFaceSGD(momentum=recipe.momentum, multipliers=rules, **options)
+        return optimizers.SphereFaceSGD(
+            momentum=float(recipe.momentum), multipliers=rules, **options
+        )
     rules = body_multipliers(recipe.body_rate, optimizers.DECOUPLED_MULTIPLIERS)
     solver = optimizers.FaceAdamW if recipe.optimizer == "adamw" else optimizers.FaceMuon
     return solver(multipliers=rules, **options)
@@ -74,7 +76,7 @@ def body_multipliers(
     """
     if rate == 1:
         return tuple(rules)
-    of_head = [(f"^head/.*({pattern})", lr, decay) for pattern, lr, decay in rules]
+    of_head = [(f"^(?=head/).*({pattern})", lr, decay) for pattern, lr, decay in rules]
     of_body = [(pattern, rate * lr, decay) for pattern, lr, decay in rules]
     return (*of_head, ("^(head|projection)/", 1.0, 1.0), *of_body, ("", rate, 1.0))
 

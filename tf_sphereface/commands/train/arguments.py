@@ -119,6 +119,7 @@ def recipe_from(arguments: argparse.Namespace) -> recipes.Recipe:
     names = {field.name for field in dataclasses.fields(preset)}
     given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
     begun = preset.with_optimizer(given.get("optimizer", preset.optimizer))
+    begun = begun.with_loss(given.get("loss", preset.loss))
     recipe = dataclasses.replace(begun, **given)
     for name in ("annealing_reach", "annealing_power"):
         if name in given and recipe.annealing != "fit":

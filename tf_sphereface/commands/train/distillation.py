@@ -86,10 +86,10 @@ def taught(
                 "what the teacher takes can be said by --teacher-channel-order, "
                 "--teacher-pixel-mean and --teacher-pixel-scale"
             )
-    unsaid = line.distill_weight is None and not line.resume
+    begun = training.RunFolder(line.out).has_begun()  # then it keeps its own
+    unsaid = line.distill_weight is None and not begun
     if recipe.teacher is not None and unsaid and recipe.distill_weight == 0:
         recipe = dataclasses.replace(recipe, distill_weight=BESIDE_LABELS)
-    begun = training.RunFolder(line.out).has_begun()  # then it keeps its own
     if teacher is not None and recipe.ignores_labels and not begun:
         projected = teacher.embedder.embedding_dim != recipe.embedding_dim
         if line.freeze_epochs is None and not projected:  # a frozen body has nothing above it

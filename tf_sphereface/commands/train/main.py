@@ -222,10 +222,10 @@ def train(run: training.Run, options: RunOptions, own: dict[str, hooks.Hook]) ->
     if verifier is not None and best is not None:
         watchers.say_other_sets(verifier, best)
     others: list[keras.callbacks.Callback] = [] if verifier is None else [verifier]
-    if line.tensorboard:
-        others.append(hooks.TensorBoardColumns(run.folder.path / "tensorboard"))
     guarded = hooks.callbacks_of(own, run)
     others += guarded
+    if line.tensorboard:  # after them: their figures go there too
+        others.append(hooks.TensorBoardColumns(run.folder.path / "tensorboard"))
     table = getattr(run.model.head_layer, "center_table", None)
     if table is not None:
         others.append(watchers.CenterTimes(table, note))
