@@ -25,9 +25,9 @@ class Freezing(keras.callbacks.Callback):
     """Train the head alone in the first epochs, then the body as well.
 
     In the first `epochs` no weight and no statistic of the backbone changes, to the bit, and its
-    layers work as in inference. Then each layer is as it was when this was made: a layer that was
-    not trainable stays so. The optimizer has to be built before, over all that is trained later:
-    its count of updates, and so rate and lambda, go on over the change.
+    normalisation works as in inference; dropout goes on. Then each layer is as it was when this
+    was made: a layer that was not trainable stays so. The optimizer has to be built before, over
+    all that is trained later: its count of updates, and so rate and lambda, go on over the change.
 
     Args:
         model: compiled, with an optimizer that is built.

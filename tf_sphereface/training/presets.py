@@ -113,9 +113,9 @@ def iresnet50_ms1mv3() -> Recipe:
     `tf_sphereface-train --data ms1m-retinaface-t1/ --preset iresnet50-ms1mv3 --out runs/r50`. The
     numbers are *published*, those of `arcface_torch` (configs/ms1mv3_r50_onegpu): SGD of rate 0.02
     for a batch of 128, a straight line to 0 over 20 epochs, momentum 0.9, decay 5e-4, ArcFace with
-    margin 0.5 and scale 64, gradients clipped at 5. There the clipping is of the network alone and
-    norms decay too. A GPU's work of days; not run here. Several GPUs: `--strategy mirrored
-    --batch-size 1024 --scale-learning-rate linear`.
+    margin 0.5 and scale 64, gradients clipped at 5. There the clipping is of the network alone,
+    and norms and biases learn and decay as kernels do. A GPU's work of days; not run here. Several
+    GPUs: `--strategy mirrored --batch-size 1024 --scale-learning-rate linear`.
     """
     return Recipe(
         backbone="iresnet50",
