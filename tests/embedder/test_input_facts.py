@@ -149,7 +149,10 @@ def test_a_layout_that_the_shape_leaves_open(tmp_path, faces, told):
     onnx.save(model, tmp_path / "x.onnx")
     with pytest.raises(ValueError, match="say layout"):
         load_embedder(tmp_path / "x.onnx", **FED)
-    assert load_embedder(tmp_path / "x.onnx", **FED, layout=told).metadata.layout == told
+    size = "of any size: taking 112x112, a guess"
+    message = "cannot be run on images of 112x112"
+    with pytest.warns(SphereFaceWarning, match=size), pytest.raises(ValueError, match=message):
+        load_embedder(tmp_path / "x.onnx", **FED, layout=told)(np.zeros((1, 112, 112, 3), np.uint8))
     add_onnx_metadata(tmp_path / "x.onnx", EmbedderMetadata(input_size=SIZE, layout=told))
     values = (faces.astype(np.float32) - 127.5) / 128
     ordered = values.transpose(0, 3, 1, 2) if told == "nchw" else values
@@ -168,6 +171,33 @@ def test_a_file_that_takes_pixels_has_no_mean(tmp_path):
     assert (metadata.input_dtype, metadata.pixel_mean, metadata.pixel_scale) == ("uint8", 0, 1)
     with pytest.raises(ValueError, match="no mean and no scale can be applied"):
         load_embedder(tmp_path / "x.onnx", pixel_mean=127.5)
+    described = describe_file(tmp_path / "x.onnx", channel_order="bgr")
+    assert (described.channel_order, described.input_dtype) == ("bgr", "uint8")
+    assert load_embedder(tmp_path / "x.onnx", pixel_mean=0, pixel_scale=1).metadata == described
+
+
+def test_a_network_of_any_size_warns_unless_its_file_says_of_which(tmp_path):
+    image = keras.Input((None, None, 3))
+    network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    network.save(tmp_path / "plain.keras")
+    with pytest.warns(SphereFaceWarning, match="any size: taking 112x112, a guess"):
+        assert load_embedder(tmp_path / "plain.keras", **FED).input_size == (112, 112)
+    facts = EmbedderMetadata(**FED, input_size=(40, 30))
+    save_embedder(network, tmp_path / "said.keras", facts)
+    assert load_embedder(tmp_path / "said.keras").input_size == (40, 30)
+
+
+def test_figures_do_not_outlive_the_way_that_they_were_measured_with(tmp_path):
+    extra = {"measured": {"LFW": {"accuracy": 0.99}}, "licence": "MIT"}
+    extra["export"] = {"format": "onnx", "quantize": "int8", "cosine_min": 0.9}
+    write_onnx(tmp_path / "x.onnx")
+    facts = EmbedderMetadata(**FED, input_size=SIZE, layout="nchw", extra=extra)
+    add_onnx_metadata(tmp_path / "x.onnx", facts)
+    same = describe_file(tmp_path / "x.onnx", channel_order=FED["channel_order"])
+    assert same.extra == extra
+    with pytest.warns(SphereFaceWarning, match="its metadata says"):
+        other = describe_file(tmp_path / "x.onnx", pixel_scale=255)
+    assert other.extra == {"licence": "MIT", "export": {"format": "onnx", "quantize": "int8"}}
 
 
 # Facts stay with a network in memory --------------------------------------------------------------

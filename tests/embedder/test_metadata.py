@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.embedder.small import FED, SIZE, add_onnx_metadata, write_onnx
+from tests.embedder.small import FED, SIZE, add_onnx_metadata, make_network, write_onnx
 from tf_sphereface.embedder import (
     EmbedderMetadata,
     load_embedder,
@@ -134,3 +134,13 @@ def test_tflite_metadata_refuses_other_bytes():
         add_tflite_metadata(b"PK\x03\x04 a zip", "text")
     with pytest.raises(ValueError, match="`text` must not be empty"):
         add_tflite_metadata(b"\0\0\0\0TFL3", "")
+
+
+def test_what_a_file_cannot_hold_comes_back_as_it_can(tmp_path):
+    facts = EmbedderMetadata(threshold=np.float32(0.3), embedding_dim=np.int64(3))
+    assert (type(facts.threshold), type(facts.embedding_dim)) == (float, int)
+    told = dataclasses.replace(facts, extra={"faces": (112, 96), "loss": float("nan")})
+    network = make_network()
+    save_embedder(network, tmp_path / "m.keras", told)
+    replace_metadata(tmp_path / "m.keras", told)
+    assert read_metadata(tmp_path / "m.keras").extra == {"faces": [112, 96], "loss": None}

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from tests.embedder.small import KNOWN
-from tf_sphereface.export import ExportError, export_onnx, export_tflite, pipeline, tflite
+from tf_sphereface.export import ExportError, export_onnx, export_tflite, parity, pipeline, tflite
 from tf_sphereface.utils.optional import require
 
 
@@ -158,6 +158,31 @@ def test_other_classifiers_are_refused(tiny_net, tmp_path):
     outputs = keras.layers.Dense(5, activation="softmax")(tiny_net.output)
     with pytest.raises(ValueError, match="classifier"):
         export_tflite(keras.Model(tiny_net.input, outputs), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("kind", ["none", "int8"])
+@pytest.mark.parametrize("write", [export_tflite, export_onnx])
+def test_a_network_whose_training_has_diverged(tmp_path, write, kind):
+    net = fresh_net()
+    net.layers[1].bias.assign([np.nan] + [0.0] * 7)
+    faces = np.zeros((8, 56, 48, 3), np.uint8)
+    with pytest.raises(ExportError, match=r"1 weights of the model are not finite \(conv2d"):
+        write(net, tmp_path / f"m.{write.__name__.removeprefix('export_')}", kind, faces)
+    assert not list(tmp_path.iterdir())
+
+
+def test_figures_that_are_not_finite_do_not_pass(tmp_path):
+    good = parity.Parity(True, 1.0, 1.0, 1.0, 0.0, 0.0, float("nan"), 4_000, 48)
+    parity.require_parity(good, "none", 1_000)
+    few = dataclasses.replace(good, spread_cosine=float("nan"), faces=3)
+    parity.require_parity(few, "none", 1_000)
+    for name in ("cosine_min", "cosine_mean", "spread_cosine", "max_relative"):
+        with pytest.raises(ExportError, match="does not compute what Keras computes"):
+            parity.require_parity(dataclasses.replace(good, **{name: float("nan")}), "none", 1_000)
+    infinite = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Rescaling(np.inf)])
+    infinite.add(keras.layers.Flatten())
+    with pytest.raises(ExportError, match="Keras itself returns numbers that are not finite"):
+        parity.measure_parity(infinite, tmp_path / "m.onnx", np.ones((2, 4, 4, 3), np.uint8))
 
 
 @pytest.mark.parametrize(

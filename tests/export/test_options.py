@@ -204,6 +204,13 @@ def test_a_threshold_of_other_vectors_is_dropped():
     measured = dataclasses.replace(alone, extra={"calibration": {"threshold": 0.4}})
     assert "calibration" not in FileOptions(flip_concat=True).applied_to(measured).extra
     assert "calibration" in FileOptions(normalize=True).applied_to(measured).extra
+    # image and mirror image of unit length are joined: not what was measured
+    joined = dataclasses.replace(NETWORK, extra=measured.extra)
+    scaled = FileOptions(normalize=True).applied_to(joined)
+    assert (scaled.threshold, scaled.flip, scaled.extra) == (None, "concat", {})
+    unit = dataclasses.replace(joined, normalized=True)
+    assert FileOptions(normalize=True).applied_to(unit).threshold == 0.4
+    assert FileOptions(normalize=True, flip_concat=True).applied_to(joined).threshold == 0.4
 
 
 @pytest.mark.parametrize(

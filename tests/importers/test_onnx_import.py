@@ -178,8 +178,14 @@ def test_images_of_any_size(tmp_path):
     output = add("Flatten", add("GlobalAveragePool", add.conv(add.input, 3, 4)))
     path = add.save(tmp_path / "x.onnx", output)
     with pytest.warns(SphereFaceWarning, match="any size: 112x112 are taken, a guess"):
-        assert import_checkpoint(path, **FED).model.input_shape == (None, 112, 112, 3)
-    assert import_checkpoint(path, input_size=(20, 16), **FED).model.input_shape[1:3] == (20, 16)
+        imported = import_checkpoint(path, **FED)
+    assert imported.model.input_shape == (None, 112, 112, 3)
+    assert imported.parity.relative_error < 1e-4
+    imported = import_checkpoint(path, input_size=(20, 16), **FED)
+    assert imported.model.input_shape[1:3] == (20, 16)
+    assert imported.parity.relative_error < 1e-4
+    with pytest.warns(SphereFaceWarning, match="any size: taking 112x112, a guess"):
+        assert load_embedder(path, **FED).input_size == (112, 112)
     fixed, output = mobilefacenet()
     fixed.save(tmp_path / "y.onnx", output)
     with pytest.raises(ValueError, match=r"`input_size` must be the file's own, 16x12"):
@@ -198,10 +204,8 @@ def test_of_several_outputs_one_is_named(tmp_path):
 
 
 def test_a_model_that_computes_something_else_is_refused(network, monkeypatch):
-    load = source_parity.load_embedder
-    monkeypatch.setattr(
-        source_parity, "load_embedder", lambda *a, **k: lambda x: load(*a, **k)(x) + 0.01
-    )
+    runner = source_parity.OnnxRunner
+    monkeypatch.setattr(source_parity, "OnnxRunner", lambda *a: lambda x: runner(*a)(x) + 0.01)
     with pytest.raises(ValueError, match="does not compute what the file computes: a relative err"):
         import_checkpoint(network, **FED)
 
@@ -210,7 +214,7 @@ def test_no_parity_without_onnxruntime(network, monkeypatch):
     def absent(*arguments, **options):
         raise ImportError("onnxruntime is needed here")
 
-    monkeypatch.setattr(source_parity, "load_embedder", absent)
+    monkeypatch.setattr(source_parity, "OnnxRunner", absent)
     parity = import_checkpoint(network, **FED).parity
     assert parity == "no parity check was possible: onnxruntime is needed here"
 

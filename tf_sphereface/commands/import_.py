@@ -163,7 +163,8 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
     height, width, _ = imported.model.input_shape[1:]
     kind = imported.architecture
     stored = imported.metadata
-    extra = dict(stored.extra) if stored else {}
+    facts = dict(imported.facts)
+    extra = dict(stored.extra) if stored else dict(facts.pop("extra", {}))
     extra |= {
         model_card.LICENSE: args.license or extra.get(model_card.LICENSE, model_card.UNKNOWN),
         model_card.SOURCE: args.checkpoint.name,
@@ -182,10 +183,14 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
             architecture=stored.architecture or kind.network,
         )
     notes = list(kind.notes)
-    if args.channel_order not in (None, kind.channel_order):
-        order = args.channel_order.upper()
-        notes = [note for note in notes if not note.startswith("Channels")]
+    pixels = {"pixel_mean": (None, 127.5), "pixel_scale": (None, kind.pixel_scale)}
+    scaled = any(getattr(args, name) not in usual for name, usual in pixels.items())
+    if scaled or args.channel_order not in (None, kind.channel_order):
+        notes = [note for note in notes if not note.startswith(("Channels", "Pixels"))]
+        order = facts["channel_order"].upper()
         notes.append(f"Channels are {order}, as was said when the file was imported.")
+    if scaled:
+        notes.append("Pixels are scaled as was said when the file was imported.")
     if notes:
         extra[model_card.NOTES] = notes
     return EmbedderMetadata(
@@ -194,7 +199,7 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
         template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
         source_hash=source_hash,
         extra=extra,
-        **imported.facts,
+        **facts,
     )
 
 

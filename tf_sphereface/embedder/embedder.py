@@ -28,6 +28,7 @@ from tf_sphereface.embedder.input_facts import (
     input_name,
     metadata_in_memory,
     say_guesses,
+    say_open_size,
     with_given,
     with_input_name,
 )
@@ -267,9 +268,12 @@ def _of_backbone(
     batch_size = check_integer("batch_size", batch_size, 1)
     name = str(path) if path else f"{backbone.name} (in memory)"
     check_layout(given.get("layout"), "nhwc", name)
+    unknown = metadata is None and metadata_in_memory(backbone) is None
     metadata = with_given(describe_backbone(backbone, metadata), given, name)
     if say:
         say_guesses(metadata, name, lambda: first_layers.own_normalization(backbone))
+        if unknown and None in backbone.inputs[0].shape[1:3]:
+            say_open_size(metadata, name)
     embedder = Embedder(KerasRunner(backbone, metadata), metadata, "keras", path, batch_size)
     embedder.backbone, embedder.given = backbone, given
     return embedder
@@ -286,7 +290,7 @@ def _of_file(
     known = {"layout"}  # by the shape
     changes: dict[str, Any] = {"layout": runner.layout}
     if runner.takes_pixels and metadata.input_dtype != "uint8":
-        if {"pixel_mean", "pixel_scale"} & given.keys():
+        if (given.get("pixel_mean", 0), given.get("pixel_scale", 1)) != (0, 1):
             raise ValueError(
                 f"{path} takes pixels of 0 to 255, so no mean and no scale can be applied. "
                 f"Received: {', '.join(given)}"
@@ -302,6 +306,8 @@ def _of_file(
         **changes,
     )
     say_guesses(metadata, str(path), lambda: graph_normalization.own_normalization(path))
+    if runner.any_size and stored is None:
+        say_open_size(metadata, str(path))
     embedder = Embedder(runner, metadata, suffix[1:], path, batch_size)
     embedder.given, embedder.threads = given, threads
     return embedder

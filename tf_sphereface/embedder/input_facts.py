@@ -21,12 +21,13 @@ PIXELS = ("channel_order", "pixel_mean", "pixel_scale")
 FACTS = (*PIXELS, "layout")
 GUESSED = [*FACTS, "template"]
 _MEASURED = ("calibration", "measured", "export")  # keys of `extra` that hold for one network
+_OF_FILE = ("format", "quantize", "built_in")  # of `export`: they hold however it is fed
 _NAME = re.compile(r"image_(rgb|bgr)_mean_([0-9epm_]+)_scale_([0-9epm_]+)")
 
 
 def guess() -> EmbedderMetadata:
-    """Return what is taken for a model that says nothing: RGB, `(x - 127.5) / 128`."""
-    return EmbedderMetadata(template=None, assumed=list(GUESSED))
+    """Return what is taken for a model that says nothing: RGB, `(x - 127.5) / 128`, 112x112."""
+    return EmbedderMetadata(input_size=(112, 112), template=None, assumed=list(GUESSED))
 
 
 def given_facts(**facts: Any) -> dict[str, Any]:
@@ -64,7 +65,10 @@ def with_given(metadata: EmbedderMetadata, given: dict[str, Any], name: str) -> 
             f"{name}: its threshold {metadata.threshold:.4f} is left out: it was measured with "
             f"{_listed(others)}"
         )
+    if others:
+        made = {k: v for k, v in (metadata.extra.get("export") or {}).items() if k in _OF_FILE}
         metadata = without_measurements(metadata)
+        changes["extra"] = {**metadata.extra, "export": made} if made else metadata.extra
     return dataclasses.replace(metadata, **changes)
 
 
@@ -128,6 +132,16 @@ def say_guesses(
             f"but is given {_formula(metadata)}: normalised twice, faces are all alike. If it "
             "takes pixels of 0 to 255, say pixel_mean 0 and pixel_scale 1"
         )
+
+
+def say_open_size(metadata: EmbedderMetadata, name: str) -> None:
+    """Warn of a network for images of any size, whose file does not say of which."""
+    height, width = metadata.input_size
+    _warn(
+        f"{name} takes images of any size: taking {height}x{width}, a guess. Fix the input's shape "
+        "when it is made, or say it by tf_sphereface-import --input-size (ONNX) or "
+        "save_embedder(model, path, EmbedderMetadata(input_size=...))"
+    )
 
 
 def input_name(metadata: EmbedderMetadata) -> str | None:

@@ -104,10 +104,17 @@ class EmbedderMetadata:
             raise error("threshold", "be a cosine in [-1, 1]", self.threshold)
         if self.threshold_far is not None and not _lies_within(self.threshold_far, 0.0, 1.0):
             raise error("threshold_far", "be a rate in [0, 1]", self.threshold_far)
+        for name, kind in (("threshold", float), ("threshold_far", float), ("embedding_dim", int)):
+            value = getattr(self, name)  # NumPy's numbers are no JSON
+            setattr(self, name, None if value is None else kind(value))
 
     def to_json(self) -> str:
         """Return the fields as JSON text."""
         return json.dumps(without_nan(dataclasses.asdict(self)), indent=1, allow_nan=False)
+
+    def as_read(self) -> EmbedderMetadata:
+        """Return what a file gives back: lists for tuples, None for what is not finite."""
+        return EmbedderMetadata.from_json(self.to_json())
 
     @classmethod
     def from_json(cls, text: str) -> EmbedderMetadata:

@@ -45,7 +45,7 @@ def replace_metadata(
             add = add_tflite_metadata if suffix == ".tflite" else add_onnx_metadata
             temporary.write_bytes(add(path.read_bytes(), metadata.to_json()))
         shutil.copymode(path, temporary)
-        if read_metadata(temporary) != metadata:
+        if read_metadata(temporary) != metadata.as_read():
             raise OSError(f"{path} was left as it was: a copy did not keep the new metadata")
         _require_same_network(path, temporary, metadata)
         if expected_sha256 is not None and sha256_file(path) != expected_sha256:

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from tf_sphereface.backbones.common import count_macs, count_parameters
+from tf_sphereface.embedder.input_facts import guess
 from tf_sphereface.embedder.metadata import EmbedderMetadata, artifact_format, read_metadata
 from tf_sphereface.utils.files import atomic_path, sha256_file, short_name
 
@@ -78,7 +79,7 @@ def card_of(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     suffix = artifact_format(path)
-    metadata = read_metadata(path) or EmbedderMetadata(template=None)
+    metadata = read_metadata(path) or guess()
     extra = metadata.extra
     network = extra.get(NETWORK) or {}
     height, width = metadata.input_size

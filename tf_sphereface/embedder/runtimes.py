@@ -106,7 +106,7 @@ class _FileRunner:
         self.layout, self.takes_pixels = layout, False
         self._fixed_batch, self._channels_first = sides[0], layout == "nchw"
         height, width = sides[2:] if self._channels_first else sides[1:3]
-        known = self._metadata.input_size
+        known, self.any_size = self._metadata.input_size, None in (height, width)
         self.input_size = (height or known[0], width or known[1])
         behind = _known_sides(outputs[0])[1:]
         known_sides = [side for side in behind if side is not None]
@@ -258,7 +258,13 @@ class OnnxRunner(_FileRunner):
                 values = values.astype(np.float16)
         if self._channels_first:
             values = values.transpose(0, 3, 1, 2)
-        outputs = self._session.run(None, {self._name: np.ascontiguousarray(values)})
+        try:
+            outputs = self._session.run(None, {self._name: np.ascontiguousarray(values)})
+        except Exception as error:  # onnxruntime raises its own kinds
+            height, width = images.shape[1:3]
+            raise ValueError(
+                f"{self._path} cannot be run on images of {height}x{width}: {error}"
+            ) from error
         return np.asarray(outputs[0], np.float32)
 
 

@@ -63,9 +63,11 @@ class FileOptions:
             changes |= {"flip_built_in": True, "flip": "concat", "normalized": False}
             if network.embedding_dim is not None:
                 changes["embedding_dim"] = 2 * network.embedding_dim
-            if network.flip != "concat":
-                changes |= {"threshold": None, "threshold_far": None}
-                extra.pop("calibration", None)  # of that threshold
+        joined = network.flip != "none" and not network.flip_built_in  # by the caller
+        scaled = self.normalize and joined and not self.flip_concat and not network.normalized
+        if scaled or (self.flip_concat and network.flip != "concat"):
+            changes |= {"threshold": None, "threshold_far": None}
+            extra.pop("calibration", None)  # of that threshold
         if self.normalize:
             changes["normalized"] = True
         return dataclasses.replace(network, extra=extra, **changes)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ from tf_sphereface.export.report import ExportReport
 from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path, check_name, write_json
 from tf_sphereface.utils.layer_checks import require_remakable
-from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning, and_more
 
 _MOST_COMPARED = 64
 
@@ -76,6 +76,7 @@ def export(
     _check_arguments(file_format, path, kind, calibration, checks)
     network = Embedder.in_memory(model, metadata, float32=True)
     require_remakable("model", network.backbone)
+    _require_finite(network.backbone)
     known, size = network.metadata, network.input_size
     versions = {**known.versions, **library_versions(*file_format.libraries)}
     extra = {**known.extra, "export": {"format": file_format.name, "quantize": kind}}
@@ -104,7 +105,7 @@ def export(
         told = {**details.extra["export"], **report.measured()}
         final = dataclasses.replace(details, extra={**details.extra, "export": told})
         temporary.write_bytes(file_format.embed(content, final.to_json()))
-        if read_metadata(temporary) != final:
+        if read_metadata(temporary) != final.as_read():
             raise ExportError(f"{path.name} did not keep its metadata")
         write_json(sidecar, dataclasses.asdict(final))
         parity = dataclasses.replace(report.parity, size_bytes=temporary.stat().st_size)
@@ -115,14 +116,25 @@ def export(
     return dataclasses.replace(report, path=path, parity=parity, left_behind=left)
 
 
+def _require_finite(backbone: keras.Model) -> None:
+    """Refuse weights that are not numbers: a converter or an engine may even crash on them."""
+    values = ((v.path, keras.ops.convert_to_numpy(v)) for v in backbone.variables)
+    wrong = [path for path, value in values if not np.isfinite(value).all()]
+    if wrong:
+        raise ExportError(
+            f"{len(wrong)} weights of the model are not finite ({and_more(wrong, 3)}): its "
+            "training has diverged. Export an earlier state"
+        )
+
+
 def _left_behind(network: EmbedderMetadata, file: EmbedderMetadata) -> tuple[str, ...]:
     """Return what the network's metadata say that does not hold for the file, in words."""
     if network.threshold is None or file.threshold is not None:
         return ()
+    now = "has the mirror image built in" if file.flip_built_in else "scales each to unit length"
     return (
         f"the threshold {network.threshold:.4f} is left out: it was measured with flip "
-        f"{network.flip!r}, and the file has the mirror image built in; tf_sphereface-eval "
-        "calibrate measures one for the file",
+        f"{network.flip!r}, and the file {now}; tf_sphereface-eval calibrate measures one for it",
     )
 
 

@@ -10,11 +10,13 @@ import numpy as np
 
 from tf_sphereface.embedder import EmbedderMetadata, read_metadata
 from tf_sphereface.embedder.input_facts import PIXELS, guess, say_guesses, with_given
+from tf_sphereface.embedder.model_card import LICENSE, ORIGINS
 from tf_sphereface.importers.onnx_graph import OnnxNetwork, pixel_facts
 from tf_sphereface.importers.onnx_network import OF_PIXELS
 from tf_sphereface.utils.checks import error
 
 _KEPT = ("training_data", "loss", "margin", "flip", "threshold", "threshold_far")
+_KEPT_EXTRA = (LICENSE, *ORIGINS, "recipe", "calibration")
 _NUMBERS = ("pixel_mean", "pixel_scale")
 
 
@@ -72,6 +74,7 @@ def onnx_facts(path: Path, network: OnnxNetwork, given: dict[str, Any]) -> OnnxF
         "assumed": [name for name in assumed if name in (*PIXELS, "template")],
         "architecture": metadata.architecture or f"{network.model.name} (ONNX)",
         "normalized": network.normalized,
+        "extra": {key: value for key, value in metadata.extra.items() if key in _KEPT_EXTRA},
     }
     say_guesses(EmbedderMetadata(**model), str(path), lambda: None)
     return OnnxFacts(source, model)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder
-from tf_sphereface.utils.messages import SphereFaceWarning
+from tf_sphereface.embedder import Embedder, EmbedderMetadata
+from tf_sphereface.embedder.input_facts import guess
+from tf_sphereface.embedder.runtimes import OnnxRunner
 
 MOST, MOST_OF_HALF = 1e-4, 2e-2  # relative error; the second where the source computes in 16 bits
 NOT_POSSIBLE = "no parity check was possible: "
@@ -73,10 +73,9 @@ def compare_with_onnx(
         ValueError: the model computes something else.
     """
     images = seeded_images(*model.input_shape[1:3])
+    fed = dataclasses.replace(guess(), channel_order="rgb", input_size=images.shape[1:3], **source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SphereFaceWarning)
-            expected = load_embedder(path, channel_order="rgb", **source)(images)
+        expected = OnnxRunner(path, fed, None)(images)
     except ImportError as error:
         return f"{NOT_POSSIBLE}{error}"
     except Exception as error:  # ONNX Runtime raises its own kinds
