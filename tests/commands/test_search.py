@@ -263,7 +263,8 @@ def test_one_of_a_thing_is_no_plural(folder, tmp_path, capsys):
 
 def test_people_who_are_not_enrolled_and_folders_of_one_name_are_told(folder, tmp_path, capsys):
     people = write_people(tmp_path / "people", range(3), 1)
-    (people / "Empty").mkdir()
+    for name in ("Empty", "apart", "@eaDir", "lost+found"):  # of cluster, and of systems
+        (people / name).mkdir()
     (people / "Broken").mkdir()
     (people / "Broken" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for name in ("Jose\u0301", "Jos\u00e9"):

@@ -105,3 +105,25 @@ def test_a_folder_and_its_pack_are_the_same_set(tmp_path):
         path.write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"none of the 7 images in .* can be used, such as Person"):
         data.read_face_set(folder)
+
+
+def test_an_embedding_that_is_no_number_makes_its_picture_unread(tmp_path):
+    """A person's mean would be no number either, and the person never found again."""
+    folder = synthetic.write_folder(tmp_path / "faces", 3, 2, size=(28, 24))
+
+    def embed(images):
+        vectors = images.reshape(len(images), -1).astype(np.float32)
+        vectors[0] = np.nan
+        vectors[1] = 0
+        return vectors
+
+    found = data.read_face_set(folder, embed=embed, size=(28, 24))
+    assert list(found.unread.values()) == ["its embedding is zero or not finite"] * 2
+    assert found.labels.tolist() == [1, 1, 2, 2]
+    assert (len(found.hashes), len(found.vectors), len(found.files)) == (4, 4, 4)
+
+    def broken(images):
+        return np.full((len(images), 4), np.nan)
+
+    with pytest.raises(ValueError, match=r"none of the 6 images .* zero or not finite"):
+        data.read_face_set(folder, embed=broken, size=(28, 24))

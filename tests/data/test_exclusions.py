@@ -38,6 +38,14 @@ def test_a_list_is_read_as_people_write_it(tmp_path):
     assert found.images == {"1193098/004.jpg", "two words/a b.png"}
     again = write(tmp_path / "y.txt", "two words/a b.png", "1193098/004.jpg", "1056413", "0166921")
     assert found.to_dict() == again.to_dict()
+
+
+def test_names_that_look_like_comments_or_end_in_a_blank_survive(tmp_path):
+    names = ["#selfies", "#tag/1.jpg", "Ann ", "Bob/2 .jpg"]
+    data.write_exclusions(tmp_path / "x.txt", [(name, "why") for name in names], "who")
+    found = data.read_exclusions(tmp_path / "x.txt")
+    assert found.identities | found.images == set(names)
+    assert write(tmp_path / "y.txt", "Ann  ", "# no one").identities == {"Ann"}
     assert found.to_dict() != write(tmp_path / "z.txt", "0166921").to_dict()
     data.write_exclusions(tmp_path / "w.txt", [("0166921", "why"), ("a/b.jpg", "c")], "two\nlines")
     assert data.read_exclusions(tmp_path / "w.txt").images == {"a/b.jpg"}

@@ -6,9 +6,11 @@ import dataclasses
 import math
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from tests.embedder.small import FED, SIZE, add_onnx_metadata, make_network, write_onnx
 from tf_sphereface.embedder import (
@@ -17,8 +19,14 @@ from tf_sphereface.embedder import (
     read_metadata,
     save_embedder,
 )
-from tf_sphereface.embedder.metadata import add_tflite_metadata, network_sha256
+from tf_sphereface.embedder.metadata import (
+    add_tflite_metadata,
+    model_sha256,
+    network_sha256,
+    weight_files,
+)
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
+from tf_sphereface.utils.files import sha256_file
 
 TEXT = st.none() | st.text(max_size=20)
 METADATA = st.builds(
@@ -144,3 +152,22 @@ def test_what_a_file_cannot_hold_comes_back_as_it_can(tmp_path):
     save_embedder(network, tmp_path / "m.keras", told)
     replace_metadata(tmp_path / "m.keras", told)
     assert read_metadata(tmp_path / "m.keras").extra == {"faces": [112, 96], "loss": None}
+
+
+def test_weights_beside_an_onnx_file_are_a_part_of_the_model(tmp_path):
+    path = tmp_path / "m.onnx"
+    write_onnx(path)
+    assert (weight_files(path), model_sha256(path)) == ([], sha256_file(path))
+    model, hashes = onnx.load(path), set()
+    for change in (1.0, 2.0):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        weights = next(t for t in copy.graph.initializer if t.name == "weights")
+        values = numpy_helper.to_array(weights) * change
+        weights.CopyFrom(numpy_helper.from_array(values, "weights"))
+        (tmp_path / "m.data").unlink(missing_ok=True)
+        onnx.save(copy, path, save_as_external_data=True, location="m.data", size_threshold=0)
+        assert weight_files(path) == [tmp_path / "m.data"]
+        hashes.add((sha256_file(path), model_sha256(path)))
+    assert len({own for own, _ in hashes}) == 1
+    assert len(hashes) == 2

@@ -326,6 +326,23 @@ def test_a_list_of_pairs_becomes_a_set(lfw_folder, save_pixels, capsys, tmp_path
     assert again.table["none", "plain"].scores.tolist() == pytest.approx(alone.scores.tolist())
 
 
+def test_images_may_have_another_suffix_than_the_list(lfw_folder, tmp_path):
+    from tf_sphereface.eval.pairs import read_pairs
+
+    pairs = read_pairs(lfw_folder / "pairs.txt")
+    names = pairs.images()[0]
+    for name in names:
+        image = cv2.imread(str(lfw_folder / "images" / name))
+        target = (tmp_path / "png" / name).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(target), image)
+    count = bins.write_bin_of_pairs(
+        tmp_path / "a.bin", tmp_path / "png", pairs, size=image.shape[:2]
+    )
+    assert count == len(names)
+    assert read_bin(tmp_path / "a.bin").images[0].startswith(b"\x89PNG")
+
+
 def test_pictures_that_need_aligning_go_in_without_loss(lfw_folder, tmp_path):
     from tf_sphereface.alignment.align import TEMPLATES, align
     from tf_sphereface.alignment.images import decode_image, read_image

@@ -5,6 +5,7 @@ import json
 import zipfile
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from tf_sphereface.embedder import (
     read_metadata,
     save_embedder,
 )
+from tf_sphereface.embedder.metadata import weight_files
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
 from tf_sphereface.eval.calibration import (
     _bootstrap,
@@ -190,8 +192,30 @@ def test_pairs_of_a_file(models, faces, tmp_path):
     (tmp_path / "pairs.txt").write_text("\n".join(lines))
     with pytest.raises(ValueError, match=r"0.5: needs 20 impostor pairs, there are 12"):
         calibrate(models / "pixels.keras", faces, 0.5, pairs=tmp_path / "pairs.txt")
+    # the list says P00_0000.jpg and so on, and the files of a folder are PNGs
+    root = tmp_path / "faces"
+    for person in range(PEOPLE):
+        for number in (0, 1):
+            source = faces / f"P{person:02d}" / f"{number}.png"
+            target = root / f"P{person:02d}" / f"P{person:02d}_{number:04d}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    found = calibrate(models / "pixels.keras", root, 0.9, pairs=tmp_path / "pairs.txt")
+    assert found.impostor_pairs == PEOPLE // 2
     with pytest.raises(ValueError, match=r"missing"):
         calibrate(models / "pixels.keras", faces, 0.9, pairs=tmp_path / "pairs.txt")
+
+
+def test_a_model_whose_weights_are_in_another_file_is_refused_before_the_work(
+    models, faces, tmp_path, capsys
+):
+    model = onnx.load(models / "pixels.onnx")
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    if not weight_files(path):
+        pytest.fail("the model has no weights to keep elsewhere")
+    assert main(["calibrate", str(path), str(faces), "--far", "0.5"]) == 2
+    assert "whose weights are in another file, m.data" in " ".join(capsys.readouterr().err.split())
 
 
 def test_hidden_files_and_folders_are_nobody(tmp_path):

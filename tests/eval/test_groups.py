@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from tf_sphereface.commands.eval.main import main
+from tf_sphereface.eval import scores
 from tf_sphereface.eval.bins import write_bin
 from tf_sphereface.eval.groups import group_of, rates_by_group, read_groups
 from tf_sphereface.utils.messages import SphereFaceWarning
@@ -30,6 +31,8 @@ def test_lists_in_several_forms(tmp_path):
     assert read_groups(path) == {"Åsa": "x"}
     path.write_text("Åsa\tx\nBob\ty\n", encoding="utf-16")  # as PowerShell writes it
     assert read_groups(path) == {"Åsa": "x", "Bob": "y"}
+    path.write_text("P1\t0\nP2\t1\n")  # as an image in text begins
+    assert read_groups(path) == {"P1": "0", "P2": "1"}
 
 
 @pytest.mark.parametrize(
@@ -217,6 +220,11 @@ def test_bins(faces, model, tmp_path, capsys):
     assert [entry["genuine_pairs"] for entry in found["groups"]] == [6, 6]
     assert "Groups in lfw" in page.read_text()
     assert "groups in lfw: threshold 0.9000, given" in " ".join(capsys.readouterr().out.split())
+    groups.write_text("lfw/0\tx\n")  # fits no whole pair
+    assert main([*argv, "--groups", str(groups), "--threshold", "0.9"]) == 1
+    said = capsys.readouterr()
+    assert "lfw is not measured by group" in " ".join(said.err.split())
+    assert "groups" not in json.loads(out.read_text())["sets"]["lfw"]
     assert main([*argv, "--groups", str(faces / "groups.tsv")]) == 2
     assert "by set and number, such as lfw/0" in " ".join(capsys.readouterr().err.split())
 
@@ -243,6 +251,19 @@ def test_scores_without_folds_need_a_threshold(tmp_path, capsys):
     assert "groups need a threshold" in " ".join(capsys.readouterr().err.split())
     assert main(["scores", str(path), "--groups", str(groups), "--threshold", "0.2"]) == 0
     assert "50.00" in capsys.readouterr().out
+
+
+def test_scores_without_folds_or_names_are_written_and_compared(tmp_path, capsys):
+    plain, titled = tmp_path / "plain.txt", tmp_path / "titled.txt"
+    plain.write_text("0.9 1 -\n0.1 0 -\n0.3 0 -\n0.7 1 -\n")
+    result = scores.evaluate(plain)
+    scores.write_scores(tmp_path / "again.txt", result)
+    again = scores.evaluate(tmp_path / "again.txt")
+    assert again.headline.scores.tolist() == result.headline.scores.tolist()
+    titled.write_text("score,label,fold\n0.9,1,0\n0.1,0,0\n0.3,0,1\n0.7,1,1\n")
+    plain.write_text("0.9 1 0\n0.1 0 0\n0.3 0 1\n0.7 1 1\n")
+    assert main(["compare", str(plain), str(titled)]) == 0
+    assert "name other pairs" not in capsys.readouterr().err
 
 
 def test_the_figure_is_drawn_for_one_class_alone():

@@ -27,6 +27,10 @@ def test_reads_pairs_of_videos(tmp_path):
     assert pairs.right == ["A_B/5", "D/2", "E/2", "G/1"]
     assert pairs.is_same.tolist() == [True, False, True, False]
     assert pairs.folds.tolist() == [1, 1, 2, 2]
+    titles = "split number, pair number, first name, second name, is same\n"
+    assert read_splits(write(tmp_path, titles + GOOD)).left == pairs.left
+    with pytest.raises(ValueError, match="line 5: expected"):
+        read_splits(write(tmp_path, GOOD + titles))
 
 
 @pytest.mark.parametrize(

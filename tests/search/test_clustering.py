@@ -105,6 +105,7 @@ def test_blurred_faces_found_no_cluster_and_join_clear_ones_only():
     sharp[12:] = 3.0  # four of nobody that are alike
     sharp[5] = 3.0  # one of the first person
     blank[11] = 0.9  # alike to a picture without a face
+    sharp[11] = 3.0  # which as a rule is blurred too
     clusters = search.cluster_faces(table(vectors, sharpness=sharp, blankness=blank), threshold=0.5)
     assert clusters.labels.tolist() == [0] * 6 + [1] * 5 + [-1] * 5
     assert clusters.unclear == {

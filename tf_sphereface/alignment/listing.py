@@ -51,6 +51,11 @@ _SYSTEM = {
 _MADE_BY_SYSTEMS = re.compile(r"\._|SYNO(FILE|PHOTO)_THUMB|@Syno|.*@Syno(Resource|EAStream)$")
 
 
+def is_of_a_system(name: str) -> bool:
+    """Tell a file's or a folder's name that systems give: thumbnails, trash, what was found."""
+    return _MADE_BY_SYSTEMS.match(name) is not None or name.lower() in _SYSTEM
+
+
 def find_image(path: Path) -> Path:
     """Return a file that is there under this name, or alone under another image's suffix.
 
@@ -275,7 +280,7 @@ def _look(path: str, passed_over: PassedOver) -> Contents:
 
 def _take(entry: os.DirEntry[str], contents: Contents, passed_over: PassedOver) -> None:
     name = entry.name
-    if _MADE_BY_SYSTEMS.match(name) or name.lower() in _SYSTEM:
+    if is_of_a_system(name):
         passed_over.add(SYSTEM, entry.path)
     elif name[0] == ".":
         passed_over.add(HIDDEN, entry.path)

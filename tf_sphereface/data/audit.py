@@ -167,16 +167,21 @@ def read_face_set(
     with ThreadPoolExecutor(max_workers=4) as pool:
         for begin in range(0, len(names), _CHUNK):
             positions = range(begin, min(begin + _CHUNK, len(names)))
-            images = []
+            images = {}
             for position, image in zip(positions, pool.map(load, positions), strict=True):
                 if isinstance(image, str):
                     unread[names[position]] = image
                 else:
-                    images.append(image)
-                    rows.append(position)
-            hashes += [likeness.difference_hash(image) for image in images]
+                    images[position] = image
             if embed is not None and images:
-                vectors.append(likeness.unit(embed(np.stack(images))))
+                found = np.asarray(embed(np.stack(list(images.values()))))
+                usable = np.isfinite(found).all(axis=1) & found.any(axis=1)
+                for position in np.array(list(images))[~usable].tolist():
+                    unread[names[position]] = "its embedding is zero or not finite"
+                    del images[position]
+                vectors.append(likeness.unit(found[usable]))
+            hashes += [likeness.difference_hash(image) for image in images.values()]
+            rows += images
             if progress is not None:
                 progress(positions.stop, len(names))
     if not rows:

@@ -51,7 +51,8 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
     """Read a list of identities and images, one per line.
 
     A line with a slash inside is an image, `IDENTITY/FILE`, another one an identity, `IDENTITY` or
-    `IDENTITY/`. What follows a tab is a comment, as is a line that begins with `#`.
+    `IDENTITY/`. What follows a tab is a comment, as is a line that begins with `#`: for a name that
+    does, write `./#name`.
 
     Raises:
         ValueError: the file is empty (comments alone are a list of nothing, as an audit that
@@ -71,8 +72,11 @@ def read_exclusions(path: str | os.PathLike[str]) -> Exclusions:
     if "\0" in text:
         raise ValueError(f"{path}: a list of exclusions must be text, in UTF-8 or marked UTF-16")
     for number, line in enumerate(text.splitlines(), start=1):
-        name = line.split("\t")[0].rstrip().removeprefix("./")
-        if not name or name.startswith("#"):
+        if line.startswith("#"):
+            continue
+        name, tab, _ = line.partition("\t")  # before a tab, blanks are a part of the name
+        name = (name if tab else name.rstrip()).removeprefix("./")
+        if not name.strip():
             continue
         parts = name.rstrip("/").split("/")
         if len(parts) > 2 or any(part in ("", ".", "..") for part in parts):
@@ -99,7 +103,7 @@ def write_exclusions(
     frozenset({'Ann_Lee/1.jpg'})
     """
     lines = [f"# {line}" for line in header.splitlines()]
-    lines += [f"{name}\t{reason}" for name, reason in entries]
+    lines += [f"{'./' * name.startswith('#')}{name}\t{reason}" for name, reason in entries]
     with atomic_path(path) as temporary:
         text = "\n".join(lines) + "\n"
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -17,7 +17,7 @@ import numpy as np
 
 from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER, metadata_text
 from tf_sphereface.utils.checks import check_choice, check_image_size, check_integer, error
-from tf_sphereface.utils.files import short_name, without_nan
+from tf_sphereface.utils.files import sha256_file, short_name, without_nan
 from tf_sphereface.utils.optional import require
 
 METADATA_NAME = "tf_sphereface"
@@ -297,6 +297,27 @@ def add_onnx_metadata(content: bytes, text: str) -> bytes:
     model.metadata_props.extend(kept)
     model.metadata_props.add(key=METADATA_NAME, value=text)
     return bytes(model.SerializeToString())
+
+
+def weight_files(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the files beside an ONNX model that hold its weights, if any do; else none."""
+    path = Path(path)
+    if path.suffix.lower() != ".onnx":
+        return []
+    onnx = require("onnx", extra="export")
+    tensors = onnx.load(str(path), load_external_data=False).graph.initializer
+    entries = (entry for tensor in tensors for entry in tensor.external_data)
+    return [path.parent / n for n in sorted({e.value for e in entries if e.key == "location"})]
+
+
+def model_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a model's file, and of those beside it that hold its weights."""
+    others = weight_files(path)
+    own = sha256_file(path)
+    if not others:
+        return own
+    hashes = [own, *(sha256_file(other) for other in others)]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def network_sha256(path: str | os.PathLike[str]) -> str:

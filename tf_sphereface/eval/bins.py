@@ -18,7 +18,7 @@ from tf_sphereface.alignment.face_reader import FaceReader, Landmarks, Problems
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.recordio.downloads import what_it_is
 from tf_sphereface.eval.measures.checks import as_labels, check_protocol
-from tf_sphereface.eval.pairs import Pairs, read_pairs
+from tf_sphereface.eval.pairs import Pairs, locate, read_pairs
 from tf_sphereface.eval.protocol import ProtocolResult, describe, existing_folder, over_folds
 from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings
 from tf_sphereface.eval.scoring.score_pairs import cosines, join_sides, verify_embeddings
@@ -206,7 +206,7 @@ def write_bin_of_pairs(
     """
     root = existing_folder("images", images)
     listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
-    names, left, right = listed.images()
+    names, left, right = locate(listed, root).images()
     reader = FaceReader(size, landmarks)
     problems = Problems()
     encoded: list[bytes] = []

@@ -21,7 +21,7 @@ from tf_sphereface.eval.folder import scan
 from tf_sphereface.eval.groups import GroupReport, groups_of_pairs, rates_by_group
 from tf_sphereface.eval.measures.curve import unsupported
 from tf_sphereface.eval.measures.hints import warn_of_scores
-from tf_sphereface.eval.pairs import Pairs, read_pairs
+from tf_sphereface.eval.pairs import Pairs, locate, read_pairs
 from tf_sphereface.eval.protocol import existing_folder
 from tf_sphereface.eval.report.provenance import images_sha256
 from tf_sphereface.eval.scoring.score_pairs import Flip, cosines, verification_vectors_of_files
@@ -298,7 +298,7 @@ def _choose(
     """Return the images and the pairs of them: those listed, or any two of the folder."""
     if pairs is not None:
         listed = pairs if isinstance(pairs, Pairs) else read_pairs(pairs)
-        return *listed.images(), listed.is_same
+        return *locate(listed, root).images(), listed.is_same
     names = sorted(name for files in scan(root, strict).values() for name in files)
     owner = np.unique([name.split("/")[0] for name in names], return_inverse=True)[1]
     count = len(names)

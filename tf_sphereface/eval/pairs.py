@@ -156,7 +156,7 @@ def read_lines(path: Path, form: str) -> list[str]:
     """
     data = path.read_bytes()
     text = data.decode(text_encoding(path), "surrogateescape")
-    if "\0" in text or begins_as_image(data[:64]):
+    if "\0" in text or (begins_as_image(data[:64]) and not data[:64].isascii()):
         raise ValueError(f"{path} is not a text file {form}, but no text, or UTF-16 unmarked")
     return text.splitlines()
 

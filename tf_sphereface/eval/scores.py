@@ -91,7 +91,10 @@ def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
     """
     headline, pairs = result.headline, result.pairs
     lines = ["# score\tlabel\tfold\tleft\tright"]
-    labels, folds = headline.is_same.astype(int), headline.folds
+    labels = headline.is_same.astype(int)
+    folds: Any = headline.folds
+    if folds is None:
+        folds = ["-"] * len(labels)
     columns = (headline.scores.tolist(), labels, folds, pairs.left, pairs.right)
     for score, *rest in zip(*columns, strict=True):
         lines.append("\t".join([repr(score), *map(str, rest)]))
@@ -130,8 +133,9 @@ def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs, bool]:
             raise ValueError(
                 f"{path}, line {number}: expected {form}. Received: {line[:120]!r}"
             ) from error
-        left.append(fields[3] if len(fields) > 3 else f"line {number}")
-        right.append(fields[4] if len(fields) > 4 else f"line {number}")
+        unnamed = f"score {len(values)}"
+        left.append(fields[3] if len(fields) > 3 else unnamed)
+        right.append(fields[4] if len(fields) > 4 else unnamed)
     has_folds = pairs is not None or any(fold is not None for fold in folds)
     if pairs is None:
         numbers = np.array([fold or 0 for fold in folds], np.int64)

@@ -76,7 +76,7 @@ def read_splits(path: str | os.PathLike[str]) -> Pairs:
     folds: list[int] = []
     seen: dict[tuple[str, str], int] = {}
     for number, line in enumerate(read_lines(path, "in the form of splits.txt"), start=1):
-        if not line.strip():
+        if not line.strip() or (not left and _is_header(line)):
             continue
         fold, first, second, same = _split(path, number, line)
         key = (min(first, second), max(first, second))
@@ -247,6 +247,12 @@ def _sample(names: list[str], most: int | None) -> list[str]:
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort 0.10.jpg after 0.9.jpg."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _is_header(line: str) -> bool:
+    """Tell a line of titles, such as `split number, pair number, first name, ...`."""
+    fields = [field.strip() for field in line.split(",")]
+    return len(fields) >= 5 and not any(re.search(r"[\d/]", field) for field in fields)
 
 
 def _split(path: Path, number: int, line: str) -> tuple[int, str, str, bool]:

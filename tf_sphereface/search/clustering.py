@@ -125,7 +125,7 @@ def find_unclear(table: FaceTable, notes: list[str]) -> dict[int, str]:
         if np.mean(values) > 0.5:
             notes.append(f"more than half of the faces count as {what}: that is not used here")
             continue
-        unclear |= dict.fromkeys(np.flatnonzero(values).tolist(), what)
+        unclear = dict.fromkeys(np.flatnonzero(values).tolist(), what) | unclear
     if len(table) and np.isnan(table.sharpness).all():
         notes.append("the table does not tell blurred faces from others")
     return unclear

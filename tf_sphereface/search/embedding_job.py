@@ -15,11 +15,12 @@ from typing import Any
 
 from tf_sphereface.alignment.photo_aligner import single_threaded_operations
 from tf_sphereface.alignment.photo_reader import Alignment
+from tf_sphereface.embedder.metadata import model_sha256
 from tf_sphereface.search.face_images import FaceImages
 from tf_sphereface.search.face_table import FaceTable, check_suffix, load_faces, write_tables
 from tf_sphereface.search.face_vectors import NO_FACE, FaceVectors
 from tf_sphereface.utils.checks import check_integer
-from tf_sphereface.utils.files import sha256_file, short_name
+from tf_sphereface.utils.files import short_name
 from tf_sphereface.utils.messages import ProgressCallback
 
 _VERSION = 1  # of a part's content
@@ -168,7 +169,7 @@ def _facts(embed: FaceVectors, images: FaceImages, share: tuple[int, int]) -> di
     return {
         "source": str(images.source.resolve()),
         "model": None if model.path is None else str(model.path.resolve()),
-        "model_sha256": None if model.path is None else sha256_file(model.path),
+        "model_sha256": None if model.path is None else model_sha256(model.path),
         "flip": embed.flip,
         "threshold": metadata.threshold,
         "threshold_far": metadata.threshold_far,

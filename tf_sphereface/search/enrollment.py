@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tf_sphereface.alignment.listing import people_in
+from tf_sphereface.alignment.listing import is_of_a_system, people_in
 from tf_sphereface.alignment.passed_over import PassedOver
 from tf_sphereface.embedder.embedder import Embedder
+from tf_sphereface.search.cluster_folder import APART
 from tf_sphereface.search.kept_embeddings import KeptEmbeddings
 from tf_sphereface.search.photo_faces import EmbeddedFaces, embed_people
 from tf_sphereface.utils.messages import ProgressCallback, and_more, counted, printable
@@ -98,7 +99,9 @@ def listed_people(folder: str | os.PathLike[str], strict: bool = False) -> Peopl
     empty = sorted(
         x.name
         for x in os.scandir(folder)
-        if x.is_dir() and not x.name.startswith(".") and x.name not in named
+        if x.is_dir()
+        and x.name not in named | {APART}
+        and not (x.name.startswith(".") or is_of_a_system(x.name))
     )
     spelled = Counter(unicodedata.normalize("NFC", name) for name in named)
     merged = sorted(name for name, count in spelled.items() if count > 1)

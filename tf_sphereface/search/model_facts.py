@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
-from tf_sphereface.embedder.metadata import network_sha256
-from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.embedder.metadata import model_sha256, network_sha256
 
 _SAID = ("template", "flip", "channel_order", "pixel_mean", "pixel_scale", "architecture")
 
@@ -93,7 +92,7 @@ def stored_model(facts: dict[str, Any], path: str | os.PathLike[str] | None = No
 def _hash_of(embedder: Embedder) -> str | None:
     """Return the SHA-256 of a model's file, or of a Keras model's weights in memory."""
     if embedder.path is not None:
-        return sha256_file(embedder.path)
+        return model_sha256(embedder.path)
     if embedder.backbone is None:
         return None
     digest = hashlib.sha256()

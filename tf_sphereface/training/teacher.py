@@ -18,9 +18,9 @@ from tf_sphereface.data.options import Size
 from tf_sphereface.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.embedder import embed_sides
 from tf_sphereface.embedder.input_facts import FACTS
+from tf_sphereface.embedder.metadata import model_sha256
 from tf_sphereface.training.pretrained import network_digest
 from tf_sphereface.training.recipes import Recipe
-from tf_sphereface.utils.files import sha256_file
 
 _SQUARE, _NARROW = 1.0, 96 / 112  # width over height of the two templates
 _TRIAL = 32  # faces, to measure how long an embedding takes
@@ -170,7 +170,7 @@ def open_teacher(
     name = str(embedder.path or (model if isinstance(model, str) else None) or network.name)
     fed = {key: getattr(embedder.metadata, key) for key in FACTS}
     if embedder.path is not None:
-        content = sha256_file(embedder.path)
+        content = model_sha256(embedder.path)
     elif network is not None:
         content = network_digest(network)
     else:

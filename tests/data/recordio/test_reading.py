@@ -179,6 +179,14 @@ def test_counts_that_are_off_by_one(tmp_path: Path, off: int) -> None:
     assert len(data.open_rec(path)) == 5
 
 
+@pytest.mark.parametrize("count", [float("inf"), float("nan"), -5.0])
+def test_a_count_that_is_none_is_not_held_against_the_file(tmp_path: Path, count: float) -> None:
+    records = insightface([2, 3])
+    records[0] = frame(content((count, 8.0), b""))
+    write(tmp_path / "a.rec", records)
+    assert len(data.open_rec(tmp_path / "a.rec")) == 5
+
+
 def test_a_download_that_ends_between_two_records(rec: Path) -> None:
     records = insightface([3, 1, 4])
     places = write(rec, records[:5])

@@ -27,7 +27,7 @@ from tf_sphereface.commands.input_options import (
     add_strict_option,
     input_facts,
 )
-from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.embedder.metadata import model_sha256
 
 EXPECTED = 10.0  # pairs above a threshold by chance
 
@@ -170,7 +170,7 @@ def _describe(embedder: Any) -> dict[str, Any]:
     metadata = embedder.metadata
     return {
         "file": str(embedder.path),
-        "sha256": sha256_file(embedder.path),
+        "sha256": model_sha256(embedder.path),
         "channel_order": metadata.channel_order,
         "pixel_mean": metadata.pixel_mean,
         "pixel_scale": metadata.pixel_scale,

@@ -70,11 +70,16 @@ def run(args: argparse.Namespace) -> int:
         result = bin_sets.evaluate_sets(
             model, found, embedding.flip, begin, cache=embedding.cache, on_error="report"
         )
-    values = sets_to_dict(result)
+    values, ungrouped = sets_to_dict(result), {}
     if args.groups is not None:
         for name, entry in result.sets.items():
-            if _has_groups(name, args.groups):
+            if not _has_groups(name, args.groups):
+                continue
+            try:
                 report = groups.rates_of_result(entry, args.groups, args.threshold, f"{name}/")
+            except ValueError as error:  # the accuracies stand
+                ungrouped[name] = str(error)
+            else:
                 values["sets"][name]["groups"] = report.to_dict()
     try:  # first: a closed pipe must not lose it
         write_json_option(args.json, values)
@@ -96,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
             console.print(values["description"], soft_wrap=True)
         for name, reason in result.failures.items():
             warn(f"{name} is not evaluated: {reason}")
-    return EXIT_CHECK_FAILED if result.failures else EXIT_OK
+        for name, reason in ungrouped.items():
+            warn(f"{name} is not measured by group: {reason}")
+    return EXIT_CHECK_FAILED if result.failures or ungrouped else EXIT_OK
 
 
 def _has_groups(name: str, listed: dict[str, str]) -> bool:

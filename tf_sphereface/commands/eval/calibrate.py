@@ -7,6 +7,7 @@ import argparse
 from rich.text import Text
 
 from tf_sphereface.commands.console import (
+    CommandError,
     add_json_option,
     console,
     existing_dir,
@@ -27,6 +28,7 @@ from tf_sphereface.commands.input_options import (
     input_facts,
 )
 from tf_sphereface.embedder.embedder import load_embedder
+from tf_sphereface.embedder.metadata import weight_files
 from tf_sphereface.eval.calibration import calibrate, store
 from tf_sphereface.eval.report.groups import groups_table
 
@@ -73,6 +75,11 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
+    if not args.dry_run and (others := weight_files(args.model)):
+        raise CommandError(
+            f"the threshold cannot be written into {args.model}, whose weights are in another "
+            f"file, {others[0].name}: save it in one file, or give --dry-run --json"
+        )
     with progress_bar("embedding images") as show:
         result = calibrate(
             load_embedder(args.model, batch_size=args.batch_size, **input_facts(args)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from array import array
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ class Scan:
 
         float32 rounds from 16,777,216 on, and some writers are one off: so may this be.
         """
-        return None if self.header is None else int(self.header[0]) - 1
+        first = math.nan if self.header is None else float(self.header[0])
+        return int(first) - 1 if 1 <= first < 2**32 else None
 
     def notes(self) -> list[str]:
         """Say what is unusual about labels and counts, a line each; nothing of it is damage."""

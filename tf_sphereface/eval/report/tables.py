@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tf_sphereface.embedder.embedder import Embedder
-from tf_sphereface.embedder.metadata import library_versions
+from tf_sphereface.embedder.metadata import library_versions, model_sha256
 from tf_sphereface.eval.measures.angles import AngleDistribution
 from tf_sphereface.eval.measures.hints import hints_of
 from tf_sphereface.eval.protocol import ProtocolResult
@@ -22,7 +22,6 @@ from tf_sphereface.eval.verification import (
     VerificationRates,
     VerificationResult,
 )
-from tf_sphereface.utils.files import sha256_file
 
 SCHEMA = 1
 FLIPS = {
@@ -138,7 +137,7 @@ def describe_model(embedder: Embedder | StoredEmbeddings | StoredScores) -> dict
     """Return which model was evaluated: path, hash, shapes and its own metadata."""
     return {
         "path": str(embedder.path) if embedder.path else None,
-        "sha256": sha256_file(embedder.path) if embedder.path else None,
+        "sha256": model_sha256(embedder.path) if embedder.path else None,
         "format": embedder.format,
         "input_size": list(embedder.input_size) if embedder.input_size else None,
         "embedding_dim": embedder.embedding_dim,

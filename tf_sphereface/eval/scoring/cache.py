@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.embedder.embedder import Embedder
-from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.embedder.metadata import model_sha256
 
 _CREATE = (
     "CREATE TABLE IF NOT EXISTS embeddings "
@@ -45,7 +45,7 @@ class EmbeddingCache:
             raise OSError(
                 f"cache must be a folder that can be made. Received: {str(folder)!r} ({error})"
             ) from error
-        name = sha256_file(embedder.path)
+        name = model_sha256(embedder.path)
         given = getattr(embedder, "given", {})
         if given:
             name += "-" + hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()[:16]
