@@ -60,7 +60,7 @@ class FaceAdamW(_Decoupled, keras.optimizers.AdamW):
     Example:
 
     >>> FaceAdamW(1e-3, weight_decay=0.05).multipliers[-1]
-    ('(^|/)(bias|gamma|beta|alpha)$', 1.0, 0.0)
+    ('(^|/)((shared_)?bias|gamma|beta|alpha)$', 1.0, 0.0)
 
     Source: Loshchilov, Hutter, "Decoupled Weight Decay Regularization", ICLR 2019,
     arXiv:1711.05101.
