@@ -221,3 +221,15 @@ def test_weights_in_the_order_of_nchw_are_found(sets):
     scores = feeding_mistakes.evaluate_way(embedder, read, way)["LFW"].scores
     np.testing.assert_allclose(scores, wanted, atol=1e-6)
     np.testing.assert_array_equal(np.asarray(dense.kernel), wrong)  # as it was
+
+
+def test_a_way_of_which_the_network_overflows_is_left_out(sets):
+    image = keras.Input((112, 96, 3), name=KNOWN)
+    x = keras.layers.Rescaling(1e37)(keras.layers.AveragePooling2D((14, 12))(image))
+    embedder = load_embedder(keras.Model(image, keras.layers.Flatten()(x)))
+    read = bin_sets.read_sets(sets / "LFW.bin", 20)
+    raw = Way("0..255", {"pixel_mean": 0.0, "pixel_scale": 1.0})
+    with pytest.raises(ValueError, match="LFW: embeddings are not finite"):
+        feeding_mistakes.evaluate_way(embedder, read, raw)
+    trials = feeding_mistakes.try_ways(embedder, read, ways=[raw, Way("taken as it is")])
+    assert [trial.way.name for trial in trials] == ["taken as it is"]

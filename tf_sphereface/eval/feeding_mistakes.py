@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -183,6 +184,10 @@ def describe_facts(order: str, mean: Any, scale: Any) -> str:
     return f"{order.upper()}, {top}" + ("" if numbers[1] == "1" else f" / {numbers[1]}")
 
 
+class _NotFiniteError(ValueError):
+    """A way of feeding that the network cannot compute."""
+
+
 def try_ways(
     embedder: Embedder,
     sets: Mapping[str, BinSet],
@@ -234,11 +239,12 @@ def try_ways(
     present = evaluate_way(embedder, chosen, Way("", flip="sum")) if mirrors else plain
     trials = []
     for done, way in enumerate(ways, 1):
-        if way.flip is None:
-            trials.append(make_trial(way, evaluate_way(embedder, chosen, way, False), plain))
-        else:
-            results = plain if way.flip == "none" else evaluate_way(embedder, chosen, way)
-            trials.append(make_trial(way, results, present))
+        with contextlib.suppress(_NotFiniteError):  # such as of 16 bits that overflow: not that way
+            if way.flip is None:
+                trials.append(make_trial(way, evaluate_way(embedder, chosen, way, False), plain))
+            else:
+                results = plain if way.flip == "none" else evaluate_way(embedder, chosen, way)
+                trials.append(make_trial(way, results, present))
         if progress is not None:
             progress(done, len(ways))
     return _ordered(trials, weights)
@@ -289,6 +295,8 @@ def evaluate_way(
                 if progress is not None:
                     progress(done, total)
             vectors = np.concatenate(parts)
+            if not np.isfinite(vectors).all():
+                raise _NotFiniteError(f"{name}: embeddings are not finite")
             left, right = np.arange(0, len(vectors), 2), np.arange(1, len(vectors), 2)
             scores = cosines(vectors, left, right)
             results[name] = verification.evaluate(scores, pairs.is_same, pairs.folds)

@@ -93,7 +93,12 @@ def run(args: argparse.Namespace) -> int:
     table, stored = _table(args)
     if not len(table):
         raise CommandError(f"{args.src}: no face was found in it")
-    clusters = cluster_faces(table, threshold=args.threshold)
+    try:
+        clusters = cluster_faces(table, threshold=args.threshold)
+    except ValueError as error:
+        if stored is None:
+            raise
+        raise CommandError(f"{error}. The faces are in {stored}: cluster that file") from error
     described = describe_clusters(table, clusters)
     with progress_bar("writing") as show:
         there = write_clusters(table, described, args.out, content=args.files, progress=show)

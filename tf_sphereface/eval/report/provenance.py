@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tf_sphereface.eval.bin_sets import set_key
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.utils.files import sha256_file
 
@@ -124,10 +125,11 @@ def published_sets(names: Iterable[str]) -> list[dict[str, Any]]:
 
     A set's name may be written otherwise: `CFP-FP` is `cfp_fp`. The keys are as they were given.
     """
-    keys = {name: name.rsplit("/", 1)[-1].lower().replace("-", "_") for name in names}
+    keys = {name: set_key(name) for name in names}
     entries = []
     for entry in SETS:
-        figures = {n: entry.accuracy[key] for n, key in keys.items() if key in entry.accuracy}
+        accuracy = {set_key(name): value for name, value in entry.accuracy.items()}
+        figures = {n: accuracy[key] for n, key in keys.items() if key in accuracy}
         if figures:
             entries.append({**dataclasses.asdict(entry), "accuracy": figures})
     return entries
