@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_sphereface as sf
 from tests.heads import CLASSES, head_outputs
@@ -233,3 +234,31 @@ def test_arguments_are_fixed():
     for metric, name in ((sf.metrics.TARAtFAR(), "far"), (ClassMetric("auc", 3), "scale")):
         with pytest.raises(AttributeError, match=f"`{name}` of .* is fixed.*a new metric"):
             setattr(metric, name, 0.5)
+
+
+def test_accuracy_by_name_is_that_of_one_hot_labels():
+    outputs, labels = np.array([[1.0, -0.5, -2.0], [0.0, 2.0, -2.0], [3.0, 2.0, -4.0]]), [0, 1, 1]
+    assert float(ClassMetric("accuracy", 2)(labels, outputs)) == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="takes scores of classes"):
+        ClassMetric(keras.metrics.Accuracy(), 2)
+
+
+@pytest.mark.parametrize("metric", [sf.metrics.TARAtFAR(0.3), sf.metrics.EqualErrorRate()])
+def test_cosines_are_not_read_from_a_softmax_head(metric):
+    inputs = keras.Input((4,))
+    model = sf.FaceClassifier(keras.Model(inputs, keras.layers.Dense(3)(inputs)), 2, head="softmax")
+    with pytest.raises(ValueError, match="softmax head are none"):
+        model.compile("sgd", metrics=[metric])
+
+
+@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("wrong", [[0.0, 1.7], np.array([0, 2**32 + 1])])
+def test_labels_that_int32_would_hide_are_refused(wrong, eager):
+    inputs = keras.Input((4,))
+    model = sf.FaceClassifier(keras.Model(inputs, keras.layers.Dense(3)(inputs)), 2)
+    model.compile("sgd", sf.losses.CosFaceLoss(8.0), run_eagerly=eager, jit_compile=False)
+    x = np.ones((2, 4), "float32")
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="Labels must"):
+        model.fit(x, np.array(wrong), verbose=0)
+    model.fit(x, np.array([0.0, 1.0]), verbose=0)
+    model.fit(x, np.array([0, 1], "int64"), verbose=0)

@@ -13,19 +13,13 @@ from tf_sphereface.losses.head_output import BIAS_MARK, NORM_FLOOR, cosines_of, 
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
 from tf_sphereface.utils.keras_private import set_direction, wrapped_function
 
-__all__ = [
-    "ClassMetric",
-    "EqualErrorRate",
-    "MeanTargetAngle",
-    "TARAtFAR",
-    "hits",
-    "without_copies",
-]
+__all__ = ["ClassMetric", "EqualErrorRate", "MeanTargetAngle", "TARAtFAR", "hits", "without_copies"]
 
 Inputs = Literal["head", "pairs"]
 _FIXED = ("far", "inputs", "scale", "num_classes", "metric", "sparse")  # arguments of the metrics
 BINS = 20_000  # of cosine, 1e-4 each: the step of the SphereFace authors' own search
 _BLOCKS = 100
+_OF_INDICES = (keras.metrics.IoU, keras.metrics.Accuracy)  # not of scores
 IMPOSTORS_PER_FALSE_ACCEPT = 10  # as in eval.verification
 
 
@@ -171,9 +165,10 @@ class ClassMetric(_Fixed):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
-        inner = keras.metrics.get(metric) if isinstance(metric, str) else metric
+        named = "categorical_accuracy" if metric in ("accuracy", "acc") else metric
+        inner = keras.metrics.get(named) if isinstance(named, str) else named
         inner = inner() if isinstance(inner, type) else inner
-        if not isinstance(inner, keras.metrics.Metric) or isinstance(inner, keras.metrics.IoU):
+        if not isinstance(inner, keras.metrics.Metric) or isinstance(inner, _OF_INDICES):
             raise error("metric", "be a metric of Keras that takes scores of classes", metric)
         given = metric if isinstance(metric, str) else inner.name  # as Keras names it
         super().__init__(name=name or given, dtype=dtype)

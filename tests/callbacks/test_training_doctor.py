@@ -273,3 +273,35 @@ def test_lambda_that_follows_another_optimizer_or_nothing():
 def test_chance_with_a_sampled_head_is_that_of_the_sample():
     assert diagnoses.class_count(sampled()) == 25
     assert diagnoses.class_count(classifier()) == CLASSES
+
+
+def test_bytes_are_seen_as_the_network_gets_them():
+    model = sf.FaceClassifier(backbone(), num_classes=CLASSES)
+    model.compile(keras.optimizers.SGD(1e-4), sf.losses.CosFaceLoss(8.0))
+    images, labels = faces()
+    pixels = np.clip(images * 128 + 127.5, 0, 255).astype(np.uint8)
+    normalised = (pixels.astype(np.float32) - 127.5) / 128
+    np.testing.assert_allclose(
+        diagnoses.embed(model, pixels), diagnoses.embed(model, normalised), rtol=1e-5
+    )
+    assert run(model, data=(pixels, labels), steps=8, probe=pixels).findings == []
+
+
+def test_lambda_that_has_come_down_before_is_no_finding():
+    model = classifier(0.01)
+    model.compile(keras.optimizers.SGD(0.01), sf.losses.ASoftmaxLoss(4))
+    model.optimizer.iterations.assign(5000)
+    doctor = run(model, steps=8)
+    assert not [found for found in doctor.findings if found.kind == "lambda"]
+
+
+def test_a_doctor_that_is_used_again_stops_the_next_run_too():
+    images, labels = faces()
+    doctor = sf.callbacks.TrainingDoctor(say=lambda text: None)
+    for _ in range(2):
+        model = classifier(0.01)
+        history = model.fit(
+            images * np.nan, labels, batch_size=8, epochs=3, verbose=0, callbacks=[doctor]
+        )
+        assert len(history.epoch) == 1
+        assert doctor.diverged is not None

@@ -122,3 +122,12 @@ def test_strong_augmentation_needs_floats(faces):
         batches(faces, "uint8", augment="strong")
     with pytest.raises(ValueError, match="Argument `dtype`"):
         batches(faces, "float16")
+
+
+def test_bytes_in_a_dict_are_normalised_too(faces):
+    image = keras.Input((*SIZE, 3), name="image")
+    vector = keras.layers.Dense(5)(keras.layers.Flatten()(image))
+    model = classifier(keras.Model({"image": image}, vector))
+    given = model.predict({"image": faces[0]}, verbose=0)
+    floats = (faces[0].astype("float32") - 127.5) / 128
+    np.testing.assert_allclose(given, model.predict({"image": floats}, verbose=0), rtol=1e-5)

@@ -11,6 +11,7 @@ from tf_sphereface import FaceClassifier
 from tf_sphereface.layers import sampled_angular_dense
 from tf_sphereface.losses import CosFaceLoss
 from tf_sphereface.optimizers import SphereFaceSGD
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 OPTIMIZERS = {
     "sgd": lambda: SphereFaceSGD(0.1),
@@ -124,3 +125,33 @@ def test_what_cannot_work_says_so(two_replicas):
         model.fit(images, labels, batch_size=BATCH, verbose=0).history["loss"][0]
     )
     assert model.head_layer.count_lost() == CLASSES
+
+
+@pytest.mark.parametrize("place", ["device", "host", "files"])
+def test_the_centres_state_begins_anew_with_another_optimizer(place, tmp_path):
+    """Adam's moments are no velocity: the network's own begin anew too."""
+    model = classifier(tmp_path / "centers" if place == "files" else place, "adamw")
+    fitted(model)
+    kept = model.optimizer
+    before = centres(model)
+    model.compile(kept, loss=CosFaceLoss(scale=16.0))
+    fitted(model)
+    assert np.abs(centres(model) - before).max() > 1e-3  # the same one goes on
+    before = centres(model)
+    model.compile(keras.optimizers.SGD(1e-9, momentum=0.9), loss=CosFaceLoss(scale=16.0))
+    fitted(model)
+    assert np.abs(centres(model) - before).max() < 1e-5
+
+
+@pytest.mark.parametrize("place", ["device", "host"])
+def test_weights_of_another_optimizer_bring_no_state_of_theirs(place, tmp_path):
+    trained = classifier(place, "sgd")
+    fitted(trained)
+    trained.save_weights(tmp_path / "m.weights.h5")
+    model = classifier(place, "adamw")
+    with pytest.warns(SphereFaceWarning, match="was saved with another optimizer"):
+        model.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(centres(model), centres(trained))
+    head = model.head_layer
+    slots = [head.center_table.whole(1)] if place == "host" else [head._slots[0][0].numpy()]
+    assert not np.any(slots)

@@ -137,6 +137,8 @@ class LambdaWatch:
         if not self._fresh or batch + 1 < _FIRST_BATCHES:
             return None
         self._fresh = False
+        if batch + 1 > 2 * _FIRST_BATCHES:  # many in one execution: it has learnt meanwhile
+            return None
         accuracy = max((float(logs.get(name, 0.0)) for name in _ACCURACIES), default=0.0)
         classes = diagnoses.label_count(self._model)
         if accuracy < _TRAINED or classes is None or classes < _MANY:

@@ -130,13 +130,13 @@ def norm_range(embeddings: NDArray[np.floating[Any]], loss: Any, step: int) -> s
     return None
 
 
-def unreachable(loss: Any, updates: int | None) -> str | None:
-    """Judge whether lambda's schedule comes down in a run of `updates`."""
+def unreachable(loss: Any, updates: int | None, done: int = 0) -> str | None:
+    """Judge whether lambda's schedule comes down in a run of `updates`, after `done` others."""
     annealing = getattr(loss, "annealing", None)
     minimum = getattr(annealing, "minimum", None)
     if not updates or not callable(annealing) or minimum is None:
         return None
-    last = float(annealing(updates))
+    last = float(annealing(done + updates))
     if last <= minimum or _felt(loss, last) - 1 >= ARRIVED * (_felt(loss, minimum) - 1):
         return None
     return (
@@ -282,6 +282,8 @@ def embed(model: keras.Model, images: Any) -> NDArray[np.floating[Any]] | None:
     network = embedding_network(model)
     if network is None:
         return None
+    scale = getattr(model, "scale_pixels", None)  # a FaceClassifier normalises uint8 images
+    images = images if scale is None else scale(images)
     return np.asarray(keras.ops.cast(network(images), "float32"))
 
 

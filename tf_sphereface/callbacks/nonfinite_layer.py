@@ -82,6 +82,7 @@ def find_cause(
         fault = batch_fault(images, labels, classes)
         if fault is not None:
             return fault
+        images = getattr(model, "scale_pixels", np.asarray)(images)  # as its backbone gets them
     network = getattr(model, "backbone", model)
     layers = [x for x in getattr(network, "layers", []) if not isinstance(x, InputLayer)]
     head = getattr(model, "head_layer", None)

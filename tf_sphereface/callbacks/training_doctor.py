@@ -24,7 +24,7 @@ from tf_sphereface.callbacks.nonfinite_layer import (
 from tf_sphereface.data.options import BatchOptions
 from tf_sphereface.data.passes import begun_since, last_begun
 from tf_sphereface.losses.mag_face import MagFaceLoss
-from tf_sphereface.losses.update_count import other_optimizer, scheduled_losses
+from tf_sphereface.losses.update_count import other_optimizer, read_step, scheduled_losses
 from tf_sphereface.utils.messages import and_more
 
 logger = logging.getLogger("tf_sphereface")
@@ -147,7 +147,10 @@ class TrainingDoctor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Look at what is known before the first step."""
-        if self._total is None:
+        self.findings[:] = [found for found in self.findings if found.kind != "diverged"]
+        self._window, self._means, self._mean = [], [], None  # of a fit before
+        given = self._total is not None
+        if not given:
             params = self.params or {}
             epochs, steps = params.get("epochs"), params.get("steps")
             self._total = epochs * steps if epochs and steps else None
@@ -161,7 +164,8 @@ class TrainingDoctor(keras.callbacks.Callback):
         if scheduled and all(loss.step is not None for loss in scheduled):
             self._watch = LambdaWatch(self.model)
         for loss in scheduled:
-            self._note("lambda", diagnoses.unreachable(loss, self._updates()))
+            done = 0 if given or loss.step is None else int(read_step(loss.step))
+            self._note("lambda", diagnoses.unreachable(loss, self._updates(), done))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begin to count the epoch's batches."""

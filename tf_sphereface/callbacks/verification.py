@@ -66,10 +66,11 @@ class Verification(keras.callbacks.Callback):
         best_so_far: the accuracy that `best` has to beat, of a run that is resumed.
         embedder: from the model in training to the network to verify and keep; default: the
             backbone of a `FaceClassifier`, or the model without its `AngularDense`, in float32.
-        every: verify after every so many epochs, and after the last one; in between the logs hold
-            NaN. Put a callback that ends the run early (`EarlyStopping`) before this one; if it
-            comes after, the last epoch's figures reach only `best`, the history and the logs of
-            `on_train_end`.
+        every: verify after every so many epochs, after the first and the last one; in between the
+            logs hold NaN, which Keras' `EarlyStopping` and `ModelCheckpoint` never take for the
+            best after a number. Put a callback that ends the run early by other figures before this
+            one; if it comes after, the last epoch's figures reach only `best`, the history and the
+            logs of `on_train_end`.
         figures: which figures to log, as `verification_...`: `"accuracy"`, `"std_error"`,
             `"auc"`, `"eer"` (fractions), `"genuine_angle"`, `"impostor_angle"` (degrees), or a
             true accept rate such as `"tar_at_far_0.001"` (NaN where the pairs cannot state it).
@@ -219,7 +220,7 @@ class Verification(keras.callbacks.Callback):
         if logs is not None and not np.isfinite(logs.get("loss", 0.0)):
             return  # it diverged: nothing to verify
         last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
-        if (epoch + 1) % self.every and not last:
+        if epoch and (epoch + 1) % self.every and not last:
             self._log(logs, None)
             self._passed_over = epoch
         else:

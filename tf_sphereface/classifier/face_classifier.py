@@ -116,7 +116,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         self.head_layer.build(shape)
         if gradient == "caffe":
             released_gradient.start_on_the_sphere(self.head_layer)
-        self._scale_pixels = pixel_scaling(backbone)
+        self.scale_pixels = pixel_scaling(backbone)
         self._jit: bool = False
         self.xla_reason = "off, not compiled"
         self._update_function: Any = None
@@ -133,7 +133,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return embeddings, `(batch, embedding_dim)`, float32."""
         network = self._training_network if training else self.backbone
-        return ops.cast(network(self._scale_pixels(inputs), training=training), "float32")
+        return ops.cast(network(self.scale_pixels(inputs), training=training), "float32")
 
     # Compiling -----------------------------------------------------------------------------------
 

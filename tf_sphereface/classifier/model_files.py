@@ -109,6 +109,9 @@ class ModelFiles(StateBuilding):
             super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
         finally:
             self.optimizer = optimizer
+        start_slots = getattr(self.head_layer, "start_slots", None)
+        if not fits and stored is not None and start_slots is not None:
+            start_slots()  # the file's are of its own optimizer
         if fits:
             self._say_what_goes_on(filepath, rate)
         elif stored is None:

@@ -33,7 +33,7 @@ def pixel_scaling(backbone: keras.Model) -> Callable[[Any], Any]:
         or own_normalization(backbone) is not None
     ):
         return lambda images: images
-    return _normalized
+    return lambda images: keras.tree.map_structure(_normalized, images)  # alone, or in a dict
 
 
 def _normalized(images: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,11 +39,8 @@ SCALES = ((127.5, 127.5), (127.5, 128.0), (0.0, 255.0), (0.0, 1.0))
 
 _CHUNK = 512  # faces that are held at once
 _SHIFTS = ((1, 0), (-1, 0), (0, 1), (0, -1))
-CLEAR = 2.0
-"""Standard errors of the separation's gain from which a way is taken for better."""
-
-SURE = 3.0
-"""Standard errors from which one of ten ways is better, where nothing seemed wrong."""
+CLEAR, SURE = 2.0, 3.0
+"""Standard errors of the gain from which a way is better; the second where nothing seemed wrong."""
 
 _SHARE = 0.02  # of d', below which a gain is not worth a word
 
@@ -184,10 +180,6 @@ def describe_facts(order: str, mean: Any, scale: Any) -> str:
     return f"{order.upper()}, {top}" + ("" if numbers[1] == "1" else f" / {numbers[1]}")
 
 
-class _NotFiniteError(ValueError):
-    """A way of feeding that the network cannot compute."""
-
-
 def try_ways(
     embedder: Embedder,
     sets: Mapping[str, BinSet],
@@ -239,12 +231,13 @@ def try_ways(
     present = evaluate_way(embedder, chosen, Way("", flip="sum")) if mirrors else plain
     trials = []
     for done, way in enumerate(ways, 1):
-        with contextlib.suppress(_NotFiniteError):  # such as of 16 bits that overflow: not that way
-            if way.flip is None:
-                trials.append(make_trial(way, evaluate_way(embedder, chosen, way, False), plain))
-            else:
-                results = plain if way.flip == "none" else evaluate_way(embedder, chosen, way)
-                trials.append(make_trial(way, results, present))
+        try:
+            results = plain if way.flip == "none" else evaluate_way(embedder, chosen, way, False)
+        except ValueError as error:
+            if "finite" not in str(error):
+                raise
+        else:  # a network of 16 bits may overflow: then it is not that way
+            trials.append(make_trial(way, results, plain if way.flip is None else present))
         if progress is not None:
             progress(done, len(ways))
     return _ordered(trials, weights)
@@ -296,7 +289,7 @@ def evaluate_way(
                     progress(done, total)
             vectors = np.concatenate(parts)
             if not np.isfinite(vectors).all():
-                raise _NotFiniteError(f"{name}: embeddings are not finite")
+                raise ValueError(f"{name}: embeddings must be finite")
             left, right = np.arange(0, len(vectors), 2), np.arange(1, len(vectors), 2)
             scores = cosines(vectors, left, right)
             results[name] = verification.evaluate(scores, pairs.is_same, pairs.folds)

@@ -56,6 +56,20 @@ class CenterTable:
         if self._tables:
             self._tables.append(self._filled(len(self._tables)))
 
+    @property
+    def count(self) -> int:
+        """Number of tables: the centres, and each that was added."""
+        return 1 + len(self._constants)
+
+    def fill(self, constant: float, table: int) -> None:
+        """Fill a table with one number again, which `add` made."""
+        self._constants[table - 1] = constant
+        for start, stop in self._blocks() if self._tables else ():
+            classes = np.arange(start, stop, dtype=np.int32)
+            rows = self.read(classes)
+            rows[table] = np.full_like(rows[table], constant)
+            self.write(classes, rows)
+
     def open(self) -> None:
         """Take the memory and draw the first centres, unless that is done.
 

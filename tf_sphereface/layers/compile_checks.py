@@ -85,6 +85,11 @@ def refuse_metrics(metrics: Any, head: str = "angular") -> None:
         head: as in `FaceClassifier`; the softmax head has no further column.
     """
     for metric in keras.tree.flatten(metrics):
+        if head == "softmax" and getattr(metric, "inputs", None) == "head":
+            raise ValueError(
+                f"The metric {metric.name!r} reads cosines from a head's output, and those of the "
+                f"softmax head are none. Received: metric={metric!r}"
+            )
         if metric is None or _reads_head(metric, head):
             continue
         name = metric if isinstance(metric, str) else getattr(metric, "name", None)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tf_sphereface.layers.angular_dense import row_norms, unit_columns
 from tf_sphereface.layers.center_table import BLOCK, CenterTable
 from tf_sphereface.layers.mapped_center_table import MappedCenterTable
-from tf_sphereface.layers.sampled_angular_dense import FirstCentres, SampledAngularDense
+from tf_sphereface.layers.sampled_angular_dense import FirstCentres, SampledAngularDense, _first
 from tf_sphereface.losses import head_output
 from tf_sphereface.utils.checks import error
 
@@ -120,15 +120,27 @@ class HostAngularDense(SampledAngularDense):
     # Around an update ----------------------------------------------------------------------------
 
     def _attach(self, windows: list[Any]) -> None:
+        for number, (former, window) in enumerate(zip(self._windows, windows, strict=False), 1):
+            if window is not former:  # of another optimizer, whose state begins anew
+                self.center_table.fill(_first(window), number)
         for window in windows[len(self._windows) :]:
-            self.center_table.add(float(ops.convert_to_numpy(window)[0, 0]))  # as a slot starts
+            self.center_table.add(_first(window))
         self._held.windows = windows
+
+    def start_slots(self) -> None:
+        """Let the centres' optimizer state begin anew, as that of an optimizer at update 0."""
+        for number, window in enumerate(self._windows, 1):
+            self.center_table.fill(_first(window), number)
 
     def prepare(self, labels: Any, step: Any, everyone: Any) -> tuple[Any, ...]:
         """Draw the sample and fetch it; its optimizer state goes where the optimizer looks."""
         chosen, places = self.choose(labels, step, everyone)
-        kinds = [tf.float32] * (1 + len(self._windows))
-        drawn, *slots = tf.numpy_function(self.center_table.read, [chosen], kinds)
+        count, table = 1 + len(self._windows), self.center_table  # a former optimizer had more
+
+        def read(chosen: NDArray[np.int32]) -> list[NDArray[np.float32]]:
+            return list(table.read(chosen)[:count])
+
+        drawn, *slots = tf.numpy_function(read, [chosen], [tf.float32] * count)
         _assign(self._windows, slots)
         return places, (chosen, tf.ensure_shape(drawn, self.drawn.shape))
 
@@ -146,7 +158,8 @@ class HostAngularDense(SampledAngularDense):
         table = self.center_table
 
         def write(chosen: NDArray[np.int32], *rows: NDArray[np.float32]) -> None:
-            table.write(chosen, rows)
+            left = table.read(chosen)[len(rows) :] if len(rows) < table.count else []
+            table.write(chosen, [*rows, *left])
 
         tf.numpy_function(write, [chosen, *rows], [])
 

@@ -137,6 +137,9 @@ class SampledAngularDense(keras.layers.Layer):
 
     def _attach(self, windows: list[Any]) -> None:
         known = [store for store, _ in self._slots]
+        for (store, former), window in zip(self._slots, windows, strict=False):
+            if window is not former:  # of another optimizer, whose state begins anew
+                _fill(store, _first(window))
         with unlocked(self):
             for number in range(len(known), len(windows)):
                 known.append(
@@ -149,6 +152,11 @@ class SampledAngularDense(keras.layers.Layer):
                 )
             # In an object that Keras does not look into: the weights are tracked already.
             self._slots = tuple(zip(known, windows, strict=False))
+
+    def start_slots(self) -> None:
+        """Let the centres' optimizer state begin anew, as that of an optimizer at update 0."""
+        for store, window in self._slots:
+            _fill(store, _first(window))
 
     def global_labels(self, labels: Any) -> Any:
         """Return the labels of the global batch, int32 `(n,)`, from those of this replica.
@@ -320,6 +328,11 @@ def sampling_doubt(num_classes: int, sample_size: int, *, gpu: bool) -> str | No
         f"a sample of {sample_size:,} of {num_classes:,} class centres probably saves no time: on "
         "a GPU the full head is about as fast up to some 100,000 classes. It saves memory"
     )
+
+
+def _fill(store: Any, number: float) -> None:
+    """Fill a weight with one number."""
+    store.assign(ops.full(tuple(store.shape), number, dtype=store.dtype))
 
 
 def _first(slot: Any) -> float:

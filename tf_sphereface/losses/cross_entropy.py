@@ -263,10 +263,25 @@ def check_labels(labels: Any, num_classes: int) -> Any:
             "Labels must be integers of shape (batch,) or (batch, 1), not one-hot. "
             f"Received: shape={shape} for {num_classes} classes"
         )
-    labels = ops.cast(labels, "int32")
     if not isinstance(labels, keras.KerasTensor):
-        labels = _in_range(labels, num_classes)
-    return labels
+        labels = _in_range(_as_given(labels, num_classes), num_classes)
+    return ops.cast(labels, "int32")
+
+
+def _as_given(labels: Any, num_classes: int) -> Any:
+    """Return labels as int32, or as int64 where they are; refuse fractions."""
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        return ops.cast(labels, "int64" if dtype in ("int64", "uint64", "uint32") else "int32")
+    whole = ops.cast(labels, "int32")
+    same = tf.reduce_all(tf.equal(ops.cast(whole, dtype), labels))
+    message = f"Labels must be whole numbers in [0, {num_classes}), and some are not."
+    if tf.executing_eagerly():
+        if not bool(same):
+            raise ValueError(message)
+        return whole
+    with tf.control_dependencies([tf.debugging.Assert(same, [message])]):
+        return tf.identity(whole)
 
 
 def _in_range(labels: Any, num_classes: int) -> Any:
