@@ -34,12 +34,12 @@ def long() -> Recipe:
 
     `tf_sphereface-train --data FACES --preset long --out runs/long`. Against `small`: CosFace,
     which needs no lambda; Muon with a strong decay; a long run with a cosine, and faces that are
-    warped anew in each of its epochs. 14,453 faces of 738 people take 73 minutes of one core. What
+    warped anew in each of its epochs. 14,453 faces of 738 people take 79 CPU minutes. What
     it reaches on LFW pairs, *measured here*, is in `docs/results/real-faces.md`.
     """
     return Recipe(
         backbone="sphereface4",
-        embedding_dim=128,
+        embedding_dim=512,
         loss="cosface",
         margin=0.35,
         epochs=36,
