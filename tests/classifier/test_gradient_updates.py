@@ -69,3 +69,25 @@ def test_an_optimizer_of_ones_own_is_not_compiled(monkeypatch, tmp_path):
     model.compile(Printing(0.1), jit_compile=False)
     model.fit(np.ones((2, 4), "float32"), np.array([0, 1]), verbose=0)
     assert (tmp_path / "printed").read_text()
+
+
+@pytest.mark.parametrize("kind", [keras.optimizers.Adam, optimizers.FaceAdamW])
+def test_adam_corrects_its_bias_by_updates_under_a_strategy(kind, two_replicas):
+    """Keras divides the count of batches by the steps that are accumulated."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 8)).astype("float32"), np.arange(64) % 4
+    weights, classes = {}, {}
+    for name, strategy in (("one", tf.distribute.get_strategy()), ("two", two_replicas)):
+        with strategy.scope():
+            keras.utils.set_random_seed(3)
+            inputs = keras.Input((8,))
+            model = FaceClassifier(keras.Model(inputs, keras.layers.Dense(6)(inputs)), 4)
+            optimizer = kind(0.01, gradient_accumulation_steps=2)
+            model.compile(optimizer, loss=losses.CosFaceLoss(8.0), jit_compile=False)
+        model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        weights[name], classes[name] = model.get_weights(), type(optimizer)
+        assert int(optimizer.iterations) == 4
+    assert classes["two"] is classes["one"] is kind
+    for one, two in zip(weights["one"], weights["two"], strict=True):
+        # Adam divides by the root of tiny second moments: rounding grows
+        np.testing.assert_allclose(two, one, atol=1e-4)
