@@ -21,9 +21,9 @@ from tf_sphereface.embedder import (
 )
 from tf_sphereface.embedder.metadata import (
     add_tflite_metadata,
+    external_data_files,
     model_sha256,
     network_sha256,
-    weight_files,
 )
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
 from tf_sphereface.utils.files import sha256_file
@@ -157,7 +157,7 @@ def test_what_a_file_cannot_hold_comes_back_as_it_can(tmp_path):
 def test_weights_beside_an_onnx_file_are_a_part_of_the_model(tmp_path):
     path = tmp_path / "m.onnx"
     write_onnx(path)
-    assert (weight_files(path), model_sha256(path)) == ([], sha256_file(path))
+    assert (external_data_files(path), model_sha256(path)) == ([], sha256_file(path))
     model, hashes = onnx.load(path), set()
     for change in (1.0, 2.0):
         copy = onnx.ModelProto()
@@ -167,7 +167,7 @@ def test_weights_beside_an_onnx_file_are_a_part_of_the_model(tmp_path):
         weights.CopyFrom(numpy_helper.from_array(values, "weights"))
         (tmp_path / "m.data").unlink(missing_ok=True)
         onnx.save(copy, path, save_as_external_data=True, location="m.data", size_threshold=0)
-        assert weight_files(path) == [tmp_path / "m.data"]
+        assert external_data_files(path) == [tmp_path / "m.data"]
         hashes.add((sha256_file(path), model_sha256(path)))
     assert len({own for own, _ in hashes}) == 1
     assert len(hashes) == 2

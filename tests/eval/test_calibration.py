@@ -20,7 +20,7 @@ from tf_sphereface.embedder import (
     read_metadata,
     save_embedder,
 )
-from tf_sphereface.embedder.metadata import weight_files
+from tf_sphereface.embedder.metadata import external_data_files
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
 from tf_sphereface.eval.calibration import (
     _bootstrap,
@@ -212,7 +212,7 @@ def test_a_model_whose_weights_are_in_another_file_is_refused_before_the_work(
     model = onnx.load(models / "pixels.onnx")
     path = tmp_path / "m.onnx"
     onnx.save(model, path, save_as_external_data=True, location="m.data", size_threshold=0)
-    if not weight_files(path):
+    if not external_data_files(path):
         pytest.fail("the model has no weights to keep elsewhere")
     assert main(["calibrate", str(path), str(faces), "--far", "0.5"]) == 2
     assert "whose weights are in another file, m.data" in " ".join(capsys.readouterr().err.split())

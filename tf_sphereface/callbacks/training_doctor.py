@@ -129,7 +129,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._files_of = files_of
         self._callbacks = callbacks
         self._step = first_step
-        self._total = total_steps
+        self._given_total = self._total = total_steps
         self._say = say or logger.warning
         self._epoch_start: int | None = None
         self._mean: tuple[int, float] | None = None  # batches of the epoch, and their mean loss
@@ -149,8 +149,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         """Look at what is known before the first step."""
         self.findings[:] = [found for found in self.findings if found.kind != "diverged"]
         self._window, self._means, self._mean = [], [], None  # of a fit before
-        given = self._total is not None
-        if not given:
+        if self._given_total is None:  # of this fit, whatever the one before had
             params = self.params or {}
             epochs, steps = params.get("epochs"), params.get("steps")
             self._total = epochs * steps if epochs and steps else None
@@ -164,7 +163,8 @@ class TrainingDoctor(keras.callbacks.Callback):
         if scheduled and all(loss.step is not None for loss in scheduled):
             self._watch = LambdaWatch(self.model)
         for loss in scheduled:
-            done = 0 if given or loss.step is None else int(read_step(loss.step))
+            anew = self._given_total is not None or loss.step is None
+            done = 0 if anew else int(read_step(loss.step))
             self._note("lambda", diagnoses.unreachable(loss, self._updates(), done))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -299,7 +299,7 @@ def add_onnx_metadata(content: bytes, text: str) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def weight_files(path: str | os.PathLike[str]) -> list[Path]:
+def external_data_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return the files beside an ONNX model that hold its weights, if any do; else none."""
     path = Path(path)
     if path.suffix.lower() != ".onnx":
@@ -312,7 +312,7 @@ def weight_files(path: str | os.PathLike[str]) -> list[Path]:
 
 def model_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a model's file, and of those beside it that hold its weights."""
-    others = weight_files(path)
+    others = external_data_files(path)
     own = sha256_file(path)
     if not others:
         return own

@@ -28,7 +28,7 @@ from tf_sphereface.commands.input_options import (
     input_facts,
 )
 from tf_sphereface.embedder.embedder import load_embedder
-from tf_sphereface.embedder.metadata import weight_files
+from tf_sphereface.embedder.metadata import external_data_files
 from tf_sphereface.eval.calibration import calibrate, store
 from tf_sphereface.eval.report.groups import groups_table
 
@@ -75,7 +75,7 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    if not args.dry_run and (others := weight_files(args.model)):
+    if not args.dry_run and (others := external_data_files(args.model)):
         raise CommandError(
             f"the threshold cannot be written into {args.model}, whose weights are in another "
             f"file, {others[0].name}: save it in one file, or give --dry-run --json"

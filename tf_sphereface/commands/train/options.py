@@ -102,7 +102,7 @@ def _add_verification(group: argparse._ArgumentGroup) -> None:
         "--verify-every",
         type=positive_int,
         metavar="N",
-        help="epochs between verifications (and after the last epoch); default: 1",
+        help="epochs between verifications (and after the first and the last one); default: 1",
     )
 
 
