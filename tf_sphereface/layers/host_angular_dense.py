@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tf_sphereface.layers.angular_dense import row_norms, unit_columns
 from tf_sphereface.layers.center_table import BLOCK, CenterTable
 from tf_sphereface.layers.mapped_center_table import MappedCenterTable
-from tf_sphereface.layers.sampled_angular_dense import FirstCentres, SampledAngularDense, _first
+from tf_sphereface.layers.sampled_angular_dense import FirstCentres, SampledAngularDense, slot_start
 from tf_sphereface.losses import head_output
 from tf_sphereface.utils.checks import error
 
@@ -65,7 +65,7 @@ class HostAngularDense(SampledAngularDense):
         self._held = types.SimpleNamespace(windows=[])  # into which Keras does not look
 
     @property
-    def _windows(self) -> list[Any]:
+    def _slot_windows(self) -> list[Any]:
         """The optimizer's variables of the step's centres."""
         return list(self._held.windows)
 
@@ -94,12 +94,12 @@ class HostAngularDense(SampledAngularDense):
     @property
     def windows(self) -> list[Any]:
         """The variables that hold a step's centres and optimizer state, read again in the next."""
-        return [self.drawn, *self._windows]
+        return [self.drawn, *self._slot_windows]
 
     @property
     def of_the_update(self) -> list[Any]:
         """The variables that an update alone changes: the optimizer's windows."""
-        return self._windows
+        return self._slot_windows
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return `||x|| cos(theta_j)` for all classes, then `-||x||`; some classes at a time."""
@@ -120,28 +120,23 @@ class HostAngularDense(SampledAngularDense):
     # Around an update ----------------------------------------------------------------------------
 
     def _attach(self, windows: list[Any]) -> None:
-        for number, (former, window) in enumerate(zip(self._windows, windows, strict=False), 1):
-            if window is not former:  # of another optimizer, whose state begins anew
-                self.center_table.fill(_first(window), number)
-        for window in windows[len(self._windows) :]:
-            self.center_table.add(_first(window))
+        for window in windows[len(self._slot_windows) :]:
+            self.center_table.add(slot_start(window))
         self._held.windows = windows
 
-    def start_slots(self) -> None:
-        """Let the centres' optimizer state begin anew, as that of an optimizer at update 0."""
-        for number, window in enumerate(self._windows, 1):
-            self.center_table.fill(_first(window), number)
+    def _fill_slot(self, number: int, value: float) -> None:
+        self.center_table.fill(value, 1 + number)
 
     def prepare(self, labels: Any, step: Any, everyone: Any) -> tuple[Any, ...]:
         """Draw the sample and fetch it; its optimizer state goes where the optimizer looks."""
         chosen, places = self.choose(labels, step, everyone)
-        count, table = 1 + len(self._windows), self.center_table  # a former optimizer had more
+        count, table = 1 + len(self._slot_windows), self.center_table  # a former optimizer had more
 
         def read(chosen: NDArray[np.int32]) -> list[NDArray[np.float32]]:
             return list(table.read(chosen)[:count])
 
         drawn, *slots = tf.numpy_function(read, [chosen], [tf.float32] * count)
-        _assign(self._windows, slots)
+        _assign(self._slot_windows, slots)
         return places, (chosen, tf.ensure_shape(drawn, self.drawn.shape))
 
     def draw(self, labels: Any, step: Any, *prepared: Any) -> tuple[Any, Any]:
@@ -176,13 +171,13 @@ class HostAngularDense(SampledAngularDense):
     def save_own_variables(self, store: Any) -> None:
         """Save the step's centres, then all, then their optimizer state, as on a device."""
         store["0"] = ops.convert_to_numpy(self.drawn)
-        for number in range(1 + len(self._windows)):
+        for number in range(1 + len(self._slot_windows)):
             store[str(1 + number)] = self.center_table.whole(number)
 
     def load_own_variables(self, store: Any) -> None:
         """Read them; optimizer state is left out where no optimizer is attached."""
         self.drawn.assign(store["0"])
-        for number in range(1 + len(self._windows)):
+        for number in range(1 + len(self._slot_windows)):
             if str(1 + number) in store:
                 self.center_table.assign(np.asarray(store[str(1 + number)]), number)
 

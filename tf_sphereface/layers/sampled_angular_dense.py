@@ -133,20 +133,25 @@ class SampledAngularDense(keras.layers.Layer):
                 f"{type(inner).__name__}, which keeps {others[0]} for all rows together. Use one "
                 "that keeps numbers for each weight, such as SGD, Adam or AdamW"
             )
+        for number, (former, window) in enumerate(zip(self._slot_windows, windows, strict=False)):
+            if window is not former:  # of another optimizer, whose state begins anew
+                self._fill_slot(number, slot_start(window))
         self._attach(windows)
+
+    @property
+    def _slot_windows(self) -> list[Any]:
+        """The optimizer's variables that hold the state of the drawn centres."""
+        return [window for _, window in self._slots]
 
     def _attach(self, windows: list[Any]) -> None:
         known = [store for store, _ in self._slots]
-        for (store, former), window in zip(self._slots, windows, strict=False):
-            if window is not former:  # of another optimizer, whose state begins anew
-                _fill(store, _first(window))
         with unlocked(self):
             for number in range(len(known), len(windows)):
                 known.append(
                     self.add_weight(
                         name=f"slot_{number}",
                         shape=tuple(self.centres.shape),
-                        initializer=keras.initializers.Constant(_first(windows[number])),
+                        initializer=keras.initializers.Constant(slot_start(windows[number])),
                         trainable=False,
                     )
                 )
@@ -155,8 +160,12 @@ class SampledAngularDense(keras.layers.Layer):
 
     def start_slots(self) -> None:
         """Let the centres' optimizer state begin anew, as that of an optimizer at update 0."""
-        for store, window in self._slots:
-            _fill(store, _first(window))
+        for number, window in enumerate(self._slot_windows):
+            self._fill_slot(number, slot_start(window))
+
+    def _fill_slot(self, number: int, value: float) -> None:
+        store, _ = self._slots[number]
+        store.assign(ops.full(tuple(store.shape), value, dtype=store.dtype))
 
     def global_labels(self, labels: Any) -> Any:
         """Return the labels of the global batch, int32 `(n,)`, from those of this replica.
@@ -330,12 +339,7 @@ def sampling_doubt(num_classes: int, sample_size: int, *, gpu: bool) -> str | No
     )
 
 
-def _fill(store: Any, number: float) -> None:
-    """Fill a weight with one number."""
-    store.assign(ops.full(tuple(store.shape), number, dtype=store.dtype))
-
-
-def _first(slot: Any) -> float:
+def slot_start(slot: Any) -> float:
     """Return the number that a slot of an optimizer starts with."""
     return float(ops.convert_to_numpy(slot)[0, 0])
 
