@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import tf_sphereface as sf
+from tf_sphereface.classifier.batch_arrival import BatchArrival
 
 BATCH, STEPS = 4, 10
 
@@ -65,6 +66,21 @@ def test_nothing_is_said_where_the_step_is_what_takes_long():
     waits = trained(said.append, delay=0.005, work=0.05)
     assert said == []
     assert 0 <= waits.share < 0.1
+
+
+def test_the_time_is_kept_before_the_step_computes():
+    arrival = BatchArrival()
+
+    @tf.function
+    def step(x):
+        return arrival.record((x, None))[0] * 2
+
+    step(tf.ones([2]))
+    graph = step.get_concrete_function(tf.TensorSpec([2])).graph
+    product = next(op for op in graph.get_operations() if op.type == "Mul")
+    before = product.inputs[0].op.control_inputs
+    assert [op.type for op in before] == ["LookupTableInsertV2"]
+    assert abs(arrival.seconds - time.time()) < 60
 
 
 def test_on_a_gpu_one_step_in_eight_waits_for_the_device(monkeypatch):

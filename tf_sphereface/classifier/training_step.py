@@ -46,7 +46,7 @@ class TrainingStep(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Apply one update and return the logs."""
-        self.batch_arrival.record(data)
+        data = self.batch_arrival.record(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y, *targets = self._told(y)
         x = replicas.require_examples(self, x)

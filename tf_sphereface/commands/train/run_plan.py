@@ -112,7 +112,7 @@ class Plan:
             margin = f"lambda starts at {float(loss.annealing(1)):.4g}; frozen updates count"
         return [
             f"from {self.pretrained}",
-            f"{head}the new one starts at each person's mean embedding; {body}; batch "
+            f"{head}the new head starts at each person's mean embedding; {body}; batch "
             f"normalisation {norms}; {margin}",
         ]
 
