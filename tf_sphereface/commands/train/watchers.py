@@ -93,12 +93,13 @@ class CenterTimes(keras.callbacks.Callback):
 def _is_shown(name: str, value: float) -> bool:
     """Whether a figure is in an epoch's line; log.csv has all.
 
-    An epoch that is not verified has NaN there; of several sets the accuracies are enough.
+    An epoch that is not verified, or faces without labels, have NaN there; of several sets the
+    accuracies are enough.
     """
-    if not name.startswith("verification_"):
-        return True
-    of_a_set = name.endswith("_std_error") and name != "verification_std_error"
-    return not (math.isnan(value) or of_a_set)
+    of_a_set = name.startswith("verification_") and name.endswith("_std_error")
+    if of_a_set and name != "verification_std_error":
+        return False
+    return name == "loss" or not math.isnan(value)
 
 
 def verification(
