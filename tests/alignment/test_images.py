@@ -73,6 +73,17 @@ def test_deep_gray(tmp_path):
     np.testing.assert_array_equal(read_photo(tmp_path / "deep.png")[..., 1], RGB[..., 2])
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "avif"])
+def test_transparency_is_dropped(tmp_path, suffix):
+    """Red stays red: OpenCV swaps the channels of a transparent AVIF that is asked for as RGB."""
+    cut_out = PLAIN.convert("RGBA")
+    cut_out.putalpha(Image.fromarray(np.tile(np.uint8([0, 255]), (96, 40))))
+    cut_out.save(tmp_path / f"cut.{suffix}", quality=95, **{"lossless": True} | {"exact": True})
+    found = read_photo(tmp_path / f"cut.{suffix}").astype(int)
+    swapped = np.abs(found[..., ::-1] - RGB).mean()
+    assert np.abs(found - RGB).mean() < swapped / 2
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_camera_orientation(tmp_path, orientation, suffix):

@@ -81,3 +81,9 @@ def test_a_name_that_is_no_utf8(tmp_path, video):
     path = tmp_path / os.fsdecode(b"caf\xe9.avi")
     path.write_bytes(video.read_bytes())
     assert len(list(read_frames(path))) == count_frames(path) == 12
+
+
+def test_a_length_that_was_never_filled_in_ends_the_search(tmp_path):
+    path = tmp_path / "stopped.mp4"
+    path.write_bytes(b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\1mdat" + bytes(40))
+    assert is_cut_off(path)

@@ -89,6 +89,30 @@ def test_resumes_and_detects_nothing_twice(album, calls, capsys):
     assert len(calls) == 8
 
 
+def test_what_could_not_be_read_is_tried_again(album, monkeypatch):
+    """A disk that was away leaves the file and its time as they are."""
+
+    def away(path):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tf_sphereface.alignment.photo_aligner.read_photo", away)
+        run(album)
+    assert crops(album) == {}
+    run(album)
+    assert len(crops(album)) == 3
+
+
+def test_faces_of_files_that_are_gone_are_named(album, capsys):
+    run(album)
+    assert "has no more" not in capsys.readouterr().out
+    (album / "src/A/two.png").unlink()
+    run(album)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 faces in" in out
+    assert "has no more, and stay there: A/two.png" in out
+
+
 def test_goes_on_after_a_kill(album, calls):
     """The journal's last line may be cut off; a crop is claimed there before it is written."""
     run(album, "--jobs", "1")

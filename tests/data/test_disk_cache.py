@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,22 @@ def test_memory_disk_and_stream_give_the_same_batches(
     assert_equal(memory, make("none"))
     assert_equal(memory, make(tmp_path / "cache"))
     assert_equal(memory, make(tmp_path / "cache"))
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    """Faces that are written through a mapping would kill the process instead."""
+    code = (
+        "import resource, signal, sys\n"
+        "from tf_sphereface import data\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"  # then writing fails, as on a full disk
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+        "data.face_dataset(sys.argv[1], image_size=(56, 48), batch_size=4, cache=sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", code, str(root), str(tmp_path / "cache")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "OSError" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_disk_cache_is_used_again_and_made_again_when_stale(root: Path, tmp_path: Path) -> None:

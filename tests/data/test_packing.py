@@ -111,6 +111,19 @@ def test_damaged_files_are_left_out_and_named(root: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(np.bincount(pack.labels, minlength=5), [7, 0, 7, 8, 8])
     with pytest.raises(ValueError, match=r"\.jpg cannot be decoded: (truncated|empty)"):
         data.pack_folder(folder, tmp_path / "strict", strict=True)
+    with pytest.raises(ValueError, match=r"cannot be decoded: .* was written without it"):
+        data.pack_folder(folder, tmp_path / "out", shards=3, strict=True)  # what is there
+
+    def stop(done: int, total: int) -> None:
+        if done == total:
+            raise Stop
+
+    with pytest.raises(Stop):
+        data.pack_folder(folder, tmp_path / "stopped", shards=3, progress=stop)
+    with pytest.raises(
+        ValueError, match=r"cannot be decoded: .*-of-00003.* was written without it"
+    ):
+        data.pack_folder(folder, tmp_path / "stopped", shards=3, strict=True)
 
 
 def test_nothing_but_damaged_files(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tf_sphereface.embedder import (
 )
 from tf_sphereface.embedder.input_facts import facts_in_name, input_name
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
+from tf_sphereface.embedder.model_hashes import network_sha256
 from tf_sphereface.utils.messages import SphereFaceWarning
 
 PIXELS = ["channel_order", "pixel_mean", "pixel_scale"]
@@ -366,3 +367,31 @@ def test_a_tflite_file_that_normalises_its_pixels_is_pointed_out(tmp_path):
     with pytest.warns(SphereFaceWarning) as said:
         load_embedder(tmp_path / "x.tflite", threads=1)
     assert any("begins with Sub" in str(each.message) for each in said)
+
+
+def test_a_note_of_the_import_goes_when_the_fact_is_another(tmp_path, foreign):
+    notes = ["Channels are BGR: sphere20a.", "Pixels are scaled as was said.", "Trained on CASIA."]
+    save_embedder(foreign, tmp_path / "a.keras", EmbedderMetadata(extra={"notes": notes}, **BGR))
+    with pytest.warns(SphereFaceWarning, match="taking channel_order rgb as given"):
+        metadata = describe_file(tmp_path / "a.keras", channel_order="rgb")
+    assert metadata.extra["notes"] == notes[1:]
+
+
+def test_what_a_network_is_does_not_depend_on_what_is_known_of_it(tmp_path, foreign):
+    """A gallery whose model is calibrated or described later knows it still."""
+    foreign.save(tmp_path / "a.keras")
+    before = network_sha256(tmp_path / "a.keras")
+    describe_file(tmp_path / "a.keras", **BGR)
+    assert network_sha256(tmp_path / "a.keras") == before
+    assert network_sha256(tmp_path / "a.keras", as_named=True) != before
+    foreign.set_weights([weight + 1 for weight in foreign.get_weights()])
+    foreign.save(tmp_path / "b.keras")
+    assert network_sha256(tmp_path / "b.keras") != before
+
+
+def test_a_download_that_broke_off_is_named(tmp_path, tflite):
+    content = (tflite / "any.tflite").read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        (tmp_path / "half.tflite").write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match=r"half\.tflite"):
+            load_embedder(tmp_path / "half.tflite")

@@ -21,11 +21,9 @@ from tf_sphereface.embedder import (
 )
 from tf_sphereface.embedder.metadata import (
     add_tflite_metadata,
-    external_data_files,
-    model_sha256,
-    network_sha256,
 )
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
+from tf_sphereface.embedder.model_hashes import external_data_files, model_sha256, network_sha256
 from tf_sphereface.utils.files import sha256_file
 
 TEXT = st.none() | st.text(max_size=20)

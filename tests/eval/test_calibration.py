@@ -20,8 +20,8 @@ from tf_sphereface.embedder import (
     read_metadata,
     save_embedder,
 )
-from tf_sphereface.embedder.metadata import external_data_files
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
+from tf_sphereface.embedder.model_hashes import external_data_files
 from tf_sphereface.eval.calibration import (
     _bootstrap,
     _choose,

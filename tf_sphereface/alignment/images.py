@@ -63,8 +63,9 @@ def encode_face(face: np.ndarray, suffix: str, quality: int = 95) -> bytes:
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Return an image file as uint8 RGB (height, width, 3), as every command and pipeline reads it.
 
-    Gray images get three equal channels, transparency is dropped, 16 bits become 8, and a camera's
-    orientation mark is obeyed. The content decides what a file is, not its suffix.
+    Gray images get three equal channels, transparency is dropped (a TIFF's darkens the colours, as
+    OpenCV reads it), 16 bits become 8, and a camera's orientation mark is obeyed. The content
+    decides what a file is, not its suffix.
 
     Args:
         path: a JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF, JPEG 2000 or PNM file of any name.
@@ -111,7 +112,8 @@ def decode_image(data: bytes, name: str = "") -> NDArray[np.uint8]:
         and (data[:2] != _JPEG or data[-2:] == _JPEG_END or _is_whole_jpeg(data))
     ):
         with contextlib.suppress(cv2.error):  # such as one of too many pixels
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     if image is None:
         reason = _reason(data, frames)
         raise ValueError(f"{name}: {reason}" if name else reason)

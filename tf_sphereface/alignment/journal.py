@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,12 @@ class Journal:
         self._write({"folder": self._src})
 
     def get(self, name: str, stat: Stat) -> Found | None:
-        """Return what is known about an image, unless file or detector have changed since."""
+        """Return what is known about an image, unless file or detector have changed since.
+
+        One that could not be read is tried again: the cause may be gone, and the file as it was.
+        """
         entry = self._found.get((self._src, name))
-        if entry is None or entry[:2] != (stat, self._detector):
+        if entry is None or entry[:2] != (stat, self._detector) or entry[2].broken is not None:
             return None
         return entry[2]
 
@@ -173,6 +176,16 @@ class Journal:
             del self._owners[file]
         if obsolete:
             self._write({"removed": obsolete})
+
+    def left_behind(self, names: Set[str]) -> list[str]:
+        """Return the crops in DST of files that SRC had and has no more; `names` are its files."""
+        return sorted(
+            file
+            for file, (src, name) in self._owners.items()
+            if src == self._src
+            and names.isdisjoint((name, name.rpartition("#")[0]))  # a frame's video
+            and (self._dst / file).is_file()
+        )
 
     def _write(self, value: dict[str, Any]) -> None:
         with self._lock:

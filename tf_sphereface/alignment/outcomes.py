@@ -52,6 +52,7 @@ class AlignResult:
         report: the list of problems; None if the points were given.
         report_written: whether that list was written now; lists that belong to another image's
             faces are not replaced.
+        left_behind: crops in the target of files that the folder had and has no more.
 
     Example:
 
@@ -68,6 +69,7 @@ class AlignResult:
     landmarks: Path | None = None
     report: Path | None = None
     report_written: bool = False
+    left_behind: Sequence[str] = ()
 
     @property
     def written(self) -> int:

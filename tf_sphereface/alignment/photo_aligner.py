@@ -95,6 +95,7 @@ class Aligner:
         self.detector = detector
         self.videos_left_out = 0
         self.passed_over = PassedOver()
+        self.left_behind: list[str] = []
         self._claims: dict[Path, str] = {}  # the image that each crop is from
         self._names: frozenset[str] = frozenset()  # of the photographs
 
@@ -106,6 +107,7 @@ class Aligner:
         """
         settings = self.settings
         photos, videos = self._find()
+        present = {*photos, *videos}
         if settings.every is None:
             self.videos_left_out, left_out, videos = len(videos), videos, []
             if settings.strict:
@@ -138,6 +140,8 @@ class Aligner:
             work = itertools.chain(items, *(self._frames(name, journal, done) for name in videos))
             run_in_threads(lambda item: self._process(item, journal), work, settings.jobs, done)
             journal.remove_obsolete(outcome.found.name for outcome in outcomes)
+            if settings.only is None:
+                self.left_behind = journal.left_behind(present)
         return sorted(outcomes, key=lambda outcome: _natural(outcome.found.name))
 
     def _find(self) -> tuple[list[str], list[str]]:
@@ -200,8 +204,6 @@ class Aligner:
     def _look(self, item: Item, journal: Journal) -> tuple[NDArray[np.uint8] | None, Found]:
         """Return an image, None where reading it fails, and its faces, detected if not known."""
         found = journal.get(item.name, item.stat)
-        if found is not None and found.broken is not None:
-            return None, found
         try:
             image = read_photo(item.path) if item.frame is None else item.frame
         except (OSError, ValueError) as error:

@@ -139,8 +139,7 @@ def align_photos(
     with single_threaded_operations():
         aligner = Aligner(settings, _make_detector(detector, settings.min_face, max_side))
         begin = time.perf_counter()
-        outcomes = aligner.run(progress)
-        seconds = time.perf_counter() - begin
+        outcomes, seconds = aligner.run(progress), time.perf_counter() - begin
     ours = only is None or any(outcome.problem != REFUSED for outcome in outcomes)  # not another's
     if landmarks_out or ours:
         write_landmarks(points_path, outcomes)
@@ -154,6 +153,7 @@ def align_photos(
         points_path,
         report_path,
         report_written=bool(report or ours),
+        left_behind=aligner.left_behind,
     )
 
 

@@ -91,7 +91,10 @@ def is_cut_off(path: str | os.PathLike[str]) -> bool:
             place = 0
             while place + 8 <= end:
                 size = integer(place, 4)
-                place += integer(place + 8, 8) if size == 1 else size or end - place
+                step = integer(place + 8, 8) if size == 1 else size or end - place
+                if step < 8:  # a length that was never filled in
+                    return True
+                place += step
             return place > end
         if begin[:16] == _ASF:
             header = integer(16, 8, "little")

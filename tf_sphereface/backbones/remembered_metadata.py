@@ -40,7 +40,7 @@ def remember(model: keras.Model, text: str) -> None:
 def remember_input(model: keras.Model, channel_order: str, **facts: Any) -> None:
     """Keep with a network how it is fed: pixels as `(x - 127.5) / 128`, or as `facts` say."""
     known = {"channel_order": channel_order, "architecture": model.name, "assumed": ["template"]}
-    remember(model, json.dumps({**known, **facts, "template": None}))
+    remember(model, json.dumps({**known, "template": None, **facts}))
 
 
 def recall(model: keras.Model, part: keras.Model | None = None) -> tuple[str, bool] | None:

@@ -164,6 +164,7 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
     kind = imported.architecture
     stored = imported.metadata
     facts = dict(imported.facts)
+    template = facts.pop("template", None)
     extra = dict(stored.extra) if stored else dict(facts.pop("extra", {}))
     extra |= {
         model_card.LICENSE: args.license or extra.get(model_card.LICENSE, model_card.UNKNOWN),
@@ -185,18 +186,19 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
     notes = list(kind.notes)
     pixels = {"pixel_mean": (None, 127.5), "pixel_scale": (None, kind.pixel_scale)}
     scaled = any(getattr(args, name) not in usual for name, usual in pixels.items())
-    if scaled or args.channel_order not in (None, kind.channel_order):
-        notes = [note for note in notes if not note.startswith(("Channels", "Pixels"))]
+    if args.channel_order not in (None, kind.channel_order):
+        notes = [note for note in notes if not note.startswith("Channels")]
         order = facts["channel_order"].upper()
         notes.append(f"Channels are {order}, as was said when the file was imported.")
     if scaled:
+        notes = [note for note in notes if not note.startswith("Pixels")]
         notes.append("Pixels are scaled as was said when the file was imported.")
     if notes:
         extra[model_card.NOTES] = notes
     return EmbedderMetadata(
         input_size=(height, width),
         embedding_dim=imported.model.output_shape[1],
-        template=f"{height}x{width}" if (height, width) in TEMPLATES else None,
+        template=template or (f"{height}x{width}" if (height, width) in TEMPLATES else None),
         source_hash=source_hash,
         extra=extra,
         **facts,

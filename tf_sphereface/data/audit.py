@@ -16,11 +16,10 @@ from tf_sphereface.alignment.face_reader import FaceReader, Landmarks
 from tf_sphereface.alignment.images import decode_image, read_image
 from tf_sphereface.data import likeness
 from tf_sphereface.data.exclusions import image_names
-from tf_sphereface.data.folder_index import FolderIndex, scan_folder
 from tf_sphereface.data.options import Size
-from tf_sphereface.data.pack.format import is_pack
-from tf_sphereface.data.pack.reading import Pack, open_pack
-from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
+from tf_sphereface.data.pack.reading import Pack
+from tf_sphereface.data.recordio.reading import RecordFile
+from tf_sphereface.data.stored_faces import StoredFaces, open_stored
 from tf_sphereface.utils.messages import ProgressCallback
 
 _CHUNK = 256
@@ -124,7 +123,7 @@ class Overlap:
 
 
 def read_face_set(
-    source: FolderIndex | Pack | RecordFile | str | os.PathLike[str],
+    source: StoredFaces | str | os.PathLike[str],
     *,
     embed: Embed | None = None,
     size: Size | None = None,
@@ -140,12 +139,13 @@ def read_face_set(
             embedder; None for hashes alone.
         size: (height, width) that `embed` takes; None leaves the images as they are.
         landmarks: to align the images by, as for `FaceReader`; with `size` only.
-        strict: raise where images of a folder are passed over, rather than warn.
+        strict: raise where images of a folder are passed over, rather than warn, and where a pack
+            or RecordIO file is damaged.
         progress: called with (done, total) images.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: no image can be used; with `strict`, images are passed over.
+        ValueError: no image can be used; with `strict`, images are passed over or lost.
 
     Example:
 
@@ -155,15 +155,12 @@ def read_face_set(
     >>> len(faces.files), faces.hashes.shape
     (6, (6, 32))
     """
-    if isinstance(source, str | os.PathLike):
-        source = _open(source)
-        if isinstance(source, FolderIndex):
-            source.passed_over.settle(source.root, strict)
+    source, unread = open_stored(source, strict)
     names = image_names(source)
     reader = FaceReader(size, landmarks) if size is not None else None
     load = functools.partial(_load, source, names, reader)
     rows: list[int] = []
-    hashes, vectors, unread = [], [], {}
+    hashes, vectors = [], []
     with ThreadPoolExecutor(max_workers=4) as pool:
         for begin in range(0, len(names), _CHUNK):
             positions = range(begin, min(begin + _CHUNK, len(names)))
@@ -199,15 +196,8 @@ def read_face_set(
     )
 
 
-def _open(source: str | os.PathLike[str]) -> FolderIndex | Pack | RecordFile:
-    """Open a set; images that cannot be decoded are found when they are read."""
-    if is_pack(source):
-        return open_pack(source, errors="skip")
-    return open_rec(source, errors="report") if is_rec(source) else scan_folder(source)
-
-
 def _load(
-    source: FolderIndex | Pack | RecordFile,
+    source: StoredFaces,
     names: Sequence[str],
     reader: FaceReader | None,
     position: int,

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
@@ -248,14 +248,23 @@ def _disk_cache(
         return _open_faces(path, (len(labels), *shape[1:])), labels, reasons
     skipped = SkipReport()
     with atomic_path(path) as temporary:
-        raw = np.memmap(temporary.with_suffix(".raw"), np.uint8, "w+", shape=shape)
-        good = read(report=skipped, store=raw.__setitem__)
-        np.save(temporary, raw[: len(good)])
-        del raw
+        with temporary.open("wb") as file:  # not mapped: a full disk would kill the process
+            begin = _write_header(file, shape)
+            good = read(report=skipped, store=lambda _, image: file.write(image.tobytes()))
+            file.seek(0)
+            if _write_header(file, (len(good), *shape[1:])) != begin:
+                raise RuntimeError("the header of a .npy file has grown")
         write_json(side, _NO_FACTS)  # until the facts are there, the pair fits no source
     skipped_names = {str(name): reason for name, reason in skipped.reasons.items()}
     write_json(side, {"key": key, "labels": good.labels.tolist(), "skipped": skipped_names})
     return np.load(path, mmap_mode="r"), good.labels, skipped.reasons
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
+    """Write the header of a .npy file of uint8; return its length, the same for fewer rows."""
+    facts = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, facts)
+    return file.tell()
 
 
 _NO_FACTS: dict[str, Any] = {"key": None, "labels": [], "skipped": {}}

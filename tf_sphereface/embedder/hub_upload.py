@@ -22,6 +22,7 @@ from tf_sphereface.embedder.hub_download import (
     without_tokens,
 )
 from tf_sphereface.embedder.metadata import EmbedderMetadata, sidecar_path
+from tf_sphereface.embedder.model_hashes import external_data_files
 from tf_sphereface.utils.checks import error
 from tf_sphereface.utils.optional import require
 
@@ -87,8 +88,8 @@ def upload_embedder(
         for path in map(Path, files):
             if path.suffix.lower() not in SUFFIXES[1:]:
                 raise error("files", "be .tflite and .onnx files", str(path))
-            for source in (path, sidecar_path(path)):
-                if source is path or source.exists():
+            for source in (path, *external_data_files(path), sidecar_path(path)):
+                if source != sidecar_path(path) or source.exists():
                     shutil.copyfile(source, folder / source.name)
         written = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         api = library.HfApi()

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
@@ -67,9 +67,22 @@ def with_given(metadata: EmbedderMetadata, given: dict[str, Any], name: str) -> 
         )
     if others:
         made = {k: v for k, v in (metadata.extra.get("export") or {}).items() if k in _OF_FILE}
-        metadata = without_measurements(metadata)
-        changes["extra"] = {**metadata.extra, "export": made} if made else metadata.extra
+        extra = without_measurements(metadata).extra
+        notes = [note for note in extra.get("notes") or () if not _is_told_again(note, others)]
+        changes |= {"threshold": None, "threshold_far": None}
+        changes["extra"] = {
+            **{key: value for key, value in extra.items() if key != "notes"},
+            **({"notes": notes} if notes else {}),
+            **({"export": made} if made else {}),
+        }
     return dataclasses.replace(metadata, **changes)
+
+
+def _is_told_again(note: str, others: Collection[str]) -> bool:
+    """Whether a note of an importer is of a fact that is given otherwise now."""
+    return (note.startswith("Channels") and "channel_order" in others) or (
+        note.startswith("Pixels") and not {"pixel_mean", "pixel_scale"}.isdisjoint(others)
+    )
 
 
 def without_measurements(metadata: EmbedderMetadata) -> EmbedderMetadata:

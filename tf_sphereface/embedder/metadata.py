@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER, metadata_text
+from tf_sphereface.backbones.remembered_metadata import metadata_text
 from tf_sphereface.utils.checks import check_choice, check_image_size, check_integer, error
-from tf_sphereface.utils.files import sha256_file, short_name, without_nan
+from tf_sphereface.utils.files import short_name, without_nan
 from tf_sphereface.utils.optional import require
 
 METADATA_NAME = "tf_sphereface"
@@ -211,11 +211,17 @@ def _read_tflite(path: Path) -> str | None:
     content = path.read_bytes()
     _check_identifier(content, str(path))
     schema = _schema()
-    model = schema.Model.GetRootAs(content, 0)
-    for i in range(model.MetadataLength()):
-        entry = model.Metadata(i)
-        if entry.Name() == METADATA_NAME.encode():
-            return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode("utf-8")
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        for i in range(model.MetadataLength()):
+            entry = model.Metadata(i)
+            if entry.Name() == METADATA_NAME.encode():
+                return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode("utf-8")
+    except (struct.error, IndexError, TypeError, AttributeError, UnicodeDecodeError) as caught:
+        raise ValueError(
+            f"{path} is a damaged TensorFlow Lite file, as a download that broke off. "
+            f"Received: {len(content):,} bytes"
+        ) from caught
     return None
 
 
@@ -297,54 +303,6 @@ def add_onnx_metadata(content: bytes, text: str) -> bytes:
     model.metadata_props.extend(kept)
     model.metadata_props.add(key=METADATA_NAME, value=text)
     return bytes(model.SerializeToString())
-
-
-def external_data_files(path: str | os.PathLike[str]) -> list[Path]:
-    """Return the files beside an ONNX model that hold its weights, if any do; else none."""
-    path = Path(path)
-    if path.suffix.lower() != ".onnx":
-        return []
-    onnx = require("onnx", extra="export")
-    tensors = onnx.load(str(path), load_external_data=False).graph.initializer
-    entries = (entry for tensor in tensors for entry in tensor.external_data)
-    return [path.parent / n for n in sorted({e.value for e in entries if e.key == "location"})]
-
-
-def model_sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a model's file, and of those beside it that hold its weights."""
-    others = external_data_files(path)
-    own = sha256_file(path)
-    if not others:
-        return own
-    hashes = [own, *(sha256_file(other) for other in others)]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def network_sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a model's file without the metadata in it, 64 hexadecimal digits.
-
-    It stays as it is when a model is calibrated.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not of the format that its suffix promises, or is one of several.
-        ImportError: `.tflite` and `.onnx` need the `export` extra.
-    """
-    path = Path(path)
-    suffix = artifact_format(path)
-    digest = hashlib.sha256()
-    if suffix == ".keras":
-        _read_keras(path)
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(set(archive.namelist()) - {KERAS_MEMBER}):
-                digest.update(f"{name} {archive.getinfo(name).file_size}".encode())
-                with archive.open(name) as member:
-                    while block := member.read(1 << 20):
-                        digest.update(block)
-    else:  # written anew with another text: in one order, whoever wrote it
-        add = add_tflite_metadata if suffix == ".tflite" else add_onnx_metadata
-        digest.update(add(path.read_bytes(), "-"))
-    return digest.hexdigest()
 
 
 # format -> the function that reads its metadata's text, None where the file carries none

@@ -22,6 +22,7 @@ from tf_sphereface.embedder.metadata import (
     sidecar_path,
 )
 from tf_sphereface.embedder.model_card import card_path, write_card
+from tf_sphereface.embedder.model_hashes import external_data_files
 from tf_sphereface.utils.files import atomic_path, sha256_file, write_json
 from tf_sphereface.utils.messages import SphereFaceWarning
 
@@ -81,9 +82,20 @@ def describe_file(path: str | os.PathLike[str], **facts: Any) -> EmbedderMetadat
             "Arguments channel_order, pixel_mean, pixel_scale, layout: one must be given. "
             "Received: none"
         )
+    require_one_file(path)
     metadata = load_embedder(path, **facts).metadata
     replace_metadata(path, metadata)
     return metadata
+
+
+def require_one_file(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for an ONNX file whose weights are in another: its metadata stay."""
+    others = external_data_files(path) if Path(path).is_file() else []
+    if others:
+        raise ValueError(
+            f"nothing can be written into {path}, whose weights are in another file, "
+            f"{others[0].name}: save the model in one file (onnx.save)"
+        )
 
 
 def _require_same_network(old: Path, new: Path, metadata: EmbedderMetadata) -> None:

@@ -78,7 +78,7 @@ def parity_table(
         model: what was exported.
         paths: the files.
         faces: uint8 RGB, (n, height, width, 3), n at least 1.
-        metadata: how the network is fed; None: the project's defaults.
+        metadata: how the network is fed; None: as is known of the model.
         accuracies: what the gate measured, by file.
 
     Returns:

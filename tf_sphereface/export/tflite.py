@@ -72,7 +72,7 @@ def export_tflite(
         calibration: aligned faces: uint8 RGB (n, height, width, 3), a folder of images, or an
             iterable of such batches. At most 256 are used. int8 needs them; for the other kinds
             they replace the synthetic faces of the comparison.
-        metadata: what to say about the network; None: the project's defaults.
+        metadata: what to say about the network; None: what is known of the model.
         gate: checks accuracy on pairs of faces before the file appears.
         progress: called with (faces done, faces in all) during calibration.
         input_dtype: `"uint8"` builds channel order and normalisation in: RGB pixels go in.

@@ -15,7 +15,7 @@ from tf_sphereface.importers.onnx_graph import OnnxNetwork, pixel_facts
 from tf_sphereface.importers.onnx_network import OF_PIXELS
 from tf_sphereface.utils.checks import error
 
-_KEPT = ("training_data", "loss", "margin", "flip", "threshold", "threshold_far")
+_KEPT = ("template", "training_data", "loss", "margin", "flip", "threshold", "threshold_far")
 _KEPT_EXTRA = (LICENSE, *ORIGINS, "recipe", "calibration")
 _NUMBERS = ("pixel_mean", "pixel_scale")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from tf_sphereface.alignment.photo_aligner import single_threaded_operations
 from tf_sphereface.alignment.photo_reader import Alignment
-from tf_sphereface.embedder.metadata import model_sha256
+from tf_sphereface.embedder.model_hashes import model_sha256
 from tf_sphereface.search.face_images import FaceImages
 from tf_sphereface.search.face_table import FaceTable, check_suffix, load_faces, write_tables
 from tf_sphereface.search.face_vectors import NO_FACE, FaceVectors

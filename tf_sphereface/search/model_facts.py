@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
-from tf_sphereface.embedder.metadata import model_sha256, network_sha256
+from tf_sphereface.embedder.model_hashes import model_sha256, network_sha256
 
 _SAID = ("template", "flip", "channel_order", "pixel_mean", "pixel_scale", "architecture")
 
@@ -33,7 +33,7 @@ def facts_of(embedder: Embedder) -> dict[str, Any]:
     return {
         "path": None if embedder.path is None else str(embedder.path.absolute()),
         "sha256": _hash_of(embedder),
-        "network_sha256": _network_hash_of(embedder),
+        "network_sha256": _network_hashes_of(embedder)[0],
         "format": embedder.format,
         "input_size": list(embedder.input_size),
         "given": {k: list(v) if isinstance(v, tuple) else v for k, v in embedder.given.items()},
@@ -50,7 +50,7 @@ def check_model(facts: dict[str, Any], embedder: Embedder) -> None:
     if known["sha256"] != _hash_of(embedder):
         other = facts_of(embedder)
         network = known.get("network_sha256")  # which galleries of former versions lack
-        if network is None or network != other["network_sha256"]:
+        if network is None or network not in _network_hashes_of(embedder):
             raise ValueError(
                 f"the gallery was made with another model: {_title(known)}. "
                 f"Received: {_title(other)}. Its vectors cannot be compared; enroll the people "
@@ -101,12 +101,16 @@ def _hash_of(embedder: Embedder) -> str | None:
     return digest.hexdigest()
 
 
-def _network_hash_of(embedder: Embedder) -> str | None:
-    """Return the SHA-256 of a model's file without its metadata; None where it has no such file."""
+def _network_hashes_of(embedder: Embedder) -> list[str | None]:
+    """Return the SHA-256 of a model's file without its metadata, and as version 0.1.0 had it.
+
+    None where it has no such file.
+    """
     try:
-        return None if embedder.path is None else network_sha256(embedder.path)
+        path = embedder.path
+        return [None] if path is None else [network_sha256(path, as_named=n) for n in (False, True)]
     except ValueError:  # an ONNX model of several files
-        return None
+        return [None]
 
 
 def _title(facts: dict[str, Any]) -> str:

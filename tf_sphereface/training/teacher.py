@@ -18,7 +18,7 @@ from tf_sphereface.data.options import Size
 from tf_sphereface.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.embedder import embed_sides
 from tf_sphereface.embedder.input_facts import FACTS
-from tf_sphereface.embedder.metadata import model_sha256
+from tf_sphereface.embedder.model_hashes import model_sha256
 from tf_sphereface.training.pretrained import network_digest
 from tf_sphereface.training.recipes import Recipe
 

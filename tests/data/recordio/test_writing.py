@@ -46,6 +46,9 @@ def test_written_in_insightfaces_form(folder: Path, tmp_path: Path) -> None:
         data.write_rec(folder, tmp_path / "out")
     with pytest.raises(ValueError, match="a folder of its own"):
         data.write_rec(folder, tmp_path / "out" / "other.rec")
+    (tmp_path / "mine.lst").write_text("somebody's list")
+    with pytest.raises(ValueError, match=r"mine\.lst is there already"):
+        data.write_rec(folder, tmp_path / "mine.rec")
     with pytest.raises(ValueError, match="cannot be decoded: truncated or not an image"):
         data.write_rec(folder, tmp_path / "strict", strict=True)
     assert not list((tmp_path / "strict").iterdir())  # nothing is left half-written
@@ -55,6 +58,22 @@ def test_a_pack_becomes_a_rec(folder: Path, tmp_path: Path) -> None:
     packed = data.pack_folder(folder, tmp_path / "packed").path
     one, two = data.write_rec(packed, tmp_path / "one"), data.write_rec(folder, tmp_path / "two")
     assert one.path.read_bytes() == two.path.read_bytes()
+
+
+def test_what_is_lost_of_a_source_is_told(rec: Path, folder: Path, tmp_path: Path) -> None:
+    """Records that nobody can read are in no list of the copy: it would look whole."""
+    packed = data.pack_folder(folder, tmp_path / "packed", shards=2).path
+    for path in (rec, sorted(packed.glob("*.tfrecord"))[0]):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for number, source in enumerate((rec, packed)):
+        result = data.write_rec(source, tmp_path / f"out{number}")
+        found = data.read_face_set(source)
+        assert 0 < result.images == len(found.files) < 39
+        assert result.skipped.keys() == found.unread.keys() != set()
+        with pytest.raises(ValueError, match=r"cut off|damaged|bytes"):
+            data.read_face_set(source, strict=True)
+        with pytest.raises(ValueError, match=r"cut off|damaged|bytes"):
+            data.write_rec(source, tmp_path / "strict", strict=True)
 
 
 def test_extracting_goes_on_and_refuses_other_folders(rec: Path, tmp_path: Path) -> None:

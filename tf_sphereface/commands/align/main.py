@@ -196,6 +196,12 @@ def _detect(args: argparse.Namespace, source: Path) -> int:
             f"{result.videos_left_out:,} videos were left out; --every N takes their frames",
             highlight=False,
         )
+    if result.left_behind:
+        note(
+            f"{len(result.left_behind):,} faces in {args.dst} are of files that {args.src} has no "
+            f"more, and stay there: {and_more(list(result.left_behind), 3)}",
+            console,
+        )
     if result.passed_over.summary():
         note(result.passed_over.summary(), console)
     write_json_option(
@@ -211,6 +217,7 @@ def _detect(args: argparse.Namespace, source: Path) -> int:
             "already_there": result.kept,
             "problems": problems,
             "passed_over": result.passed_over.counts,
+            "left_behind": list(result.left_behind),
             "failed": {o.found.name: f"{o.problem} {o.detail}".strip() for o in result.failed},
             "seconds": round(result.seconds, 3),
             "images_per_second": round(rate, 2),

@@ -27,7 +27,7 @@ from tf_sphereface.commands.input_options import (
     add_strict_option,
     input_facts,
 )
-from tf_sphereface.embedder.metadata import model_sha256
+from tf_sphereface.embedder.model_hashes import model_sha256
 
 EXPECTED = 10.0  # pairs above a threshold by chance
 

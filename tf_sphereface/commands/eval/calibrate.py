@@ -28,7 +28,7 @@ from tf_sphereface.commands.input_options import (
     input_facts,
 )
 from tf_sphereface.embedder.embedder import load_embedder
-from tf_sphereface.embedder.metadata import external_data_files
+from tf_sphereface.embedder.metadata_rewriting import require_one_file
 from tf_sphereface.eval.calibration import calibrate, store
 from tf_sphereface.eval.report.groups import groups_table
 
@@ -75,11 +75,11 @@ def add(protocols: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
-    if not args.dry_run and (others := external_data_files(args.model)):
-        raise CommandError(
-            f"the threshold cannot be written into {args.model}, whose weights are in another "
-            f"file, {others[0].name}: save it in one file, or give --dry-run --json"
-        )
+    if not args.dry_run:
+        try:
+            require_one_file(args.model)
+        except ValueError as error:
+            raise CommandError(f"{error}, or give --dry-run --json") from error
     with progress_bar("embedding images") as show:
         result = calibrate(
             load_embedder(args.model, batch_size=args.batch_size, **input_facts(args)),

@@ -247,6 +247,10 @@ def _index_is_whole(out: Path, manifest: dict[str, Any]) -> bool:
     )
 
 
+def _refuse_loss(image: Path, why: str, written: Path) -> None:
+    raise ValueError(f"{image} cannot be decoded: {why}. {written} was written without it")
+
+
 def _write_shards(
     files: list[ShardFiles],
     listing: Listing,
@@ -258,6 +262,9 @@ def _write_shards(
     workers: int | None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Write the shards that are not there; return the facts of all, and how many were there."""
+    if encoder.strict and manifest and manifest["skipped"]:
+        entry = manifest["skipped"][0]
+        _refuse_loss(listing.root / entry["file"], entry["reason"], files[0].path.parent)
     all_facts: list[dict[str, Any]] = []
     kept = done = 0
 
@@ -281,6 +288,10 @@ def _write_shards(
                         "pack again"
                     )
             else:
+                if encoder.strict and facts.get("skipped"):  # a whole pack has them in one list
+                    place, why = facts["skipped"][0]
+                    (name,) = listing.files(np.array([place]))
+                    _refuse_loss(listing.root / name, why, shard.path)
                 kept += 1
                 tell(end - begin)
             all_facts.append(facts)

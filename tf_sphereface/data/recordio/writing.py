@@ -14,19 +14,15 @@ import numpy as np
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.decoding import read_bytes
 from tf_sphereface.data.exclusions import image_names
-from tf_sphereface.data.folder_index import FolderIndex, scan_folder
-from tf_sphereface.data.pack.format import is_pack
-from tf_sphereface.data.pack.reading import Pack, open_pack
+from tf_sphereface.data.folder_index import FolderIndex
 from tf_sphereface.data.recordio.framing import frames
 from tf_sphereface.data.recordio.image_header import INEXACT, image_header, pair_header
 from tf_sphereface.data.recordio.listing import by_person
-from tf_sphereface.data.recordio.reading import RecordFile, is_rec, open_rec
+from tf_sphereface.data.stored_faces import StoredFaces, open_stored
 from tf_sphereface.utils.files import atomic_path
 from tf_sphereface.utils.messages import ProgressCallback, and_more
 
 _CHUNK = 512
-
-Faces = FolderIndex | Pack | RecordFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +47,7 @@ class RecResult:
 
 
 def write_rec(
-    source: Faces | str | os.PathLike[str],
+    source: StoredFaces | str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
     strict: bool = False,
@@ -85,7 +81,7 @@ def write_rec(
     (6, 3, 'train.rec')
     """
     path = _target(Path(target))
-    faces = _open(source, strict)
+    faces, lost = open_stored(source, strict)
     if faces.num_classes > INEXACT:
         raise ValueError(
             f"a .rec file can hold {INEXACT:,} people. Received: {faces.num_classes:,}"
@@ -94,7 +90,7 @@ def write_rec(
     with contextlib.ExitStack() as stack:  # the .rec is renamed last
         temporary = [stack.enter_context(atomic_path(place)) for place in places]
         rec, idx, lst = (stack.enter_context(place.open("wb")) for place in temporary)
-        writer = _Writer(faces, rec, idx, lst)
+        writer = _Writer(faces, rec, idx, lst, lost)
         writer.write_images(strict, progress)
         if not writer.count:
             name, why = next(iter(writer.skipped.items()))
@@ -115,8 +111,11 @@ def _target(target: Path) -> Path:
     is_file = target.suffix.lower() == ".rec" and not target.is_dir()
     path = target if is_file else target / "train.rec"
     others = sorted(path.parent.glob("*.rec"))
-    if path.exists():
-        raise ValueError(f"target must be a new file. Received: {path}, which is there already")
+    for place in (path, path.with_suffix(".idx"), path.with_suffix(".lst")):
+        if place.exists():
+            raise ValueError(
+                f"target must be a new file. Received: {path}, and {place} is there already"
+            )
     if others and path.with_name("property").exists():
         raise ValueError(
             f"target must be in a folder of its own: {path.parent} has `property` of "
@@ -125,28 +124,21 @@ def _target(target: Path) -> Path:
     return path
 
 
-def _open(source: Faces | str | os.PathLike[str], strict: bool) -> Faces:
-    """Open faces; what cannot be decoded is found while writing."""
-    if not isinstance(source, str | os.PathLike):
-        return source
-    if is_pack(source):
-        return open_pack(source, errors="raise" if strict else "skip")
-    if is_rec(source):
-        return open_rec(source, errors="raise" if strict else "report")
-    index = scan_folder(source)
-    index.passed_over.settle(index.root, strict)
-    return index
-
-
 class _Writer:
     """The records of one file, and the lines about them."""
 
-    def __init__(self, faces: Faces, rec: BinaryIO, idx: BinaryIO, lst: BinaryIO) -> None:
-        self.faces, self.rec, self.idx, self.lst = faces, rec, idx, lst
+    def __init__(
+        self,
+        faces: StoredFaces,
+        rec: BinaryIO,
+        idx: BinaryIO,
+        lst: BinaryIO,
+        skipped: dict[str, str],
+    ) -> None:
+        self.faces, self.rec, self.idx, self.lst, self.skipped = faces, rec, idx, lst, skipped
         self.count = self.place = 0
         self.counts = np.zeros(faces.num_classes, np.int64)
         self.sizes: set[tuple[int, int]] = set()
-        self.skipped: dict[str, str] = {}
 
     def write_images(self, strict: bool, progress: ProgressCallback | None) -> None:
         """Write the images that can be decoded, by person."""

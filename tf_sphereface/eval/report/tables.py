@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tf_sphereface.embedder.embedder import Embedder
-from tf_sphereface.embedder.metadata import library_versions, model_sha256
+from tf_sphereface.embedder.metadata import library_versions
+from tf_sphereface.embedder.model_hashes import model_sha256
 from tf_sphereface.eval.measures.angles import AngleDistribution
 from tf_sphereface.eval.measures.hints import hints_of
 from tf_sphereface.eval.protocol import ProtocolResult

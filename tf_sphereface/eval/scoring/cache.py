@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tf_sphereface.embedder.embedder import Embedder
-from tf_sphereface.embedder.metadata import model_sha256
+from tf_sphereface.embedder.model_hashes import model_sha256
 
 _CREATE = (
     "CREATE TABLE IF NOT EXISTS embeddings "
