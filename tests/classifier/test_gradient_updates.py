@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_sphereface import FaceClassifier, losses, optimizers
 from tf_sphereface.classifier import gradient_updates, xla
+from tf_sphereface.training.freezing import Freezing
 
 OPTIMIZERS = {
     "sgd": lambda: optimizers.SphereFaceSGD(
@@ -91,3 +92,41 @@ def test_adam_corrects_its_bias_by_updates_under_a_strategy(kind, two_replicas):
     for one, two in zip(weights["one"], weights["two"], strict=True):
         # Adam divides by the root of tiny second moments: rounding grows
         np.testing.assert_allclose(two, one, atol=1e-4)
+
+
+def test_compiled_outside_of_the_scope_it_takes_the_step_of_one_device(two_replicas):
+    """As stock Keras does; gradients summed by the step and by Keras would be twice as large."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 6)).astype("float32"), np.arange(8) % 3
+
+    def made():
+        keras.utils.set_random_seed(0)
+        image = keras.Input((6,))
+        return FaceClassifier(keras.Model(image, keras.layers.Dense(4)(image)), 3)
+
+    def step(model):
+        before = model.get_weights()
+        model.compile(keras.optimizers.SGD(0.1), loss=losses.CosFaceLoss(8.0, 0.1))
+        model.fit(x, y, batch_size=8, verbose=0, shuffle=False)
+        return [after - b for after, b in zip(model.get_weights(), before, strict=True)]
+
+    expected = step(made())
+    with two_replicas.scope():
+        model = made()
+    for moved, one in zip(step(model), expected, strict=True):
+        np.testing.assert_allclose(moved, one, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_sampled_head_under_a_strategy_is_released_from_a_frozen_body(two_replicas, jit):
+    """Keras calls callbacks outside of the scope: the step is made again for two replicas."""
+    with two_replicas.scope():
+        image = keras.Input((6,))
+        backbone = keras.Model(image, keras.layers.Dense(4)(image))
+        model = FaceClassifier(backbone, 32, sample_rate=0.5)
+        model.compile("sgd", loss=losses.CosFaceLoss(), jit_compile=jit)
+    x, y = np.ones((8, 6), "float32"), np.arange(8)
+    freezing = Freezing(model, 1)
+    before = backbone.get_weights()[0]
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[freezing])
+    assert (backbone.get_weights()[0] != before).any()

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -39,14 +40,16 @@ def work(arguments: list[str]) -> None:
     sys.exit(main.main(arguments))
 
 
-def start_workers(*options: str) -> list[ForkedProcess]:
-    """Start two workers."""
+def start_workers(*options: str, of_second: Sequence[str] = ()) -> list[ForkedProcess]:
+    """Start two workers, the second with options of its own."""
     cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
-    tasks = ({"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(2))
-    return [
-        ForkedProcess(work, [*COMMAND, *options], environment={"TF_CONFIG": json.dumps(task)})
-        for task in tasks
-    ]
+    workers = []
+    for index, own in enumerate(((), of_second)):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        arguments = [*COMMAND, *options, *own]
+        environment = {"TF_CONFIG": json.dumps(task)}
+        workers.append(ForkedProcess(work, arguments, environment=environment))
+    return workers
 
 
 def run_workers(out: Path, *options: str) -> list[str]:
@@ -104,3 +107,18 @@ def test_one_worker_that_is_stopped_stops_both_and_they_go_on(tmp_path):
     kept = checkpoint_files(out / "checkpoints")
     assert kept
     assert read_checkpoint(kept[0]).info["step"] % 10 == 0  # an epoch's end: all saved together
+
+
+@pytest.mark.slow
+def test_workers_that_begin_from_other_states_are_refused(tmp_path):
+    """One that does not see the checkpoints would sum gradients of other weights."""
+    out = tmp_path / "run"
+    assert main.main([*COMMAND, "--out", str(out)]) == 0
+    options = ("--strategy", "multiworker", "--resume", "--epochs", "2", "--out", str(out))
+    workers = start_workers(*options, of_second=("--out", str(tmp_path / "empty")))
+    codes, said = zip(*(worker.finish(240) for worker in workers), strict=True)
+    assert codes == (2, 2), said
+    for text in said:
+        told = " ".join(text.split())
+        assert "the workers differ in the update that they go on from, the weights: every" in told
+    assert len(rows(out)) == 1

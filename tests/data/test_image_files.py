@@ -22,8 +22,10 @@ from tf_sphereface.alignment.images import read_photo
 from tf_sphereface.alignment.listing import find_images
 from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES
 from tf_sphereface.data import synthetic
+from tf_sphereface.data.decoding import resize
 from tf_sphereface.eval.folder import random_pairs, scan
 from tf_sphereface.export.calibration_faces import calibration_faces
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 FACE = synthetic.faces(0, 0)[0]
 PLAIN = Image.fromarray(FACE)
@@ -220,3 +222,10 @@ def test_people_a_level_too_deep_are_told_which_folder_to_name(tmp_path: Path) -
     for list_people in (data.scan_folder, scan, random_pairs):
         with pytest.raises(ValueError, match=re.escape(f"are those in {people}, name that folder")):
             list_people(tmp_path / "all")
+
+
+def test_a_face_that_is_squeezed_is_said():
+    """Faces of 112x112 are those of 112x96 with more at the sides, and not wider ones."""
+    with pytest.warns(SphereFaceWarning, match="112x112 are squeezed or stretched into 112x96"):
+        resize(np.zeros((112, 112, 3), np.uint8), (112, 96))
+    assert resize(np.zeros((112, 96, 3), np.uint8), (56, 48)).shape == (56, 48, 3)  # in silence

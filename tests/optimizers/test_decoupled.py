@@ -87,6 +87,25 @@ def test_each_weight_takes_its_own_step_and_decay(kind, mode):
         np.testing.assert_allclose(variable.numpy(), oracle.value, atol=5e-5)
 
 
+@pytest.mark.parametrize("kind", [FaceAdamW, FaceMuon])
+def test_a_weight_that_is_released_later_begins_as_a_new_one(kind):
+    """Moments that begin at 0 after 500 updates would else make steps up to 5 times too large."""
+    shapes = {"fc/bias": (4,), "head/kernel": (4, 6)}
+    bias, head = variables_of(shapes)
+    optimizer = kind(0.01, weight_decay=0.5, released=("^(?!head/)", 500))
+    optimizer.build([bias, head])
+    same = kind.from_config(optimizer.get_config())
+    assert tuple(same.released) == ("^(?!head/)", 500)
+    optimizer.iterations.assign(500)
+    oracle = Oracle(bias.numpy(), False, 1, 0)
+    rng = np.random.default_rng(1)
+    for _ in range(4):
+        gradients = [rng.normal(size=shape).astype("float32") for shape in shapes.values()]
+        optimizer.apply([tf.constant(g) for g in gradients])
+        oracle.step(gradients[0].astype("float64"))
+    np.testing.assert_allclose(bias.numpy(), oracle.value, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(400, 20), (20, 400), (60, 20), (30, 20), (3, 3, 16, 8)])
 @pytest.mark.parametrize("kind", ["full", "of rank 4", "ill-conditioned", "tiny"])
 def test_a_long_matrix_is_orthogonalized_by_its_gram_matrix(kind, shape):

@@ -156,6 +156,17 @@ def test_a_run_that_was_cut_off_ends_to_the_bit_as_one_that_was_not(tmp_path, op
         training.distill(another, faces, broken, recipe, resume=True)
 
 
+def test_a_resumed_run_from_a_model_takes_the_recipe_that_it_began_with(tmp_path):
+    network = sf.load_embedder(make_network(size=SIZE), **FED)
+    faces = dataclasses.replace(source(), source=SyntheticFaces(4, 16))  # a batch of the preset's
+    options = {"callbacks": [StopAfter(2)], "checkpoint_every": 1}
+    with pytest.raises(InterruptedError):
+        training.distill(teacher(), faces, tmp_path / "run", model=network, **options)
+    resumed = training.distill(None, faces, tmp_path / "run", resume=True)
+    assert (resumed.recipe.distill_weight, resumed.step) == (0.5, 1)
+    assert resumed.log.rows[-1]["epoch"] == training.preset("fine-tune").epochs
+
+
 def test_the_teacher_alone_learns_the_same_from_any_labels_and_from_none(tmp_path):
     recipe = dataclasses.replace(RECIPE, distill_weight=1.0, epochs=1)
     images, labels = data.synthetic.training_set(4, 6, size=SIZE)

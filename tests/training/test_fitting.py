@@ -10,6 +10,7 @@ import pytest
 
 from tf_sphereface import load_embedder, training
 from tf_sphereface.training import presets, recipes, solvers
+from tf_sphereface.training.building import with_dropout
 
 TINY = dataclasses.replace(
     presets.quick(), input_size=(28, 24), embedding_dim=16, precision="float32"
@@ -138,3 +139,12 @@ def test_another_optimizer_or_loss_takes_its_usual_values():
 def test_a_recipe_that_cannot_be_meant_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, **change)
+
+
+def test_dropout_before_a_kernel_in_a_branch_is_refused():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(image)
+    y = keras.layers.Conv2D(4, 3, padding="same", name="last")(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([x, y]))
+    with pytest.raises(ValueError, match="dropout cannot go before 'last'"):
+        with_dropout(keras.Model(image, x), 0.5, 0)

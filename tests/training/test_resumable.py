@@ -85,6 +85,14 @@ def test_a_folder_is_not_overwritten_nor_resumed_with_other_faces(tmp_path):
         training.run(dataclasses.replace(recipe, batch_size=4), source(), tmp_path, resume=True)
 
 
+def test_what_is_left_of_a_run_is_not_overwritten(tmp_path):
+    """Also where its configuration is gone, as in a folder of kept models."""
+    (tmp_path / "embedder.keras").write_bytes(b"somebody's")
+    with pytest.raises(ValueError, match="holds what a run has written, without its config"):
+        training.run(RECIPE, source(), tmp_path)
+    assert (tmp_path / "embedder.keras").read_bytes() == b"somebody's"
+
+
 def test_a_run_goes_on_to_more_epochs_by_the_schedules_of_that_many(tmp_path, caplog):
     """Finished or not: rate and lambda of the later epochs are those of the long run."""
     whole = training.run(dataclasses.replace(RECIPE, epochs=3), source(), tmp_path / "whole")

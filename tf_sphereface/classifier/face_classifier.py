@@ -167,6 +167,12 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
                 that sums over the batch (`AdaFaceLoss`, `CurricularFaceLoss`), over several
                 replicas.
         """
+        with replicas.scope_of(self):  # what is decided here is for the model's own replicas
+            self._compile(optimizer, loss, jit_compile, kwargs)
+
+    def _compile(
+        self, optimizer: Any, loss: Any, jit_compile: bool | str, kwargs: dict[str, Any]
+    ) -> None:
         replicas.check_steps(kwargs.get("steps_per_execution", 1))
         heads.check_place(self.centers, replicas.replica_count())
         loss = heads.loss_for_head(self.head, loss)

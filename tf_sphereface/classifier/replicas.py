@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,12 @@ from tf_sphereface.utils.keras_private import all_layers
 def replica_count() -> int:
     """Return the number of replicas that the current strategy keeps in sync; 1 without one."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def scope_of(model: keras.Model) -> contextlib.AbstractContextManager[Any]:
+    """Return the scope of the strategy that a model was made under, to be entered if need be."""
+    own = model.distribute_strategy
+    return contextlib.nullcontext() if own is tf.distribute.get_strategy() else own.scope()
 
 
 def has_several_workers() -> bool:

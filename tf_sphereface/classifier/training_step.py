@@ -39,7 +39,8 @@ class TrainingStep(keras.Model):
 
     def _compile_step(self) -> None:
         """Make the functions of a step, by XLA or not."""
-        in_place = self.sampled and self.centers == DEVICE and replicas.replica_count() == 1
+        count = self.distribute_strategy.num_replicas_in_sync  # callbacks are outside of its scope
+        in_place = self.sampled and self.centers == DEVICE and count == 1
         self._update_function, self._gradient_function = xla.functions(
             self._update, self._loss_and_gradients, self._jit, in_place=in_place
         )

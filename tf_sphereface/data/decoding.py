@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, select
 from tf_sphereface.utils import hardware
-from tf_sphereface.utils.messages import ProgressCallback
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 _CHUNK = 512
+_SQUEEZED = 0.02  # change of the ratio of the sides that is said
 
 
 def lack_of_room(count: int, image_size: tuple[int, int]) -> str | None:
@@ -49,7 +52,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize uint8 (height, width, 3): area averaging if nothing grows, else bilinear."""
+    """Resize uint8 (height, width, 3): area averaging if nothing grows, else bilinear.
+
+    Where that changes the ratio of the sides, a warning says so, once for each pair of sizes.
+    """
+    if abs(image.shape[0] * image_size[1] / (image.shape[1] * image_size[0]) - 1) > _SQUEEZED:
+        _say_squeezed(image.shape[0], image.shape[1], *image_size)
     smaller = image.shape[0] >= image_size[0] and image.shape[1] >= image_size[1]
     # The operations under tf.image.resize, which takes ten times as long around them; a size that
     # is a tuple, not an array, would take half as long again.
@@ -61,6 +69,17 @@ def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.
         else:
             resized = tf.raw_ops.ResizeBilinear(**arguments, half_pixel_centers=True)
     return np.asarray(resized.numpy()[0] + np.float32(0.5), np.uint8)
+
+
+@functools.cache
+def _say_squeezed(*sizes: int) -> None:
+    warnings.warn(
+        f"images of {path_size(sizes[:2])} are squeezed or stretched into {path_size(sizes[2:])}: "
+        "faces that are aligned for that size are of another shape. Align these for it, or take "
+        "their own size",
+        SphereFaceWarning,
+        stacklevel=3,
+    )
 
 
 def fit(

@@ -16,7 +16,7 @@ from tf_sphereface.optimizers.multipliers import (
     check_multipliers,
 )
 from tf_sphereface.utils import keras_private
-from tf_sphereface.utils.checks import error
+from tf_sphereface.utils.checks import check_integer, error
 
 _STEPS_BY_GRAM = 5  # of Newton-Schulz, at most: Keras' default
 
@@ -24,10 +24,16 @@ _STEPS_BY_GRAM = 5  # of Newton-Schulz, at most: Keras' default
 class _Decoupled(ParameterRates):
     """The part of both: a weight shrinks by its own rate, then takes the step of that rate."""
 
-    def _take(self, multipliers: Iterable[Sequence[Any]] | None) -> None:
+    def _take(
+        self, multipliers: Iterable[Sequence[Any]] | None, released: Sequence[Any] | None
+    ) -> None:
         self.multipliers = check_multipliers(
             DECOUPLED_MULTIPLIERS if multipliers is None else multipliers
         )
+        self.released = None
+        if released is not None:
+            pattern, updates = released
+            self.released = str(pattern), check_integer("released", updates, 0)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         lr_mult, decay = self.factors(variable)
@@ -36,7 +42,43 @@ class _Decoupled(ParameterRates):
         rate = keras.ops.cast(learning_rate, variable.dtype) * lr_mult
         if decay != 0.0:
             self.assign_sub(variable, variable * (rate * decay))
-        super().update_step(gradient, variable, rate)
+        super().update_step(gradient, variable, rate * self._correction(variable))
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Create the slots, and look up which weights Adam trains from a later update on."""
+        if self.built:
+            return
+        super().build(variables)
+        self._late = {
+            keras_private.variable_key(self, variable)
+            for variable in variables
+            if self.released is not None
+            and re.search(self.released[0], variable.path)
+            and self._by_adam(variable)
+        }
+
+    def _by_adam(self, variable: keras.Variable) -> bool:
+        return True
+
+    def _correction(self, variable: Any) -> Any:
+        """Return what turns Adam's bias correction into that of a weight released later."""
+        if self.released is None or keras_private.variable_key(self, variable) not in self._late:
+            return 1.0
+        done = keras.ops.cast(self.iterations + 1, "float32")
+        own = keras.ops.maximum(done - self.released[1], 1.0)
+        first, second = self._betas
+
+        def factor(steps: Any) -> Any:
+            return keras.ops.sqrt(1.0 - second**steps) / (1.0 - first**steps)
+
+        return keras.ops.cast(factor(own) / factor(done), variable.dtype)
+
+    @property
+    def _betas(self) -> tuple[float, float]:
+        return self.beta_1, self.beta_2
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "released": self.released}
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -52,6 +94,9 @@ class FaceAdamW(_Decoupled, keras.optimizers.AdamW):
         weight_decay: decoupled, at least 0; None is 0.
         multipliers: rules `(pattern, lr_mult, decay_mult)`, as of `SphereFaceSGD`; `lr_mult` 0
             freezes. Default: `DECOUPLED_MULTIPLIERS`.
+        released: `(pattern, updates)` of weights that are frozen in the first so many updates:
+            their moments begin at 0 then, and are corrected for that. Else the first updates would
+            be up to 5 times too large.
         **kwargs: as of `keras.optimizers.AdamW`.
 
     Raises:
@@ -71,10 +116,11 @@ class FaceAdamW(_Decoupled, keras.optimizers.AdamW):
         learning_rate: Any = 1e-3,
         weight_decay: float | None = 0.05,
         multipliers: Iterable[Sequence[Any]] | None = None,
+        released: Sequence[Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, weight_decay=_checked(weight_decay), **kwargs)
-        self._take(multipliers)
+        self._take(multipliers, released)
 
 
 @keras.saving.register_keras_serializable(package="tf_sphereface")
@@ -94,6 +140,7 @@ class FaceMuon(_Decoupled, keras.optimizers.Muon):
         multipliers: as of `FaceAdamW`.
         exclude_layers: regular expressions of weights that AdamW trains. Default: `("^head/",)`,
             the head of a `FaceClassifier`.
+        released: as of `FaceAdamW`, for what AdamW trains; Muon needs no correction.
         **kwargs: as of `keras.optimizers.Muon`, without `adam_weight_decay`.
 
     Raises:
@@ -114,6 +161,7 @@ class FaceMuon(_Decoupled, keras.optimizers.Muon):
         weight_decay: float | None = 0.05,
         multipliers: Iterable[Sequence[Any]] | None = None,
         exclude_layers: Sequence[str] = ("^head/",),
+        released: Sequence[Any] | None = None,
         **kwargs: Any,
     ) -> None:
         for name in ("adam_weight_decay", "exclude_embeddings"):  # of a configuration
@@ -126,13 +174,20 @@ class FaceMuon(_Decoupled, keras.optimizers.Muon):
             exclude_embeddings=False,  # a layer that is named so is the network's last one here
             **kwargs,
         )
-        self._take(multipliers)
+        self._take(multipliers, released)
 
     def _should_use_adamw(self, variable: Any) -> bool:
         shape = tuple(variable.shape)
         if len(shape) not in (2, 4) or shape[-1] == 1 or math.prod(shape[:-1]) == 1:
             return True
         return any(re.search(pattern, variable.path) for pattern in self.exclude_layers)
+
+    def _by_adam(self, variable: keras.Variable) -> bool:
+        return self._should_use_adamw(variable)
+
+    @property
+    def _betas(self) -> tuple[float, float]:
+        return self.adam_beta_1, self.adam_beta_2
 
     def zeropower_via_newtonschulz5(self, x: Any, steps: int) -> Any:
         """Return a matrix with nearly the singular vectors of `x` and singular values near 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -165,6 +166,12 @@ def with_dropout(backbone: keras.Model, rate: float, seed: int) -> keras.Model:
         return backbone
     layers = backbone.layers
     place = max(i for i, layer in enumerate(layers) if hasattr(layer, "kernel"))
+    chain = itertools.pairwise(layers[place:])
+    if any(after.input is not before.output for before, after in chain):
+        raise ValueError(
+            f"dropout cannot go before {layers[place].name!r}, the network's last layer with a "
+            "kernel: what follows it is no chain of layers. Train without dropout (--dropout 0)"
+        )
     x = keras.layers.Dropout(rate, seed=seed, name="dropout")(layers[place].input)
     for layer in layers[place:]:
         x = layer(x)

@@ -75,13 +75,13 @@ def distill(
     """
     folder = RunFolder(out)
     opened = None if teacher is None else open_teacher(teacher, out)
-    if recipe is None:
-        weight = 0.5 if model is not None else preset("distill").distill_weight
-        recipe = preset("distill" if model is None else "fine-tune")
-        recipe = dataclasses.replace(recipe, distill_weight=weight)
     pretrained = None if model is None else open_pretrained(model)
     if pretrained is None and options.get("resume") and folder.base.exists():
         pretrained = open_pretrained(folder.base)
+    if recipe is None:
+        weight = 0.5 if pretrained is not None else preset("distill").distill_weight
+        recipe = preset("distill" if pretrained is None else "fine-tune")
+        recipe = dataclasses.replace(recipe, distill_weight=weight)
     if pretrained is not None:
         recipe = pretrained.recipe(recipe)
     if opened is not None:

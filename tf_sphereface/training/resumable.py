@@ -15,6 +15,7 @@ from tf_sphereface import embedder
 from tf_sphereface.classifier.face_classifier import FaceClassifier
 from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.layers.sampled_angular_dense import check_batch_fits
+from tf_sphereface.training.agreement import check_agreement
 from tf_sphereface.training.building import (
     batches_of,
     build_classifier,
@@ -112,6 +113,7 @@ class Run:
             check_batch_fits(recipe.sample_rate, self.source.num_classes, recipe.batch_size)
         for text in self.source.doubts():
             warn(text)
+        check_agreement(strategy, recipe, self.source, state)
         with strategy.scope():
             self.model = self._built(steps, jit)
         for text in self._idle_epochs():
@@ -255,12 +257,12 @@ class Run:
                     f"{self.folder.checkpoints}: {room}. Make room, keep fewer (--keep, keep=), or "
                     "choose another folder for the run"
                 )
+            if self.pretrained is None:
+                self.folder.base.unlink(missing_ok=True)  # of an earlier try
+            elif self.step == 0 or not self.folder.base.exists():
+                self.pretrained.save(self.folder.base)
             # from here on, the folder holds a run
             write_json(self.folder.config, self.config())
-            if self.step == 0 or self.pretrained is None:  # of an earlier try
-                self.folder.base.unlink(missing_ok=True)
-            if self.pretrained is not None and not self.folder.base.exists():
-                self.pretrained.save(self.folder.base)
             write_json(self.folder.environment, embedder.library_versions())
             self.folder.diverged.unlink(missing_ok=True)  # of an earlier try
         if self._table is not None:

@@ -166,6 +166,11 @@ class RunFolder:
             visible = self.path.glob("[!.]*") if self.path.exists() else ()
             if resume and any(visible):
                 raise ValueError(f"{self.path} is not a run folder: it has no config.json")
+            if self.has_begun():
+                raise ValueError(
+                    f"{self.path} holds what a run has written, without its config.json: choose "
+                    "another folder, where nothing is replaced"
+                )
             return
         if not self.has_begun():
             return

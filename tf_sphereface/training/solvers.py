@@ -35,7 +35,9 @@ def build_solver(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optim
         )
     rules = body_multipliers(recipe.body_rate, optimizers.DECOUPLED_MULTIPLIERS)
     solver = optimizers.FaceAdamW if recipe.optimizer == "adamw" else optimizers.FaceMuon
-    return solver(multipliers=rules, **options)
+    frozen = recipe.freeze_epochs * steps_per_epoch
+    released = ("^(?!(head|projection)/)", frozen) if frozen else None
+    return solver(multipliers=rules, released=released, **options)
 
 
 def learning_rate_of(recipe: Recipe, steps_per_epoch: int) -> optimizers.WarmUpDecay:

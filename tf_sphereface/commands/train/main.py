@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 from collections.abc import Callable, Sequence
 
@@ -100,6 +101,7 @@ def run_in_folder(
     folder.check(options.recipe, options.source, resume=line.resume)
     if line.resume and folder.is_finished(options.recipe):
         note(f"this run is finished: {folder.summary}; nothing to do", console)
+        write_json_option(line.json, json.loads(folder.summary.read_text(encoding="utf-8")))
         return 0
     run = begin(options, strategy)
     train(run, options, found)

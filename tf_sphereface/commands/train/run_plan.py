@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from typing import Any
 
+import keras
 import tensorflow as tf
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from tf_sphereface.optimizers import treatment
 from tf_sphereface.training import presets, recipe_losses
 from tf_sphereface.training.building import steps_of
 from tf_sphereface.training.solvers import rate_drops, rate_function, warm_up_steps
+from tf_sphereface.utils.keras_private import all_layers
 
 
 class Plan:
@@ -58,10 +60,20 @@ class Plan:
             recipe_losses.describe_loss(self.model),
             *self._solver(),
             *([weights] if recipe.class_weights else []),
+            *self._normalization(),
             *self._start(),
             *distillation.described(self.teacher, recipe),
             *self._sampling(),
         ]
+
+    def _normalization(self) -> list[str]:
+        """Say where batch normalisation makes several replicas another run than one."""
+        kind, layers = keras.layers.BatchNormalization, all_layers(self.model.backbone)
+        own = any(isinstance(x, kind) and x.trainable and not x.synchronized for x in layers)
+        if self.replicas == 1 or not own:
+            return []
+        each = self.recipe.batch_size // self.replicas
+        return [f"batch normalisation by the {each} images of each replica, not by the batch"]
 
     def _solver(self) -> list[str]:
         """Say how the rate moves, which weights the optimizer treats how, and what is averaged."""
