@@ -85,6 +85,8 @@ $(BIN)/python:
 		{ echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: say make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@# half an environment would be taken for a whole one the next time
 	"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@# an old pip takes three times as long to resolve the constraints
+	$(PIP_INSTALL) --quiet --upgrade pip || { rm -rf $(VENV); exit 1; }
 
 $(RUN_STAMP): $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing into $(VENV) (TensorFlow and the exporters: some minutes the first time)"

@@ -130,6 +130,8 @@ def test_people_come_and_go(folder, gallery, tmp_path, capsys):
     assert main(["remove", str(gallery), "P200"]) == 0
     assert who(gallery, folder / "probes/P200/9.png")[0] == 1
     before = gallery.read_bytes()
+    assert main(["add", str(gallery), str(more), "--channel-order", "bgr"]) == 2
+    assert "--channel-order goes with --model" in capsys.readouterr().err
     assert main(["remove", str(gallery), "P003", "nobody"]) == 2
     assert "nobody of the name 'nobody'" in capsys.readouterr().err
     assert gallery.read_bytes() == before
@@ -197,7 +199,14 @@ def test_a_stopped_enrollment_goes_on(folder, gallery, tmp_path, monkeypatch, ca
     assert (gallery.read_bytes(), parts.stat().st_mode & 0o77) == (before, 0)
     assert who(gallery, folder / "probes/P003/9.png")[0] == 0  # as before
     assert "the same call goes on" in capsys.readouterr().err
-    (next(parts.glob("*.npz")).parent / "torn.npz").write_bytes(b"PK")
+    (next(parts.glob("*/*.npz")).parent / "torn.npz").write_bytes(b"PK")
+    more = write_people(tmp_path / "more", [900], 1)
+    assert main(["add", str(whole), str(more)]) == 0  # another's end is not this one's
+    shutil.copytree(parts, tmp_path / "whole.parts")
+    assert main(["add", str(whole), str(write_people(tmp_path / "others", [901], 1))]) == 0
+    assert next((tmp_path / "whole.parts").glob("*/*.npz"))
+    assert main(["remove", str(whole), "P900", "P901"]) == 0
+    capsys.readouterr()
     os.utime(people / "P100" / "0.png", (1, 1))  # changed since
     monkeypatch.setattr(photo_faces, "vectors_of", counting)
     faces.clear()
@@ -324,3 +333,15 @@ def test_several_faces_of_a_photograph_are_shown_with_their_names(folder, tmp_pa
     assert shown.shape[0] >= 224
     red = (shown[..., 0] > 200) & (shown[..., 1:] < 110).all(axis=-1)
     assert red.sum() > 100  # two boxes
+
+
+def test_a_picture_under_two_names_is_of_neither(folder, gallery, tmp_path, capsys):
+    """As of a group that was copied into the folder of each: one face would be taken for both."""
+    more = write_people(tmp_path / "more", [300, 301], 2)
+    for person in ("P300", "P301"):
+        write_face(more / person / "group.png", face(302))
+    assert main(["add", str(gallery), str(more)]) == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "2 pictures could not be used" in err
+    assert "the same picture is under P301: whose face it is, is not known" in err
+    assert Gallery.open(gallery).info()["faces_per_person"]["P300"] == 2

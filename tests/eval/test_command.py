@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tf_sphereface.commands.eval.main import build_parser, main
+from tf_sphereface.data import synthetic
 
 
 @pytest.fixture
@@ -140,3 +141,17 @@ def test_help(protocol, capsys):
         build_parser().parse_args([*protocol, "--help"])
     assert error.value.code == 0
     assert "usage: tf_sphereface-eval" in capsys.readouterr().out
+
+
+def test_people_who_are_too_few_for_trials_leave_the_ranks(save_pixels, tmp_path, capsys):
+    """Embedding a million distractors takes hours: it must not be for nothing."""
+    root = synthetic.write_folder(tmp_path / "few", 3, 2)
+    others = synthetic.write_folder(tmp_path / "others", 1, 4, first_identity=50)
+    model, out = save_pixels(tmp_path / "pixels.keras"), tmp_path / "out.json"
+    given = ["identify", str(model), str(root)]
+    assert main([*given, "--distractors", str(others), "--json", str(out)]) == 0
+    assert "BLUFR's trials need 4: none are made" in " ".join(capsys.readouterr().err.split())
+    found = json.loads(out.read_text())
+    assert "distractors" in found
+    assert "blufr" not in found
+    assert main(given) == 2

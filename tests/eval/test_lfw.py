@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import cv2
@@ -171,6 +172,11 @@ def view1(lfw_folder):
     return lfw_folder
 
 
+def flipped(pairs):
+    """The same pairs, told the other way round."""
+    return dataclasses.replace(pairs, left=pairs.right, right=pairs.left)
+
+
 def test_view_1_takes_its_threshold_from_the_training_list(view1, embedder):
     found = lfw.evaluate_view1(embedder, view1 / "images", view1 / "train.txt", view1 / "test.txt")
     both = run(view1, embedder)
@@ -183,6 +189,14 @@ def test_view_1_takes_its_threshold_from_the_training_list(view1, embedder):
     assert len(found.pairs) == 8
     assert "8 pairs (4 genuine, 4 impostor)" in found.protocol
     assert "not for publication" in found.protocol
+    # of the tested images: those of the training list are no test
+    score = found.headline.angular_fisher_score
+    test = read_pairs(view1 / "test.txt")
+    alone = lfw.evaluate_view1(embedder, view1 / "images", flipped(test), test)
+    assert alone.headline.angular_fisher_score == score
+    assert score != both.headline.angular_fisher_score
+    with pytest.raises(ValueError, match="must share no pair"):
+        lfw.evaluate_view1(embedder, view1 / "images", view1 / "test.txt", view1 / "test.txt")
     json.dumps(tables.to_dict(found), allow_nan=False)
 
 

@@ -45,6 +45,8 @@ def test_one_arm(few_faces: Faces, recipe: Recipe) -> None:
     assert [point[0] for point in points] == [10, 20, 30]
     annealing = build_annealing(recipe, 30)
     assert [point[2] for point in points] == pytest.approx([annealing(k) for k in (10, 20, 30)])
+    short = run_arm(dataclasses.replace(recipe, epochs=2), few_faces).figures["training"]["curve"]
+    assert [point[0] for point in short] == [6]  # a run shorter than a window has a point too
     # Windows cross epochs of three updates: a point is of the updates since the epoch began.
     assert all(np.isfinite(point[1]) for point in points)
     for key, row in figures["verification"].items():
@@ -301,6 +303,10 @@ def test_results_of_other_pairs_are_left_out_and_of_other_faces_run_again(
     run_arms([Arm("two", recipe)], tmp_path, lambda size: other_list, run=run)
     assert results.load("one") is None
     assert results.load("two") is not None
+    about = {**other_list.about, "train": "more faces of others"}
+    more = dataclasses.replace(other_list, about=about)
+    run_arms([Arm("three", recipe)], tmp_path, lambda size: more, run=run)
+    assert results.load("two") is None  # never beside what was trained on other faces
 
 
 def test_lambda_of_zero_has_no_floor() -> None:

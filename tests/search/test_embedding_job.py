@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -12,6 +13,7 @@ from tf_sphereface import data, search
 from tf_sphereface.alignment import read_image
 from tf_sphereface.commands.search import main
 from tf_sphereface.embedder import load_embedder
+from tf_sphereface.search.face_table import join_faces
 
 TOLERANCE = 1e-6  # of the cosine between two vectors of one face
 
@@ -179,3 +181,23 @@ def test_a_worker_gives_the_vectors_of_the_command(model, photos):
     contents = [(photos / name).read_bytes() for name in names]
     again = embed({"path": names, "bytes": contents})
     np.testing.assert_array_equal(again["embedding"], rows["embedding"])
+
+
+def test_one_name_among_many_that_is_no_utf8_costs_nothing(tmp_path):
+    """It may come in any part of a job, or in one share of several."""
+    names = [["a.jpg"], [os.fsdecode(b"\xe9.jpg")], ["c.jpg"]]
+    shares = []
+    for number, paths in enumerate(names, start=1):
+        table = search.FaceTable(paths, np.eye(1, 4), facts={"share": [number, 3]})
+        shares.append(tmp_path / f"{number}.parquet")
+        table.save(shares[-1])
+    join_faces(shares, tmp_path / "all.parquet")
+    assert search.load_faces(tmp_path / "all.parquet").paths == [name for (name,) in names]
+
+
+def test_shares_of_other_facts_are_refused_by_name(tmp_path):
+    for number, facts in ((1, {"model": "m", "flip": "sum"}), (2, {"model": "m"})):
+        table = search.FaceTable(["a.jpg"], np.eye(1, 4), facts={**facts, "share": [number, 2]})
+        table.save(tmp_path / f"{number}.npz")
+    with pytest.raises(ValueError, match="their flip is None and 'sum'"):
+        join_faces([tmp_path / "1.npz", tmp_path / "2.npz"], tmp_path / "all.npz")

@@ -134,6 +134,21 @@ def test_questions_during_changes_are_answered_from_one_state():
     assert not wrong
 
 
+def test_people_whom_threads_add_at_once_are_all_there(tmp_path):
+    for place in (None, tmp_path / "g.gallery"):
+        gallery = Gallery.create(place, embedding_dim=DIM)
+        vectors, names = people(24, 2)
+        threads = [
+            threading.Thread(target=gallery.add, args=(vectors[k : k + 2], names[k : k + 2]))
+            for k in range(0, 48, 2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(gallery) == 24
+
+
 def test_usearch_gives_the_same_names():
     pytest.importorskip("usearch")
     vectors, names = people(200, 3)

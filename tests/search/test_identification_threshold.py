@@ -89,6 +89,29 @@ def test_of_very_many_pictures_some_people_are_drawn(monkeypatch):
     assert drawn.threshold == pytest.approx(whole.threshold, abs=0.08)
 
 
+def test_one_person_with_more_pictures_than_are_drawn_is_cut(monkeypatch):
+    monkeypatch.setattr(identification_threshold, "MOST_PICTURES", 4)
+    vectors, names = people(2, 6)
+    gallery = Gallery.from_embeddings(vectors, names, rate=0.05)
+    assert gallery.threshold is None
+    assert gallery.calibration.pictures == 4
+
+
+def test_too_few_strangers_leave_it_to_the_enrolled_and_can_be_removed(tmp_path):
+    """And not without a threshold, for good."""
+    vectors, names = people(65, 6)
+    path = tmp_path / "g.gallery"
+    Gallery.from_embeddings(vectors[:360], names[:360], rate=0.02).save(path)
+    gallery = Gallery.open(path)
+    before = gallery.threshold
+    strangers = [f"s{name}" for name in names[360:]]
+    gallery.add(vectors[360:], strangers, strangers=True)
+    assert (gallery.threshold, gallery.calibration.origin) == (before, "people")
+    assert gallery.info()["stranger_names"] == sorted(set(strangers))
+    assert gallery.remove(strangers[0]) == 6
+    assert len(Gallery.open(path).info()["stranger_names"]) == 4
+
+
 def test_the_model_s_calibration_serves_where_its_rate_is_small_enough():
     """Each enrolled picture is a chance to be wrong, so more of them need a smaller rate."""
 

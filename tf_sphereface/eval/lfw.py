@@ -161,6 +161,13 @@ def evaluate_view1(
         train, test = locate(train, root), locate(test, root)
     for argument, part in (("train_pairs", train), ("test_pairs", test)):
         check_classes(part.is_same, argument)
+    listed = [set(zip(part.left, part.right, strict=True)) for part in (train, test)]
+    if shared := listed[0] & listed[1]:
+        raise ValueError(
+            f"train_pairs and test_pairs must share no pair: the threshold would be chosen on what "
+            f"it is tested on. Received: {len(shared):,} pairs in both, such as "
+            f"{' and '.join(min(shared))}"
+        )
     check_choice("search", search, tuple(SEARCHES))
     both = Pairs(
         train.left + test.left,

@@ -20,7 +20,7 @@ from tf_sphereface.reproduce.workers import RunArm, at_once, in_turn
 from tf_sphereface.utils.files import atomic_path, write_json
 
 Say = Callable[[str], None]
-PAIRS = "pairs.npz"  # which pairs are genuine, their folds, and their fingerprint
+PAIRS = "pairs.npz"  # which pairs are genuine, their folds and fingerprint, and what was trained on
 
 
 class Results:
@@ -30,17 +30,21 @@ class Results:
         self.folder = folder / "arms"
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """Return what is kept of an arm, None where it has not been run on the pairs of today."""
+        """Return what is kept of an arm, None where it has not been run on the faces of today."""
         kept = read_json(self.folder / f"{name}.json")
-        return kept if kept and kept["faces"].get("pairs") == self._pairs() else None
+        pairs, train = self._marks()
+        if not kept or kept["faces"].get("pairs") != pairs:
+            return None
+        return kept if train in (None, kept["faces"].get("train")) else None
 
-    def _pairs(self) -> str | None:
-        """Return the fingerprint of the pairs that were verified last."""
+    def _marks(self) -> tuple[str | None, str | None]:
+        """Return the fingerprint of the pairs that were verified last, and what was trained on."""
         path = self.folder / PAIRS
         if not path.is_file():
-            return None
+            return None, None
         with np.load(path) as stored:
-            return str(stored["fingerprint"]) if "fingerprint" in stored.files else None
+            found = {name: str(stored[name]) for name in ("fingerprint", "train") if name in stored}
+        return found.get("fingerprint"), found.get("train")
 
     def real(self) -> bool | None:
         """Return whether the arms are of real faces; None where there is none."""
@@ -153,7 +157,9 @@ def run_arms(
 
 
 def _keep_pairs(faces: Faces, folder: Path) -> None:
-    marks = {"fingerprint": faces.about["pairs"]} if "pairs" in faces.about else {}
+    marks = {}
+    if "pairs" in faces.about:
+        marks = {"fingerprint": faces.about["pairs"], "train": faces.about["train"]}
     with atomic_path(folder / "arms" / PAIRS) as temporary:
         np.savez_compressed(temporary, is_same=faces.is_same, folds=faces.folds, **marks)
 

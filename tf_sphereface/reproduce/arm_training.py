@@ -62,10 +62,18 @@ class TrainingLog(keras.callbacks.Callback):
         count, total = batch + 1, float(logs["loss"]) * (batch + 1)
         recent = (total - self._sums[1]) / (count - self._sums[0])
         self._sums = (count, total)
+        self._keep(recent, logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Keep a point of a run that is shorter than a window."""
+        if not self.points and logs:
+            self._keep(float(logs["loss"]), logs)
+
+    def _keep(self, loss: float, logs: dict[str, Any]) -> None:
         lambda_, margin = (
             float(logs[name]) if name in logs else None for name in ("lambda", "effective_margin")
         )
-        self.points.append([len(self.seconds), recent, lambda_, margin])
+        self.points.append([len(self.seconds), loss, lambda_, margin])
 
 
 def run_arm(recipe: Recipe, faces: Faces, moved: Callable[[int], None] | None = None) -> Outcome:

@@ -98,8 +98,9 @@ def write_clusters(
 ) -> bool:
     """Write a folder per cluster, lists and a page of contact sheets, whole or not at all.
 
-    `out` gets `person_0001/`, ..., from the largest cluster on, which may be renamed and enrolled
-    as they are; `apart/singletons/` and `apart/unclear/`; `clusters.tsv`; and `index.html`.
+    `out` gets `person_0001/`, ..., from the largest cluster on, which may be renamed and, of faces,
+    enrolled as they are; `apart/singletons/` and `apart/unclear/`; `clusters.tsv`; and
+    `index.html`.
 
     Args:
         table: the faces.

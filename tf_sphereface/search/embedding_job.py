@@ -17,7 +17,13 @@ from tf_sphereface.alignment.photo_aligner import single_threaded_operations
 from tf_sphereface.alignment.photo_reader import Alignment
 from tf_sphereface.embedder.model_hashes import model_sha256
 from tf_sphereface.search.face_images import FaceImages
-from tf_sphereface.search.face_table import FaceTable, check_suffix, load_faces, write_tables
+from tf_sphereface.search.face_table import (
+    FaceTable,
+    are_text,
+    check_suffix,
+    load_faces,
+    write_tables,
+)
 from tf_sphereface.search.face_vectors import NO_FACE, FaceVectors
 from tf_sphereface.utils.checks import check_integer
 from tf_sphereface.utils.files import short_name
@@ -143,7 +149,7 @@ def embed_faces(
             if progress is not None:
                 progress(done, total)
     failed: dict[str, str] = {}
-    faces = write_tables(out, _finished(files, failed), about)
+    faces = write_tables(out, _finished(files, failed), about, are_text(images.names))
     shutil.rmtree(folder, ignore_errors=True)
     return EmbeddingResult(faces, total, reused, failed, images)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import unicodedata
 from collections import Counter
@@ -15,6 +16,7 @@ from tf_sphereface.embedder.embedder import Embedder
 from tf_sphereface.search.cluster_folder import APART
 from tf_sphereface.search.kept_embeddings import KeptEmbeddings
 from tf_sphereface.search.photo_faces import EmbeddedFaces, embed_people
+from tf_sphereface.utils.files import sha256_file
 from tf_sphereface.utils.messages import ProgressCallback, and_more, counted, printable
 
 
@@ -108,6 +110,34 @@ def listed_people(folder: str | os.PathLike[str], strict: bool = False) -> Peopl
     return PeopleListing(files, passed_over, empty, merged)
 
 
+def under_two_names(files: Sequence[tuple[str, Path]]) -> dict[str, str]:
+    """Return the pictures, by content, that two people have: path -> why they cannot be used.
+
+    Such as a group photograph that was copied into the folder of each: which face is whose is not
+    known, and the same one would be taken for all.
+    """
+    sizes: dict[int, list[tuple[str, Path]]] = {}
+    for name, path in files:
+        with contextlib.suppress(OSError):  # reading it will say why
+            sizes.setdefault(path.stat().st_size, []).append((name, path))
+    alike: dict[tuple[int, str], list[tuple[str, Path]]] = {}
+    for size, group in sizes.items():
+        if len({name for name, _ in group}) > 1:
+            for name, path in group:
+                with contextlib.suppress(OSError):
+                    alike.setdefault((size, sha256_file(path)), []).append((name, path))
+    problems = {}
+    for group in alike.values():
+        for name, path in group:
+            others = sorted({other for other, _ in group} - {name})
+            if others:
+                problems[str(path)] = (
+                    f"the same picture is under {printable(others[0])}: whose face it is, is not "
+                    "known"
+                )
+    return problems
+
+
 def embed_folders(
     embedder: Embedder,
     folders: Sequence[str | os.PathLike[str]],
@@ -135,8 +165,10 @@ def embed_folders(
             if progress is not None:
                 progress(before + done, total)
 
-        count = len(listing.files)
-        faces = embed_people(embedder, listing.files, count, show, detector=detector, kept=kept)
+        twice = under_two_names(listing.files)
+        files = [(name, path) for name, path in listing.files if str(path) not in twice]
+        faces = embed_people(embedder, files, len(files), show, detector=detector, kept=kept)
+        faces.problems |= twice
         used, listed = set(faces.names), dict.fromkeys(name for name, _ in listing.files)
         if not embedded:
             result.absent = [*listing.empty, *(name for name in listed if name not in used)]

@@ -128,7 +128,7 @@ class FaceTable:
             ImportError: pyarrow is needed and not installed (the extra `search`).
             OSError: the file cannot be written.
         """
-        write_tables(path, iter([self]), self.facts)
+        write_tables(path, iter([self]), self.facts, are_text(self.paths))
 
 
 def check_suffix(path: str | os.PathLike[str]) -> Path:
@@ -139,12 +139,12 @@ def check_suffix(path: str | os.PathLike[str]) -> Path:
 
 
 def write_tables(
-    path: str | os.PathLike[str], tables: Iterable[FaceTable], facts: dict[str, Any]
+    path: str | os.PathLike[str], tables: Iterable[FaceTable], facts: dict[str, Any], text: bool
 ) -> int:
     """Write tables into one file, and return the number of faces.
 
-    A .parquet gets a row group of each table, and one of them is in memory at a time. Errors are
-    those of `FaceTable.save`.
+    A .parquet gets a row group of each table, and one of them is in memory at a time; its paths are
+    text or, where not all of them are (`are_text`), binary. Errors are those of `FaceTable.save`.
     """
     path = check_suffix(path)
     if path.suffix.lower() == ".npz":
@@ -159,15 +159,15 @@ def write_tables(
     with atomic_path(path) as temporary:
         try:
             for table in tables:
-                rows = arrow.table(_columns(table, arrow))
+                rows = arrow.table(_columns(table, arrow, text))
                 writer = writer or parquet.ParquetWriter(temporary, rows.schema)
                 writer.write_table(rows, row_group_size=max(1, len(table)))
                 count += len(table)
                 failed |= table.failed
             if writer is None:
                 raise ValueError("Argument `tables` must hold one table at least. Received: none")
-            text = json.dumps({"facts": facts, "failed": failed})
-            writer.add_key_value_metadata({_META.decode(): text})
+            about = json.dumps({"facts": facts, "failed": failed})
+            writer.add_key_value_metadata({_META.decode(): about})
         finally:
             if writer is not None:
                 writer.close()
@@ -182,11 +182,11 @@ def _arrays(table: FaceTable) -> dict[str, NDArray[Any]]:
     return {"paths": paths, **columns, "about": np.asarray(described)}
 
 
-def _columns(table: FaceTable, arrow: Any) -> dict[str, Any]:
+def _columns(table: FaceTable, arrow: Any, text: bool) -> dict[str, Any]:
     """Return the columns of a Parquet file; arrays become lists of a fixed length."""
     paths = [path.encode("utf-8", "surrogateescape") for path in table.paths]
     columns: dict[str, Any] = {"paths": arrow.array(paths, arrow.binary())}
-    if all(_is_text(path) for path in paths):
+    if text:
         columns["paths"] = columns["paths"].cast(arrow.string())
     for name in ("embeddings", *_SHAPES):
         values = getattr(table, name)
@@ -198,10 +198,12 @@ def _columns(table: FaceTable, arrow: Any) -> dict[str, Any]:
     return columns
 
 
-def _is_text(name: bytes) -> bool:
+def are_text(paths: Iterable[str]) -> bool:
+    """Tell whether all names of files are UTF-8."""
     try:
-        name.decode("utf-8")
-    except UnicodeDecodeError:
+        for path in paths:
+            path.encode("utf-8")
+    except UnicodeEncodeError:
         return False
     return True
 
@@ -309,17 +311,19 @@ def join_faces(
     check_suffix(out)
     parts: dict[int, Path] = {}
     first: dict[str, Any] | None = None
+    text = True
     for path in map(Path, paths):
-        facts = dict(load_faces(path).facts)
+        table = load_faces(path)
+        facts, text = dict(table.facts), text and are_text(table.paths)
         number, count = facts.pop("share", None) or (None, None)
         if number is None:
             raise ValueError(f"{path} is no share of a job: it was made without --share")
         facts = {**facts, "share": count}
         if first is not None and facts != first:
-            other = next(key for key in facts if facts[key] != first.get(key))
+            other = next(key for key in {**facts, **first} if facts.get(key) != first.get(key))
             raise ValueError(
                 f"{path} belongs to another job than {next(iter(parts.values()))}: their "
-                f"{other} is {facts[other]!r} and {first.get(other)!r}"
+                f"{other} is {facts.get(other)!r} and {first.get(other)!r}"
             )
         if number in parts:
             raise ValueError(f"{path} and {parts[number]} are the same share, {number}/{count}")
@@ -331,4 +335,4 @@ def join_faces(
     if missing:
         raise ValueError(f"share {missing[0]} is missing, {len(missing)} of {count} in all")
     ordered = (load_faces(parts[number]) for number in sorted(parts))
-    return {"faces": write_tables(out, ordered, {**first, "share": None}), "shares": count}
+    return {"faces": write_tables(out, ordered, {**first, "share": None}, text), "shares": count}

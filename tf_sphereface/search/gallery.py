@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
@@ -54,10 +55,9 @@ class _View:
 class Gallery:
     """People with their embeddings, and a threshold below which a face is nobody's.
 
-    Made by `create`, `open` or `from_embeddings`. A person's template is the mean of his or her
-    embeddings at unit length. The threshold is chosen anew at each change: a larger gallery needs a
-    higher one. Any number of threads may ask one object; what another process has written since it
-    was opened is seen by opening it again.
+    A person's template is the mean of his or her embeddings at unit length. The threshold is chosen
+    anew at each change: a larger gallery needs a higher one. Threads may ask and change one object;
+    what another process has written since it was opened is seen by opening it again.
 
     Example:
 
@@ -72,7 +72,7 @@ class Gallery:
     def __init__(self, store: GalleryStore, record: GalleryRecord, search: Search) -> None:
         self._store = store
         self._kind: Search = check_choice("search", search, get_args(Search))
-        self._view = self._view_of(record)
+        self._view, self._changing = self._view_of(record), threading.Lock()
 
     @classmethod
     def create(
@@ -253,7 +253,7 @@ class Gallery:
         return result
 
     def remove(self, names: str | Sequence[str]) -> int:
-        """Remove people with all their pictures; return how many pictures.
+        """Remove people, or strangers, with all their pictures; return how many pictures.
 
         Raises:
             ValueError: somebody is not in the gallery (named); nobody is removed then.
@@ -263,11 +263,9 @@ class Gallery:
 
         def change(record: GalleryRecord) -> GalleryChange:
             nonlocal count
-            known, _, owner = record.people()
-            if missing := sorted(set(wanted) - set(known)):
+            if missing := sorted(set(wanted) - set(record.names)):
                 raise ValueError(f"the gallery has nobody of the name {missing[0]!r}")
-            gone = [place for place, name in enumerate(known) if name in wanted]
-            count = int(np.isin(owner, gone).sum())
+            count = int(np.isin(np.asarray(record.names)[record.owner], wanted).sum())
             return calibrated(record, [], removed=wanted)
 
         self._update(change)
@@ -372,6 +370,7 @@ class Gallery:
             "people": len(names),
             "faces": len(vectors),
             "strangers": len(strangers[0]),
+            "stranger_names": strangers[0],
             "stranger_faces": len(strangers[1]),
             "embedding_dim": self.dim,
             "threshold": self.threshold,
@@ -388,7 +387,8 @@ class Gallery:
         return f"<Gallery of {counted(len(self), 'person', 'people')}, threshold {self.threshold}>"
 
     def _update(self, change: Callable[[GalleryRecord], GalleryChange]) -> None:
-        self._view = self._view_of(self._store.update(change))
+        with self._changing:  # threads; else one's view would be without the other's people
+            self._view = self._view_of(self._store.update(change))
 
     def _view_of(self, record: GalleryRecord) -> _View:
         names, vectors, owner = record.people()

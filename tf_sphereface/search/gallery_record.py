@@ -112,7 +112,10 @@ class GalleryStore(Protocol):
         ...
 
     def update(self, change: Callable[[GalleryRecord], GalleryChange]) -> GalleryRecord:
-        """Change it, all or nothing; `change` gets the contents, which nobody else changes then."""
+        """Change it, all or nothing; `change` gets the contents, which nobody else changes then.
+
+        Threads take turns by the gallery's lock, processes by the store's.
+        """
         ...
 
 
@@ -136,10 +139,7 @@ def changed(record: GalleryRecord, change: GalleryChange) -> GalleryRecord:
     """Return what a gallery holds after a change."""
     gone = set(change.removed)
     stays = np.array(
-        [
-            stranger or name not in gone
-            for name, stranger in zip(record.names, record.is_stranger, strict=True)
-        ],
+        [name not in gone for name in record.names],
         bool,
     )
     place = np.cumsum(stays) - 1

@@ -86,8 +86,8 @@ def find_threshold(
 ) -> IdentificationThreshold:
     """Return the threshold for a rate of false identifications.
 
-    Strangers are asked where there are any; else the enrolled, each against the others; where these
-    are too few, the model's own calibration.
+    Strangers are asked where there are enough; else the enrolled, each against the others; where
+    these are too few, the model's own calibration.
 
     Args:
         templates: (people, d), of the enrolled.
@@ -102,16 +102,19 @@ def find_threshold(
     }
     if not len(templates):
         return IdentificationThreshold(rate, reason="nobody is enrolled", **size)
+    sources = [
+        lambda: _from_scores(*_nearest_others(templates, _drawn(enrolled)), rate, size),
+        lambda: _from_model(model, rate, size),
+    ]
     if strangers[0]:
         asked = _nearest_of_strangers(templates, enrolled, _drawn(strangers))
-        return _from_scores(*asked, rate, size)
-    found = _from_scores(*_nearest_others(templates, _drawn(enrolled)), rate, size)
-    if found.threshold is None:
-        stated = _from_model(model, rate, size)
-        if stated.threshold is not None:
-            return stated
-        return dataclasses.replace(found, reason=f"{found.reason}; {stated.reason}")
-    return found
+        sources.insert(0, lambda: _from_scores(*asked, rate, size))
+    tried = []
+    for source in sources:
+        tried.append(source())
+        if tried[-1].threshold is not None:
+            return tried[-1]
+    return dataclasses.replace(tried[0], reason="; ".join(str(each.reason) for each in tried))
 
 
 def _drawn(faces: Faces) -> Faces:
@@ -121,7 +124,8 @@ def _drawn(faces: Faces) -> Faces:
         return faces
     order = np.random.default_rng(0).permutation(len(names))
     counts = np.cumsum(np.bincount(owner, minlength=len(names))[order])
-    kept = np.isin(owner, order[counts <= MOST_PICTURES])
+    people = max(1, int((counts <= MOST_PICTURES).sum()))
+    kept = np.flatnonzero(np.isin(owner, order[:people]))[:MOST_PICTURES]  # one may have more
     return names, vectors[kept], owner[kept]
 
 

@@ -74,7 +74,8 @@ class KeptEmbeddings:
         if not self._active or not paths:
             return
         keys = [self._key(Path(path)) for path in paths]
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for place in (self.folder.parent, self.folder):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
         with atomic_path(self.folder / f"{name}.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, keys=keys, vectors=vectors, several=np.array(several, bool))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,7 @@ def name_faces(
         image is an aligned face), runner_up_cosine, margin over it in degrees, the nearest person
         and the detector's score. Numbers that are not finite are None.
     """
+    gallery = copy.copy(gallery)  # its state now, for all that is asked below
     vectors = vectors_of(embedder, np.stack([face.crop for face in faces]))
     named: list[Answer]
     places, cosines = gallery.nearest(vectors, 2)

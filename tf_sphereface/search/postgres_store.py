@@ -117,7 +117,7 @@ class PostgresStore:
             record = self._read(database)
             wanted = change(record)
             if wanted.removed:
-                gone = "name = ANY(%s) AND NOT stranger"
+                gone = "name = ANY(%s)"
                 database.execute(
                     "DELETE FROM tf_sphereface_faces WHERE person IN "
                     f"(SELECT id FROM tf_sphereface_people WHERE {gone})",

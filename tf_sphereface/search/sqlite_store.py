@@ -105,7 +105,7 @@ class SqliteStore:
                 record = _read(database, self.path)
                 wanted = change(record)
                 for name in wanted.removed:
-                    query = "FROM people WHERE name = ? AND NOT stranger"
+                    query = "FROM people WHERE name = ?"
                     for (person,) in database.execute(f"SELECT id {query}", [name]).fetchall():
                         database.execute("DELETE FROM faces WHERE person = ?", [person])
                     database.execute(f"DELETE {query}", [name])

@@ -68,6 +68,16 @@ def run(args: argparse.Namespace) -> int:
         _check_aligned(args.distractors)
     model = open_embedder(args.model, embedding_options(args))
     people = folder.scan(args.root, args.strict)
+    several = sum(len(files) > 1 for files in people.values())
+    trials = args.trials if several >= identification.FEWEST_PEOPLE else 0
+    if trials < args.trials:
+        few = (
+            f"{args.root} has {several} people of two images or more, and BLUFR's trials need "
+            f"{identification.FEWEST_PEOPLE}"
+        )
+        if args.distractors is None:
+            raise CommandError(few)
+        warn(f"{few}: none are made")
     names = [file for files in people.values() for file in files]
     labels = np.repeat(np.arange(len(people)), [len(files) for files in people.values()])
     vectors = _embed(args, model, args.root, names, args.landmarks)
@@ -95,10 +105,10 @@ def run(args: argparse.Namespace) -> int:
         result = identification.with_distractors(vectors, labels, others, seed=args.seed)
         values["distractors"] = distractors_to_dict(result)
         tables.append(_rank_table(result))
-    if args.trials > 0:
-        trials = identification.blufr(vectors, labels, trials=args.trials, seed=args.seed)
-        values["blufr"] = blufr_to_dict(trials)
-        tables.append(_blufr_table(trials))
+    if trials > 0:
+        found = identification.blufr(vectors, labels, trials=trials, seed=args.seed)
+        values["blufr"] = blufr_to_dict(found)
+        tables.append(_blufr_table(found))
     try:
         write_json_option(args.json, values)
     finally:

@@ -34,7 +34,8 @@ DESCRIPTION = """\
 Sort faces into people. DIR gets a folder for each, from the largest on, with the aligned faces
 (--files copies or links: the pictures); apart/singletons and apart/unclear (blurred faces, pictures
 without a face); clusters.tsv; and index.html, a page of contact sheets. The pictures stay where
-they are. Rename the folders to names, and enroll them: tf_sphereface-search enroll GALLERY DIR.
+they are. Rename the folders of faces to names, and enroll them: tf_sphereface-search enroll GALLERY
+DIR. (Of a picture of several people nobody knows which face is whose: it is not enrolled.)
 
 Two clusters are one person where the mean cosine of their faces reaches the cut: --threshold, or
 the model's calibrated threshold, raised for the number of faces, or, where the model has none, one
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     )
     from tf_sphereface.search.clustering import cluster_faces
 
+    if args.out.resolve() == Path.cwd():
+        raise CommandError("--out must be another folder than the present one")
     check_target(args.out)
     table, stored = _table(args)
     if not len(table):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_sphereface.commands.console import (
@@ -69,8 +73,14 @@ def run(args: argparse.Namespace) -> int:
     new, shown = not gallery_exists(args.gallery), shown_place(args.gallery)
     if new and args.model is None:
         raise CommandError(f"a new gallery needs --model. Received: {shown}, not there yet")
+    facts = input_facts(args)
     if args.model is not None:
-        model = load_embedder(args.model, **input_facts(args))
+        model = load_embedder(args.model, **facts)
+    elif given := [name for name, value in facts.items() if value is not None]:
+        raise CommandError(
+            f"--{given[0].replace('_', '-')} goes with --model: a gallery remembers how its model "
+            "is fed"
+        )
     gallery = Gallery.create(None, model) if new else Gallery.open(args.gallery)
     try:
         result = _enrolled(args, gallery, model)
@@ -79,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
         raise
     if new:
         gallery.save(args.gallery)
-    shutil.rmtree(parts_of(args.gallery), ignore_errors=True)
+    shutil.rmtree(kept_in(args), ignore_errors=True)
+    with contextlib.suppress(OSError):  # another enrollment keeps something there
+        parts_of(args.gallery).rmdir()
     tell_enrollment(result)
     people = counted(len(gallery), "person", "people")
     console.print(f"{shown}: {people}", highlight=False, soft_wrap=True)
@@ -88,6 +100,13 @@ def run(args: argparse.Namespace) -> int:
     values |= {"absent": result.absent, "merged": result.merged}
     write_json_option(args.json, {**gallery.info(), **values})
     return EXIT_OK
+
+
+def kept_in(args: argparse.Namespace) -> Path:
+    """Return where this enrollment keeps its embeddings, beside those of others."""
+    folders = [str(folder and folder.resolve()) for folder in (args.people, args.strangers)]
+    digest = hashlib.sha256(json.dumps(folders).encode()).hexdigest()
+    return parts_of(args.gallery) / digest[:12]
 
 
 def _enrolled(args: argparse.Namespace, gallery: Gallery, model: Embedder | None) -> Enrollment:
@@ -99,6 +118,6 @@ def _enrolled(args: argparse.Namespace, gallery: Gallery, model: Embedder | None
             rate=args.rate,
             strict=args.strict,
             detector=args.detector,
-            keep_in=parts_of(args.gallery),
+            keep_in=kept_in(args),
             progress=progress,
         )

@@ -85,7 +85,8 @@ def add_people(parser: argparse.ArgumentParser) -> None:
         "--rate",
         type=_rate,
         metavar="R",
-        help="wanted share of strangers' pictures that get a name (default: 0.01)",
+        help="wanted share of strangers' pictures that get a name (default: that of the gallery, "
+        "0.01 of a new one)",
     )
     add_strict_option(parser, ", or cannot be used")
     add_detector_option(parser)

@@ -13,6 +13,8 @@ from tf_sphereface.eval.identification.score_blocks import MEMORY, TIE, pair_cos
 from tf_sphereface.eval.measures.checks import check_rows, check_width
 from tf_sphereface.eval.measures.curve import FARS
 
+FEWEST_PEOPLE = 4  # of two images or more, for a trial of `blufr`
+
 
 @dataclasses.dataclass(frozen=True)
 class OpenSetResult:
@@ -210,7 +212,7 @@ def blufr(
     names = check_rows(embeddings, labels, "embeddings")
     people, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
     several = np.flatnonzero(counts > 1)
-    if len(several) < 4 or trials < 1 or not 0 < share <= 1:
+    if len(several) < FEWEST_PEOPLE or trials < 1 or not 0 < share <= 1:
         raise ValueError(
             "labels must name four people with two images at least, trials be from 1, and share "
             f"from 0 to 1. Received: {len(several)} such people, {trials} and {share}"

@@ -213,9 +213,12 @@ def verify_embeddings(
     if mirrored is not None:
         rows[combine] = join_sides(rows["none"], mirrored, "sum" if combine == "sum" else "concat")
     table = {}
+    used: Any = slice(None)
+    if test_fold is not None:
+        used = np.unique([left[fold_of == test_fold], right[fold_of == test_fold]])
     for flip, vectors in rows.items():
         check_embeddings(vectors, names)
-        fisher = _fisher(vectors, labels)
+        fisher = None if labels is None else _fisher(vectors[used], np.asarray(labels)[used])
         scores = cosines(vectors, left, right)
         centered = mean_subtracted_cosines(vectors, left, right, fold_of)
         table[flip, "plain"] = _evaluate(
