@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from tf_sphereface.eval.protocol import (
 )
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.messages import ProgressCallback
+from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 __all__ = [
     "CATEGORIES",
@@ -163,10 +164,11 @@ def evaluate_view1(
         check_classes(part.is_same, argument)
     listed = [set(zip(part.left, part.right, strict=True)) for part in (train, test)]
     if shared := listed[0] & listed[1]:
-        raise ValueError(
-            f"train_pairs and test_pairs must share no pair: the threshold would be chosen on what "
-            f"it is tested on. Received: {len(shared):,} pairs in both, such as "
-            f"{' and '.join(min(shared))}"
+        warnings.warn(
+            f"train_pairs and test_pairs share {len(shared):,} pairs, such as "
+            f"{' and '.join(min(shared))}: the threshold is chosen on what it is tested on",
+            SphereFaceWarning,
+            stacklevel=2,
         )
     check_choice("search", search, tuple(SEARCHES))
     both = Pairs(

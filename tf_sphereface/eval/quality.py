@@ -331,7 +331,8 @@ def norms_report(result: ProtocolResult) -> QualityReport | None:
     >>> images = [f"{name}/{name}_000{k}.jpg" for name in "AB" for k in (1, 2)]
     >>> scoring.write_embeddings("faces.npz", images, [[1, 0], [2, 0], [0, 3], [0, 9]])
     >>> train = lfw.Pairs(images[:1] * 2, images[1:3], np.array([True, False]), np.ones(2, int))
-    >>> norms_report(lfw.evaluate_view1("faces.npz", None, train, train)).spread  # of lengths
+    >>> test = lfw.Pairs(train.right, train.left, train.is_same, train.folds)
+    >>> norms_report(lfw.evaluate_view1("faces.npz", None, train, test)).spread  # of lengths
     (1.0, 2.0, 3.0)
     """
     headline, pairs = result.headline, result.pairs

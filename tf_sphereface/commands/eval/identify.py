@@ -22,6 +22,7 @@ from tf_sphereface.commands.console import (
 from tf_sphereface.commands.eval.shared import Subparsers, add_protocol, embedding_options
 from tf_sphereface.commands.input_options import add_strict_option
 from tf_sphereface.eval import folder, identification
+from tf_sphereface.eval.identification.watch_list import FEWEST_PEOPLE
 from tf_sphereface.eval.measures.hints import hint_of_vectors
 from tf_sphereface.eval.report.tables import describe_model
 from tf_sphereface.eval.scoring.precomputed import read_embeddings
@@ -69,11 +70,11 @@ def run(args: argparse.Namespace) -> int:
     model = open_embedder(args.model, embedding_options(args))
     people = folder.scan(args.root, args.strict)
     several = sum(len(files) > 1 for files in people.values())
-    trials = args.trials if several >= identification.FEWEST_PEOPLE else 0
+    trials = args.trials if several >= FEWEST_PEOPLE else 0
     if trials < args.trials:
         few = (
             f"{args.root} has {several} people of two images or more, and BLUFR's trials need "
-            f"{identification.FEWEST_PEOPLE}"
+            f"{FEWEST_PEOPLE}"
         )
         if args.distractors is None:
             raise CommandError(few)

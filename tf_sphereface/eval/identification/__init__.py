@@ -9,7 +9,6 @@ from __future__ import annotations
 from tf_sphereface.eval.identification.distractors import RANKS, DistractorResult, with_distractors
 from tf_sphereface.eval.identification.rates import RatesAtFar, pool_templates
 from tf_sphereface.eval.identification.watch_list import (
-    FEWEST_PEOPLE,
     BLUFRResult,
     OpenSetResult,
     blufr,
@@ -18,7 +17,6 @@ from tf_sphereface.eval.identification.watch_list import (
 )
 
 __all__ = [
-    "FEWEST_PEOPLE",
     "RANKS",
     "BLUFRResult",
     "DistractorResult",
