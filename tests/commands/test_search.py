@@ -18,6 +18,8 @@ from tf_sphereface.data import synthetic
 from tf_sphereface.embedder import EmbedderMetadata, load_embedder, save_embedder
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
 from tf_sphereface.search import Gallery, photo_faces
+from tf_sphereface.search.model_facts import say_other_detector
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 
 def network():
@@ -130,6 +132,16 @@ def test_people_come_and_go(folder, gallery, tmp_path, capsys):
     assert main(["remove", str(gallery), "P200"]) == 0
     assert who(gallery, folder / "probes/P200/9.png")[0] == 1
     before = gallery.read_bytes()
+    capsys.readouterr()
+    (tmp_path / "yunet.onnx").write_bytes(b"a detector, if it were one")
+    who(gallery, folder / "probes/P003/9.png")
+    assert "another detector" not in capsys.readouterr().err
+    facts = Gallery.open(gallery).facts
+    with pytest.warns(SphereFaceWarning, match=r"another detector \(MTCNN\), and its threshold"):
+        say_other_detector(facts, tmp_path / "yunet.onnx")
+    facts["model"]["detector"] = "0" * 64
+    with pytest.warns(SphereFaceWarning, match=r"\(a file: give it as --detector\)"):
+        say_other_detector(facts, None)
     assert main(["add", str(gallery), str(more), "--channel-order", "bgr"]) == 2
     assert "--channel-order goes with --model" in capsys.readouterr().err
     assert main(["remove", str(gallery), "P003", "nobody"]) == 2

@@ -111,6 +111,8 @@ def test_a_network_goes_there_and_comes_back_with_its_facts(hub, network):
     assert plain.output_shape == (None, 10)
     card = (hub.root / "anna" / "faces" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: keras\n")
+    assert "Model card: anna/faces" in card
+    assert "SHA-256" not in card  # the file it would be of is not in the repository
 
 
 def test_the_export_puts_its_files_beside_the_network(hub, network, tmp_path, capsys):

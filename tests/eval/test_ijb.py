@@ -170,6 +170,14 @@ def test_joined_search_counts_as_the_script_in_circulation(naive, memory):
     assert (again.num_probes, again.joined) == (180, found)  # who has no mate is left out
 
 
+def test_a_gallery_of_one_person_has_nobody_who_could_be_taken_for_another():
+    templates = np.random.default_rng(0).normal(size=(101, 4))
+    alone = {"G1": TemplateOwners(np.arange(1), np.array(["a"]))}
+    probes = TemplateOwners(np.arange(1, 101), np.repeat("a", 100))
+    found = search_templates(templates, alone, probes).joined
+    assert found.tpir_at_fpir[0.1] == 1
+
+
 def test_pairs_are_scored_in_blocks_of_any_size():
     rng = np.random.default_rng(2)
     templates = rng.normal(size=(50, 16)).astype(np.float32)

@@ -130,6 +130,9 @@ def test_the_ranking_is_of_the_seeds_of_its_table(
     table = "\n".join(loss_table(groups))
     assert f"| {100 * drawn['m = 4'].accuracy:.2f} ± " in table
     assert "seed by seed" in table
+    kept = whole_folder / "arms" / f"{groups.names['m = 4'][0]}.json"
+    kept.write_text(kept.read_text().replace('"diverged": false', '"diverged": true'))
+    assert ArmGroups(Results(whole_folder)).first_that_ended("m = 4") == groups.names["m = 4"][1]
     (whole_folder / "arms" / "cosface-seed2.json").unlink()
     (whole_folder / "arms" / "cosface-seed1.json").unlink()
     again = ArmGroups(Results(whole_folder))  # what one loss lacks, none is compared over

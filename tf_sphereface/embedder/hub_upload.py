@@ -83,7 +83,9 @@ def upload_embedder(
         save_embedder(model, network, metadata)
         with zipfile.ZipFile(network) as archive:
             archive.extractall(folder)
-        text = _CARD + model_card.to_markdown(model_card.card_of(network))
+        card = model_card.card_of(network)
+        card["file"] |= {"name": place.repository, "sha256": None}  # the repository has its parts
+        text = _CARD + model_card.to_markdown(card)
         (folder / "README.md").write_text(text, encoding="utf-8", errors="backslashreplace")
         for path in map(Path, files):
             if path.suffix.lower() not in SUFFIXES[1:]:

@@ -226,8 +226,14 @@ def to_markdown(card: dict[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| file | {file['format']}{kind}, {file['bytes'] / 1e6:.2f} MB |",
-        f"| SHA-256 | `{file['sha256']}` |",
+        *(
+            (
+                f"| file | {file['format']}{kind}, {file['bytes'] / 1e6:.2f} MB |",
+                f"| SHA-256 | `{file['sha256']}` |",
+            )
+            if file["sha256"]
+            else ()
+        ),
         f"| architecture | {_cell(net['name'])}{size} |",
         f"| input | {_input(given)} |",
         f"| alignment | template {_cell(given['template'])} |",

@@ -321,9 +321,7 @@ def quality_report(
 
 
 def norms_report(result: ProtocolResult) -> QualityReport | None:
-    """Return what the lengths of the embeddings do for a protocol's headline; None without them.
-
-    A pair takes the lower length of its two images (or videos).
+    """Return what the lengths of a headline's embeddings do (a pair's: the lower), or None.
 
     Example:
 

@@ -124,6 +124,7 @@ def search_templates(
         for fpir in FPIRS
         if (reason := unsupported(fpir, int(known.sum())))
     }
+    highest = np.concatenate([np.full(max(places.values()), -np.inf), highest])  # of one person
     rates = {
         fpir: None if fpir in reasons else float(np.mean(joined.mate[known] > highest[-place]))
         for fpir, place in places.items()

@@ -111,7 +111,7 @@ ALT = {
 def _draw(name: str, out: Path, groups: ArmGroups, images: Path) -> None:
     """Draw the figure that a line `figure: NAME` stands for."""
     margins = {title: found for title in groups.of_margin if (found := groups.average(title))}
-    first_seeds = {title: groups.names[title][0] for title in margins}
+    first_seeds = {title: groups.first_that_ended(title) for title in margins}
     if name == "boundaries":
         figures.draw_boundaries(images)
     elif name == "bounds":

@@ -183,6 +183,11 @@ class ArmGroups:
         """Return what is kept of the first seed."""
         return self.results.load(self.names[title][0])
 
+    def first_that_ended(self, title: str) -> str:
+        """Return the name of the first seed that did not diverge; one of them has not."""
+        kept = {name: self.results.load(name) for name in self.names[title]}
+        return next(name for name, found in kept.items() if found and not found["diverged"])
+
     def loss_titles(self) -> list[str]:
         """Return the titles of the losses of which the first seed is there."""
         titles = [*self.of_margin, *(loss for loss, _ in OTHER_LOSSES)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.model_hashes import model_sha256, network_sha256
+from tf_sphereface.utils.files import sha256_file
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 _SAID = ("template", "flip", "channel_order", "pixel_mean", "pixel_scale", "architecture")
 
 
-def facts_of(embedder: Embedder) -> dict[str, Any]:
-    """Return the facts of a model, plain JSON values.
+def facts_of(embedder: Embedder, detector: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Return the facts of a model, and of the detector of its faces, plain JSON values.
 
     `thresholds` has its false accept rates, as text, and for each the upper end of the threshold's
     interval, or the threshold where no interval is known.
@@ -39,7 +42,22 @@ def facts_of(embedder: Embedder) -> dict[str, Any]:
         "given": {k: list(v) if isinstance(v, tuple) else v for k, v in embedder.given.items()},
         **{name: _plain(getattr(metadata, name)) for name in _SAID},
         "thresholds": stated,
+        "detector": None if detector is None else sha256_file(detector),
     }
+
+
+def say_other_detector(facts: dict[str, Any], detector: str | os.PathLike[str] | None) -> None:
+    """Warn where a gallery's faces were found by another detector: its threshold is of those."""
+    known = facts["model"] or {}  # galleries of version 0.1.0 do not know
+    if "detector" in known and known["detector"] != (detector and sha256_file(detector)):
+        was = "another file than --detector" if known["detector"] else "MTCNN"
+        was = "a file: give it as --detector" if known["detector"] and not detector else was
+        warnings.warn(
+            f"the gallery's faces were found by another detector ({was}), and its threshold is "
+            "measured on those: names may be less sure",
+            SphereFaceWarning,
+            stacklevel=2,
+        )
 
 
 def check_model(facts: dict[str, Any], embedder: Embedder) -> None:

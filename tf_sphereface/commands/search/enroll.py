@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from tf_sphereface.embedder.embedder import load_embedder
     from tf_sphereface.search.gallery import Gallery
     from tf_sphereface.search.gallery_stores import gallery_exists, shown_place
+    from tf_sphereface.search.model_facts import say_other_detector
 
     model = None
     new, shown = not gallery_exists(args.gallery), shown_place(args.gallery)
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
             "is fed"
         )
     gallery = Gallery.create(None, model) if new else Gallery.open(args.gallery)
+    if len(gallery):
+        say_other_detector(gallery.facts, args.detector)
     try:
         result = _enrolled(args, gallery, model)
     except BaseException:
