@@ -136,6 +136,20 @@ def test_a_graph_that_takes_uint8(tmp_path, faces):
         import_checkpoint(path, channel_order="rgb", pixel_mean=127.5)
 
 
+def test_slopes_that_are_constants_of_operators_are_said(tmp_path):
+    """A PReLU in parts, as TensorFlow's converter writes it; fine-tuning leaves them."""
+
+    def parts(add, x):
+        below = add("Mul", add("Relu", add("Neg", x)), channels(-0.1, -0.2, -0.3))
+        return add("Add", add("Relu", x), below)
+
+    add, output = normalized(parts)
+    imported = import_checkpoint(add.save(tmp_path / "x.onnx", output), **FED)
+    assert imported.read_as.endswith("; 1 Mul or Add by channel stay constants, which "
+                                     "fine-tuning does not train")  # fmt: skip
+    assert len(imported.model.trainable_variables) == 2  # of the convolution
+
+
 def test_what_is_no_normalisation_stays(tmp_path, faces):
     """Of two branches one alone is scaled; a first normalisation of small numbers is trained."""
 

@@ -23,6 +23,7 @@ from tf_sphereface.importers.onnx_norms import ends_in_unit_length, with_unit_le
 from tf_sphereface.importers.onnx_operators import OPERATORS
 from tf_sphereface.importers.onnx_values import Value, plain, reshaped
 from tf_sphereface.utils.checks import check_image_size, error
+from tf_sphereface.utils.keras_private import all_layers
 from tf_sphereface.utils.messages import SphereFaceWarning, and_more
 from tf_sphereface.utils.optional import require
 
@@ -153,15 +154,26 @@ def _build(graph: Graph, path: Path, input_size: Sequence[int] | None) -> OnnxNe
     if embedding.tensor is network.image:
         raise ValueError(f"{path}: it computes nothing")
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem).strip("_.-") or "network"
+    model = keras.Model(network.image, embedding.tensor, name=name)
     return OnnxNetwork(
-        model=keras.Model(network.image, embedding.tensor, name=name),
+        model=model,
         normalization=network.start,
         takes_pixels=graph.takes_pixels,
         normalized=ends_in_unit_length(graph),
         left_out=[f"output {name!r}" for name in graph.others],
-        contents=f"by {graph.producer}, {contents}" if graph.producer else contents,
+        contents=(f"by {graph.producer}, " if graph.producer else "") + contents + _fixed(model),
         half=graph.half,
     )
+
+
+def _fixed(model: keras.Model) -> str:
+    """Say how many scales or offsets of channels are constants, such as slopes of a PReLU."""
+    kind = keras.layers.Rescaling
+    layers = [layer for layer in all_layers(model) if isinstance(layer, kind)]
+    count = sum(max(np.size(layer.scale), np.size(layer.offset)) > 1 for layer in layers)
+    if not count:
+        return ""
+    return f"; {count} Mul or Add by channel stay constants, which fine-tuning does not train"
 
 
 def _add(network: Network, node: Node) -> None:
