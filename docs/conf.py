@@ -43,7 +43,7 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE.parent / "build" / "notebooks")
 nb_execution_in_temp = True  # what they write does not stay
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 900
 nb_output_stderr = "remove"  # what TensorFlow says of the machine; errors fail the build
 
 # The reference -----------------------------------------------------------------------------------

@@ -109,8 +109,8 @@ def test_faces_of_files_that_are_gone_are_named(album, capsys):
     (album / "src/A/two.png").unlink()
     run(album)
     out = " ".join(capsys.readouterr().out.split())
-    assert "1 faces in" in out
-    assert "has no more, and stay there: A/two.png" in out
+    assert "keeps 1 face of files that" in out
+    assert "has no more: A/two.png" in out
 
 
 def test_goes_on_after_a_kill(album, calls):

@@ -18,8 +18,6 @@ from tf_sphereface.data import synthetic
 from tf_sphereface.embedder import EmbedderMetadata, load_embedder, save_embedder
 from tf_sphereface.embedder.metadata_rewriting import replace_metadata
 from tf_sphereface.search import Gallery, photo_faces
-from tf_sphereface.search.model_facts import say_other_detector
-from tf_sphereface.utils.messages import SphereFaceWarning
 
 
 def network():
@@ -132,16 +130,6 @@ def test_people_come_and_go(folder, gallery, tmp_path, capsys):
     assert main(["remove", str(gallery), "P200"]) == 0
     assert who(gallery, folder / "probes/P200/9.png")[0] == 1
     before = gallery.read_bytes()
-    capsys.readouterr()
-    (tmp_path / "yunet.onnx").write_bytes(b"a detector, if it were one")
-    who(gallery, folder / "probes/P003/9.png")
-    assert "another detector" not in capsys.readouterr().err
-    facts = Gallery.open(gallery).facts
-    with pytest.warns(SphereFaceWarning, match=r"another detector \(MTCNN\), and its threshold"):
-        say_other_detector(facts, tmp_path / "yunet.onnx")
-    facts["model"]["detector"] = "0" * 64
-    with pytest.warns(SphereFaceWarning, match=r"\(a file: give it as --detector\)"):
-        say_other_detector(facts, None)
     assert main(["add", str(gallery), str(more), "--channel-order", "bgr"]) == 2
     assert "--channel-order goes with --model" in capsys.readouterr().err
     assert main(["remove", str(gallery), "P003", "nobody"]) == 2
@@ -290,6 +278,7 @@ def test_people_who_are_not_enrolled_and_folders_of_one_name_are_told(folder, tm
     (people / "Broken" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     for name in ("Jose\u0301", "Jos\u00e9"):
         write_face(people / name / "1.png", face(7 + len(name), 1))
+        write_face(people / name / "copy.png", face(20, 1))  # of one person all the same
     given = ["enroll", str(tmp_path / "g"), str(people), "--model", str(folder / "model.keras")]
     assert main([*given, "--json", str(tmp_path / "e.json")]) == 0
     told = json.loads((tmp_path / "e.json").read_text())

@@ -89,12 +89,12 @@ def test_of_very_many_pictures_some_people_are_drawn(monkeypatch):
     assert drawn.threshold == pytest.approx(whole.threshold, abs=0.08)
 
 
-def test_one_person_with_more_pictures_than_are_drawn_is_cut(monkeypatch):
-    monkeypatch.setattr(identification_threshold, "MOST_PICTURES", 4)
-    vectors, names = people(2, 6)
-    gallery = Gallery.from_embeddings(vectors, names, rate=0.05)
-    assert gallery.threshold is None
-    assert gallery.calibration.pictures == 4
+def test_one_person_with_very_many_pictures_leaves_room_for_others(monkeypatch):
+    monkeypatch.setattr(identification_threshold, "MOST_PICTURES", 100)
+    vectors, names = people(61, 2)
+    many = np.tile(vectors[:2], (150, 1)) + np.random.default_rng(0).normal(0, 0.1, (300, DIM))
+    gallery = Gallery.from_embeddings(np.vstack([vectors, many]), [*names, *names[:1] * 300])
+    assert (gallery.calibration.pictures, gallery.calibration.people) == (100, 50)
 
 
 def test_too_few_strangers_leave_it_to_the_enrolled_and_can_be_removed(tmp_path):
@@ -107,6 +107,7 @@ def test_too_few_strangers_leave_it_to_the_enrolled_and_can_be_removed(tmp_path)
     strangers = [f"s{name}" for name in names[360:]]
     gallery.add(vectors[360:], strangers, strangers=True)
     assert (gallery.threshold, gallery.calibration.origin) == (before, "people")
+    assert "30 pictures of 5 strangers" in gallery.calibration.not_strangers
     assert gallery.info()["stranger_names"] == sorted(set(strangers))
     assert gallery.remove(strangers[0]) == 6
     assert len(Gallery.open(path).info()["stranger_names"]) == 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from tf_sphereface.utils import hardware
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
 
 _CHUNK = 512
+_SAID = set[str]()  # sizes into which images are squeezed
 _SQUEEZED = 0.02  # change of the ratio of the sides that is said
 
 
@@ -54,10 +54,10 @@ def read_bytes(path: Path) -> bytes:
 def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize uint8 (height, width, 3): area averaging if nothing grows, else bilinear.
 
-    Where that changes the ratio of the sides, a warning says so, once for each pair of sizes.
+    Where that changes the ratio of the sides, a warning says so, once for each size.
     """
     if abs(image.shape[0] * image_size[1] / (image.shape[1] * image_size[0]) - 1) > _SQUEEZED:
-        _say_squeezed(image.shape[0], image.shape[1], *image_size)
+        _say_squeezed(path_size(image.shape[:2]), path_size(image_size))
     smaller = image.shape[0] >= image_size[0] and image.shape[1] >= image_size[1]
     # The operations under tf.image.resize, which takes ten times as long around them; a size that
     # is a tuple, not an array, would take half as long again.
@@ -71,15 +71,16 @@ def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.
     return np.asarray(resized.numpy()[0] + np.float32(0.5), np.uint8)
 
 
-@functools.cache
-def _say_squeezed(*sizes: int) -> None:
+def _say_squeezed(size: str, wanted: str) -> None:
+    if wanted in _SAID:  # of images of many sizes one is enough
+        return
     warnings.warn(
-        f"images of {path_size(sizes[:2])} are squeezed or stretched into {path_size(sizes[2:])}: "
-        "faces that are aligned for that size are of another shape. Align these for it, or take "
-        "their own size",
+        f"images, such as one of {size}, are squeezed or stretched into {wanted}: faces that are "
+        "aligned for that size are of another shape. Align these for it, or take their own size",
         SphereFaceWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
+    _SAID.add(wanted)
 
 
 def fit(

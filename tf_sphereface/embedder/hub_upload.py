@@ -92,7 +92,9 @@ def upload_embedder(
                 raise error("files", "be .tflite and .onnx files", str(path))
             for source in (path, *external_data_files(path), sidecar_path(path)):
                 if source != sidecar_path(path) or source.exists():
-                    shutil.copyfile(source, folder / source.name)
+                    target = folder / source.relative_to(path.parent)  # as the model names it
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, target)
         written = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         api = library.HfApi()
         address = call_hub(name, api.create_repo, place.repository, private=True, exist_ok=True)

@@ -28,7 +28,10 @@ def external_data_files(path: str | os.PathLike[str]) -> list[Path]:
     if path.suffix.lower() != ".onnx":
         return []
     onnx = require("onnx", extra="export")
-    tensors = onnx.load(str(path), load_external_data=False).graph.initializer
+    try:
+        tensors = onnx.load(str(path), load_external_data=False).graph.initializer
+    except Exception as caught:  # protobuf raises its own kinds
+        raise ValueError(f"{path} is not an ONNX model. Received: {caught}") from caught
     entries = (entry for tensor in tensors for entry in tensor.external_data)
     return [path.parent / n for n in sorted({e.value for e in entries if e.key == "location"})]
 

@@ -162,7 +162,7 @@ def evaluate_view1(
         train, test = locate(train, root), locate(test, root)
     for argument, part in (("train_pairs", train), ("test_pairs", test)):
         check_classes(part.is_same, argument)
-    listed = [set(zip(part.left, part.right, strict=True)) for part in (train, test)]
+    listed = [{tuple(sorted(p)) for p in zip(x.left, x.right, strict=True)} for x in (train, test)]
     if shared := listed[0] & listed[1]:
         warnings.warn(
             f"train_pairs and test_pairs share {len(shared):,} pairs, such as "

@@ -97,7 +97,7 @@ ALT = {
     "boundaries": "Decision regions of softmax, modified softmax and A-Softmax in the plane",
     "bounds": "Widest region and narrowest gap over m, with their crossing",
     "margins": "Accuracy and mean angles over m",
-    "angles": "Angles of genuine and impostor pairs with the first seed, one panel a loss",
+    "angles": "Angles of genuine and impostor pairs with one seed, one panel a loss",
     "training": "Training loss over updates and against lambda",
     "losses": "Accuracy of every loss",
     **{

@@ -6,9 +6,10 @@ import contextlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tf_sphereface.alignment.listing import is_of_a_system, people_in
 from tf_sphereface.alignment.passed_over import PassedOver
@@ -114,28 +115,37 @@ def under_two_names(files: Sequence[tuple[str, Path]]) -> dict[str, str]:
     """Return the pictures, by content, that two people have: path -> why they cannot be used.
 
     Such as a group photograph that was copied into the folder of each: which face is whose is not
-    known, and the same one would be taken for all.
+    known, and the same one would be taken for all. Few files are read whole: those whose sizes and
+    beginnings are the same.
     """
-    sizes: dict[int, list[tuple[str, Path]]] = {}
-    for name, path in files:
-        with contextlib.suppress(OSError):  # reading it will say why
-            sizes.setdefault(path.stat().st_size, []).append((name, path))
-    alike: dict[tuple[int, str], list[tuple[str, Path]]] = {}
-    for size, group in sizes.items():
-        if len({name for name, _ in group}) > 1:
-            for name, path in group:
-                with contextlib.suppress(OSError):
-                    alike.setdefault((size, sha256_file(path)), []).append((name, path))
+    named = [(unicodedata.normalize("NFC", name), path) for name, path in files]
+    groups = [named]
+    for key in (lambda path: path.stat().st_size, _beginning, sha256_file):
+        groups = [alike for group in groups for alike in _grouped(group, key)]
     problems = {}
-    for group in alike.values():
+    for group in groups:
         for name, path in group:
             others = sorted({other for other, _ in group} - {name})
-            if others:
-                problems[str(path)] = (
-                    f"the same picture is under {printable(others[0])}: whose face it is, is not "
-                    "known"
-                )
+            problems[str(path)] = (
+                f"the same picture is under {printable(others[0])}: whose face it is, is not known"
+            )
     return problems
+
+
+def _grouped(
+    files: Sequence[tuple[str, Path]], key: Callable[[Path], Any]
+) -> list[list[tuple[str, Path]]]:
+    """Return the files of one key together, where they are of several people."""
+    alike: dict[Any, list[tuple[str, Path]]] = {}
+    for name, path in files:
+        with contextlib.suppress(OSError):  # reading it will say why
+            alike.setdefault(key(path), []).append((name, path))
+    return [group for group in alike.values() if len({name for name, _ in group}) > 1]
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
 
 
 def embed_folders(
@@ -154,26 +164,26 @@ def embed_folders(
         ValueError: no picture of a folder can be used; with `strict`, one cannot.
     """
     listings = [listed_people(folder, strict) for folder in folders]
-    total = sum(len(listing.files) for listing in listings)
+    twice = [under_two_names(listing.files) for listing in listings]
+    total = sum(map(len, (listing.files for listing in listings))) - sum(map(len, twice))
     result = Enrollment(passed_over=[listing.passed_over for listing in listings])
     embedded: list[EmbeddedFaces] = []
     kept = None if keep_in is None else KeptEmbeddings(keep_in, embedder, detector)
     before = 0
-    for listing in listings:
+    for listing, unclear in zip(listings, twice, strict=True):
 
         def show(done: int, _: int, before: int = before) -> None:
             if progress is not None:
                 progress(before + done, total)
 
-        twice = under_two_names(listing.files)
-        files = [(name, path) for name, path in listing.files if str(path) not in twice]
+        files = [(name, path) for name, path in listing.files if str(path) not in unclear]
         faces = embed_people(embedder, files, len(files), show, detector=detector, kept=kept)
-        faces.problems |= twice
+        faces.problems |= unclear
         used, listed = set(faces.names), dict.fromkeys(name for name, _ in listing.files)
         if not embedded:
             result.absent = [*listing.empty, *(name for name in listed if name not in used)]
             result.merged = listing.merged
         result.note(faces, bool(embedded), strict)
         embedded.append(faces)
-        before += len(listing.files)
+        before += len(files)
     return result, embedded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
@@ -25,6 +24,7 @@ from tf_sphereface.search.gallery_changes import (
     without_repeats,
 )
 from tf_sphereface.search.gallery_record import (
+    CHANGING,
     GalleryChange,
     GalleryRecord,
     GalleryStore,
@@ -72,7 +72,7 @@ class Gallery:
     def __init__(self, store: GalleryStore, record: GalleryRecord, search: Search) -> None:
         self._store = store
         self._kind: Search = check_choice("search", search, get_args(Search))
-        self._view, self._changing = self._view_of(record), threading.Lock()
+        self._view = self._view_of(record)
 
     @classmethod
     def create(
@@ -107,7 +107,8 @@ class Gallery:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it into a new file (FileExistsError otherwise); later changes go there."""
-        self._store = create_store(path, self._view.record)
+        with CHANGING:
+            self._store = create_store(path, self._view.record)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, search: Search = "exact") -> Gallery:
@@ -247,7 +248,7 @@ class Gallery:
             fresh = [faces.new_in(record) for faces in new]
             result.added = len(fresh[0].names)
             result.known = len(new[0].names) - result.added
-            return calibrated(record, fresh, rate=rate, model=facts_of(embedder, detector))
+            return calibrated(record, fresh, rate=rate, model=facts_of(embedder))
 
         self._update(change)
         return result
@@ -387,14 +388,13 @@ class Gallery:
         return f"<Gallery of {counted(len(self), 'person', 'people')}, threshold {self.threshold}>"
 
     def _update(self, change: Callable[[GalleryRecord], GalleryChange]) -> None:
-        with self._changing:  # threads; else one's view would be without the other's people
+        with CHANGING:  # else one thread's view would be without another's people
             self._view = self._view_of(self._store.update(change))
 
     def _view_of(self, record: GalleryRecord) -> _View:
         names, vectors, owner = record.people()
         templates = templates_of(vectors, owner, names)
         search = make_search(self._kind, self._store, templates, names)
-        calibration = IdentificationThreshold(record.facts["rate"], reason="nobody is enrolled")
-        if stated := record.facts.get("calibration"):
-            calibration = IdentificationThreshold.from_dict(stated)
+        nobody = {"rate": record.facts["rate"], "reason": "nobody is enrolled"}
+        calibration = IdentificationThreshold.from_dict(record.facts.get("calibration") or nobody)
         return _View(record, names, templates, search, calibration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from tf_sphereface.search.exact_search import unit_rows
 
+CHANGING = threading.RLock()  # held by the thread that changes a gallery
 SAME_PICTURE = 1 - 1e-6  # cosine from which two embeddings of a person are one picture's
 
 

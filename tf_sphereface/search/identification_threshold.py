@@ -38,6 +38,7 @@ class IdentificationThreshold:
         gallery_pictures: theirs.
         nearest: of the measured pictures the one nearest to another person: who, whom, cosine.
         reason: why there is no threshold.
+        not_strangers: why it is not of the strangers that were given; None if it is, or none were.
 
     Example:
 
@@ -58,6 +59,7 @@ class IdentificationThreshold:
     gallery_pictures: int = 0
     nearest: tuple[str, str, float] | None = None
     reason: str | None = None
+    not_strangers: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -109,11 +111,13 @@ def find_threshold(
     if strangers[0]:
         asked = _nearest_of_strangers(templates, enrolled, _drawn(strangers))
         sources.insert(0, lambda: _from_scores(*asked, rate, size))
-    tried = []
+    tried: list[IdentificationThreshold] = []
     for source in sources:
-        tried.append(source())
-        if tried[-1].threshold is not None:
-            return tried[-1]
+        found = source()
+        if found.threshold is not None:
+            why = tried[0].reason if tried and strangers[0] else None
+            return dataclasses.replace(found, not_strangers=why)
+        tried.append(found)
     return dataclasses.replace(tried[0], reason="; ".join(str(each.reason) for each in tried))
 
 
@@ -122,10 +126,14 @@ def _drawn(faces: Faces) -> Faces:
     names, vectors, owner = faces
     if len(vectors) <= MOST_PICTURES:
         return faces
+    most = max(1, MOST_PICTURES // 50)  # of a person, so that there are others
+    counts = np.minimum(np.bincount(owner, minlength=len(names)), most)
     order = np.random.default_rng(0).permutation(len(names))
-    counts = np.cumsum(np.bincount(owner, minlength=len(names))[order])
-    people = max(1, int((counts <= MOST_PICTURES).sum()))
-    kept = np.flatnonzero(np.isin(owner, order[:people]))[:MOST_PICTURES]  # one may have more
+    people = order[np.cumsum(counts[order]) <= MOST_PICTURES]
+    by_owner = np.argsort(owner, kind="stable")
+    number = np.empty_like(owner)  # of a picture among its person's
+    number[by_owner] = np.arange(len(owner)) - np.searchsorted(owner[by_owner], owner[by_owner])
+    kept = np.isin(owner, people) & (number < counts[owner])
     return names, vectors[kept], owner[kept]
 
 

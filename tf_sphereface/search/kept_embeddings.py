@@ -19,13 +19,7 @@ from tf_sphereface.search.model_facts import facts_of
 from tf_sphereface.utils.files import atomic_path, sha256_file
 
 _VERSION = 1  # of how a face is found and embedded
-_UNUSED = (
-    "path",
-    "sha256",
-    "network_sha256",
-    "thresholds",
-    "detector",
-)  # facts that change no vector
+_UNUSED = ("path", "sha256", "network_sha256", "thresholds")  # facts that change no vector
 
 
 class KeptEmbedding(NamedTuple):

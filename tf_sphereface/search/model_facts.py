@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import numpy as np
 
 from tf_sphereface.embedder.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.model_hashes import model_sha256, network_sha256
-from tf_sphereface.utils.files import sha256_file
-from tf_sphereface.utils.messages import SphereFaceWarning
 
 _SAID = ("template", "flip", "channel_order", "pixel_mean", "pixel_scale", "architecture")
 
@@ -36,28 +33,13 @@ def facts_of(embedder: Embedder, detector: str | os.PathLike[str] | None = None)
     return {
         "path": None if embedder.path is None else str(embedder.path.absolute()),
         "sha256": _hash_of(embedder),
-        "network_sha256": _network_hashes_of(embedder)[0],
+        "network_sha256": _network_hash_of(embedder),
         "format": embedder.format,
         "input_size": list(embedder.input_size),
         "given": {k: list(v) if isinstance(v, tuple) else v for k, v in embedder.given.items()},
         **{name: _plain(getattr(metadata, name)) for name in _SAID},
         "thresholds": stated,
-        "detector": None if detector is None else sha256_file(detector),
     }
-
-
-def say_other_detector(facts: dict[str, Any], detector: str | os.PathLike[str] | None) -> None:
-    """Warn where a gallery's faces were found by another detector: its threshold is of those."""
-    known = facts["model"] or {}  # galleries of version 0.1.0 do not know
-    if "detector" in known and known["detector"] != (detector and sha256_file(detector)):
-        was = "another file than --detector" if known["detector"] else "MTCNN"
-        was = "a file: give it as --detector" if known["detector"] and not detector else was
-        warnings.warn(
-            f"the gallery's faces were found by another detector ({was}), and its threshold is "
-            "measured on those: names may be less sure",
-            SphereFaceWarning,
-            stacklevel=2,
-        )
 
 
 def check_model(facts: dict[str, Any], embedder: Embedder) -> None:
@@ -68,7 +50,8 @@ def check_model(facts: dict[str, Any], embedder: Embedder) -> None:
     if known["sha256"] != _hash_of(embedder):
         other = facts_of(embedder)
         network = known.get("network_sha256")  # which galleries of former versions lack
-        if network is None or network not in _network_hashes_of(embedder):
+        old = network and _network_hash_of(embedder, as_named=True)
+        if network is None or network not in (other["network_sha256"], old):
             raise ValueError(
                 f"the gallery was made with another model: {_title(known)}. "
                 f"Received: {_title(other)}. Its vectors cannot be compared; enroll the people "
@@ -119,16 +102,16 @@ def _hash_of(embedder: Embedder) -> str | None:
     return digest.hexdigest()
 
 
-def _network_hashes_of(embedder: Embedder) -> list[str | None]:
-    """Return the SHA-256 of a model's file without its metadata, and as version 0.1.0 had it.
+def _network_hash_of(embedder: Embedder, *, as_named: bool = False) -> str | None:
+    """Return the SHA-256 of a model's file without its metadata; None where it has no such file.
 
-    None where it has no such file.
+    `as_named`: as version 0.1.0 had it.
     """
     try:
         path = embedder.path
-        return [None] if path is None else [network_sha256(path, as_named=n) for n in (False, True)]
+        return None if path is None else network_sha256(path, as_named=as_named)
     except ValueError:  # an ONNX model of several files
-        return [None]
+        return None
 
 
 def _title(facts: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import time
 import zlib
 from typing import Any
 
@@ -15,6 +15,8 @@ from tf_sphereface.data.face_source import FaceSource
 from tf_sphereface.training.checkpoint import Checkpoint
 from tf_sphereface.training.recipes import Recipe
 from tf_sphereface.training.run_folder import facts_of_faces
+
+_LET_OTHERS_END = 3.0  # seconds
 
 
 def check_agreement(
@@ -58,8 +60,8 @@ def check_agreement(
     found = np.asarray(strategy.experimental_local_results(gather())[0])
     differing = [n for n, column in zip(facts, found.T, strict=True) if len(set(column)) > 1]
     if differing:
-        with contextlib.suppress(tf.errors.OpError):  # let the others know it before this one ends
-            gather()
+        if strategy.extended.should_checkpoint:  # the others end first: they need the chief
+            time.sleep(_LET_OTHERS_END)
         raise ValueError(
             f"the workers differ in {', '.join(differing)}: every worker needs the same command, "
             "data and package, and the run's folder on a disk that all of them share"

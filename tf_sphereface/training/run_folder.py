@@ -163,8 +163,8 @@ class RunFolder:
                 the run in it has another configuration.
         """
         if not self.config.exists():
-            visible = self.path.glob("[!.]*") if self.path.exists() else ()
-            if resume and any(visible):
+            visible = set(self.path.glob("[!.]*")) - {self.base, self.teacher}  # made before
+            if resume and visible:
                 raise ValueError(f"{self.path} is not a run folder: it has no config.json")
             if self.has_begun():
                 raise ValueError(

@@ -25,7 +25,7 @@ from tf_sphereface.commands.console import (
     write_json_option,
 )
 from tf_sphereface.commands.input_options import add_detector_option, add_strict_option
-from tf_sphereface.utils.messages import and_more
+from tf_sphereface.utils.messages import and_more, counted
 
 if TYPE_CHECKING:
     from tf_sphereface.alignment import AlignResult
@@ -198,8 +198,8 @@ def _detect(args: argparse.Namespace, source: Path) -> int:
         )
     if result.left_behind:
         note(
-            f"{len(result.left_behind):,} faces in {args.dst} are of files that {args.src} has no "
-            f"more, and stay there: {and_more(list(result.left_behind), 3)}",
+            f"{args.dst} keeps {counted(len(result.left_behind), 'face')} of files that {args.src} "
+            f"has no more: {and_more(list(result.left_behind), 3)}",
             console,
         )
     if result.passed_over.summary():

@@ -68,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
     from tf_sphereface.embedder.embedder import load_embedder
     from tf_sphereface.search.gallery import Gallery
     from tf_sphereface.search.gallery_stores import gallery_exists, shown_place
-    from tf_sphereface.search.model_facts import say_other_detector
 
     model = None
     new, shown = not gallery_exists(args.gallery), shown_place(args.gallery)
@@ -83,8 +82,6 @@ def run(args: argparse.Namespace) -> int:
             "is fed"
         )
     gallery = Gallery.create(None, model) if new else Gallery.open(args.gallery)
-    if len(gallery):
-        say_other_detector(gallery.facts, args.detector)
     try:
         result = _enrolled(args, gallery, model)
     except BaseException:
@@ -93,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     if new:
         gallery.save(args.gallery)
     shutil.rmtree(kept_in(args), ignore_errors=True)
+    for old in parts_of(args.gallery).glob("*.npz"):  # of version 0.1.0, which kept them there
+        old.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # another enrollment keeps something there
         parts_of(args.gallery).rmdir()
     tell_enrollment(result)

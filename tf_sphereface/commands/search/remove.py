@@ -20,7 +20,7 @@ exit code: 0 removed, 2 bad input, such as a name that is not there (nobody is r
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand."""
     add_gallery(parser)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a person in the gallery")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a person, or a stranger")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -79,7 +79,7 @@ def add_people(parser: argparse.ArgumentParser) -> None:
         type=existing_dir,
         metavar="DIR",
         help="a folder of the same kind, of people who are not enrolled: the threshold is chosen "
-        "on them, and their embeddings are kept in the gallery for that",
+        "on them, if they are enough, and their embeddings are kept in the gallery for that",
     )
     parser.add_argument(
         "--rate",
@@ -156,6 +156,8 @@ def tell_threshold(found: IdentificationThreshold) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if found.not_strangers is not None:
+        note(f"not chosen on the strangers: {found.not_strangers}")
     if found.origin == "model":
         console.print(
             f"strangers who get a name: {found.rate:.2%} wanted at most, {found.measured_rate:.2%} "

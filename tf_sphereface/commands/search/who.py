@@ -71,11 +71,9 @@ def run(args: argparse.Namespace) -> int:
 
     from tf_sphereface.commands.search.picture import write_picture
     from tf_sphereface.search.gallery import Gallery
-    from tf_sphereface.search.model_facts import say_other_detector
     from tf_sphereface.search.photo_faces import PhotoFaces
 
     gallery = Gallery.open(args.gallery)
-    say_other_detector(gallery.facts, args.detector)
     tell_unfinished(args.gallery)
     embedder = gallery.model(args.model)
     reader = PhotoFaces(embedder.input_size, detector=args.detector)

@@ -264,6 +264,7 @@ def _write_shards(
     """Write the shards that are not there; return the facts of all, and how many were there."""
     if encoder.strict and manifest and manifest["skipped"]:
         entry = manifest["skipped"][0]
+        shutil.rmtree(files[0].path.parent / PARTIAL)
         _refuse_loss(listing.root / entry["file"], entry["reason"], files[0].path.parent)
     all_facts: list[dict[str, Any]] = []
     kept = done = 0
