@@ -262,3 +262,14 @@ def test_labels_that_int32_would_hide_are_refused(wrong, eager):
         model.fit(x, np.array(wrong), verbose=0)
     model.fit(x, np.array([0.0, 1.0]), verbose=0)
     model.fit(x, np.array([0, 1], "int64"), verbose=0)
+
+
+def test_an_auc_on_logits_gets_logits():
+    """Keras keeps its `from_logits` under another name: it would take a sigmoid of a softmax."""
+    rng = np.random.default_rng(0)
+    labels, outputs = rng.integers(0, 4, 60), rng.normal(size=(60, 5)).astype("float32")
+    metric = sf.metrics.ClassMetric(keras.metrics.AUC(from_logits=True, multi_label=True), 4)
+    metric.update_state(labels, outputs)
+    plain = keras.metrics.AUC(from_logits=True, multi_label=True)
+    plain.update_state(np.eye(4)[labels], outputs[:, :4])
+    assert float(metric.result()) == pytest.approx(float(plain.result()), abs=1e-6)

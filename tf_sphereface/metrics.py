@@ -11,7 +11,7 @@ from keras import ops
 
 from tf_sphereface.losses.head_output import BIAS_MARK, NORM_FLOOR, cosines_of, norms_of, or_nan
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number, error
-from tf_sphereface.utils.keras_private import set_direction, wrapped_function
+from tf_sphereface.utils.keras_private import set_direction, takes_logits, wrapped_function
 
 __all__ = ["ClassMetric", "EqualErrorRate", "MeanTargetAngle", "TARAtFAR", "hits", "without_copies"]
 
@@ -190,7 +190,7 @@ class ClassMetric(_Fixed):
         scores = outputs[:, : self.num_classes]
         if self.scale is not None:
             scores = self.scale * cosines_of(outputs, self.num_classes)
-        if not getattr(self.metric, "from_logits", False):
+        if not takes_logits(self.metric):
             scores = ops.softmax(scores)
         if not self.sparse:
             labels = ops.one_hot(labels, self.num_classes)

@@ -308,3 +308,17 @@ def test_a_doctor_that_is_used_again_stops_the_next_run_too():
         )
         assert len(history.epoch) == 1
         assert doctor.diverged is not None
+
+
+def test_a_fit_that_goes_on_is_as_long_as_what_is_left():
+    model = classifier(0.01)
+    model.compile(keras.optimizers.SGD(0.01), sf.losses.ASoftmaxLoss(4))
+    model.optimizer.iterations.assign(800)
+    images, labels = faces()
+    texts = []
+    for first in (0, 200):
+        doctor = sf.callbacks.TrainingDoctor(say=lambda text: None)
+        span = {"initial_epoch": first, "epochs": first + 2}
+        model.fit(images, labels, batch_size=16, verbose=0, callbacks=[doctor], **span)
+        texts.append([found.kind for found in doctor.findings])
+    assert texts[0] == texts[1] == ["lambda"]

@@ -152,6 +152,18 @@ class StopAfter(keras.callbacks.Callback):
         self.model.stop_training = epoch + 1 == self.epochs
 
 
+def test_a_fit_that_goes_on_verifies_its_first_epoch_too(pairs):
+    """Else Keras takes NaN for the best, which nothing beats."""
+    options = {"epochs": 12, "initial_epoch": 8, "verbose": 0}
+    model = stock()
+    history = model.fit(dataset(), callbacks=[callback(pairs, every=3)], **options).history
+    told = np.isfinite(history["verification_accuracy"]).tolist()
+    assert told == [True, False, False, True]
+    resumed = callback(pairs, every=3, best_so_far=0.99)  # a run that has a best
+    history = model.fit(dataset(), callbacks=[resumed], **options).history
+    assert np.isfinite(history["verification_accuracy"]).tolist() == [True, False, False, True]
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_the_last_epoch_of_a_run_that_is_ended_early_is_verified(pairs, tmp_path, first):
     best, log = tmp_path / "best.keras", keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_sphereface import FaceClassifier, data
 from tf_sphereface.layers import AngularDense
 from tf_sphereface.losses import ASoftmaxLoss
+from tf_sphereface.utils.first_layers import own_normalization
 
 SIZE, PEOPLE = (14, 12), 4
 
@@ -93,6 +94,21 @@ def test_a_network_that_normalises_by_itself_gets_the_pixels(faces):
     pixels = faces[0][:3]
     expected = classifier(network()).predict((pixels - np.float32(127.5)) / 128, verbose=0)
     np.testing.assert_array_equal(inside.predict(pixels, verbose=0), expected)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_augmentation_before_a_network_s_own_normalisation_hands_pixels_on(faces, inside):
+    """As Keras' guides have it: a network of `Random...` layers, or these one by one."""
+    random = [keras.layers.RandomRotation(0.1), keras.layers.RandomContrast(0.1)]
+    if inside:
+        random = [keras.Sequential([keras.Input((14, 12, 3)), *random])]
+    layers = [keras.Input((14, 12, 3)), *random, keras.layers.Rescaling(1 / 255, name="to_one")]
+    backbone = keras.Sequential([*layers, keras.layers.Flatten(), keras.layers.Dense(4)])
+    assert own_normalization(backbone) == "Rescaling 'to_one'"
+    model = FaceClassifier(backbone, 3)
+    pixels = faces[0][:3]
+    expected = backbone.predict(pixels.astype("float32"), verbose=0)
+    np.testing.assert_allclose(model.predict(pixels, verbose=0), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])

@@ -9,7 +9,7 @@ import pytest
 from tests.layers.test_sampled_angular_dense import BATCH, CLASSES, WIDTH, batches, centres
 from tf_sphereface import FaceClassifier
 from tf_sphereface.layers import sampled_angular_dense
-from tf_sphereface.losses import CosFaceLoss
+from tf_sphereface.losses import ASoftmaxLoss, CosFaceLoss
 from tf_sphereface.optimizers import SphereFaceSGD
 from tf_sphereface.utils.messages import SphereFaceWarning
 
@@ -155,3 +155,19 @@ def test_weights_of_another_optimizer_bring_no_state_of_theirs(place, tmp_path):
     head = model.head_layer
     slots = [head.center_table.whole(1)] if place == "host" else [head._slots[0][0].numpy()]
     assert not np.any(slots)
+
+
+def test_weights_that_are_set_are_not_the_centres():
+    """As where EarlyStopping restores the best: the body's of one epoch, the centres of another."""
+    image = keras.Input((6,))
+    backbone = keras.Model(image, keras.layers.Dense(4)(image))
+    model = FaceClassifier(backbone, 8, sample_rate=0.5, centers="host")
+    with pytest.warns(SphereFaceWarning, match="are no weights: those of the model stay"):
+        model.set_weights(model.get_weights())
+
+
+def test_a_step_of_its_own_is_said_to_be_left_out():
+    image = keras.Input((6,))
+    model = FaceClassifier(keras.Model(image, keras.layers.Dense(4)(image)), 8)
+    with pytest.warns(SphereFaceWarning, match="own `step` is left out"):
+        model.compile("sgd", loss=ASoftmaxLoss(step=5000))

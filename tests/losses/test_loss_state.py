@@ -207,3 +207,33 @@ def test_models_that_do_not_say_when_they_train_and_shared_losses_are_refused():
         model.compile("sgd", loss=both)
         with pytest.raises(ValueError, match="give each output a loss object of its own"):
             model.fit(np.ones((2, 4)), [np.zeros(2), np.zeros(2)], verbose=0)
+
+
+@pytest.mark.parametrize("form", ["flat", "inside", "named", "subclassed"])
+def test_one_of_several_outputs_keeps_its_numbers_however_it_is_made(form):
+    """Unbound, AdaFace would train for ever on the statistics that it begins with."""
+    image = keras.Input((6,))
+    vector = keras.layers.Dense(4)(image)
+    layer = AngularDense(CLASSES)
+    people, age = layer(vector), keras.layers.Dense(1, name="age")(vector)
+    if form == "inside":
+        people = keras.Model(image, people, name="id")(image)
+    elif form == "named":
+        people = keras.layers.Activation("linear", name="id")(people)
+    model: keras.Model = keras.Model(image, {"id": people, "age": age})
+    if form == "subclassed":
+
+        class Wrapped(keras.Model):
+            def __init__(self, inner):
+                super().__init__()
+                self.inner = inner
+
+            def call(self, x, training=None):
+                return self.inner(x, training=training)
+
+        model = Wrapped(model)
+    model.compile("sgd", loss={"id": MAKE["adaface"](), "age": "mse"})
+    x, labels = data()
+    model.fit(x, {"id": labels, "age": np.zeros(len(x))}, batch_size=BATCH, verbose=0)
+    numbers = {n: float(v.numpy()) for n, v in layer.loss_state.numbers.items()}
+    assert numbers["norm_mean"] != 20

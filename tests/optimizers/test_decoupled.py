@@ -138,6 +138,13 @@ def test_a_gram_matrix_is_not_used_where_rounding_would_grow(steps, dtype):
     assert np.abs(np.asarray(found, "float32")).max() < 1
 
 
+def test_the_centres_of_a_stock_model_are_adam_s():
+    image = keras.Input((6,))
+    model = keras.Model(image, sf.layers.AngularDense(5)(keras.layers.Dense(4, name="fc")(image)))
+    parts = treatment(FaceMuon(), model.trainable_variables)
+    assert parts["muon"] == ["fc/kernel"]
+
+
 def test_what_decays_and_what_muon_takes_in_our_networks():
     for network in (
         sf.backbones.MobileFaceNet((32, 32, 3), 8),

@@ -85,7 +85,8 @@ def IRSE(  # noqa: N802  (named as Keras' own applications are)
     (None, 64)
 
     Source: Kim et al., "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR 2022, with the
-    units and initial values of the authors' PyTorch code; squeeze and excitation by Hu et al.,
+    units and initial values of the authors' PyTorch code, but for 152, which is
+    InsightFace_Pytorch's (`inner_norm=False, affine=True`); squeeze and excitation by Hu et al.,
     CVPR 2018.
     """
     check_choice("depth", depth, tuple(UNITS))

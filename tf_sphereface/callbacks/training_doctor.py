@@ -139,6 +139,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._passes: int | None = None  # the last one that began before the first batch
         self._watch: LambdaWatch | None = None
         self._began = first_step
+        self._first_epoch: int | None = None  # of this fit
 
     @property
     def diverged(self) -> Finding | None:
@@ -149,10 +150,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         """Look at what is known before the first step."""
         self.findings[:] = [found for found in self.findings if found.kind != "diverged"]
         self._window, self._means, self._mean = [], [], None  # of a fit before
-        if self._given_total is None:  # of this fit, whatever the one before had
-            params = self.params or {}
-            epochs, steps = params.get("epochs"), params.get("steps")
-            self._total = epochs * steps if epochs and steps else None
+        self._total, self._first_epoch = self._given_total, None
         if self._label_counts is not None:
             self._note("labels", diagnoses.labels(self._label_counts, self._class_names))
         self._note("precision", diagnoses.precision(self.model))
@@ -162,15 +160,21 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._watch = None
         if scheduled and all(loss.step is not None for loss in scheduled):
             self._watch = LambdaWatch(self.model)
-        for loss in scheduled:
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin to count the epoch's batches; before the first, look where lambda will be."""
+        self._epoch_start, self._mean = None, None
+        self._passes = last_begun()
+        if self._first_epoch is not None:
+            return
+        self._first_epoch, params = epoch, self.params or {}
+        epochs, steps = params.get("epochs"), params.get("steps")
+        if self._given_total is None and epochs and steps:  # of this fit
+            self._total = (epochs - epoch) * steps
+        for loss in scheduled_losses(self.model):
             anew = self._given_total is not None or loss.step is None
             done = 0 if anew else int(read_step(loss.step))
             self._note("lambda", diagnoses.unreachable(loss, self._updates(), done))
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Begin to count the epoch's batches."""
-        self._epoch_start, self._mean = None, None
-        self._passes = last_begun()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Note the weights before the step."""

@@ -220,7 +220,8 @@ class Verification(keras.callbacks.Callback):
         if logs is not None and not np.isfinite(logs.get("loss", 0.0)):
             return  # it diverged: nothing to verify
         last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
-        if epoch and (epoch + 1) % self.every and not last:
+        first = not epoch or self.best_so_far is None  # or Keras holds NaN for the best
+        if not first and (epoch + 1) % self.every and not last:
             self._log(logs, None)
             self._passed_over = epoch
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from tf_sphereface.layers.compile_checks import refuse_metrics
 from tf_sphereface.layers.host_angular_dense import DEVICE, HOST, check_centers_place
 from tf_sphereface.layers.sampled_angular_dense import check_sample_rate
 from tf_sphereface.utils.checks import check_integer
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 logger = logging.getLogger("tf_sphereface")
 
@@ -213,6 +215,17 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         return self._jit
 
     # Saving --------------------------------------------------------------------------------------
+
+    def set_weights(self, weights: Any) -> None:
+        """Set the weights; a warning says where the class centres are not among them."""
+        super().set_weights(weights)
+        if self.centers != DEVICE:
+            warnings.warn(
+                f"class centres with centers={self.centers!r} are no weights: those of the model "
+                "stay as they are, also where EarlyStopping restores the best weights",
+                SphereFaceWarning,
+                stacklevel=2,
+            )
 
     def build(self, input_shape: Any = None) -> None:
         """Do nothing: the head is built with the model."""

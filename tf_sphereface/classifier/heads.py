@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from typing import Any, Literal, get_args
 
 import keras
@@ -17,8 +18,9 @@ from tf_sphereface.layers.compile_checks import is_stock_loss
 from tf_sphereface.layers.host_angular_dense import DEVICE, HostAngularDense
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense, sampling_doubt
 from tf_sphereface.losses.margin_loss import wrong_head
-from tf_sphereface.losses.update_count import check_step
+from tf_sphereface.losses.update_count import OptimizerCount, check_step
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number
+from tf_sphereface.utils.messages import SphereFaceWarning
 
 logger = logging.getLogger("tf_sphereface")
 Head = Literal["angular", "softmax", "sphereface2"]
@@ -193,4 +195,11 @@ def bind_loss(loss: Any, head_layer: keras.layers.Layer, optimizer: Any, uses_xl
     if loss.first_state:
         loss.bind_state(head_layer.loss_state)
     if loss.needs_step:
+        if not isinstance(loss.step, OptimizerCount | keras.Variable | tf.Variable | None):
+            warnings.warn(
+                "the loss's own `step` is left out: a FaceClassifier counts the updates of its "
+                "optimizer. annealing=NUMBER holds lambda there",
+                SphereFaceWarning,
+                stacklevel=4,
+            )
         loss.step = check_step(optimizer)

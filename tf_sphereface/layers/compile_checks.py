@@ -65,7 +65,13 @@ def losses_at(model: keras.Model, layer: keras.layers.Layer) -> list[Any]:
 
 
 def given_for(model: keras.Model, layer: keras.layers.Layer, given: Any) -> list[Any]:
-    """Return what a list or dict with an entry for each output has for a layer's output."""
+    """Return what a list or dict with an entry for each output has for a layer's output.
+
+    Of a model that is no graph, whose outputs cannot be told apart, the one loss of this library.
+    """
+    if not getattr(model, "outputs", None):
+        one = [each for each in keras.tree.flatten(given) if isinstance(each, MarginLoss)]
+        return one if len(one) == 1 else []
     outputs = dict(enumerate(getattr(model, "outputs", [])))
     if isinstance(given, dict):
         named = keras_private.named_outputs(model)
@@ -73,8 +79,22 @@ def given_for(model: keras.Model, layer: keras.layers.Layer, given: Any) -> list
         outputs = named if isinstance(named, dict) else dict(flat)
     else:
         given = dict(enumerate(given))
-    ours = [key for key, output in outputs.items() if keras_private.maker_of(output) is layer]
+    ours = [key for key, output in outputs.items() if _comes_from(output, layer)]
     return [given[key] for key in ours if key in given]
+
+
+def _comes_from(output: Any, layer: keras.layers.Layer) -> bool:
+    """Tell whether a symbolic tensor is what a layer returns, also out of a model inside."""
+    maker = keras_private.maker_of(output)
+    if maker is layer or maker is None:
+        return maker is layer
+    if isinstance(maker, keras.Model):
+        inside = keras_private.output_inside(output)
+        return inside is not None and _comes_from(inside, layer)
+    as_it_is = isinstance(maker, keras.layers.Identity) or (
+        isinstance(maker, keras.layers.Activation) and maker.activation is keras.activations.linear
+    )
+    return as_it_is and _comes_from(keras_private.input_of(output), layer)
 
 
 def refuse_metrics(metrics: Any, head: str = "angular") -> None:

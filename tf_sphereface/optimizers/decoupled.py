@@ -18,6 +18,7 @@ from tf_sphereface.optimizers.multipliers import (
 from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.checks import check_integer, error
 
+HEADS = ("^head/", r"(^|/)(\w+_)?angular_dense(_\d+)?/")
 _STEPS_BY_GRAM = 5  # of Newton-Schulz, at most: Keras' default
 
 
@@ -87,7 +88,9 @@ class FaceAdamW(_Decoupled, keras.optimizers.AdamW):
 
     Each weight first shrinks by `learning_rate * lr_mult * weight_decay * decay_mult` of itself,
     then takes Adam's step at `learning_rate * lr_mult`. By default norms, biases and PReLU slopes
-    do not decay; kernels and class centres do.
+    do not decay; kernels and class centres do; and the biases of layers that are named as the
+    paper's residual units, `conv1_2` and so on, are frozen: name those of a VGG otherwise, or give
+    rules.
 
     Args:
         learning_rate: a float, or a schedule.
@@ -138,8 +141,8 @@ class FaceMuon(_Decoupled, keras.optimizers.Muon):
             AdamW (`rms_rate`), so that rates for AdamW suit it.
         weight_decay: decoupled, at least 0, for both parts; None is 0.
         multipliers: as of `FaceAdamW`.
-        exclude_layers: regular expressions of weights that AdamW trains. Default: `("^head/",)`,
-            the head of a `FaceClassifier`.
+        exclude_layers: regular expressions of weights that AdamW trains. Default: the head of a
+            `FaceClassifier`, and an `AngularDense` of the name that Keras gives it.
         released: as of `FaceAdamW`, for what AdamW trains; Muon needs no correction.
         **kwargs: as of `keras.optimizers.Muon`, without `adam_weight_decay`.
 
@@ -148,8 +151,8 @@ class FaceMuon(_Decoupled, keras.optimizers.Muon):
 
     Example:
 
-    >>> FaceMuon(1e-3, weight_decay=0.05).exclude_layers
-    ['^head/']
+    >>> FaceMuon(1e-3, exclude_layers=["^my_head/"]).exclude_layers
+    ['^my_head/']
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; scaled
     as by Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv:2502.16982.
@@ -160,7 +163,7 @@ class FaceMuon(_Decoupled, keras.optimizers.Muon):
         learning_rate: Any = 1e-3,
         weight_decay: float | None = 0.05,
         multipliers: Iterable[Sequence[Any]] | None = None,
-        exclude_layers: Sequence[str] = ("^head/",),
+        exclude_layers: Sequence[str] = HEADS,
         released: Sequence[Any] | None = None,
         **kwargs: Any,
     ) -> None:

@@ -20,8 +20,13 @@ _NORMALIZING = (
     "Add",
     "Lambda",
 )
-# Those that leave the range as it is.
+# Those that leave the range as it is, beside all `Random...` of Keras.
 _PASSING = (
+    "RandAugment",
+    "AugMix",
+    "AutoContrast",
+    "Equalization",
+    "Solarization",
     "Cast",
     "Identity",
     "GetItem",
@@ -33,7 +38,6 @@ _PASSING = (
     "CenterCrop",
     "Cropping2D",
     "Resizing",
-    "RandomFlip",
 )
 
 
@@ -73,8 +77,25 @@ def _normalization_of(model: keras.Model, tensor: Any) -> str | None:
         if isinstance(operation, keras.Model):
             if len(operation.inputs or []) == 1:
                 found = own_normalization(operation)
-        elif kind in _PASSING and operands == 1:
+                if found is None and _passes(operation, operation.inputs[0]):
+                    found = _normalization_of(model, outputs[0])
+        elif _keeps_range(kind) and operands == 1:
             found = _normalization_of(model, outputs[0])
         if found is not None:
             return found
     return None
+
+
+def _keeps_range(kind: str) -> bool:
+    return kind in _PASSING or kind.startswith("Random")
+
+
+def _passes(model: keras.Model, tensor: Any) -> bool:
+    """Tell whether a network hands a tensor to its output by layers that keep the range."""
+    if any(tensor is output for output in model.outputs):
+        return True
+    return any(
+        _keeps_range(type(operation).__name__) and _passes(model, outputs[0])
+        for operation, outputs, operands in calls_on(model, tensor)
+        if operands == 1
+    )

@@ -62,6 +62,16 @@ def input_of(tensor: Any) -> Any:
     return operation._inbound_nodes[node_index].input_tensors[0]
 
 
+def output_inside(tensor: Any) -> Any:
+    """Return the tensor inside a model that one of its outputs is, None where it is no graph.
+
+    Keras 3.15, `_keras_history`.
+    """
+    model, _, index = tensor._keras_history
+    outputs = getattr(model, "outputs", None) or []
+    return outputs[index] if index < len(outputs) else None
+
+
 def calls_on(model: keras.Model, tensor: Any) -> list[tuple[Any, list[Any], int]]:
     """Return the operations of a model that take a symbolic tensor of it, with their outputs.
 
@@ -131,6 +141,12 @@ def compiled_metrics(model: keras.Model) -> list[Any]:
 def metric_function(metric: Any) -> Any:
     """Return the function that a metric takes the mean of, or None (Keras 3.15, `_fn`)."""
     return getattr(metric, "_fn", None)
+
+
+def takes_logits(metric: Any) -> bool:
+    """Tell whether a metric was made for logits (Keras 3.15, `_from_logits`, `_fn_kwargs`)."""
+    given = getattr(metric, "_fn_kwargs", {}).get("from_logits", False)
+    return bool(getattr(metric, "from_logits", getattr(metric, "_from_logits", given)))
 
 
 @contextlib.contextmanager
