@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tf_sphereface.alignment.images import decode_image
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, select
 from tf_sphereface.utils import hardware
-from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
+from tf_sphereface.utils.messages import ProgressCallback
 
+logger = logging.getLogger("tf_sphereface")
 _CHUNK = 512
 _SAID = set[str]()  # sizes into which images are squeezed
 _SQUEEZED = 0.02  # change of the ratio of the sides that is said
@@ -54,7 +55,7 @@ def read_bytes(path: Path) -> bytes:
 def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize uint8 (height, width, 3): area averaging if nothing grows, else bilinear.
 
-    Where that changes the ratio of the sides, a warning says so, once for each size.
+    Where that changes the ratio of the sides, the log says so, once for each size.
     """
     if abs(image.shape[0] * image_size[1] / (image.shape[1] * image_size[0]) - 1) > _SQUEEZED:
         _say_squeezed(path_size(image.shape[:2]), path_size(image_size))
@@ -74,13 +75,13 @@ def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.
 def _say_squeezed(size: str, wanted: str) -> None:
     if wanted in _SAID:  # of images of many sizes one is enough
         return
-    warnings.warn(
-        f"images, such as one of {size}, are squeezed or stretched into {wanted}: faces that are "
-        "aligned for that size are of another shape. Align these for it, or take their own size",
-        SphereFaceWarning,
-        stacklevel=4,
-    )
     _SAID.add(wanted)
+    logger.warning(  # no warning of Python's: it is found out in the threads of a pipeline
+        "images, such as one of %s, are squeezed or stretched into %s: faces that are aligned for "
+        "that size are of another shape. Align these for it, or take their own size",
+        size,
+        wanted,
+    )
 
 
 def fit(
