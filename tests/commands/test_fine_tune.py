@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import keras
 import pytest
 
 import tf_sphereface as sf
@@ -33,6 +34,7 @@ def model(tmp_path_factory):
         extra={"licence": "MIT"},
         training_data="others",
     )
+    keras.utils.set_random_seed(0)  # a fixture of the module: else as the test before left it
     save_embedder(small_net(4, (*SIZE, 3), 8), path, metadata)
     return path
 
