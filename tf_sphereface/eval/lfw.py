@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,9 @@ from tf_sphereface.eval.protocol import (
 )
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 from tf_sphereface.utils.checks import check_choice
-from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning
+from tf_sphereface.utils.messages import ProgressCallback, counted
+
+logger = logging.getLogger("tf_sphereface")
 
 __all__ = [
     "CATEGORIES",
@@ -164,11 +166,11 @@ def evaluate_view1(
         check_classes(part.is_same, argument)
     listed = [{tuple(sorted(p)) for p in zip(x.left, x.right, strict=True)} for x in (train, test)]
     if shared := listed[0] & listed[1]:
-        warnings.warn(
-            f"train_pairs and test_pairs share {len(shared):,} pairs, such as "
-            f"{' and '.join(min(shared))}: the threshold is chosen on what it is tested on",
-            SphereFaceWarning,
-            stacklevel=2,
+        logger.warning(
+            "train_pairs and test_pairs share %s, such as %s: the threshold is chosen on what it "
+            "is tested on",
+            counted(len(shared), "pair"),
+            " and ".join(min(shared)),
         )
     check_choice("search", search, tuple(SEARCHES))
     both = Pairs(
