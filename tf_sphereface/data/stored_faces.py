@@ -29,7 +29,7 @@ def open_stored(
         ValueError: there is no face; with `strict`, something is damaged or passed over.
     """
     if not isinstance(source, str | os.PathLike):
-        if isinstance(source, FolderIndex):
+        if isinstance(source, FolderIndex) and not source.checked:  # else it was said then
             source.passed_over.settle(source.root, strict)
         return source, {}
     if is_pack(source):
