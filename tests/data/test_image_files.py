@@ -223,11 +223,26 @@ def test_people_a_level_too_deep_are_told_which_folder_to_name(tmp_path: Path) -
             list_people(tmp_path / "all")
 
 
-def test_a_face_that_is_squeezed_is_said(monkeypatch, caplog):
-    """Faces of 112x112 are those of 112x96 with more at the sides, and not wider ones."""
+def test_a_face_of_another_shape_gets_or_loses_the_columns_between_the_templates(
+    monkeypatch, caplog
+):
+    """A face of 112x112 is that of 112x96 with 8 columns more at each side."""
     monkeypatch.setattr("tf_sphereface.data.decoding._SAID", set())
-    for size in ((112, 112), (90, 112)):
-        resize(np.zeros((*size, 3), np.uint8), (112, 96))
-    assert resize(np.zeros((112, 96, 3), np.uint8), (56, 48)).shape == (56, 48, 3)
+    wide = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
+    narrow = wide[:, 8:104]
+    np.testing.assert_array_equal(resize(wide, (112, 96)), narrow)
+    np.testing.assert_array_equal(resize(wide, (56, 48)), resize(narrow, (56, 48)))
+    padded = np.pad(narrow, ((0, 0), (8, 8), (0, 0)))
+    np.testing.assert_array_equal(resize(narrow, (112, 112)), padded)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3  # 56x48 of 112x96 is of its shape
+    assert "one of 112x112, are cut by 8 columns at each side for 112x96" in said[0]
+    assert "one of 112x96, are padded by 8 black columns at each side for 112x112" in said[2]
+
+
+def test_a_face_of_no_template_s_shape_that_is_squeezed_is_said(monkeypatch, caplog):
+    monkeypatch.setattr("tf_sphereface.data.decoding._SAID", set())
+    for size in ((90, 112), (80, 112)):
+        assert resize(np.zeros((*size, 3), np.uint8), (112, 96)).shape == (112, 96, 3)
     (record,) = caplog.records  # once
-    assert "such as one of 112x112, are squeezed or stretched into 112x96" in record.getMessage()
+    assert "such as one of 90x112, are squeezed or stretched into 112x96" in record.getMessage()

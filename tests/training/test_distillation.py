@@ -220,21 +220,6 @@ def test_an_onnx_file_of_another_shape_is_refused_with_both_sizes(tmp_path):
     np.testing.assert_allclose(kept.table[0], unit(opened.embedder(images)), atol=1e-3)
 
 
-def test_templates_of_other_widths_lose_or_get_columns():
-    square = training.open_teacher(sf.load_embedder(make_network(size=(112, 112)), **FED))
-    narrow = training.open_teacher(sf.load_embedder(make_network(size=(112, 96)), **FED))
-    assert square.reading((56, 48)) == ((112, 96), 8)
-    assert narrow.reading((112, 112)) == ((112, 112), -8)
-    assert narrow.reading((56, 48)) == ((112, 96), 0)
-    images = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
-    cut = narrow.embed(images, -8)
-    np.testing.assert_allclose(cut, narrow.embed(images[:, :, 8:-8]), atol=1e-6)
-    padded = np.pad(images[:, :, 8:-8], ((0, 0), (0, 0), (8, 8), (0, 0)))
-    np.testing.assert_allclose(square.embed(images[:, :, 8:-8], 8), square.embed(padded), atol=1e-6)
-    with pytest.raises(ValueError, match="neither scaling nor the columns"):
-        narrow.reading((112, 160))
-
-
 class Counting:
     """A progress callback that counts, and stops the work once."""
 

@@ -38,10 +38,11 @@ class FaceReader:
     """Reads one image file as the uint8 RGB face that an embedder takes.
 
     With landmarks (a landmark file, or name -> (5, 2) points in pixels) the image is aligned.
-    Without, it must be aligned already, at the network's size or at its template's. A network whose
-    input is a whole fraction of a template (56x48 of 112x96) gets the template's crop averaged
-    down. Landmarks for any other input size are a ValueError, as are those of which most cannot be
-    faces; single ones are a warning. A file is also found under another image's suffix.
+    Without, it must be aligned already, at the network's size or at its template's; a 112x112 face
+    is cut for a 112x96 network. A network whose input is a whole fraction of a template (56x48 of
+    112x96) gets the template's crop averaged down. Landmarks for any other input size are a
+    ValueError, as are those of which most cannot be faces; single ones are a warning. A file is
+    also found under another image's suffix.
     """
 
     def __init__(self, input_size: tuple[int, int], landmarks: Landmarks | None = None) -> None:
@@ -80,7 +81,16 @@ class FaceReader:
             if is_outside(points, image.shape):
                 raise ValueError("its points lie outside the image")
             image = cut_out(image, points, self.template_size)
-        return self.fit(image)
+        return self.fit(self.cut(image))
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """Return the middle 112x96 of a 112x112 face, for a network that takes those.
+
+        The two templates differ by the 8 columns at each side alone.
+        """
+        if self.template_size == (112, 96) and image.shape[:2] == (112, 112) != self.input_size:
+            return np.ascontiguousarray(image[:, 8:104])
+        return image
 
     def fit(self, image: np.ndarray) -> np.ndarray:
         """Return an aligned face at the network's size, or raise ValueError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 _POINTS = np.array(
     [
@@ -27,3 +28,29 @@ ORDER = (
     "Expected are x and y of left eye, right eye, nose, left and right mouth corner, left and "
     "right as seen in the image, in pixels"
 )
+
+_SQUARE, _NARROW, _NEAR = 1.0, 96 / 112, 0.02  # width over height of the two templates
+
+
+def missing_columns(size: tuple[int, int], wanted: tuple[int, int]) -> int | None:
+    """Return how many columns a face of one template's shape lacks at each side for another's.
+
+    The 112x112 template is the 112x96 one with 8 columns more at each side. Below 0, the face has
+    as many too many; 0: sizes of one shape, (height, width); None: of other shapes.
+    """
+    height, width = size
+    whole = height * wanted[1] / wanted[0]
+    if abs(whole - width) <= max(1.0, _NEAR * width):
+        return 0
+    shapes = [
+        next((s for s in (_SQUARE, _NARROW) if abs(w / h - s) < _NEAR), None)
+        for h, w in (size, wanted)
+    ]
+    return None if None in shapes else round((whole - width) / 2)
+
+
+def add_columns(image: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """Return an image (height, width, 3) with black columns at each side; below 0, with fewer."""
+    if columns > 0:
+        return np.pad(image, ((0, 0), (columns, columns), (0, 0)))
+    return np.ascontiguousarray(image[:, -columns:columns]) if columns else image

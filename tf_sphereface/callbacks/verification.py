@@ -68,9 +68,9 @@ class Verification(keras.callbacks.Callback):
             backbone of a `FaceClassifier`, or the model without its `AngularDense`, in float32.
         every: verify after every so many epochs, after the first and the last one; in between the
             logs hold NaN, which Keras' `EarlyStopping` and `ModelCheckpoint` never take for the
-            best after a number. Put a callback that ends the run early by other figures before this
-            one; if it comes after, the last epoch's figures reach only `best`, the history and the
-            logs of `on_train_end`.
+            best after a number; a patience counts these epochs too. Put a callback that ends the
+            run early by other figures before this one; if it comes after, the last epoch's figures
+            reach only `best`, the history and the logs of `on_train_end`.
         figures: which figures to log, as `verification_...`: `"accuracy"`, `"std_error"`,
             `"auc"`, `"eer"` (fractions), `"genuine_angle"`, `"impostor_angle"` (degrees), or a
             true accept rate such as `"tar_at_far_0.001"` (NaN where the pairs cannot state it).

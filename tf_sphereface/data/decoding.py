@@ -14,14 +14,14 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tf_sphereface.alignment.images import decode_image
+from tf_sphereface.alignment.template import add_columns, missing_columns
 from tf_sphereface.data.folder_index import FolderIndex, SkipReport, select
 from tf_sphereface.utils import hardware
 from tf_sphereface.utils.messages import ProgressCallback
 
 logger = logging.getLogger("tf_sphereface")
 _CHUNK = 512
-_SAID = set[str]()  # sizes into which images are squeezed
-_SQUEEZED = 0.02  # change of the ratio of the sides that is said
+_SAID = set[str]()  # sizes into which images of another shape are brought
 
 
 def lack_of_room(count: int, image_size: tuple[int, int]) -> str | None:
@@ -55,10 +55,14 @@ def read_bytes(path: Path) -> bytes:
 def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize uint8 (height, width, 3): area averaging if nothing grows, else bilinear.
 
-    Where that changes the ratio of the sides, the log says so, once for each size.
+    A square image loses, or one of 112x96's shape gets, the columns between the two templates. Any
+    other shape is squeezed or stretched. The log says so, once for each size.
     """
-    if abs(image.shape[0] * image_size[1] / (image.shape[1] * image_size[0]) - 1) > _SQUEEZED:
-        _say_squeezed(path_size(image.shape[:2]), path_size(image_size))
+    shape = (image.shape[0], image.shape[1])
+    columns = missing_columns(shape, image_size)
+    if columns != 0:
+        _say_shape(shape, image_size, columns)
+        image = add_columns(image, columns or 0)
     smaller = image.shape[0] >= image_size[0] and image.shape[1] >= image_size[1]
     # The operations under tf.image.resize, which takes ten times as long around them; a size that
     # is a tuple, not an array, would take half as long again.
@@ -72,16 +76,24 @@ def resize(image: NDArray[np.uint8], image_size: tuple[int, int]) -> NDArray[np.
     return np.asarray(resized.numpy()[0] + np.float32(0.5), np.uint8)
 
 
-def _say_squeezed(size: str, wanted: str) -> None:
-    if wanted in _SAID:  # of images of many sizes one is enough
+def _say_shape(size: tuple[int, int], wanted: tuple[int, int], columns: int | None) -> None:
+    if path_size(wanted) in _SAID:  # of images of many sizes one is enough
         return
-    _SAID.add(wanted)
-    logger.warning(  # no warning of Python's: it is found out in the threads of a pipeline
-        "images, such as one of %s, are squeezed or stretched into %s: faces that are aligned for "
-        "that size are of another shape. Align these for it, or take their own size",
-        size,
-        wanted,
-    )
+    _SAID.add(path_size(wanted))
+    if columns is None:
+        done = (
+            f"squeezed or stretched into {path_size(wanted)}: faces that are aligned for that size "
+            "are of another shape. Align these for it, or take their own size"
+        )
+    elif columns < 0:
+        done = f"cut by {-columns} columns at each side for {path_size(wanted)}, as the templates"
+    else:
+        done = (
+            f"padded by {columns} black columns at each side for {path_size(wanted)}. Align the "
+            "photographs for that size, where you have them"
+        )
+    # no warning of Python's: it is found out in the threads of a pipeline
+    logger.warning("images, such as one of %s, are %s", path_size(size), done)
 
 
 def fit(

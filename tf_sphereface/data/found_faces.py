@@ -84,9 +84,10 @@ class Faces:
         if self.index is not None:
             return self.index
         if isinstance(source, SyntheticFaces):
-            return synthetic.training_set(
-                source.identities, source.images, seed=source.seed, size=size
+            images, labels = synthetic.training_set(
+                source.identities, source.images, seed=source.seed
             )
+            return np.stack([resize(image, size) for image in images]), labels
         return np.stack([resize(image, size) for image in self.pixels[0]]), self.labels
 
     def order(self) -> str:

@@ -225,7 +225,8 @@ def _images(
 
 def _fingerprint(index: FolderIndex, size: Size, resize: bool) -> str:
     """Return a hash that changes when a file, its label, or what is made of it changes."""
-    facts = [file_facts(index), index.labels.tolist(), size, resize, "read_image"]
+    how = "resized by templates" if resize else "read_image"
+    facts = [file_facts(index), index.labels.tolist(), size, resize, how]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

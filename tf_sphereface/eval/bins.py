@@ -348,9 +348,7 @@ class BinReader(FaceReader):
             image = decode_image(self._images[int(name)], name)
         except ValueError as error:
             raise ValueError("cannot be decoded as an image") from error
-        if image.shape[:2] == SIZE != self.input_size and self.template_size == (112, 96):
-            image = np.ascontiguousarray(image[:, 8:104])  # the templates differ by these columns
-        return self.fit(image)
+        return self.fit(self.cut(image))
 
     def key(self, path: Path, name: str) -> str:
         how = f"{self.input_size} bin".encode()

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.alignment.template import missing_columns
+from tf_sphereface.data.decoding import path_size
 from tf_sphereface.data.options import Size
 from tf_sphereface.embedder import Embedder, load_embedder
 from tf_sphereface.embedder.embedder import embed_sides
@@ -22,7 +24,6 @@ from tf_sphereface.embedder.model_hashes import model_sha256
 from tf_sphereface.training.pretrained import network_digest
 from tf_sphereface.training.recipes import Recipe
 
-_SQUARE, _NARROW = 1.0, 96 / 112  # width over height of the two templates
 _TRIAL = 32  # faces, to measure how long an embedding takes
 
 
@@ -62,44 +63,26 @@ class Teacher:
         """Return a recipe that learns from this teacher."""
         return dataclasses.replace(recipe, teacher=self.sha256)
 
-    def reading(self, image_size: Size) -> tuple[Size, int]:
-        """Return how faces that a network sees at `image_size` are read for this teacher.
+    def check_shape(self, image_size: Size) -> None:
+        """Raise `ValueError` where faces of (height, width) cannot be read at the teacher's size.
 
-        That is the size, (height, width), and how many columns are then added at each side; below
-        0, as many are cut off. The 112x112 template is the 112x96 one with 8 columns more at each
-        side; sizes of one shape are scaled.
-
-        Raises:
-            ValueError: the shapes are others.
+        Sizes of one shape are scaled; between the shapes of the templates 112x96 and 112x112, the
+        columns that lie between them are cut off or added.
         """
-        height, width = self.embedder.input_size
-        scaled = round(height * image_size[1] / image_size[0])
-        if abs(scaled - width) <= 1:
-            return (height, width), 0
-        shapes = [
-            next((s for s in (_SQUARE, _NARROW) if abs(w / h - s) < 0.02), None)
-            for h, w in (image_size, (height, width))
-        ]
-        if None in shapes:
+        if missing_columns(image_size, self.embedder.input_size) is None:
             raise ValueError(
-                f"{self.name} takes faces of {height}x{width}, and the data are faces of "
-                f"{image_size[0]}x{image_size[1]}: neither scaling nor the columns between the "
-                "templates 112x96 and 112x112 make one of the other. Align the photographs at its "
-                "size, or take another teacher"
+                f"{self.name} takes faces of {path_size(self.embedder.input_size)}, and the data "
+                f"are faces of {path_size(image_size)}: neither scaling nor the columns between "
+                "the templates 112x96 and 112x112 make one of the other. Align the photographs at "
+                "its size, or take another teacher"
             )
-        columns = (width - scaled) // 2
-        return (height, width - 2 * columns), columns
 
-    def embed(self, images: NDArray[np.uint8], columns: int = 0) -> NDArray[np.float32]:
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return unit embeddings of images and of their mirror images, float32 (2, n, dim).
 
-        `images`, uint8 RGB, and `columns` are as `reading` says. An embedding that is not finite,
-        or has no direction, comes back as NaN.
+        `images`: uint8 RGB (n, height, width, 3) of the teacher's input size. An embedding that is
+        not finite, or has no direction, comes back as NaN.
         """
-        if columns > 0:
-            images = np.pad(images, ((0, 0), (0, 0), (columns, columns), (0, 0)))
-        elif columns < 0:
-            images = np.ascontiguousarray(images[:, :, -columns:columns])
         both = np.asarray(embed_sides(self.embedder, images), np.float32)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             lengths = np.linalg.norm(both, axis=2, keepdims=True)

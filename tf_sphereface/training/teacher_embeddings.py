@@ -148,7 +148,7 @@ def teacher_embeddings(
     >>> teacher_embeddings(teacher, source, "teacher").table.shape
     (2, 4, 2016)
     """
-    size, columns = teacher.reading(source.image_size)
+    teacher.check_shape(source.image_size)
     source.load()
     kept = kept_embeddings(folder, teacher.sha256, source)
     if kept is not None:
@@ -161,9 +161,11 @@ def teacher_embeddings(
     step = source.batch_size
     first = done // step
     done = first * step
-    batches = source.in_order("uint8", image_size=size, channel_order="rgb", start=first)
+    batches = source.in_order(
+        "uint8", image_size=teacher.embedder.input_size, channel_order="rgb", start=first
+    )
     for number, (images, *_) in enumerate(batches if done < len(source) else (), start=1):
-        vectors = teacher.embed(np.asarray(images), columns)
+        vectors = teacher.embed(np.asarray(images))
         rows = slice(done, done + vectors.shape[1])
         _check_finite(vectors, teacher, source, done)
         table[:, rows] = vectors

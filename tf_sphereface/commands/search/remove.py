@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     gallery = Gallery.open(args.gallery)
     pictures = gallery.remove(args.names)
     console.print(
-        f"{counted(len(set(args.names)), 'person', 'people')} removed with "
-        f"{counted(pictures, 'picture')}; {len(gallery):,} left",
+        f"{counted(len(set(args.names)), 'name')} removed with "
+        f"{counted(pictures, 'picture')}; {counted(len(gallery), 'person', 'people')} left",
         highlight=False,
     )
     tell_threshold(gallery.calibration)

@@ -154,12 +154,10 @@ def costs(
     line: argparse.Namespace, source: FaceSource, teacher: training.Teacher, faces: int
 ) -> list[str]:
     """Say what the teacher's embeddings will cost, and how the faces are read for it."""
-    (height, width), columns = teacher.reading(source.image_size)
+    teacher.check_shape(source.image_size)
     seconds, size = teacher.cost(faces)
+    height, width = teacher.embedder.input_size
     told = f"the faces are read for it at {height}x{width}"
-    if columns:
-        what = f"get {columns} black" if columns > 0 else f"lose {-columns}"
-        told += f", and {what} columns at each side"
     where = line.teacher_cache or training.RunFolder(line.out).teacher
     time = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
     return [
