@@ -147,3 +147,28 @@ def test_bytes_in_a_dict_are_normalised_too(faces):
     given = model.predict({"image": faces[0]}, verbose=0)
     floats = (faces[0].astype("float32") - 127.5) / 128
     np.testing.assert_allclose(given, model.predict({"image": floats}, verbose=0), rtol=1e-5)
+
+
+def test_floats_from_0_to_255_are_said_once(faces, caplog):
+    """As keras.utils.image_dataset_from_directory makes them."""
+    model = classifier(network())
+    images, labels = faces
+    raw = (images.astype("float32"), labels)
+    for _ in range(2):
+        model.fit(*raw, batch_size=8, epochs=1, verbose=0)
+    (record,) = caplog.records
+    assert "images of floats from" in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32", "centred", "own"])
+def test_other_images_are_not_taken_for_raw_pixels(faces, kind, caplog):
+    images, labels = faces
+    own = [keras.layers.Rescaling(1 / 128, offset=-127.5 / 128)] if kind == "own" else []
+    given = {
+        "uint8": images,
+        "float32": data.normalize(images),
+        "centred": images.astype("float32") - 110.0,  # as networks of Caffe take them
+        "own": images.astype("float32"),
+    }[kind]
+    classifier(network(*own)).fit(given, labels, batch_size=8, verbose=0)
+    assert not caplog.records

@@ -147,7 +147,8 @@ class LambdaWatch:
         return (
             f"lambda begins anew, at {now:.4g}, in a network that names {100 * accuracy:.0f} % of "
             "the first images' people already: the optimizer counts its updates from 0, and the "
-            "margin is hardly felt for long. To go on where a file was saved, load it without "
+            "margin is hardly felt for long. To fine-tune, take a loss without lambda "
+            "(CosFaceLoss, --loss cosface). To go on where a script saved a file, load it without "
             "compile=False (a stock model then needs tf_sphereface.losses.bind_step(model)), or "
             "call model.optimizer.iterations.assign(count) before fit."
         )

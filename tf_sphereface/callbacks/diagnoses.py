@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tf_sphereface import angular
 from tf_sphereface.callbacks.nonfinite_layer import single
-from tf_sphereface.data.options import BatchOptions
+from tf_sphereface.data.passes import Pass
 from tf_sphereface.data.people import too_few, unbalanced
 from tf_sphereface.layers.angular_dense import AngularDense
 from tf_sphereface.schedules import ALMOST_ZERO, LambdaAnnealing
@@ -178,9 +178,9 @@ def labels(counts: NDArray[Any], names: Sequence[str] | None) -> str | None:
     return "; ".join(found) + "." if found else None
 
 
-def training_batches(begun: Sequence[tuple[BatchOptions, int]]) -> str | None:
+def training_batches(begun: Sequence[Pass]) -> str | None:
     """Judge the `face_dataset` that is trained on; `begun` are those whose pass has just begun."""
-    if len(begun) != 1 or begun[0][0].shuffle:
+    if len(begun) != 1 or begun[0].options.shuffle:
         return None
     return (
         "the training batches are not shuffled: a batch holds the faces of a few people, in the "
@@ -189,11 +189,11 @@ def training_batches(begun: Sequence[tuple[BatchOptions, int]]) -> str | None:
     )
 
 
-def evaluated_batches(begun: Sequence[tuple[BatchOptions, int]], predicted: bool) -> str | None:
+def evaluated_batches(begun: Sequence[Pass], predicted: bool) -> str | None:
     """Judge the `face_dataset` that is evaluated or predicted, as `training_batches` does."""
     if len(begun) != 1:
         return None
-    options, dropped = begun[0]
+    options, dropped, _ = begun[0]
     found = [f"augmented ({options.augment})"] * (options.augment != "none")
     found += ["shuffled, so that row k is not image k"] * (options.shuffle and predicted)
     found += [f"without {dropped} images that fill no batch"] * (dropped > 0)
@@ -203,6 +203,19 @@ def evaluated_batches(begun: Sequence[tuple[BatchOptions, int]], predicted: bool
     return (
         f"the network {what} faces as for training: {', and '.join(found)}. Make that dataset with "
         "face_dataset(..., training=False)."
+    )
+
+
+def other_people(trained: Sequence[str] | None, begun: Sequence[Pass]) -> str | None:
+    """Judge whose faces are evaluated, beside the names that a `face_dataset` is trained on."""
+    evaluated = begun[0].people if len(begun) == 1 else None
+    if trained is None or evaluated is None or list(trained) == list(evaluated):
+        return None
+    return (
+        f"the faces that are evaluated are of other people than those trained on "
+        f"({and_more(list(evaluated), 3)}; {and_more(list(trained), 3)}): their labels name other "
+        "people, so that val_accuracy and val_loss say nothing. Verify on people who are never "
+        "seen: callbacks.Verification, callbacks.verify_on."
     )
 
 

@@ -13,11 +13,11 @@ import tensorflow as tf
 from keras.layers import InputLayer
 from numpy.typing import NDArray
 
+from tf_sphereface.utils.first_layers import OUT_OF_RANGE
 from tf_sphereface.utils.messages import and_more
 
 BatchOf = Callable[[int], tuple[Any, Any]]
 ORDINARY = 1000.0  # outputs below it do not overflow the loss
-OUT_OF_RANGE = 20.0  # normalised images lie in [-1, 1] or, by mean and deviation, in about [-5, 5]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,7 @@ from tf_sphereface.callbacks.nonfinite_layer import (
     lost_centres,
     take_snapshot,
 )
-from tf_sphereface.data.options import BatchOptions
-from tf_sphereface.data.passes import begun_since, last_begun
+from tf_sphereface.data.passes import Pass, begun_since, last_begun
 from tf_sphereface.losses.mag_face import MagFaceLoss
 from tf_sphereface.losses.update_count import other_optimizer, read_step, scheduled_losses
 from tf_sphereface.utils.messages import and_more
@@ -37,8 +36,7 @@ class Finding:
     Attributes:
         kind: `"at chance"`, `"underflow"`, `"collapsed"`, `"exploded"`, `"norm range"`,
             `"lambda"`, `"lambda anew"`, `"labels"`, `"precision"`, `"val_loss"`, `"validation"`,
-            `"batches"`,
-            `"evaluated batches"` or `"diverged"`.
+            `"batches"`, `"evaluated batches"`, `"evaluated people"` or `"diverged"`.
         step: number of updates after which it was found.
         text: a sentence or two.
         details: for `"diverged"`: `layer`, its name or None; `files`, the batch's; `suspects`,
@@ -71,6 +69,7 @@ class TrainingDoctor(keras.callbacks.Callback):
       one class alone, or one image of each;
     - `batches`: the `face_dataset` that is trained on is not shuffled; `evaluated batches`: that of
       `validation_data`, `evaluate` or `predict` is augmented, leaves images out, or is shuffled;
+    - `evaluated people`: that of `validation_data` or `evaluate` is of others than are trained on;
     - `precision`: the network computes in a type that this machine does not multiply faster;
     - `val_loss`: one of `callbacks` watches it, though it changes with lambda;
     - `validation`: the validation loss is not finite, and the training loss is;
@@ -137,6 +136,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._means: list[float] = []
         self._snapshot: list[Any] = []
         self._passes: int | None = None  # the last one that began before the first batch
+        self._people: Sequence[str] | None = None  # who are trained on
         self._watch: LambdaWatch | None = None
         self._began = first_step
         self._first_epoch: int | None = None  # of this fit
@@ -191,7 +191,10 @@ class TrainingDoctor(keras.callbacks.Callback):
         if not math.isfinite(mean):
             self._stop(mean)
             return
-        self._note("batches", diagnoses.training_batches(self._passes_begun()))
+        begun = self._passes_begun()
+        self._note("batches", diagnoses.training_batches(begun))
+        if len(begun) == 1:
+            self._people = begun[0].people
         if self._watch is not None:
             self._note("lambda anew", self._watch.began_anew(batch, logs or {}))
         if self._mean is not None:  # logs hold the mean since the epoch began: take it apart
@@ -218,8 +221,9 @@ class TrainingDoctor(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the batches that are evaluated."""
-        text = diagnoses.evaluated_batches(self._passes_begun(), predicted=False)
-        self._note("evaluated batches", text)
+        begun = self._passes_begun()
+        self._note("evaluated batches", diagnoses.evaluated_batches(begun, predicted=False))
+        self._note("evaluated people", diagnoses.other_people(self._people, begun))
 
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Note which passes over datasets have begun."""
@@ -230,7 +234,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         text = diagnoses.evaluated_batches(self._passes_begun(), predicted=True)
         self._note("evaluated batches", text)
 
-    def _passes_begun(self) -> list[tuple[BatchOptions, int]]:
+    def _passes_begun(self) -> list[Pass]:
         """Return the passes that began for the first batch; none at the later ones."""
         number, self._passes = self._passes, None
         return [] if number is None else begun_since(number)

@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.backbones.extraction import as_backbone, in_float32
@@ -23,11 +22,11 @@ from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.keras_private import optimizers_in
 from tf_sphereface.utils.layer_checks import require_stock_layers
 from tf_sphereface.utils.messages import SphereFaceWarning
+from tf_sphereface.utils.weight_samples import some_weights
 
 logger = logging.getLogger("tf_sphereface")
 FIGURES = ("accuracy", "std_error", "auc", "eer", "genuine_angle", "impostor_angle")
 _TAR = "tar_at_far_"
-SOME = 64  # numbers of a weight by which it is told from its average
 
 
 class Verification(keras.callbacks.Callback):
@@ -155,7 +154,8 @@ class Verification(keras.callbacks.Callback):
 
         Args:
             images: a folder of identity folders.
-            pairs: a file in LFW's format; None draws pairs from the folder by seed 0.
+            pairs: a file in LFW's format; None draws pairs from the folder by seed 0, in 10
+                folds or as many as its people allow.
             landmarks: a landmark file by which the images are aligned; None: they are aligned.
             input_size: (height, width) that the network takes.
             **options: the constructor's keyword arguments.
@@ -170,7 +170,7 @@ class Verification(keras.callbacks.Callback):
         from tf_sphereface.eval.protocol import existing_folder
 
         root = existing_folder("images", images)
-        listed = random_pairs(root) if pairs is None else read_pairs(pairs)
+        listed = random_pairs(root, folds=None) if pairs is None else read_pairs(pairs)
         names, left, right = listed.images()
         reader, problems = face_reader.FaceReader(input_size, landmarks), face_reader.Problems()
         pieces = list(face_reader.iterate_faces(root, names, reader, problems))
@@ -212,7 +212,7 @@ class Verification(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Note by a few weights what the step left in the model, where the optimizer averages."""
         if averages_weights(self.model.optimizer):
-            self._trained = _some_weights(self.model)
+            self._trained = some_weights(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Verify when it is time, add the figures to the logs, and keep the best."""
@@ -249,7 +249,7 @@ class Verification(keras.callbacks.Callback):
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """Put the optimizer's averages into the model, unless somebody has done it already."""
-        now = _some_weights(self.model) if self._trained else []
+        now = some_weights(self.model) if self._trained else []
         if not now or not all(map(np.array_equal, now, self._trained)):
             yield
             return
@@ -377,14 +377,6 @@ def _mean(name: str, results: dict[str, Any]) -> float | None:
     if name == "std_error":
         return math.hypot(*known) / len(known)
     return float(np.mean(known))
-
-
-def _some_weights(model: keras.Model) -> list[NDArray[Any]]:
-    """Return copies of the first numbers of a few weights: the first, middle and last ones."""
-    variables = model.trainable_variables
-    chosen = {0, len(variables) // 2, len(variables) - 1} if variables else set()
-    flat = [tf.reshape(tf.convert_to_tensor(variables[i].value), [-1]) for i in sorted(chosen)]
-    return [np.array(values[:SOME]) for values in flat]
 
 
 def averages_weights(optimizer: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The moment at which a training step had its batch, to tell a slow device from slow data."""
+"""What a training step saw of its batch: the moment at which it was there, and raw pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-_KEY = 0
+_TIME, _LOW, _HIGH = 0, 1, 2
 
 
 class BatchArrival:
@@ -30,7 +30,7 @@ class BatchArrival:
         """
         tensors = [part for part in keras.tree.flatten(batch) if tf.is_tensor(part)]
         with tf.control_dependencies(tensors), tf.device("/cpu:0"):
-            kept = self._table.insert(tf.constant(_KEY, tf.int64), tf.timestamp())
+            kept = self._table.insert(tf.constant(_TIME, tf.int64), tf.timestamp())
         with tf.control_dependencies([kept]):
             return keras.tree.map_structure(
                 lambda part: tf.identity(part) if tf.is_tensor(part) else part, batch
@@ -39,4 +39,17 @@ class BatchArrival:
     @property
     def seconds(self) -> float:
         """When the newest batch was there, as `time.time()` has it; 0 before the first."""
-        return float(self._table.lookup(tf.constant(_KEY, tf.int64)))
+        return float(self._table.lookup(tf.constant(_TIME, tf.int64)))
+
+    def record_range(self, images: Any) -> None:
+        """Keep the least and the largest value of a batch's first image, inside the step."""
+        first = tf.cast(images[:1], tf.float64)
+        values = [tf.reduce_min(first), tf.reduce_max(first)]
+        with tf.device("/cpu:0"):
+            self._table.insert(tf.constant([_LOW, _HIGH], tf.int64), tf.stack(values))
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Least and largest value of the newest batch's first image; zeros before the first."""
+        low, high = self._table.lookup(tf.constant([_LOW, _HIGH], tf.int64)).numpy()
+        return float(low), float(high)

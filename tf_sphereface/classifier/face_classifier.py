@@ -106,6 +106,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         super().__init__(**kwargs)
         shape = embedding_shape(backbone)
         warn_of_mixing(backbone)
+        replicas.check_variables(backbone)
         self.backbone = backbone
         self.num_classes = check_integer("num_classes", num_classes, 1)
         self.head, self.gradient = head, gradient
@@ -163,7 +164,8 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
 
         Raises:
             ValueError: the loss does not belong to the head, or not to `gradient`; a metric cannot
-                read the head's output (the error says how it can);
+                read the head's output (the error says how it can); over several replicas, the loss
+                is no mean over its examples (`reduction`);
                 `steps_per_execution` above 1 under a strategy with several replicas, which crashes
                 in Keras; `jit_compile=True` with synchronised batch normalisation, or with a loss
                 that sums over the batch (`AdaFaceLoss`, `CurricularFaceLoss`), over several
@@ -178,6 +180,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         replicas.check_steps(kwargs.get("steps_per_execution", 1))
         heads.check_place(self.centers, replicas.replica_count())
         loss = heads.loss_for_head(self.head, loss)
+        replicas.check_reduction(loss)
         uses_xla, reason = xla.decide(
             jit_compile,
             kwargs.get("run_eagerly", False),

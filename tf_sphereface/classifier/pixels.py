@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from tf_sphereface.utils.first_layers import own_normalization
+from tf_sphereface.utils.first_layers import OUT_OF_RANGE, own_normalization
+
+logger = logging.getLogger("tf_sphereface")
 
 
 def pixel_scaling(backbone: keras.Model) -> Callable[[Any], Any]:
@@ -25,15 +28,45 @@ def pixel_scaling(backbone: keras.Model) -> Callable[[Any], Any]:
     >>> scale(ops.zeros((1, 8, 8, 3), "uint8")).numpy().max()
     np.float32(-0.99609375)
     """
-    inputs = getattr(backbone, "inputs", None) or []
-    if (
-        len(inputs) != 1
-        or len(inputs[0].shape) != 4
-        or not keras.backend.is_float_dtype(inputs[0].dtype)
-        or own_normalization(backbone) is not None
-    ):
+    if not takes_normalized(backbone):
         return lambda images: images
     return lambda images: keras.tree.map_structure(_normalized, images)  # alone, or in a dict
+
+
+def takes_normalized(backbone: keras.Model) -> bool:
+    """Tell whether a network takes one image of floats, and does not normalise it itself."""
+    inputs = getattr(backbone, "inputs", None) or []
+    return (
+        len(inputs) == 1
+        and len(inputs[0].shape) == 4
+        and keras.backend.is_float_dtype(inputs[0].dtype)
+        and own_normalization(backbone) is None
+    )
+
+
+def may_be_raw(backbone: keras.Model, images: Any) -> bool:
+    """Tell whether a network's images, by their type and shape, may be pixels from 0 to 255."""
+    shape = tuple(getattr(images, "shape", None) or ())
+    return (
+        len(shape) == 4
+        and shape[3] == 3
+        and keras.backend.is_float_dtype(keras.backend.standardize_dtype(images.dtype))
+        and takes_normalized(backbone)
+    )
+
+
+def say_raw(low: float, high: float) -> None:
+    """Log that a step was fed with pixels from 0 to 255, where its images were."""
+    if low >= 0 and high > OUT_OF_RANGE:
+        logger.warning(
+            "the network is trained on images of floats from %.4g to %.4g, as "
+            "keras.utils.image_dataset_from_directory makes them. Floats are taken as they are, "
+            "uint8 images are normalised: the trained network fits no other faces here. "
+            "Give it normalised images, (x - 127.5) / 128, or uint8 ones "
+            "(dataset.map(lambda x, y: (tf.cast(x, tf.uint8), y)))",
+            low,
+            high,
+        )
 
 
 def _normalized(images: Any) -> Any:

@@ -144,6 +144,31 @@ def check_share(smallest: int, replicas: int) -> None:
         )
 
 
+def check_reduction(loss: Any) -> None:
+    """Refuse a loss that is no mean over its examples, where a strategy averages the replicas'."""
+    reduction = getattr(loss, "reduction", "mean")
+    if replica_count() > 1 and reduction not in ("sum_over_batch_size", "mean"):
+        raise ValueError(
+            "Under a strategy with several replicas a loss must be the mean over its examples, "
+            'reduction="sum_over_batch_size": the replicas\' losses are averaged, each by its '
+            f"number of examples. Received: reduction={reduction!r}"
+        )
+
+
+def check_variables(backbone: keras.Model) -> None:
+    """Refuse a network whose variables are not the strategy's in force, as it cannot train them."""
+    strategy = tf.distribute.get_strategy()
+    if not tf.distribute.has_strategy():
+        return
+    for variable in backbone.variables:
+        if not strategy.extended.variable_created_in_scope(variable.value):
+            raise ValueError(
+                f"The network {backbone.name!r} was made outside of strategy.scope(), and the "
+                "classifier inside: its variables are on one device alone. Make or load the "
+                "network inside `with strategy.scope():` too"
+            )
+
+
 def check_steps(steps_per_execution: Any) -> None:
     """Refuse several steps in one call under a strategy, which crashes in Keras."""
     if steps_per_execution != 1 and replica_count() > 1:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tf_sphereface.classifier import gradient_updates, replicas, xla
+from tf_sphereface.classifier import gradient_updates, pixels, replicas, xla
 from tf_sphereface.classifier.heads import without_conflicts
 from tf_sphereface.layers import released_gradient
 from tf_sphereface.layers.host_angular_dense import DEVICE
@@ -29,6 +29,7 @@ class TrainingStep(keras.Model):
     conflict_cosine: float | None
     _jit: bool
     _smallest_share: int
+    train_function: Any
     _update_function: Any
     _gradient_function: Any
 
@@ -49,6 +50,8 @@ class TrainingStep(keras.Model):
         """Apply one update and return the logs."""
         data = self.batch_arrival.record(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if pixels.may_be_raw(self.backbone, x):
+            self.batch_arrival.record_range(x)
         y, *targets = self._told(y)
         x = replicas.require_examples(self, x)
         everyone = self.head_layer.global_labels(y) if self.sampled else None
@@ -214,7 +217,21 @@ class TrainingStep(keras.Model):
         if force:  # layers may have been frozen since
             self._compile_step()
         replicas.check_share(self._smallest_share, self.distribute_strategy.num_replicas_in_sync)
-        return super().make_train_function(force)
+        if force or self.train_function is None:
+            super().make_train_function(force)
+            self.train_function = self._watched(self.train_function)
+        return self.train_function
+
+    def _watched(self, function: Any) -> Any:
+        """Return Keras' function of a step; after its first call the images' range is looked at."""
+
+        def first(iterator: Any) -> Any:
+            logs = function(iterator)
+            self.train_function = function
+            pixels.say_raw(*self.batch_arrival.value_range)
+            return logs
+
+        return first
 
     def _training_outputs(self, embedding: Any, labels: Any) -> Any:
         """Return the head's output, over the sample or with the gradient that was asked for."""

@@ -40,7 +40,7 @@ def make_dataset(images: NumberedImages, options: BatchOptions) -> tf.data.Datas
             return batch if weights is None else (*batch, tf.gather(weights, labels))
 
         first, begin = divmod(options.start_step, steps)
-        epochs = begun_passes(first, options, options.dropped(images.count))
+        epochs = begun_passes(first, options, options.dropped(images.count), images.names)
         if options.repeat:
             epochs = epochs.flat_map(tf.data.Dataset.counter)
         length = tf.data.INFINITE_CARDINALITY if options.repeat else steps - begin

@@ -27,7 +27,7 @@ def evaluate(
     embedder: Any,
     root: str | os.PathLike[str],
     pairs_per_fold: int = 300,
-    folds: int = 10,
+    folds: int | None = 10,
     seed: int = 0,
     landmarks: Landmarks | None = None,
     *,
@@ -86,7 +86,7 @@ def evaluate(
 def random_pairs(
     root: str | os.PathLike[str],
     pairs_per_fold: int = 300,
-    folds: int = 10,
+    folds: int | None = 10,
     seed: int = 0,
     *,
     strict: bool = False,
@@ -100,7 +100,7 @@ def random_pairs(
     Args:
         root: the folder.
         pairs_per_fold: pairs of each class in a fold, at most.
-        folds: how many, two at least.
+        folds: how many, two at least; None: 10, or as many as the people allow.
         seed: the same seed and files give the same pairs.
         strict: raise where images are passed over, rather than warn.
 
@@ -123,12 +123,14 @@ def random_pairs(
 def draw_pairs(
     identities: dict[str, list[str]],
     pairs_per_fold: int = 300,
-    folds: int = 10,
+    folds: int | None = 10,
     seed: int = 0,
     *,
     where: str = "the data",
 ) -> Pairs:
     """Draw pairs as `random_pairs` from identity -> names of images."""
+    if folds is None:
+        folds = max(2, min(10, _most_folds(identities)))
     if folds < 2 or pairs_per_fold < 1:
         raise ValueError(
             "folds must be at least 2 and pairs_per_fold at least 1. "
@@ -151,10 +153,19 @@ def draw_pairs(
     return Pairs(left, right, is_same, np.repeat(np.arange(1, folds + 1), 2 * count))
 
 
+def _several(identities: dict[str, list[str]]) -> int:
+    """Return how many people have two images or more."""
+    return sum(len(files) > 1 for files in identities.values())
+
+
+def _most_folds(identities: dict[str, list[str]]) -> int:
+    """Return how many folds have two people each, one of them with two images."""
+    return min(_several(identities), len(identities) // 2)
+
+
 def _too_few(root: str, identities: dict[str, list[str]], folds: int) -> str:
     """Say what a folder lacks for the folds, and the most folds that it can give, if it can."""
-    several = sum(len(files) > 1 for files in identities.values())
-    most = min(several, len(identities) // 2)
+    several, most = _several(identities), _most_folds(identities)
     advice = f"{most} folds are possible" if most >= 2 else "that is too few for any folds"
     return (
         f"{root} must hold two identities for each of {folds} folds, one of them with two images. "

@@ -22,6 +22,7 @@ from tf_sphereface.training.fitting import is_chief
 from tf_sphereface.training.solvers import rate_function
 from tf_sphereface.training.weight_average import WeightAverage
 from tf_sphereface.utils.files import atomic_path
+from tf_sphereface.utils.weight_samples import some_weights
 
 logger = logging.getLogger("tf_sphereface")
 CHECKPOINT_STEPS = 500
@@ -54,6 +55,7 @@ class RunLog(keras.callbacks.Callback):
         self.rows = list(rows)
         self.diverged = self.mended = False
         self.warn = warn
+        self._weights: list[Any] = []  # some, as the last epoch left them
         self._before = seconds
         self._begun = time.monotonic()
 
@@ -61,6 +63,10 @@ class RunLog(keras.callbacks.Callback):
     def seconds(self) -> float:
         """Time since the run was begun, without the time between a stop and its resume."""
         return self._before + time.monotonic() - self._begun
+
+    def is_of(self, model: keras.Model) -> bool:
+        """Tell whether a model has the weights that the last row is of, as far as is known."""
+        return not self._weights or all(map(np.array_equal, self._weights, some_weights(model)))
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -79,6 +85,7 @@ class RunLog(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **values, "learning_rate": rate}
         self.rows.append({**row, "seconds": round(self.seconds, 1)})
         self.diverged = not np.isfinite(values.get("loss", 0.0))
+        self._weights = some_weights(self.model)
         self._write()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -222,10 +229,11 @@ class Checkpoints(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def deferred_stop(say: Callable[[str], None] = logger.warning) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C, or SIGTERM, into a flag that is read between two steps.
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a flag that is read between two steps.
 
-    The second one interrupts at once. Outside the main thread nothing is changed. Yields a
-    function that tells whether the process was asked to stop; `say` is called when it is.
+    The second one interrupts at once. A signal that is ignored, as by nohup, stays so. Outside the
+    main thread nothing is changed. Yields a function that tells whether the process was asked to
+    stop; `say` is called when it is.
 
     Example:
 
@@ -247,7 +255,12 @@ def deferred_stop(say: Callable[[str], None] = logger.warning) -> Iterator[Calla
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    wanted = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    before = {
+        number: signal.signal(number, ask)
+        for number in wanted
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield lambda: asked
     finally:

@@ -192,8 +192,15 @@ class RunFolder:
             )
         changed = [key for key in after if before.get(key) != after[key] and key != "epochs"]
         old, new = before["data"], after["data"]
-        if "synthetic" not in (old, new) and os.path.abspath(old) == os.path.abspath(new):
-            changed = [key for key in changed if key != "data"]  # `faces` and `faces/` are one
+        if "data" in changed and _are_files(old) and _are_files(new):
+            changed.remove("data")  # that they are the same faces, the checkpoint is compared with
+            if os.path.abspath(old) != os.path.abspath(new):
+                logger.warning(
+                    "the faces were in %s and are in %s now: people and files of the same names, "
+                    "in the same order, are taken for the same",
+                    old,
+                    new,
+                )
         if changed:
             lines = ", ".join(f"{key} was {before.get(key)}, now {after[key]}" for key in changed)
             raise ValueError(
@@ -236,6 +243,11 @@ def check_faces(source: FaceSource, state: Checkpoint, what: str) -> None:
     if lines or old["order"] != facts["order"]:
         other = "as many people and faces, of other names or in another order"
         raise ValueError(f"{what} {', '.join(lines) or other}")
+
+
+def _are_files(data: str) -> bool:
+    """Whether a configuration's `data` is a place of files, not arrays or synthetic faces."""
+    return data not in ("arrays", "synthetic")
 
 
 def _started(sha256: str | None) -> str:

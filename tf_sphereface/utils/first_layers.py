@@ -9,6 +9,7 @@ import keras
 
 from tf_sphereface.utils.keras_private import calls_on
 
+OUT_OF_RANGE = 20.0  # normalised images lie in [-1, 1] or, by mean and deviation, in about [-5, 5]
 # Layers and operations that bring pixels into another range, where their other operand is constant.
 _NORMALIZING = (
     "Rescaling",
@@ -30,6 +31,7 @@ _PASSING = (
     "Cast",
     "Identity",
     "GetItem",
+    "Take",
     "Flip",
     "Transpose",
     "Permute",

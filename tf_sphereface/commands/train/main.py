@@ -107,6 +107,8 @@ def run_in_folder(
     train(run, options, found)
     if not is_chief(run.model):
         return 0
+    if not run.log.is_of(run.model):
+        warn(summary.restored(run))
     metadata = summary.metadata_of(run, line.license, finished=True)
     embedder.save_embedder(run.network(), folder.embedder, metadata)
     if run.average is not None:  # what was measured is measured of the averages

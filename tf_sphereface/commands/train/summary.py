@@ -45,10 +45,26 @@ def metadata_of(
             **({model_card.LICENSE: license} if license else {}),
         },
     )
-    if not finished or not run.log.rows:
+    if not finished or not run.log.rows or not run.log.is_of(run.model):
         return metadata
     row = {k: v for k, v in run.log.rows[-1].items() if k != "seconds" and not math.isnan(v)}
     return model_card.with_measured(metadata, {"last epoch of training": row})
+
+
+def restored(run: training.Run) -> str:
+    """Say which file holds what, where a callback has put other weights back as training ended."""
+    text = (
+        "a callback put other weights back as training ended, as "
+        "EarlyStopping(restore_best_weights=True) does: "
+    )
+    if run.average is None:
+        return text + (
+            f"{run.folder.embedder} holds those, and the last epoch's figures are not of them"
+        )
+    return text + (
+        f"{run.folder.unaveraged} holds those; {run.folder.embedder} holds the average of the "
+        "whole run"
+    )
 
 
 def summarise(run: training.Run) -> dict[str, Any]:
