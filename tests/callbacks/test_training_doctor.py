@@ -222,6 +222,21 @@ def test_a_dataset_of_the_other_form(make, trained, held, said):
     assert all(words in text for words, text in zip(said, texts, strict=True))
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_validation_on_other_people_is_told(tmp_path, same):
+    """Their labels would be taken for those of the people who are trained on."""
+    sf.data.synthetic.write_folder(tmp_path / "a", CLASSES, 4, size=(8, 8))
+    sf.data.synthetic.write_folder(tmp_path / "b", CLASSES, 4, size=(8, 8), first_identity=90)
+    options = {"image_size": (8, 8), "batch_size": 4}
+    held = sf.data.face_dataset(tmp_path / ("a" if same else "b"), training=False, **options)
+    doctor = sf.callbacks.TrainingDoctor(say=lambda text: None)
+    trained = sf.data.face_dataset(tmp_path / "a", **options)
+    classifier().fit(trained, validation_data=held, callbacks=[doctor], verbose=0)
+    texts = [one.text for one in doctor.findings if one.kind == "evaluated people"]
+    assert len(texts) == (not same)
+    assert same or "of other people than those trained on (Person_000090" in texts[0]
+
+
 def test_a_prediction_in_no_order():
     doctor = sf.callbacks.TrainingDoctor(say=lambda text: None)
     model = classifier()

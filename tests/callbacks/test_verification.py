@@ -111,6 +111,9 @@ def test_pairs_of_files(tmp_path):
     sf.data.synthetic.write_folder(tmp_path / "faces", 20, 3, size=SIZE)
     verification = sf.callbacks.Verification.from_files(tmp_path / "faces", input_size=SIZE)
     assert verification.images.shape[1:] == (*SIZE, 3)
+    sf.data.synthetic.write_folder(tmp_path / "few", 6, 2, size=SIZE)
+    few = sf.callbacks.Verification.from_files(tmp_path / "few", input_size=SIZE)
+    assert set(few.pairs[-1].tolist()) == {1, 2, 3}  # folds of two people each
     with pytest.raises(FileNotFoundError, match="images must be a folder"):
         sf.callbacks.Verification.from_files(tmp_path / "nowhere")
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import signal
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ import tf_sphereface as sf
 from tests.training.stopping import StopAfter
 from tf_sphereface import training
 from tf_sphereface.data import FaceSource, SyntheticFaces
+from tf_sphereface.training import run_callbacks
 from tf_sphereface.training.checkpoint import checkpoint_files
 
 pytestmark = pytest.mark.usefixtures("small_backbone")
@@ -217,3 +219,22 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path):
     with pytest.raises(ValueError, match=r"the loss became (nan|inf) in epoch 1"):
         training.run(recipe, source(), tmp_path)
     assert keras.mixed_precision.global_policy() == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on this system")
+def test_a_closed_terminal_stops_after_the_step_unless_it_is_ignored():
+    before = signal.getsignal(signal.SIGHUP)
+    said: list[str] = []
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with run_callbacks.deferred_stop(said.append) as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert asked()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup sets it
+        with run_callbacks.deferred_stop(said.append) as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert said == ["finishing the step; once more to stop at once"]
