@@ -150,7 +150,7 @@ def test_read_landmarks(tmp_path) -> None:
     ("line", "message"),
     [
         ("a.jpg\t1\t2", "line 2: expected a path and 10 numbers"),
-        ("a.jpg 1 2 3 4 5 6 7 8 9 10", "separated by tabs"),
+        ("a.jpg 1 2 3 4 5 6 7 8 9", "separated by tabs"),
         ("a.jpg" + "\tx" * 10, "line 2: expected numbers"),
         ("first.jpg" + "\t1" * 10, "'first.jpg' is listed twice"),
     ],
@@ -167,6 +167,29 @@ def save(path, image: np.ndarray) -> None:
     ok, data = cv2.imencode(path.suffix, image)
     assert ok
     path.write_bytes(data.tobytes())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2\nlx ly rx ry nx ny mlx mly mrx mry\na b.jpg   1  2  3  4  5 6 7 8 9 10\n",  # CelebA's
+        "image_id,lx,ly,rx,ry,nx,ny,mlx,mly,mrx,mry\na b.jpg,1,2,3,4,5,6,7,8,9,10\n",
+        "image\tlx\tly\trx\try\tnx\tny\tmlx\tmly\tmrx\tmry\na b.jpg"
+        + "".join(f"\t{n}" for n in range(1, 11)),
+    ],
+)
+def test_landmark_files_as_others_write_them(tmp_path, text) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    (points,) = read_landmarks(tmp_path / "list.txt").items()
+    assert points[0] == "a b.jpg"
+    np.testing.assert_array_equal(points[1], np.arange(1.0, 11).reshape(5, 2))
+
+
+def test_json_is_no_landmark_file_and_not_printed_whole(tmp_path) -> None:
+    (tmp_path / "points.json").write_text('{"a.jpg": [[1, 2], [3, 4]]}, ' * 1000)
+    with pytest.raises(ValueError, match="and no JSON") as caught:
+        read_landmarks(tmp_path / "points.json")
+    assert len(str(caught.value)) < 400
 
 
 def test_read_image_gives_rgb(tmp_path) -> None:

@@ -16,6 +16,7 @@ from tf_sphereface.alignment.align import align as align_image
 from tf_sphereface.alignment.align import read_landmarks
 from tf_sphereface.alignment.detector import FaceDetector
 from tf_sphereface.alignment.images import read_image
+from tf_sphereface.alignment.listing import find_images
 from tf_sphereface.commands.align import main
 
 
@@ -289,11 +290,29 @@ def test_faces_inside_the_folder_are_no_photographs(album, calls):
 
 
 def test_one_name_for_two_photographs(tmp_path, capsys):
-    for suffix in ("bmp", "tif"):
-        save(tmp_path / f"src/a.{suffix}", photo())
+    """As of a HEIC photograph and the PNG that was made of it; here neither is read by its name."""
+    for suffix in ("bmp", "tif", "png"):
+        save(tmp_path / f"src/a.{suffix}", photo(3, at=[(110, 60)]))
+    (tmp_path / "src/a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    assert run(tmp_path) == 1  # the HEIC
+    assert list(crops(tmp_path)) == ["a.png", "a_bmp.png", "a_tif.png"]
+    assert run(tmp_path) == 1
+    assert "would both" not in capsys.readouterr().err
+
+
+def test_two_names_that_cannot_be_told_apart(tmp_path, capsys):
+    for name in ("a.bmp", "a.tif", "a_tif.png"):
+        save(tmp_path / "src" / name, photo(3, at=[(110, 60)]))
     assert run(tmp_path) == 2
     message = " ".join(capsys.readouterr().err.split())
-    assert "'a.tif' and 'a.bmp' would both be written to a.png" in message
+    assert "would both be written to a_tif.png" in message
+
+
+def test_a_jpeg_that_is_called_heic_is_read(tmp_path):
+    save(tmp_path / "src/a.jpg", photo(3, at=[(110, 60)]))
+    (tmp_path / "src/a.jpg").rename(tmp_path / "src/a.heic")
+    assert run(tmp_path) == 0
+    assert list(find_images(tmp_path / "src")) == ["a.heic"]
 
 
 @pytest.mark.parametrize("module", ["mtcnn", "joblib"])

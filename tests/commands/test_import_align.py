@@ -180,7 +180,7 @@ def test_align_reports_failures_and_writes_the_rest(photos, capsys) -> None:
         ("/etc/passwd" + "\t1" * 10, "outside SRC"),
         ("# nothing", "names no image"),
         ("a.jpg\t1", "expected a path and 10 numbers"),
-        (f"a.bmp\t{TEN}\na.tif\t{TEN}", "would both be written to a.png"),
+        (f"a.bmp\t{TEN}\na.tif\t{TEN}\na_tif.png\t{TEN}", "would both be written to a_tif.png"),
         ("a.jpg" + "\t1" * 10, "all in one place"),
     ],
 )

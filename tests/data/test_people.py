@@ -64,8 +64,8 @@ def test_one_image_of_each_is_refused_by_a_source_and_said_of_a_dataset(tmp_path
         ([1, 1, 5, 5], None, None),
         ([9, 9], ["train", "Val"], "2 of the 2 folders in x have names like parts of a data set"),
         ([9, 9, 9], ["Ada", "Val", "Grace"], None),
-        ([9, 9, 9], ["Ada L", "ada_l", "Grace"], "1 people of x may have two folders (Ada L and"),
-        ([9, 9], ["Jose\u0301", "Jos\u00e9"], "1 people of x may have two folders"),
+        ([9, 9, 9], ["Ada L", "ada_l", "Grace"], "1 people of x may have two names (Ada L and"),
+        ([9, 9], ["Jose\u0301", "Jos\u00e9"], "1 people of x may have two names"),
         ([9, 9], ["-", "_"], None),
     ],
 )

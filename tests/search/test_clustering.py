@@ -185,6 +185,41 @@ def test_links_lead_to_the_pictures(faces_and_table, tmp_path):
     assert all(link.is_symlink() and link.exists() for link in links)
 
 
+def test_pictures_without_a_face_are_not_lost(faces_and_table, tmp_path, capsys):
+    root, out = faces_and_table, tmp_path / "out"
+    made = search.load_faces(root / "faces.npz")
+    bare, twin = (root / "faces" / name for name in ("a/no.jpg", "a_no.jpg"))
+    bare.parent.mkdir(exist_ok=True)
+    for number, path in enumerate((bare, twin)):
+        path.write_bytes(b"landscape %d" % number)
+    made.failed = {"a/no.jpg": "no face was found", "a_no.jpg": "no face was found"}
+    made.save(tmp_path / "t.npz")
+    result = tmp_path / "c.json"
+    assert (
+        run("cluster", tmp_path / "t.npz", "--out", out, "--files", "copies", "--json", result) == 0
+    )
+    assert "2 pictures without a face" in " ".join(capsys.readouterr().out.split())
+    assert [lost["file"] for lost in json.loads(result.read_text())["without_face"]] == [
+        *made.failed
+    ]
+    assert "a/no.jpg\t\tapart/unclear\tno face was found" in (out / "clusters.tsv").read_text()
+    kept = {path.read_bytes() for path in (out / "apart" / "unclear").iterdir()}
+    assert kept == {b"landscape 0", b"landscape 1"}
+
+
+def test_the_score_is_of_the_largest_face_of_pictures_in_people_s_folders(tmp_path, capsys):
+    vectors, _ = people([4, 4])
+    paths = [f"ann/{i}.jpg" for i in range(4)] + ["ann/0.jpg"] + [f"bob/{i}.jpg" for i in range(3)]
+    made = table(vectors)
+    made.paths, made.faces[4] = paths, 1  # somebody behind Ann
+    made.save(tmp_path / "t.npz")
+    result = tmp_path / "c.json"
+    options = ["--out", tmp_path / "out", "--threshold", "0.5", "--score", "--json", result]
+    assert run("cluster", tmp_path / "t.npz", *options) == 0
+    score = json.loads(result.read_text())["score"]
+    assert (score["people"], score["pairwise"]["f"]) == (2, 1.0)
+
+
 def test_a_table_whose_pictures_are_gone_gives_the_lists(tmp_path, capsys):
     vectors, _ = people([4, 4, 4])
     table(vectors, facts={"source": str(tmp_path / "gone")}).save(tmp_path / "t.npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import cv2
 import numpy as np
@@ -128,7 +129,9 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Args:
         path: a text file of lines `NAME/NAME_0001.jpg<TAB>x1<TAB>y1 ... x5<TAB>y5`, the points in
-            the order of `align`. Empty lines and lines that begin with `#` are skipped.
+            the order of `align`; commas or blanks may stand for the tabs, as in CelebA's lists.
+            Empty lines and lines that begin with `#` are skipped, and, before the first image, a
+            line that is a count or names the columns.
 
     Raises:
         ValueError: a line with another number of fields, a number that is none, or a path twice;
@@ -148,18 +151,53 @@ def read_landmarks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         for number, line in enumerate(lines, start=1):
             if not line.strip() or line.startswith("#"):
                 continue
-            name, *fields = line.rstrip("\r\n").split("\t")
-            where = f"{os.fspath(path)}, line {number}"
+            name, *fields = _fields(line.rstrip("\r\n"))
+            if not landmarks and _is_heading(line):
+                continue
+            where, shown = f"{os.fspath(path)}, line {number}", repr(name[:80])
             try:
                 points = np.array([float(field) for field in fields])
             except ValueError as error:
                 raise ValueError(f"{where}: expected numbers after the path ({error})") from error
             if points.size != 10:
                 raise ValueError(
-                    f"{where}: expected a path and 10 numbers, separated by tabs. "
-                    f"Received: {len(fields)} fields after {name!r}" + count_hint(len(fields))
+                    f"{where}: expected a path and 10 numbers, separated by tabs"
+                    f"{', and no JSON' if name[0] in '{[' else ''}. "
+                    f"Received: {len(fields)} fields after {shown}" + count_hint(len(fields))
                 )
             if name in landmarks:
-                raise ValueError(f"{where}: {name!r} is listed twice")
+                raise ValueError(f"{where}: {shown} is listed twice")
             landmarks[name] = points.reshape(5, 2)
     return landmarks
+
+
+def _fields(line: str) -> list[str]:
+    """Return a line's path and numbers, which tabs, else commas, else blanks set apart."""
+    if "\t" in line:
+        return line.split("\t")
+    if line.lstrip()[:1] in ("{", "["):  # JSON
+        return [line]
+    for parts in (line.rsplit(",", 10), line.rsplit(None, 10)):
+        if len(parts) == 11:
+            return [part.strip() for part in parts]
+    return [line]
+
+
+def _is_heading(line: str) -> bool:
+    """Tell whether a line before the first image is a count of them, or names ten columns."""
+    words = re.split(r"[\s,]+", line.strip())
+    if line.lstrip()[0] in "{[":
+        return False
+    return (
+        words[0].isdigit()
+        if len(words) == 1
+        else len(words) >= 10 and not any(map(_is_number, words))
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

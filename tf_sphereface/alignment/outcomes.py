@@ -111,7 +111,9 @@ def judge(found: Found, select: Selection, min_face: float) -> Outcome:
         return Outcome(found, problem=NO_FACE)
     if len(large) > 1:
         which = {"center": "nearest the centre", "largest": "the largest", "all": "all"}[select]
-        return Outcome(found, taken, SEVERAL, f"{len(large)} faces; taken: {which}")
+        smaller = len(found.faces) - len(large)
+        told = f"{len(large)} faces" + (f", {smaller} too small" if smaller else "")
+        return Outcome(found, taken, SEVERAL, f"{told}; taken: {which}")
     return Outcome(found, taken)
 
 

@@ -122,7 +122,8 @@ class Aligner:
             more = f"{hint}; {told}" if told else hint
             raise ValueError(f"{settings.src / (settings.only or '')} {what}{more}")
         self._names = frozenset(photos)
-        items = [self._item(name) for name in photos]
+        targets = targets_of(photos, settings.dst, settings.format)
+        items = [self._item(name, targets[name]) for name in photos]
         self._claims = owners({item.name: item.target for item in items}, settings.dst)
         frames = sum(count_frames(settings.src / name, settings.every or 1) for name in videos)
         key = detector_key(self.detector)
@@ -137,7 +138,9 @@ class Aligner:
                 if progress is not None:
                     progress(len(outcomes), max(total, len(outcomes)))
 
-            work = itertools.chain(items, *(self._frames(name, journal, done) for name in videos))
+            places = targets_of(videos, settings.dst, settings.format)
+            clips = (self._frames(name, place, journal, done) for name, place in places.items())
+            work = itertools.chain(items, *clips)
             run_in_threads(lambda item: self._process(item, journal), work, settings.jobs, done)
             journal.remove_obsolete(outcome.found.name for outcome in outcomes)
             if settings.only is None:
@@ -154,15 +157,15 @@ class Aligner:
         return [only] if photo else [], [only] if suffix in VIDEO_SUFFIXES else []
 
     def _frames(
-        self, name: str, journal: Journal, done: Callable[[Outcome], None]
+        self, name: str, place: Path, journal: Journal, done: Callable[[Outcome], None]
     ) -> Iterator[Item]:
         """Yield the frames of a video that need work; the outcomes of the others go to `done`."""
-        video, format = self._item(name), self.settings.format
-        stem = video.target.stem
+        video, format = self._item(name, place), self.settings.format
+        stem = place.stem
         suffix = ".jpg" if format == "keep" else f".{format}"
 
         def frame_item(number: int, frame: NDArray[np.uint8] | None = None) -> Item:
-            target = video.target.with_name(short_name(stem, f"_{number:06d}{suffix}"))
+            target = place.with_name(short_name(stem, f"_{number:06d}{suffix}"))
             return Item(f"{name}#{number}", video.path, video.stat, target, frame, of_video=True)
 
         def wanted(number: int) -> bool:
@@ -241,20 +244,39 @@ class Aligner:
             ]
         return outcome, targets, [t.relative_to(self.settings.dst).as_posix() for t in targets]
 
-    def _item(self, name: str) -> Item:
+    def _item(self, name: str, target: Path) -> Item:
         """Return what to look at under a name in SRC."""
         path = self.settings.src / name
         stat: Stat = (0, 0)
         with contextlib.suppress(OSError):  # reading it will say why
             found = path.stat()
             stat = (found.st_size, found.st_mtime_ns)
-        return Item(name, path, stat, output_path(self.settings.dst, name, self.settings.format))
+        return Item(name, path, stat, target)
 
 
 def detector_key(detector: Detector) -> str:
     """Return the text that tells results of another detector, or of other settings, apart."""
     config = detector.get_config()
     return " ".join([VERSION, *(f"{name}={value}" for name, value in config.items())])
+
+
+def targets_of(names: Iterable[str], dst: Path, kind: str) -> dict[str, Path]:
+    """Return where the face of each image goes; `kind` is that of `--format`.
+
+    Where images differ in their suffix alone, as `a.heic` and `a.png`, one that keeps its name has
+    it, and the others are told apart by theirs: `a_heic.png`.
+    """
+    targets = {name: output_path(dst, name, kind) for name in names}
+    alike: dict[Path, list[str]] = {}
+    for name, path in targets.items():
+        alike.setdefault(path, []).append(name)
+    for path, group in alike.items():
+        for name in group if len(group) > 1 else ():
+            if dst / name != path:
+                suffix = path.suffix
+                added = f"_{suffix_of(name)[1:]}{suffix}"
+                targets[name] = path.with_name(short_name(path.name.removesuffix(suffix), added))
+    return targets
 
 
 def owners(targets: Mapping[str, Path], dst: Path) -> dict[Path, str]:

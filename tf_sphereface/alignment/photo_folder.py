@@ -28,10 +28,10 @@ from tf_sphereface.alignment.outcomes import (
 from tf_sphereface.alignment.photo_aligner import (
     Aligner,
     Settings,
-    output_path,
     owners,
     run_in_threads,
     single_threaded_operations,
+    targets_of,
 )
 from tf_sphereface.alignment.plausibility import check_face
 from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES, UNREAD_SUFFIXES, suffix_of
@@ -204,7 +204,7 @@ def align_by_landmarks(
     check_choice("format", format, get_args(FaceFormat))
     check_integer("quality", quality, 1, 100)
     points = _points(landmarks, src)
-    targets = {name: output_path(dst, name, format) for name in points}
+    targets = targets_of(points, dst, format)
     owners(targets, dst)
     names = {name: Path(name).as_posix() for name in points}  # without `./`
     others = frozenset(names.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from tf_sphereface.data.options import ClassWeights
 from tf_sphereface.utils.checks import check_choice, check_number, error
 from tf_sphereface.utils.messages import and_more
+from tf_sphereface.utils.people_names import alike_names
 
 UNBALANCED = 100  # largest class over the median one: a prior of ln 100 = 4.6 in its logit
 SHARE = 0.5
@@ -122,30 +122,8 @@ def doubts(
             f"set ({and_more(parts, 4)}), and each is taken for one person: there must be a "
             "folder for each person"
         )
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(_plain(name), []).append(name)
-    twice = [" and ".join(group) for group in alike.values() if len(group) > 1]
-    if twice:
-        found.append(
-            f"{len(twice)} people of {where} may have two folders ({and_more(twice, 4)}): names "
-            "that differ in case, accents' encoding, spaces or underscores are two people here"
-        )
-    return found
-
-
-def _plain(name: str) -> str:
-    """Return a name without what does not tell people apart."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(letter for letter in folded if letter.isalnum()) or name
-
-
-def shared_names(one: Sequence[str] | None, other: Sequence[str] | None) -> list[str]:
-    """Return the names of one list of people that are in the other as well."""
-    if one is None or other is None:
-        return []
-    known = {_plain(name) for name in other}
-    return [name for name in one if _plain(name) in known]
+    alike = alike_names(names, where)
+    return found if alike is None else [*found, alike]
 
 
 def weights_of(class_weights: ClassWeights, counts: NDArray[np.integer]) -> NDArray[np.float32]:

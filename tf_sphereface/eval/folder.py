@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.protocol import ProtocolResult, evaluate_pairs, existing_folder
 from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 from tf_sphereface.utils.messages import ProgressCallback
+from tf_sphereface.utils.people_names import alike_names
 
+logger = logging.getLogger("tf_sphereface")
 __all__ = [
     "evaluate",
     "random_pairs",
@@ -179,7 +182,7 @@ def scan(root: Path, strict: bool = False) -> dict[str, list[str]]:
 
     Hidden files and folders are passed over, as in training. Images that are passed over, because
     nothing here reads them or they lie elsewhere, are a warning, with `strict` a ValueError; so is
-    a folder without people.
+    a folder without people. The log says which people may be one, by their names.
     """
     passed_over = PassedOver()
     identities = {
@@ -187,6 +190,8 @@ def scan(root: Path, strict: bool = False) -> dict[str, list[str]]:
         for name, images in people_in(root, passed_over)
     }
     passed_over.settle(root, strict)
+    if (text := alike_names(identities, str(root))) is not None:
+        logger.warning("%s", text)
     return identities
 
 

@@ -25,6 +25,7 @@ from tf_sphereface.utils.messages import ProgressCallback
 
 Content = Literal["faces", "copies", "links"]
 APART = "apart"  # not a person's folder: its pictures lie a level deeper
+_UNCLEAR = f"{APART}/unclear"
 SHEET, SHEETS = 24, 4000  # faces shown of a cluster, and on the page
 _THUMBNAIL = 80  # pixels high
 
@@ -35,7 +36,8 @@ def describe_clusters(table: FaceTable, clusters: Clusters) -> dict[str, Any]:
     Returns:
         `"cut"`; `"clusters"`, each with `"name"`, `"faces"` (nearest to the cluster's mean first),
         `"files"`, `"largest_angle"` in degrees and `"largest_distance"`, 1 - cosine, of two of its
-        faces; `"singletons"` and `"unclear"`, lists of faces; `"notes"`.
+        faces; `"singletons"` and `"unclear"`, lists of faces; `"without_face"`, pictures that gave
+        none, and why; `"notes"`.
 
     Example:
 
@@ -80,6 +82,7 @@ def describe_clusters(table: FaceTable, clusters: Clusters) -> dict[str, Any]:
         "clusters": described,
         "singletons": [_face(table, row) for row in alone],
         "unclear": unclear,
+        "without_face": [{"file": name, "reason": why} for name, why in table.failed.items()],
         "notes": clusters.notes,
     }
 
@@ -138,6 +141,8 @@ def write_clusters(
         if images is not None:
             shown = _shown(described)
             _write_pictures(table, images, folder, places, (content, shown, thumbnails), progress)
+            if content != "faces":
+                _write_lost(described, images, folder / _UNCLEAR, content)
         _write_list(folder / "clusters.tsv", table, places, described)
         write_clusters_page(
             described, folder / "index.html", thumbnails.get, sheet=SHEET, source=_source(table)
@@ -177,7 +182,7 @@ def _places(described: Mapping[str, Any]) -> dict[int, str]:
     }
     places |= {face["row"]: f"{APART}/singletons" for face in described["singletons"]}
     for face in described["unclear"]:
-        places.setdefault(face["row"], f"{APART}/unclear")
+        places.setdefault(face["row"], _UNCLEAR)
     return places
 
 
@@ -217,13 +222,33 @@ def _write_pictures(
             if content == "faces" and (original is None or np.isfinite(table.points[row]).all()):
                 write_face(target.with_suffix(".png"), crop)
             elif original is not None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if content == "links":
-                    target.symlink_to(original.resolve())
-                else:
-                    shutil.copy2(original, target)
+                _write_original(original, target, content)
         if progress is not None:
             progress(done, len(rows))
+
+
+def _write_lost(
+    described: Mapping[str, Any], images: FaceImages, folder: Path, content: Content
+) -> None:
+    """Write the pictures that gave no face, and are still there."""
+    positions = {name: place for place, name in enumerate(images.names)}
+    for name in (picture["file"] for picture in described["without_face"]):
+        original = images.path(positions[name]) if name in positions else None
+        if original is not None and original.exists():
+            stem, suffix = os.path.splitext(_flat(name))
+            target = folder / short_name(stem, suffix)
+            while target.exists():
+                stem += "~"
+                target = folder / short_name(stem, suffix)
+            _write_original(original, target, content)
+
+
+def _write_original(original: Path, target: Path, content: Content) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if content == "links":
+        target.symlink_to(original.resolve())
+    else:
+        shutil.copy2(original, target)
 
 
 def _crop(table: FaceTable, row: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -239,8 +264,7 @@ def _target(
     folder: Path, name: str, taken: set[str], several: bool, row: int, table: FaceTable
 ) -> Path:
     """Return where a face goes: under its picture's path, folders joined by underscores."""
-    flat = re.sub(r"[\\/]+", "_", name)
-    stem, suffix = os.path.splitext(flat)
+    stem, suffix = os.path.splitext(_flat(name))
     number = f"_{int(table.faces[row]) + 1}" if several else ""
     target = folder / short_name(stem, f"{number}{suffix}")
     while str(target.with_suffix("")) in taken:
@@ -248,6 +272,11 @@ def _target(
         target = folder / short_name(stem, f"{number}{suffix}")
     taken.add(str(target.with_suffix("")))
     return target
+
+
+def _flat(name: str) -> str:
+    """Return a picture's path as one file name."""
+    return re.sub(r"[\\/]+", "_", name)
 
 
 def _small(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -259,13 +288,15 @@ def _small(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _write_list(
     path: Path, table: FaceTable, places: Mapping[int, str], described: Mapping[str, Any]
 ) -> None:
-    """Write a line per face: picture, face, folder and what is wrong with it."""
+    """Write a line per face, and per picture without: picture, face, folder, what is wrong."""
     reasons = {face["row"]: face["reason"] for face in described["unclear"]}
     lines = ["picture\tface\tfolder\tunclear"]
-    for row, name in enumerate(table.paths):
-        shown = " ".join(name.split()) if re.search(r"[\t\r\n]", name) else name
-        fields = (shown, str(int(table.faces[row])), places[row], reasons.get(row, ""))
-        lines.append("\t".join(fields))
+    rows = [
+        (name, str(int(table.faces[row])), places[row], reasons.get(row, ""))
+        for row, name in enumerate(table.paths)
+    ]
+    rows += [(lost["file"], "", _UNCLEAR, lost["reason"]) for lost in described["without_face"]]
+    lines += ["\t".join(" ".join(re.split(r"[\t\r\n]+", field)) for field in row) for row in rows]
     with atomic_path(path) as temporary:
         text = "\n".join(lines) + "\n"
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")

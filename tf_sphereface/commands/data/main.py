@@ -27,6 +27,7 @@ from tf_sphereface.commands.console import (
 from tf_sphereface.commands.data import audit, records
 from tf_sphereface.commands.data.lists import listed, say
 from tf_sphereface.commands.input_options import add_strict_option
+from tf_sphereface.utils.people_names import alike_names
 
 DESCRIPTION = """\
 Pack a folder of identity folders into a few large TFRecord files with an index, for data sets of
@@ -154,8 +155,12 @@ def run_pack(args: argparse.Namespace) -> int:
     lost = records.damage_left_out(args.source)
     if lost:
         say(f"what is wrong with {args.source}:" + listed(lost, "check --json FILE"))
-    if result.passed_over.summary():
-        say(result.passed_over.summary())
+    for text in (
+        result.passed_over.summary(),
+        alike_names(data.open_pack(args.out).names, str(args.source)),
+    ):
+        if text:
+            say(text)
     counts = result.passed_over.counts
     values = {**dataclasses.asdict(result), "path": str(args.out), "passed_over": counts}
     write_json_option(args.json, values)
@@ -244,7 +249,8 @@ def _describe_folder(path: Path) -> tuple[str, dict[str, Any]]:
         f"{path}: a folder, {len(index):,} image files of {index.num_classes:,} people, from "
         f"{counts.min():,} to {counts.max():,} each, {np.median(counts):g} in the median"
     )
-    return "\n".join(filter(None, [text, index.passed_over.summary()])), info
+    alike = alike_names(index.names, str(path))
+    return "\n".join(filter(None, [text, index.passed_over.summary(), alike])), info
 
 
 def _describe_pack(path: Path) -> tuple[str, dict[str, Any]]:

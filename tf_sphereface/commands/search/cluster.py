@@ -74,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score",
         action="store_true",
-        help="SRC has a folder per person: also say how well the clusters agree with them",
+        help="SRC has a folder per person: also say how well the clusters agree with them, by the "
+        "largest face of each picture, unclear ones left out",
     )
     add_face_options(parser)
     add_input_options(parser)
@@ -154,11 +155,24 @@ def _table(args: argparse.Namespace) -> tuple[FaceTable, Path | None]:
     return load_faces(stored), stored
 
 
-def _score(table: FaceTable, described: dict[str, Any], labels: Any) -> dict[str, Any]:
-    """Return how the clusters agree with the first folder of each path."""
+def _score(table: FaceTable, described: dict[str, Any], labels: Any) -> dict[str, Any] | None:
+    """Return how the clusters agree with the first folder of each path; None without folders.
+
+    A picture counts by its largest face, the others may be of anybody; unclear faces do not count.
+    """
     from tf_sphereface.eval.measures.clusters import score_clusters
 
-    return score_clusters(labels, [path.split("/")[0] for path in table.paths]).to_dict()
+    unclear = {face["row"] for face in described["unclear"]}
+    rows = [
+        row
+        for row, path in enumerate(table.paths)
+        if table.faces[row] == 0 and "/" in path and row not in unclear
+    ]
+    if not rows:
+        warn("--score: no face is in a person's folder")
+        return None
+    people = [table.paths[row].split("/")[0] for row in rows]
+    return score_clusters(labels[rows], people).to_dict()
 
 
 def _say(args: argparse.Namespace, described: dict[str, Any], score: dict[str, Any] | None) -> None:
@@ -169,7 +183,7 @@ def _say(args: argparse.Namespace, described: dict[str, Any], score: dict[str, A
     lines = [
         f"{args.out}: {counted(described['people'], 'person', 'people')} among "
         f"{counted(described['faces'], 'face')}; {len(described['singletons']):,} by themselves, "
-        f"{apart:,} unclear",
+        f"{apart:,} unclear; {counted(len(described['without_face']), 'picture')} without a face",
         f"cut at {degrees(cut['cosine']):.1f}°, cosine {cut['cosine']:.4f}: {cut['reason']}",
         f"the largest angle within a cluster is {widest:.1f}°; contact sheets: "
         f"{args.out / 'index.html'}",

@@ -16,6 +16,7 @@ from tf_sphereface.commands.console import (
     add_json_option,
     console,
     progress_bar,
+    warn,
     write_json_option,
 )
 from tf_sphereface.commands.input_options import add_input_options, input_facts
@@ -29,6 +30,7 @@ from tf_sphereface.commands.search.shared import (
     tell_unfinished,
 )
 from tf_sphereface.utils.messages import counted
+from tf_sphereface.utils.people_names import alike_names
 
 if TYPE_CHECKING:
     from tf_sphereface.embedder.embedder import Embedder
@@ -95,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.suppress(OSError):  # another enrollment keeps something there
         parts_of(args.gallery).rmdir()
     tell_enrollment(result)
+    if (alike := alike_names(gallery.names, shown)) is not None:
+        warn(alike)
     people = counted(len(gallery), "person", "people")
     console.print(f"{shown}: {people}", highlight=False, soft_wrap=True)
     tell_threshold(gallery.calibration)

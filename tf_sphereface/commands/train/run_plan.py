@@ -249,7 +249,8 @@ def show(report: dict[str, Any]) -> None:
         highlight=False,
     )
     kept, centers = report["checkpoints"], report["centers_off_device"]
-    told = f"checkpoints: about {kept['each'] / 1e6:,.0f} MB each, {kept['most'] / 1e6:,.0f} in all"
+    each, most = (f"{kept[key] / 1e6:,.0f} MB" for key in ("each", "most"))
+    told = f"checkpoints: about {each} each, {most} in all"
     if centers:
         told += f"; centers and their optimizer state off the device: {centers / 1e6:,.0f} MB"
     console.print(told, highlight=False)

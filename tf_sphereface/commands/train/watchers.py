@@ -13,7 +13,7 @@ import keras
 
 from tf_sphereface import callbacks, data, training
 from tf_sphereface.commands.console import warn
-from tf_sphereface.data import people
+from tf_sphereface.utils import people_names
 from tf_sphereface.utils.messages import and_more
 from tf_sphereface.utils.optional import require
 
@@ -156,7 +156,7 @@ def say_other_sets(verifier: callbacks.Verification, best: Mapping[str, Any]) ->
 def say_shared(names: Sequence[str] | None, folder: Path) -> None:
     """Warn of people who are trained on and verified, as their names say."""
     try:
-        shared = people.shared_names(data.scan_folder(folder).names, names)
+        shared = people_names.shared_names(data.scan_folder(folder).names, names)
     except (OSError, ValueError):  # no folder of identity folders: a list names its images
         return
     if shared:
