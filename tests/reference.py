@@ -108,7 +108,7 @@ def by_length(
             target = math.cos(own) - math.sin(math.pi - m) * m if over else math.cos(own + m)
             more = 35 * (length / 110**2 + 1 / length) if name == "magface" else 0.0
         if name == "curricularface":
-            others = np.where(others > target, others * others, others)
+            others = np.where(others > math.cos(own + m), others * others, others)
         losses.append(more + np.logaddexp(0, np.logaddexp.reduce(scale * others) - scale * target))
     return np.array(losses)
 

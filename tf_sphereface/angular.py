@@ -228,7 +228,7 @@ def cos_shifted_angle(cos_theta: Any, shift: Any) -> Any:
     [0.8776, -0.4794, -1.1224]
     """
     c = _as_float_tensor(cos_theta)
-    shifted = _cos_sum(c, shift)
+    shifted = cos_sum(c, shift)
     return ops.where(c >= -ops.cos(ops.cast(shift, c.dtype)), shifted, -2.0 - shifted)
 
 
@@ -246,7 +246,7 @@ def cos_shifted_angle_released(cos_theta: Any, shift: Any) -> Any:
     """
     c = _as_float_tensor(cos_theta)
     shift = ops.convert_to_tensor(shift, dtype=c.dtype)
-    return ops.where(c > -ops.cos(shift), _cos_sum(c, shift), c - shift * ops.sin(shift))
+    return ops.where(c > -ops.cos(shift), cos_sum(c, shift), c - shift * ops.sin(shift))
 
 
 def cos_clipped_shift(cos_theta: Any, shift: Any, edge: float = 1e-3) -> Any:
@@ -371,7 +371,7 @@ def angle_of(cos_theta: Any) -> Any:
     return ops.arccos(ops.clip(c, -1.0, 1.0))
 
 
-def _cos_sum(c: Any, shift: Any) -> Any:
+def cos_sum(c: Any, shift: Any) -> Any:
     """Return `cos(theta + shift)` without an arccos."""
     square = ops.maximum((1.0 - c) * (1.0 + c), 0.0)
     floor = SINE_FLOOR**2

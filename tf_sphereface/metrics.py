@@ -17,6 +17,7 @@ __all__ = ["ClassMetric", "EqualErrorRate", "MeanTargetAngle", "TARAtFAR", "hits
 
 Inputs = Literal["head", "pairs"]
 _FIXED = ("far", "inputs", "scale", "num_classes", "metric", "sparse")  # arguments of the metrics
+_MOST = 1.01  # of a cosine: bfloat16 rounds by 0.004
 BINS = 20_000  # of cosine, 1e-4 each: the step of the SphereFace authors' own search
 _BLOCKS = 100
 _OF_INDICES = (keras.metrics.IoU, keras.metrics.Accuracy)  # not of scores
@@ -233,7 +234,8 @@ class _ScoreHistogram(_Fixed):
         self.inputs = check_choice("inputs", inputs, get_args(Inputs))
         # float64: float32 stops counting at 2^24, which 10,000 classes pass in a few steps.
         self.counts = self._variable("counts", (2, BINS))  # impostor, genuine
-        self.not_finite = self._variable("not_finite", (1,))
+        self.not_finite = self._variable("not_finite", (1,))  # or no cosine
+        self.impostors = self._variable("impostors", (1,))  # of whatever weight
 
     def _variable(self, name: str, shape: tuple[int, ...]) -> Any:
         return self.add_variable(shape, "zeros", dtype="float64", aggregation="sum", name=name)
@@ -252,7 +254,8 @@ class _ScoreHistogram(_Fixed):
             weights *= tf.cast(tf.reshape(sample_weight, [-1, 1]), "float32")
         if self.inputs == "head":  # a column below -1 is the shared bias of sphereface2
             weights = tf.where(scores < -BIAS_MARK, 0.0, weights)
-        finite = tf.math.is_finite(scores)
+        low = -_MOST if self.inputs == "pairs" else -np.inf
+        finite = (scores > low) & (scores < _MOST)  # false of NaN
         bad = tf.reduce_sum(tf.where(finite, 0.0, weights))
         self.not_finite.assign_add(tf.cast(bad, "float64")[None])
         bins = tf.cast((tf.where(finite, scores, 0.0) + 1.0) * (BINS / 2), "int32")
@@ -262,17 +265,19 @@ class _ScoreHistogram(_Fixed):
             tf.reshape(weights, [-1]), tf.reshape(bins, [-1]), 2 * BINS
         )
         self.counts.assign_add(tf.cast(tf.reshape(added, [2, BINS]), "float64"))
+        others = tf.math.count_nonzero(~genuine & (weights > 0))
+        self.impostors.assign_add(tf.cast(others, "float64")[None])
 
     def _rates(self) -> tuple[Any, Any]:
         """Return the impostor count, and FAR and TAR (2, BINS + 1) from each bin's lower edge on.
 
-        The last column is for accepting nothing. NaN where a class is missing or a score was.
+        The last column is for accepting nothing. NaN where a class is missing or a score no cosine.
         """
         counts = self.counts.value
         totals = tf.reduce_sum(counts, axis=1)
         accepted = tf.pad(_sums_from_each_on(counts), [[0, 0], [0, 1]])
         bad = self.not_finite.value > 0
-        return totals[0], or_nan(accepted / totals[:, None], ~bad)
+        return self.impostors.value[0], or_nan(accepted / totals[:, None], ~bad)
 
     def get_config(self) -> dict[str, Any]:
         return {"inputs": self.inputs, "name": self.name, "dtype": self.dtype}

@@ -53,11 +53,11 @@ def test_the_worst_layers_stay_in_float_until_the_checks_pass(
 ):
     judge, tried = pipeline.require_parity, []
 
-    def strict(parity, kind, parameters, float_layers):
+    def strict(parity, kind, parameters, float_layers, **others):
         tried.append((float_layers, parity.cosine_mean))
         if float_layers < 3:
             raise ExportError("too far away")
-        judge(parity, kind, parameters, float_layers)
+        judge(parity, kind, parameters, float_layers, **others)
 
     monkeypatch.setattr(pipeline, "require_parity", strict)
     path = tmp_path / f"m.{file_format}"

@@ -99,9 +99,10 @@ class PhotoReader:
         shape = (image.shape[0], image.shape[1])
         faces = [f for f in detector(image) if f.side >= self._min_face]
         if not faces:
+            least = max(detector.min_face, SMALLEST * max(1.0, max(shape) / detector.max_side))
             raise NoFace(
                 f"{path}: no face was found in it ({shape[0]}x{shape[1]} pixels; faces "
-                f"from {detector.min_face:g} pixels on are looked for)"
+                f"from {least:.0f} pixels on are looked for)"
             )
         return [
             PhotoFace(

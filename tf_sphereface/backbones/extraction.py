@@ -59,6 +59,7 @@ def as_backbone(model: keras.Model | LoadedModel) -> keras.Model:
         raise ValueError(
             "model must have one image input and one output. "
             f"Received: {model.name!r} with {len(inputs)} inputs and {len(outputs)} outputs"
+            + (". keras.Model(model.input, model.outputs[k]) takes one" if len(outputs) > 1 else "")
         )
     if len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
         raise ValueError(

@@ -191,6 +191,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
         for name in ("metrics", "weighted_metrics"):
             if kwargs.get(name) is not None:
                 refuse_metrics(kwargs[name], self.head)
+                heads.check_metrics(kwargs[name], self.num_classes)
                 kwargs[name] = metrics.without_copies(kwargs[name])
         if self.gradient == "caffe":
             released_gradient.check_loss(loss)

@@ -19,6 +19,7 @@ from tf_sphereface.layers.host_angular_dense import DEVICE, HostAngularDense
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense, sampling_doubt
 from tf_sphereface.losses.margin_loss import wrong_head
 from tf_sphereface.losses.update_count import OptimizerCount, check_step
+from tf_sphereface.metrics import ClassMetric
 from tf_sphereface.utils.checks import check_choice, check_integer, check_number
 from tf_sphereface.utils.messages import SphereFaceWarning
 
@@ -176,6 +177,16 @@ def loss_for_head(head: Head, loss: Any) -> Any:
         raise ValueError(wrong_head(loss))
     loss.fix()  # to set an argument of it would do nothing: the model has its own
     return copy.copy(loss)
+
+
+def check_metrics(metrics: Any, num_classes: int) -> None:
+    """Refuse a metric for another number of classes: it would leave some out, or add one."""
+    for metric in keras.tree.flatten(metrics):
+        if isinstance(metric, ClassMetric) and metric.num_classes != num_classes:
+            raise ValueError(
+                f"The metric {metric.name!r} is for {metric.num_classes} classes, and the model "
+                f"has {num_classes}. Received: metric={metric!r}"
+            )
 
 
 def refuse_change(model: Any, name: str, value: Any) -> None:

@@ -20,9 +20,9 @@ from tf_sphereface.commands.console import (
 )
 from tf_sphereface.commands.input_options import add_input_options
 from tf_sphereface.embedder import EmbedderMetadata, model_card, save_embedder
+from tf_sphereface.embedder.model_hashes import model_sha256
 from tf_sphereface.importers import ARCHITECTURES, AUTO, ONNX, Imported, import_checkpoint
 from tf_sphereface.importers.source_parity import SourceParity
-from tf_sphereface.utils.files import sha256_file
 
 
 def _listed() -> str:
@@ -124,9 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     card = model_card.write_card(args.out)
     height, width = metadata.input_size
     network = metadata.extra[model_card.NETWORK]
+    guessed = " (a guess)" if "channel_order" in metadata.assumed else ""
     lines = [
-        f"{args.out}: {metadata.architecture}, {height}x{width} {metadata.channel_order.upper()} "
-        f"to {metadata.embedding_dim} numbers, {model_card.network_size(network)}"
+        f"{args.out}: {metadata.architecture}, {height}x{width} {metadata.channel_order.upper()}"
+        f"{guessed} to {metadata.embedding_dim} numbers, {model_card.network_size(network)}"
     ]
     if args.arch == AUTO:
         lines.append(f"recognised: {imported.architecture.name}, {imported.architecture.source}")
@@ -146,6 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "architecture": metadata.architecture,
             "input_size": [height, width],
             "channel_order": metadata.channel_order,
+            "pixel_mean": metadata.pixel_mean,
+            "pixel_scale": metadata.pixel_scale,
+            "assumed": list(metadata.assumed),
             "embedding_dim": metadata.embedding_dim,
             **network,
             "arch": imported.architecture.name,
@@ -173,7 +177,7 @@ def describe(args: argparse.Namespace, imported: Imported) -> EmbedderMetadata:
     }
     if imported.left_out:
         extra[model_card.LEFT_OUT] = imported.left_out
-    source_hash = sha256_file(args.checkpoint)
+    source_hash = model_sha256(args.checkpoint)
     if stored is not None:
         return dataclasses.replace(
             stored,

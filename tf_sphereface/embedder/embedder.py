@@ -7,24 +7,22 @@ import os
 import shutil
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from tf_sphereface.backbones.extraction import (
-    LoadedModel,
-    as_backbone,
-    in_float32,
-    load_model,
-)
+from tf_sphereface.backbones.extraction import LoadedModel, as_backbone, in_float32, load_model
 from tf_sphereface.backbones.remembered_metadata import KERAS_MEMBER
 from tf_sphereface.embedder import graph_normalization, hub_download
 from tf_sphereface.embedder.input_facts import (
+    NUMBERS,
     check_layout,
     given_facts,
     guess,
+    guess_of,
     input_name,
     metadata_in_memory,
     say_guesses,
@@ -271,7 +269,8 @@ def _of_backbone(
     unknown = metadata is None and metadata_in_memory(backbone) is None
     metadata = with_given(describe_backbone(backbone, metadata), given, name)
     if say:
-        say_guesses(metadata, name, lambda: first_layers.own_normalization(backbone))
+        found = partial(first_layers.own_normalization, backbone)
+        say_guesses(metadata, name, found, stored=not unknown)
         if unknown and None in backbone.inputs[0].shape[1:3]:
             say_open_size(metadata, name)
     embedder = Embedder(KerasRunner(backbone, metadata), metadata, "keras", path, batch_size)
@@ -290,13 +289,16 @@ def _of_file(
     known = {"layout"}  # by the shape
     changes: dict[str, Any] = {"layout": runner.layout}
     if runner.takes_pixels and metadata.input_dtype != "uint8":
-        if (given.get("pixel_mean", 0), given.get("pixel_scale", 1)) != (0, 1):
+        if tuple(map(given.get, NUMBERS, (0, 1))) != (0, 1):
             raise ValueError(
                 f"{path} takes pixels of 0 to 255, so no mean and no scale can be applied. "
                 f"Received: {', '.join(given)}"
             )
         changes |= {"input_dtype": "uint8", "pixel_mean": 0.0, "pixel_scale": 1.0}
         known |= changes.keys()
+    elif stored is None and not set(given) & set(NUMBERS) and (told := runner.pixel_facts()):
+        metadata, known = dataclasses.replace(metadata, **told), {*known, *told}
+        runner = type(runner)(path, metadata, threads)
     metadata = dataclasses.replace(
         metadata,
         input_size=runner.input_size,
@@ -305,7 +307,8 @@ def _of_file(
         assumed=[name for name in metadata.assumed if name not in known],
         **changes,
     )
-    say_guesses(metadata, str(path), lambda: graph_normalization.own_normalization(path))
+    found = partial(graph_normalization.own_normalization, path)
+    say_guesses(metadata, str(path), found, stored=stored is not None)
     if runner.any_size and stored is None:
         say_open_size(metadata, str(path))
     embedder = Embedder(runner, metadata, suffix[1:], path, batch_size)
@@ -376,9 +379,7 @@ def add_keras_metadata(source: Path, target: Path, metadata: EmbedderMetadata) -
 
 def describe_backbone(model: keras.Model, metadata: EmbedderMetadata | None) -> EmbedderMetadata:
     """Return the metadata with input size and embedding length taken from the model."""
-    base = metadata or metadata_in_memory(model)
-    if base is None:
-        base = dataclasses.replace(guess(), architecture=model.name)
+    base = metadata or metadata_in_memory(model) or guess_of(model)
     # Keras' networks take NHWC, as `as_backbone` has seen.
     assumed = [name for name in base.assumed if name != "layout"]
     height, width, _ = model.inputs[0].shape[1:]

@@ -18,6 +18,7 @@ from tf_sphereface.utils.first_layers import input_chain
 from tf_sphereface.utils.messages import SphereFaceWarning
 
 PIXELS = ("channel_order", "pixel_mean", "pixel_scale")
+NUMBERS = PIXELS[1:]
 FACTS = (*PIXELS, "layout")
 GUESSED = [*FACTS, "template"]
 _MEASURED = ("calibration", "measured", "export")  # keys of `extra` that hold for one network
@@ -28,6 +29,15 @@ _NAME = re.compile(r"image_(rgb|bgr)_mean_([0-9epm_]+)_scale_([0-9epm_]+)")
 def guess() -> EmbedderMetadata:
     """Return what is taken for a model that says nothing: RGB, `(x - 127.5) / 128`, 112x112."""
     return EmbedderMetadata(input_size=(112, 112), template=None, assumed=list(GUESSED))
+
+
+def guess_of(model: keras.Model) -> EmbedderMetadata:
+    """Return what is taken for a Keras model that says nothing; integers are the pixels."""
+    found = dataclasses.replace(guess(), architecture=model.name)
+    if keras.backend.is_float_dtype(model.inputs[0].dtype):
+        return found
+    assumed = [name for name in found.assumed if name not in NUMBERS]
+    return dataclasses.replace(found, pixel_mean=0.0, pixel_scale=1.0, assumed=assumed)
 
 
 def given_facts(**facts: Any) -> dict[str, Any]:
@@ -117,9 +127,16 @@ def metadata_in_memory(model: keras.Model) -> EmbedderMetadata | None:
 
 
 def say_guesses(
-    metadata: EmbedderMetadata, name: str, own_normalization: Callable[[], str | None]
+    metadata: EmbedderMetadata,
+    name: str,
+    own_normalization: Callable[[], str | None],
+    *,
+    stored: bool = False,
 ) -> None:
-    """Warn of facts that nobody has stated; louder where the network normalises by itself."""
+    """Warn of facts that nobody has stated; louder where the network normalises by itself.
+
+    `stored`: the file has metadata, which hold the guess.
+    """
     guessed = [fact for fact in PIXELS if fact in metadata.assumed]
     if not guessed:
         return
@@ -133,8 +150,9 @@ def say_guesses(
         taken = f"{inside.channel_order.upper()} and {_formula(inside)}"
         _warn(f"{name} was made of a model without metadata: {taken} are built in, a guess")
         return
+    held = "has metadata with" if stored else "has no metadata: taking"
     _warn(
-        f"{name} has no metadata: taking {taken}, a guess. Say what it takes by channel_order, "
+        f"{name} {held} {taken}, a guess. Say what it takes by channel_order, "
         "pixel_mean, pixel_scale (--channel-order, --pixel-mean, --pixel-scale), or write it into "
         "the file by tf_sphereface-export --describe"
     )

@@ -155,7 +155,9 @@ def artifact_format(path: Path) -> str:
     """Return `.keras`, `.tflite` or `.onnx`, having checked that the file exists."""
     suffix = path.suffix.lower()
     if suffix not in _READERS:
-        raise error("path", f"end in {', '.join(_READERS)}", str(path))
+        keras2 = " (an HDF5 file of Keras: load it, keras.models.load_model, and save a .keras)"
+        wanted = f"end in {', '.join(_READERS)}{keras2 if suffix in ('.h5', '.hdf5') else ''}"
+        raise error("path", wanted, str(path))
     if not path.is_file():
         raise FileNotFoundError(str(error("path", f"be an existing {suffix} file", str(path))))
     return suffix
@@ -237,6 +239,11 @@ def add_tflite_metadata(model_bytes: bytes, text: str) -> bytes:
     schema = _schema()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytes(model_bytes), 0))
     data = np.frombuffer(text.encode("utf-8"), dtype=np.uint8)
+    for buffer in model.buffers:  # some converters put them behind the flatbuffer
+        if buffer.data is None and buffer.offset > 1:
+            outside = model_bytes[buffer.offset : buffer.offset + buffer.size]
+            buffer.data = np.frombuffer(outside, dtype=np.uint8)
+            buffer.offset = buffer.size = 0
     for entry in model.metadata or []:
         if entry.name in (METADATA_NAME, METADATA_NAME.encode()):
             model.buffers[entry.buffer].data = data

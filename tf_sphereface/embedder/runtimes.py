@@ -88,6 +88,10 @@ class _FileRunner:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._path, self._metadata, self._threads)
 
+    def pixel_facts(self) -> dict[str, Any]:
+        """Return mean and scale that the file's input tells by itself; none where it does not."""
+        return {}
+
     def _take_sizes(self, inputs: list[Any], outputs: list[Any]) -> None:
         """Take the sizes of the only input and output; refuse a file that is no embedder."""
         if (len(inputs), len(outputs)) != (1, 1):
@@ -220,6 +224,21 @@ class TFLiteRunner(_FileRunner):
             interpreter.set_tensor(self._input["index"], values)
             interpreter.invoke()
             return _dequantize(interpreter.get_tensor(self._output["index"]), self._output)
+
+    def pixel_facts(self) -> dict[str, Any]:
+        """Return mean and scale by the range of a quantised input, 0 to 255 or 0 to 1; else none.
+
+        It is that of the values in calibration.
+        """
+        scale, zero_point = self._input["quantization"]
+        if np.dtype(self._input["dtype"]).kind == "f" or scale == 0:
+            return {}
+        limits = np.iinfo(self._input["dtype"])
+        low, high = (scale * (limit - zero_point) for limit in (limits.min, limits.max))
+        for whole in (255.0, 1.0):
+            if abs(low) < 0.05 * whole and abs(high - whole) < 0.05 * whole:
+                return {"pixel_mean": 0.0, "pixel_scale": 255.0 / whole}
+        return {}
 
 
 class OnnxRunner(_FileRunner):

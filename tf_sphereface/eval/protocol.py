@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,11 +119,23 @@ def verify_items(
         pairs.is_same,
         pairs.folds,
         names=names,
-        labels=[name.split("/")[0] for name in names],  # the first folder is the person
+        labels=_people_of(names, left, right, pairs.is_same),
         test_fold=test_fold,
         search=search,
         norms=norms,
     )
+
+
+def _people_of(
+    names: Sequence[str],
+    left: NDArray[np.integer],
+    right: NDArray[np.integer],
+    is_same: NDArray[np.bool_],
+) -> list[str] | None:
+    """Return the first folder of each image, if the pairs take it for the person."""
+    people = [name.split("/")[0] for name in names]
+    alike = np.array([people[a] == people[b] for a, b in zip(left, right, strict=True)])
+    return people if np.array_equal(alike, is_same) else None
 
 
 def describe(pairs: Pairs, items: str, flip: str, thresholds: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def evaluate(
         search: as for `verification.evaluate`.
 
     Returns:
-        A result whose table has one entry, `("scores", "plain")`.
+        A result whose table has one entry, `("scores", "plain")`. It has angles where the scores
+        can be cosines: they are in [-1, 1], and one is below 0.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -68,6 +70,10 @@ def evaluate(
         in_folds, how = " without folds", "rates over all of them, and no accuracy."
         table["scores", "plain"] = verification.evaluate(
             values, listed.is_same, search=search, names=names
+        )
+    if np.min(values) >= 0:  # of pairs enough some cosine is below 0: they may be probabilities
+        table["scores", "plain"] = dataclasses.replace(
+            table["scores", "plain"], genuine_angles=None, impostor_angles=None
         )
     return ProtocolResult(
         table=table,

@@ -21,12 +21,12 @@ from tf_sphereface.eval.measures.curve import (
 from tf_sphereface.eval.measures.hints import warn_of_scores
 from tf_sphereface.eval.measures.significance import mcnemar_p, standard_error
 from tf_sphereface.eval.measures.thresholds import (
-    SEARCHES,
     Search,
     best_midpoints,
     decided_rightly,
+    threshold_search,
 )
-from tf_sphereface.utils.checks import check_choice, error
+from tf_sphereface.utils.checks import error
 
 __all__ = [
     "FARS",
@@ -246,7 +246,7 @@ def evaluate(
     same, fold_of = check_folds(is_same, folds)
     fold_ids = np.unique(fold_of)
     rows = check_scores(scores, len(same), len(fold_ids), names)
-    best = SEARCHES[check_choice("search", search, tuple(SEARCHES))]
+    best = threshold_search(search, rows)
 
     thresholds = np.empty(len(fold_ids))
     accuracies = np.empty(len(fold_ids))
@@ -303,7 +303,7 @@ def evaluate_split(
     same = check_classes(is_same)
     tested = check_scores(scores, len(same), 1, names)[0]
     order = np.argsort(train, kind="stable")
-    best = SEARCHES[check_choice("search", search, tuple(SEARCHES))]
+    best = threshold_search(search, train)
     threshold = best(train[order], train_same[order])
     correct = decided_rightly(tested, same, threshold)
     accuracy = float(np.mean(correct))

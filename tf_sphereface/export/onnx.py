@@ -28,6 +28,7 @@ from tf_sphereface.export.onnx_rewrites import (
     drop_cast_pairs,
     fold_transpose,
     outside,
+    replace_erfc,
     set_batch,
     shorten_prelu,
 )
@@ -112,6 +113,7 @@ def _to_float(graph: keras.Model, scratch: Path) -> bytes:
         written, _ = converter.convert.from_function(
             function, function.input_signature, opset=OPSET
         )
+        replace_erfc(written)
         model = slim(written)
         shorten_prelu(model)
         fold_transpose(model)

@@ -28,6 +28,22 @@ def set_batch(model: Any, batch: int | None) -> None:
             first.dim_value = batch
 
 
+def replace_erfc(model: Any) -> None:
+    """Write `erfc(x)`, as of an exact GELU, which ONNX does not have, as `1 - erf(x)`."""
+    onnx = require("onnx", extra="export")
+    nodes = model.graph.node
+    for node in [node for node in nodes if node.op_type == "Erfc"]:
+        one = onnx.numpy_helper.from_array(np.ones((), np.float32), f"{node.name}/one")
+        model.graph.initializer.append(one)
+        between = f"{node.output[0]}/erf"
+        inner = onnx.helper.make_node("Erf", node.input, [between], f"{node.name}/erf")
+        outer = onnx.helper.make_node("Sub", [one.name, between], node.output, node.name)
+        place = list(nodes).index(node)
+        nodes.remove(node)
+        nodes.insert(place, outer)
+        nodes.insert(place, inner)
+
+
 def shorten_prelu(model: Any) -> None:
     """Turn `relu(x) + relu(-x) * c`, as Keras writes a PReLU, into `relu(x) + min(x, 0) * -c`.
 

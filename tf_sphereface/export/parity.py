@@ -167,18 +167,27 @@ def measure_parity(
     )
 
 
-def require_parity(parity: Parity, quantize: str, parameters: int, float_layers: int = 0) -> None:
+def require_parity(
+    parity: Parity,
+    quantize: str,
+    parameters: int,
+    float_layers: int = 0,
+    others: int = 0,
+) -> None:
     """Raise `ExportError` if a file is not finite, too far from Keras, or of an implausible size.
 
-    `parameters` counts the network's weights, `float_layers` the layers of an int8 file in float.
+    `parameters` counts the network's weights, `others` those of them that are in no matrix: they
+    stay in float, as slopes, or vanish, as normalisations. `float_layers` counts the layers of an
+    int8 file in float.
     """
     limits = LIMITS[quantize]
     if not parity.finite:
         raise ExportError(f"the {quantize} file returns numbers that are not finite")
     low, high = limits.bytes_per_weight
-    if float_layers:
-        high = LIMITS["none"].bytes_per_weight[1]
-    low, high = low * parameters, high * parameters + _FIXED_BYTES
+    most = LIMITS["none"].bytes_per_weight[1]
+    kernels = parameters - others
+    low *= kernels
+    high = (most if float_layers else high) * kernels + most * others + _FIXED_BYTES
     if not low <= parity.size_bytes <= high:
         raise ExportError(
             f"the {quantize} file has {parity.size_bytes:,} bytes, where {parameters:,} weights "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 import os
 import tempfile
 import warnings
@@ -203,8 +204,10 @@ class _Work:
         self.temporary.write_bytes(described)
         reference = reference_embedder(self.network, self.details, job.options)
         parity = measure_parity(reference, self.temporary, self.faces)
-        parameters = self.network.backbone.count_params()
-        require_parity(parity, job.kind, parameters, float_layers=len(job.float_layers))
+        backbone, kept = self.network.backbone, len(job.float_layers)
+        others = [w.shape for w in backbone.weights if not w.name.endswith("kernel")]
+        beside = sum(map(math.prod, others)) if len(others) < len(backbone.weights) else 0
+        require_parity(parity, job.kind, backbone.count_params(), float_layers=kept, others=beside)
         result = None
         if self.checks.gate is not None:
             try:

@@ -150,7 +150,14 @@ def recognise(path: str | os.PathLike[str], key: str | None = None) -> str:
             raise ValueError(f"{path}: a .caffemodel of another network; its layers: {layers}")
         return f"sphereface{depth}-caffe"
     file = open_tensors(path)
-    fits = {arch: best_fits(file, layout, key) for arch, layout in _layouts().items()}
+    fits: dict[str, list[Fit]] = {}
+    for arch, layout in _layouts().items():
+        try:
+            fits[arch] = best_fits(file, layout, key)
+        except ValueError as error:  # nothing of this layout under `key`
+            nothing = error
+    if not fits:
+        raise nothing
     whole = [arch for arch, found in fits.items() if found[0].whole]
     if len(whole) == 1:
         return whole[0]

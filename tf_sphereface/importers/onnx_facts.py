@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_sphereface.embedder import EmbedderMetadata, read_metadata
-from tf_sphereface.embedder.input_facts import PIXELS, guess, say_guesses, with_given
+from tf_sphereface.embedder import EmbedderMetadata, graph_normalization, read_metadata
+from tf_sphereface.embedder.input_facts import NUMBERS, PIXELS, guess, say_guesses, with_given
 from tf_sphereface.embedder.model_card import LICENSE, ORIGINS
 from tf_sphereface.importers.onnx_graph import OnnxNetwork, pixel_facts
 from tf_sphereface.importers.onnx_network import OF_PIXELS
@@ -17,7 +17,6 @@ from tf_sphereface.utils.checks import error
 
 _KEPT = ("template", "training_data", "loss", "margin", "flip", "threshold", "threshold_far")
 _KEPT_EXTRA = (LICENSE, *ORIGINS, "recipe", "calibration")
-_NUMBERS = ("pixel_mean", "pixel_scale")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +52,17 @@ def onnx_facts(path: Path, network: OnnxNetwork, given: dict[str, Any]) -> OnnxF
     mean, scale = metadata.pixel_mean, metadata.pixel_scale
     start, assumed = network.normalization, list(metadata.assumed)
     if network.takes_pixels:
-        if any(given.get(name, free) != free for name, free in zip(_NUMBERS, (0, 1), strict=True)):
-            told = {name: given[name] for name in _NUMBERS if name in given}
+        if any(given.get(name, free) != free for name, free in zip(NUMBERS, (0, 1), strict=True)):
+            told = {name: given[name] for name in NUMBERS if name in given}
             raise error(next(iter(told)), f"be left out, for {path} takes pixels of uint8", told)
         mean, scale = 0.0, 1.0
-        assumed = [name for name in assumed if name not in _NUMBERS]
+        assumed = [name for name in assumed if name not in NUMBERS]
     elif start.operators and stored is None:
         of_pixels = np.abs(start.mean).max() > OF_PIXELS or start.scale.max() > OF_PIXELS
-        whole = 1.0 if of_pixels or set(_NUMBERS) & given.keys() else 255.0
+        whole = 1.0 if of_pixels or set(NUMBERS) & given.keys() else 255.0
         mean, scale = given.get("pixel_mean", 0.0), given.get("pixel_scale", whole)
         if whole == 1.0:
-            assumed = [name for name in assumed if name not in _NUMBERS]
+            assumed = [name for name in assumed if name not in NUMBERS]
     source = {} if network.takes_pixels else {"pixel_mean": mean, "pixel_scale": scale}
     mean, scale = pixel_facts(start, mean, scale)
     model: dict[str, Any] = {name: getattr(metadata, name) for name in _KEPT}
@@ -76,5 +75,10 @@ def onnx_facts(path: Path, network: OnnxNetwork, given: dict[str, Any]) -> OnnxF
         "normalized": network.normalized,
         "extra": {key: value for key, value in metadata.extra.items() if key in _KEPT_EXTRA},
     }
-    say_guesses(EmbedderMetadata(**model), str(path), lambda: None)
+    say_guesses(
+        EmbedderMetadata(**model),
+        str(path),
+        lambda: None if start.operators else graph_normalization.own_normalization(path),
+        stored=stored is not None,
+    )
     return OnnxFacts(source, model)

@@ -32,8 +32,8 @@ def curricularface(
     """Compute CurricularFace for each example.
 
     The target's cosine becomes that of ArcFace, `cos(theta + margin)` (past pi,
-    `cos(theta) - margin sin(margin)`). The cosine c of another class that is above it becomes
-    `c (t + c)`; the others stay.
+    `cos(theta) - margin sin(margin)`). The cosine c of another class above
+    `cos(theta + margin)` becomes `c (t + c)`; the others stay.
 
     `labels`, `outputs`, `label_smoothing` and the result are those of `arcface`; `t`, a number or a
     scalar tensor, is the mean target cosine of the training so far. It takes whole tables of
@@ -46,8 +46,9 @@ def curricularface(
     0.1704
     """
     cosines = head_output.cosines_of(outputs, outputs.shape[-1] - 1)
-    target = angular.cos_shifted_angle_released(target_entries(cosines, labels), margin)
-    hard = cosines > target[:, None]
+    own = target_entries(cosines, labels)
+    target = angular.cos_shifted_angle_released(own, margin)
+    hard = cosines > angular.cos_sum(own, margin)[:, None]
     cosines = ops.where(hard, cosines * (ops.cast(t, cosines.dtype) + cosines), cosines)
     return target_cross_entropy(scale * cosines, labels, scale * target, label_smoothing)
 

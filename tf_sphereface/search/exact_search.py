@@ -16,6 +16,10 @@ from tf_sphereface.utils.checks import check_choice, check_integer, error
 
 Precision = Literal["auto", "float32", "int8"]
 BATCH = 256  # queries at once
+_WITH_MIRROR = (
+    ". If they are joined with those of the mirror images: "
+    "eval.scoring.verification_vectors(embedder, faces, embedder.metadata.flip) makes them so"
+)
 _BLOCK = 16_384  # rows at once in int8
 _PRODUCTS = 2**29  # of two bytes, for which a thread more pays
 _READING = 20  # products that take the time in which a byte is read
@@ -120,9 +124,11 @@ class ExactSearch:
         if matrix.dtype.kind not in "fiu":
             raise error("queries", "be numbers", matrix.dtype)
         if matrix.ndim != 2 or matrix.shape[1] != self.dim:
+            half = matrix.ndim == 2 and 2 * matrix.shape[1] == self.dim
             raise ValueError(
                 f"Argument `queries` must have the shape (q, {self.dim}), as the vectors that are "
                 f"searched are {self.dim} long. Received: shape {matrix.shape}"
+                + (_WITH_MIRROR if half else "")
             )
         return matrix
 

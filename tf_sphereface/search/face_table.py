@@ -255,6 +255,8 @@ def _load_parquet(path: Path) -> tuple[list[FaceTable], dict[str, Any]]:
         raise ValueError(str(error)) from None
     about = json.loads((file.metadata.metadata or {}).get(_META, b"{}"))
     tables = list(_row_groups(file))
+    if not tables:
+        raise ValueError("it holds no rows")
     tables[0].failed = about.get("failed", {})
     return tables, about.get("facts", {})
 
@@ -264,6 +266,8 @@ def _row_groups(file: Any) -> Iterator[FaceTable]:
         rows = file.read_row_group(number)
         columns = {}
         for name in ("embeddings", *_SHAPES):
+            if name in _SHAPES and name not in rows.column_names:  # a table of another origin
+                continue
             column = rows.column(name).combine_chunks()
             if name in ("embeddings", "boxes", "points"):
                 shape = _SHAPES[name][0] if name in _SHAPES else (-1,)

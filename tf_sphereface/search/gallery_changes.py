@@ -69,7 +69,10 @@ def templates_of(
 ) -> NDArray[np.float32]:
     """Return the mean of each person's unit vectors, at unit length."""
     sums = np.zeros((len(names), vectors.shape[1]))
-    np.add.at(sums, owner, vectors)
+    order = np.argsort(owner, kind="stable")
+    people, first = np.unique(owner[order], return_index=True)
+    if len(people):
+        sums[people] = np.add.reduceat(vectors[order].astype(np.float64), first)
     norms = np.linalg.norm(sums, axis=1)
     if len(norms) and norms.min() < 1e-6:
         name = names[int(np.argmin(norms))]

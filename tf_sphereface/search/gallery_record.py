@@ -77,24 +77,43 @@ class NewFaces:
         """Leave out pictures that their person has already, there or here."""
         names, vectors, owner = record.strangers() if self.strangers else record.people()
         wanted = set(self.names)
-        known: dict[str, list[NDArray[np.float32]]] = {}
+        known: dict[str, _Rows] = {}
         for vector, person in zip(vectors, owner, strict=True):
             if names[person] in wanted:
-                known.setdefault(names[person], []).append(vector)
+                known.setdefault(names[person], _Rows(vectors.shape[1])).add(vector)
         kept = []
         for place, (name, vector) in enumerate(
             zip(self.names, unit_rows(self.vectors), strict=True)
         ):
-            seen = known.setdefault(name, [])
-            if not seen or float(np.max(np.stack(seen) @ vector)) < SAME_PICTURE:
+            seen = known.setdefault(name, _Rows(len(vector)))
+            if float(np.max(seen.rows @ vector, initial=-1.0)) < SAME_PICTURE:
                 kept.append(place)
-                seen.append(vector)
+                seen.add(vector)
         return NewFaces(
             [self.names[place] for place in kept],
             self.vectors[kept],
             [self.sources[place] for place in kept],
             self.strangers,
         )
+
+
+class _Rows:
+    """Vectors of one length, one behind the other, of which more come."""
+
+    def __init__(self, dim: int) -> None:
+        self._all, self._count = np.empty((4, dim), np.float32), 0
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """Those that are there, (n, dim)."""
+        return self._all[: self._count]
+
+    def add(self, vector: NDArray[np.float32]) -> None:
+        """Add one."""
+        if self._count == len(self._all):
+            self._all = np.concatenate([self._all, np.empty_like(self._all)])
+        self._all[self._count] = vector
+        self._count += 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tf_sphereface.search.exact_search import ExactSearch
 
 Origin = Literal["strangers", "people", "model", "given"]
-CONFIDENCE = 0.9  # of the intervals: their upper end is passed in one of twenty cases
+CONFIDENCE = 0.9  # of the intervals
+_DEVIATIONS = 1.645  # of a normal distribution, to either side of that
 RESAMPLES = 400
 FEWEST_PEOPLE = 50  # below, two who look alike decide
 FEWEST_FALSE = 3  # expected false identifications
@@ -25,10 +26,13 @@ class IdentificationThreshold:
     Attributes:
         rate: the wanted share of strangers' pictures that get a name.
         threshold: the cosine from which the nearest person is named: the upper end of
-            `threshold_interval`, so that the rate is kept in 19 of 20 cases; None: no verdict.
-        threshold_interval: 90 % interval of the cosine that has exactly this rate.
+            `threshold_interval`. None: no verdict. A few who look alike decide, so that among
+            other strangers the rate was passed in one gallery of four (docs/results/evaluation.md).
+        threshold_interval: of the cosine that has this rate, where people are drawn anew (90 % of
+            the bootstrap's draws).
         measured_rate: the share at `threshold` where it was measured; for `"model"` its bound.
-        rate_interval: 90 % interval of the share at `threshold`.
+        rate_interval: 90 % interval of the share at `threshold`, by Wilson's score (1927): wide, as
+            the pictures of a person count as one.
         origin: `"strangers"`: pictures of people who are not enrolled; `"people"`: the enrolled,
             each against the gallery without them; `"model"`: what the model's file states for two
             pictures; `"given"`: by hand.
@@ -188,21 +192,28 @@ def _from_scores(
         wanted = 1 - (1 - rate) ** (1 - 1 / size["gallery_people"])
     order = np.argsort(-scores, kind="stable")
     falling, whose = scores[order], np.unique(owner[order], return_inverse=True)[1]
-    cosines, weights = _resampled(falling, whose, wanted)
     tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
+    cosines = _resampled(falling, whose, wanted)
     low, threshold = (float(value) for value in np.percentile(cosines, tails))
-    above = weights[:, whose[: int(np.sum(falling >= threshold))]].sum(axis=1)
-    shares = above / (weights @ np.bincount(whose))
-    first, last = (float(value) for value in np.percentile(shares, tails))
+    measured, counts = float(np.mean(scores >= threshold)), np.bincount(whose)
+    alone = counts.sum() ** 2 / (counts**2).sum()  # as many pictures of one person each
     return IdentificationThreshold(
         rate,
         threshold=threshold,
         threshold_interval=(low, threshold),
-        measured_rate=float(np.mean(scores >= threshold)),
-        rate_interval=(first, last),
+        measured_rate=measured,
+        rate_interval=_interval(measured, alone),
         **stated,
         **size,
     )
+
+
+def _interval(share: float, count: float) -> tuple[float, float]:
+    """Return Wilson's interval of a share that was found among so many."""
+    square = _DEVIATIONS**2 / count
+    middle = (share + square / 2) / (1 + square)
+    half = np.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
+    return float(middle - half) if share * count >= 1 else 0.0, float(middle + half)
 
 
 def _too_few(origin: Origin, pictures: int, people: int, rate: float) -> str | None:
@@ -220,8 +231,8 @@ def _too_few(origin: Origin, pictures: int, people: int, rate: float) -> str | N
 
 def _resampled(
     falling: NDArray[np.float64], whose: NDArray[np.int64], rate: float
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Draw the people anew; return each time's cosine of that rate, and how often each was drawn.
+) -> NDArray[np.float64]:
+    """Draw the people anew, and return each time's cosine of that rate, (`RESAMPLES`,).
 
     Pictures of one person are not independent: whole people are drawn, with replacement.
     """
@@ -235,9 +246,9 @@ def _resampled(
     for k, times in enumerate(weights):
         allowed = rate * (times @ counts) * (1 + 1e-12)
         at = int(np.searchsorted(np.cumsum(times[whose]), allowed, side="right"))
-        at = min(at, len(falling) - 1)
+        at = int(np.searchsorted(-falling, -falling[min(at, len(falling) - 1)]))  # above a tie
         cosines[k] = (falling[at - 1] + falling[at]) / 2 if at else falling[0] + 1e-6
-    return cosines, weights
+    return cosines
 
 
 def _from_model(

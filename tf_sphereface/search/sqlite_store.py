@@ -62,7 +62,7 @@ class SqliteStore:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], record: GalleryRecord) -> SqliteStore:
-        """Write a new file, which appears whole or not at all.
+        """Write a new file, private to its user, which appears whole or not at all.
 
         Raises:
             FileExistsError: there is a file of that name.
@@ -82,6 +82,7 @@ class SqliteStore:
                     _insert(database, faces)
                 _write_sums(database)
                 database.execute("COMMIT")
+            temporary.chmod(0o600)  # embeddings are biometric data
             if Path(path).exists():  # another process was faster
                 raise FileExistsError(f"{path} exists already; a gallery is never written over")
         return cls(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,11 +200,10 @@ def blufr_to_dict(result: identification.BLUFRResult) -> dict[str, Any]:
             for far, pair in rates.items()
         ]
 
-    first = result.open_set[0]
     return {
-        "vr_at_far": summed(result.vr_at_far, result.verification[0].reasons),
+        "vr_at_far": summed(result.vr_at_far, _reasons(result.verification)),
         "dir_at_far": [
-            {"rank": rank, "rates": summed(rates, first.dir_at_far[rank].reasons)}
+            {"rank": rank, "rates": summed(rates, _rank_reasons(result, rank))}
             for rank, rates in result.dir_at_far.items()
         ],
         "trials": [
@@ -216,6 +216,15 @@ def blufr_to_dict(result: identification.BLUFRResult) -> dict[str, Any]:
             for trial in result.open_set
         ],
     }
+
+
+def _reasons(trials: Sequence[Any]) -> dict[float, str]:
+    """Return why a rate cannot be stated, by the first trial that cannot."""
+    return {far: why for trial in reversed(trials) for far, why in trial.reasons.items()}
+
+
+def _rank_reasons(result: identification.BLUFRResult, rank: int) -> dict[float, str]:
+    return _reasons([trial.dir_at_far[rank] for trial in result.open_set])
 
 
 def _rank_table(result: identification.DistractorResult) -> Table:
@@ -246,11 +255,8 @@ def _blufr_table(result: identification.BLUFRResult) -> Table:
     for rank in ranks:
         table.add_column(f"DIR at rank {rank}", justify="right")
     for far, verified in result.vr_at_far.items():
-        cells = [(verified, result.verification[0].reasons)]
-        cells += [
-            (result.dir_at_far[rank][far], result.open_set[0].dir_at_far[rank].reasons)
-            for rank in ranks
-        ]
+        cells = [(verified, _reasons(result.verification))]
+        cells += [(result.dir_at_far[rank][far], _rank_reasons(result, rank)) for rank in ranks]
         table.add_row(
             f"{far:g}",
             *(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -158,7 +159,8 @@ class _Writer:
                     self.counts[label] += 1
                     self.sizes.add(size)
                     self._add(self.count, image_header(label, self.count) + encoded)
-                    line = f"{self.count}\t{label}\t{names[position]}\n"
+                    name = re.sub(r"[\t\r\n]+", " ", names[position])  # a line each
+                    line = f"{self.count}\t{label}\t{name}\n"
                     self.lst.write(os.fsencode(line))
                 if progress is not None:
                     progress(begin + len(piece), len(order))

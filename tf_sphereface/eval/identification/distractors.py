@@ -12,6 +12,7 @@ from tf_sphereface.eval.identification.rates import RatesAtFar, genuine_pairs, r
 from tf_sphereface.eval.identification.score_blocks import MEMORY, TIE, pair_cosines, score_blocks
 from tf_sphereface.eval.measures.checks import check_rows, check_width
 from tf_sphereface.eval.measures.curve import FARS
+from tf_sphereface.utils.checks import check_integer
 
 RANKS = (1, 5, 10)
 """Ranks at which identification among distractors is reported."""
@@ -79,6 +80,7 @@ def with_distractors(
     names = check_rows(probes, labels, "probes")
     check_width(probes, distractors, "distractors")
     wanted = _sizes(len(distractors), sizes)
+    within = [check_integer("rank", rank, 1) for rank in ranks]
     first, second = genuine_pairs(names)
     if not len(first):
         raise ValueError("labels must name somebody twice, or nobody can be found. Received: none")
@@ -92,7 +94,7 @@ def with_distractors(
     for size in wanted:
         part = np.sort(order[begin:size])  # in the order of the file
         better += _count_at_least(probes, distractors, searcher, scores, memory, part)
-        rates[size] = {int(k): float(np.mean(better < k)) for k in ranks}
+        rates[size] = {k: float(np.mean(better < k)) for k in within}
         begin = size
 
     def impostors() -> Iterator[NDArray[np.float64]]:

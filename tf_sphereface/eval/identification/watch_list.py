@@ -12,6 +12,7 @@ from tf_sphereface.eval.identification.rates import RatesAtFar, genuine_pairs, r
 from tf_sphereface.eval.identification.score_blocks import MEMORY, TIE, pair_cosines, score_blocks
 from tf_sphereface.eval.measures.checks import check_rows, check_width
 from tf_sphereface.eval.measures.curve import FARS
+from tf_sphereface.utils.checks import check_integer
 
 FEWEST_PEOPLE = 4  # of two images or more, for a trial of `blufr`
 
@@ -92,13 +93,13 @@ def open_set(
         better[rows] += np.sum(ahead & (seeker[rows, None] != owner[None, columns]), axis=1)
     strangers = np.clip(other[~known], -1.0, 1.0)
     dir_at_far = {}
-    for rank in ranks:
+    for rank in (check_integer("rank", rank, 1) for rank in ranks):
         scores = np.where(better[known] < rank, mate[known], -np.inf)
-        dir_at_far[int(rank)] = rates_at_far(
+        dir_at_far[rank] = rates_at_far(
             scores, lambda: [strangers], len(strangers), fars, "impostor probes"
         )
     return OpenSetResult(
-        rates={int(k): float(np.mean(better[known] < k)) for k in ranks},
+        rates={rank: float(np.mean(better[known] < rank)) for rank in dir_at_far},
         dir_at_far=dir_at_far,
         num_gallery=len(gallery),
         num_genuine=int(np.sum(known)),
@@ -222,6 +223,11 @@ def blufr(
     for _ in range(trials):
         drawn = rng.permutation(len(people))[: max(4, round(share * len(people)))]
         known = drawn[counts[drawn] > 1]
+        if not len(known):
+            raise ValueError(
+                f"a trial of {len(drawn)} people has nobody with two images: enlarge share. "
+                f"Received: share={share}"
+            )
         known = known[: max(1, len(known) // 2)]
         order = rng.permutation(len(codes))
         enrolled = order[[int(np.argmax(codes[order] == person)) for person in known]]

@@ -101,11 +101,27 @@ def check_scores(
     return values
 
 
+def check_named(labels: ArrayLike) -> NDArray[np.generic]:
+    """Return labels as an array, or raise a ValueError where somebody has none (None or NaN).
+
+    NaN are what pandas makes of gaps, and NumPy takes all of them for one person.
+    """
+    names = np.asarray(labels)
+    given = names if isinstance(labels, np.ndarray) else np.array(labels, object)
+    missing = [i for i, name in enumerate(given.ravel()) if name is None or name != name]
+    if missing:
+        raise ValueError(
+            f"labels must name everybody. Received: none in row {missing[0]} (counted from 0)"
+            + (f", and in {len(missing) - 1} others" if len(missing) > 1 else "")
+        )
+    return names
+
+
 def check_rows(
     vectors: NDArray[np.floating], labels: ArrayLike, argument: str
 ) -> NDArray[np.generic]:
     """Return the labels as an array, or raise a ValueError unless each vector has one."""
-    names = np.asarray(labels)
+    names = check_named(labels)
     if vectors.ndim != 2 or names.shape != vectors.shape[:1] or not len(names):
         raise ValueError(
             f"{argument} must have the shape (n, d), n at least 1, and labels (n,). "

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tf_sphereface.eval.measures.checks import check_named
+
 Rates = tuple[float, float, float]
 
 
@@ -62,7 +64,7 @@ def score_clusters(labels: ArrayLike, people: Sequence[str] | ArrayLike) -> Clus
     Source: Bagga and Baldwin, "Algorithms for scoring coreference chains", 1998 (BCubed).
     """
     given = np.asarray(labels, np.int64)
-    names = np.asarray(people)
+    names = check_named(people)
     if given.shape != names.shape or given.ndim != 1 or not len(given):
         raise ValueError(
             "Argument `labels` must be (n,), as long as `people`, n at least 1. "

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.eval.measures.checks import check_classes, check_scores
+from tf_sphereface.utils.checks import check_number
 from tf_sphereface.utils.optional import require
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -51,6 +52,7 @@ def curve_figures(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> dict[
 
 def unsupported(far: float, impostors: int) -> str | None:
     """Say why a false accept rate cannot be stated with so many impostor pairs; None if it can."""
+    check_number("far", far, 0.0, 1.0, open_low=True)
     needed = round(IMPOSTORS_PER_FALSE_ACCEPT / far)
     if impostors >= needed:
         return None

@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tf_sphereface.utils.checks import check_choice
+
 Search = Literal["exact", "grid"]
 
 
@@ -50,6 +52,19 @@ SEARCHES: dict[str, Callable[[NDArray[np.float64], NDArray[np.bool_]], float]] =
     "exact": best_exact,
     "grid": best_on_grid,
 }
+
+
+def threshold_search(
+    search: str, scores: NDArray[np.float64]
+) -> Callable[[NDArray[np.float64], NDArray[np.bool_]], float]:
+    """Return how a threshold is chosen on these scores; ValueError where it cannot be."""
+    best = SEARCHES[check_choice("search", search, tuple(SEARCHES))]
+    if search == "grid" and np.max(np.abs(scores), initial=0.0) > 1 + 1e-6:
+        raise ValueError(
+            'search="grid" tries thresholds from -1 to 1: it is for cosines. Received: scores from '
+            f"{np.min(scores):.4g} to {np.max(scores):.4g}"
+        )
+    return best
 
 
 def decided_rightly(

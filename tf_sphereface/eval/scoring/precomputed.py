@@ -102,7 +102,7 @@ def read_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
         mirrored = arrays.get("mirrored")
         return StoredEmbeddings(
             Path(path),
-            [str(name) for name in arrays["names"].tolist()],
+            [os.fsdecode(name) for name in arrays["names"].tolist()],  # HDF5's are bytes
             np.asarray(arrays["embeddings"], np.float32),
             None if mirrored is None else np.asarray(mirrored, np.float32),
         )
