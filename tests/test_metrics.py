@@ -14,7 +14,7 @@ from sklearn.metrics import roc_curve
 import tf_sphereface as sf
 from tests.heads import CLASSES, head_outputs
 from tf_sphereface.eval import verification
-from tf_sphereface.metrics import EqualErrorRate, MeanTargetAngle, TARAtFAR
+from tf_sphereface.metrics import ClassMetric, EqualErrorRate, MeanTargetAngle, TARAtFAR
 
 
 def draw(seed: int, genuine: int, impostor: int) -> tuple[np.ndarray, np.ndarray]:
@@ -183,3 +183,31 @@ def test_in_a_compiled_and_saved_model(tmp_path):
         assert figures[metric.name] == pytest.approx(history[metric.name][0], abs=1e-5)
         name = keras.saving.get_registered_name(type(metric))
         assert name == f"tf_sphereface>{type(metric).__name__}"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: TARAtFAR(0.1, inputs="pairs"), lambda: EqualErrorRate(inputs="pairs")],
+)
+@pytest.mark.parametrize("scores", [[90.0, 80.0, 10.0, 5.0], [-0.2, -0.4, -1.3, -1.5]])
+def test_scores_that_are_no_cosines_give_no_figure(make, scores):
+    """Percents, or negated distances: clipped into the last bin they would count as equal."""
+    metric = make()
+    metric.update_state(np.repeat([1, 0], [2, 200]), np.repeat(scores, [1, 1, 100, 100]))
+    assert np.isnan(float(metric.result()))
+
+
+def test_weights_are_no_further_impostors():
+    same, scores = np.repeat([1, 0], [4, 50]), np.r_[[0.9] * 4, np.linspace(-0.5, 0.5, 50)]
+    for weight, far in ((100.0, 0.01), (1.0, 0.2), (0.01, 0.2)):
+        metric = TARAtFAR(far, inputs="pairs")
+        metric.update_state(same, scores, np.full(54, weight))
+        assert bool(np.isnan(float(metric.result()))) is (far == 0.01)
+
+
+def test_a_metric_of_another_number_of_classes_is_refused():
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model = sf.FaceClassifier(network, 5)
+    with pytest.raises(ValueError, match="is for 4 classes, and the model has 5"):
+        model.compile("sgd", metrics=[ClassMetric("accuracy", 4)])
+    model.compile("sgd", metrics=[ClassMetric("accuracy", 5)])

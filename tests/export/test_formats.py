@@ -10,6 +10,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from tests.embedder.small import KNOWN
+from tests.export.conftest import known
 from tf_sphereface import FaceClassifier
 from tf_sphereface.embedder import Embedder, EmbedderMetadata, load_embedder, read_metadata
 from tf_sphereface.export import export_onnx, export_tflite, measure_parity
@@ -210,3 +211,24 @@ def test_any_input_size_takes_the_metadata_s(faces, tmp_path):
     path = tmp_path / "m.tflite"
     export_tflite(model, path, metadata=EmbedderMetadata(input_size=(56, 48)))
     assert load_embedder(path)(faces).shape == (len(faces), 16)
+
+
+@pytest.mark.parametrize("kind", ["none", "float16", "int8"])
+def test_slopes_for_each_pixel_stay_in_float(tmp_path, faces, kind):
+    """As of Keras' default PReLU: most of the weights, which no quantiser takes."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image = keras.Input((*faces.shape[1:3], 3))
+    x = layers.PReLU()(layers.Conv2D(32, 3)(image))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(16, 3, strides=2)(x))
+    network = known(keras.Model(image, layers.Dense(8)(x)))
+    for name, write in WRITERS.items():
+        assert write(network, tmp_path / f"m.{name}", kind, faces).cosine_min > 0.98
+
+
+def test_an_exact_gelu_becomes_an_error_function(tmp_path, faces):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((*faces.shape[1:3], 3))
+    x = keras.layers.Conv2D(8, 3, strides=4, activation="gelu")(image)
+    network = known(keras.Model(image, keras.layers.Dense(8)(keras.layers.Flatten()(x))))
+    assert export_onnx(network, tmp_path / "m.onnx").cosine_min > 0.999999

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tf_sphereface.backbones import MobileFaceNet
-from tf_sphereface.importers import load_mobilefacenet
+from tf_sphereface.importers import import_checkpoint, load_mobilefacenet
 from tf_sphereface.importers.mobilefacenet import _pairs, assign_mobilefacenet
 
 
@@ -97,3 +97,24 @@ def test_embeddings_equal_pytorchs(real_data, mirrored) -> None:
     # each face: float32 sums in another order; measured 2e-6
     error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert error.max() < 1e-4
+
+
+def test_a_key_chooses_where_the_architecture_is_found_by_itself(
+    tmp_path, write_legacy, tensor, state
+) -> None:
+    """As of a Lightning file that holds a network and its moving average."""
+    _, tensors = state
+    both = {
+        f"{prefix}.{name}": tensor.of(sign * array)
+        for prefix, sign in (("model", 1), ("ema", 1.5))
+        for name, array in tensors.items()
+    }
+    path = write_legacy(tmp_path / "x.ckpt", both)
+    with pytest.raises(ValueError, match="2 sets of weights fit MobileFaceNet"):
+        import_checkpoint(path, input_size=(32, 16))
+    found = [import_checkpoint(path, key=key, input_size=(32, 16)) for key in ("model", "ema")]
+    assert [imported.architecture.name for imported in found] == ["mobilefacenet"] * 2
+    one, other = (imported.model.get_weights()[0] for imported in found)
+    np.testing.assert_allclose(1.5 * one, other, rtol=1e-6)
+    with pytest.raises(ValueError, match="no state dictionary under 'teacher'"):
+        import_checkpoint(path, key="teacher", input_size=(32, 16))

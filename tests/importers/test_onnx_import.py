@@ -123,6 +123,22 @@ def test_normalisation_of_pixels_of_0_to_1(tmp_path, faces):
     assert told.facts["pixel_mean"] == (127.5, 102.0, 76.5)
 
 
+def test_a_normalisation_behind_a_flip_is_pointed_out(tmp_path):
+    """What comes before it is no fact of the file: it would be normalised twice."""
+
+    def flipped(add, x):
+        return add("Sub", add("Gather", x, np.asarray([2, 1, 0]), axis=1), np.float32(127.5))
+
+    add, output = normalized(flipped)
+    path = add.save(tmp_path / "x.onnx", output)
+    with pytest.warns(SphereFaceWarning) as caught:
+        imported = import_checkpoint(path)
+    assert any("normalised twice" in str(each.message) for each in caught)
+    with pytest.warns(SphereFaceWarning) as caught:
+        load_embedder(imported.model)
+    assert any("normalised twice" in str(each.message) for each in caught)
+
+
 def test_a_graph_that_takes_uint8(tmp_path, faces):
     add = Maker(17, shape=["n", *SIZE, 3])
     add.input_type = TensorProto.UINT8
