@@ -10,7 +10,7 @@ import pytest
 
 import tf_sphereface as sf
 from tests.callbacks.runs import CLASSES, backbone, classifier, faces, run, sampled, stock
-from tf_sphereface.callbacks.nonfinite_layer import take_snapshot
+from tf_sphereface.callbacks.nonfinite_layer import Snapshots
 
 
 @pytest.mark.parametrize("make", [classifier, stock])
@@ -118,7 +118,7 @@ def test_without_batches_the_weights_are_looked_at_and_the_run_stops():
 def test_the_snapshot_does_not_follow_the_weights():
     model = classifier(rate=0.5)
     before = model.get_weights()
-    snapshot = take_snapshot(model)
+    snapshot = Snapshots().take(model)
     model.fit(*faces(), verbose=0)
     assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
     for a, b in zip(before, snapshot, strict=True):
@@ -130,7 +130,7 @@ def test_a_sampled_head_s_stores_are_not_held():
     model = sampled()
     stores = model.head_layer.stores
     assert len(stores) == 2
-    held = take_snapshot(model)
+    held = Snapshots().take(model)
     assert len(held) == len(model.weights) - 2
     assert all(value.shape != stores[0].shape for value in held)
 

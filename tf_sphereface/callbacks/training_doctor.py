@@ -16,10 +16,10 @@ from tf_sphereface.callbacks import diagnoses
 from tf_sphereface.callbacks.angular_logs import LambdaWatch
 from tf_sphereface.callbacks.nonfinite_layer import (
     BatchOf,
+    Snapshots,
     find_cause,
     first_bad_batch,
     lost_centres,
-    take_snapshot,
 )
 from tf_sphereface.data.passes import Pass, begun_since, last_begun
 from tf_sphereface.losses.mag_face import MagFaceLoss
@@ -134,6 +134,7 @@ class TrainingDoctor(keras.callbacks.Callback):
         self._mean: tuple[int, float] | None = None  # batches of the epoch, and their mean loss
         self._window: list[float] = []
         self._means: list[float] = []
+        self._snapshots = Snapshots()
         self._snapshot: list[Any] = []
         self._passes: int | None = None  # the last one that began before the first batch
         self._people: Sequence[str] | None = None  # who are trained on
@@ -182,7 +183,7 @@ class TrainingDoctor(keras.callbacks.Callback):
             self._epoch_start = self._step - batch
             self._mean = (0, 0.0) if batch == 0 else None
         self._began = self._epoch_start + batch
-        self._snapshot = take_snapshot(self.model)
+        self._snapshot = self._snapshots.take(self.model)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the loss."""

@@ -25,12 +25,15 @@ class BatchArrival:
     def record(self, batch: Any) -> Any:
         """Keep the time, inside the step, and return `batch`.
 
-        What computes on the tensors that are returned begins after the time was kept: else a CPU
-        with few threads takes the time when it has computed much of the step.
+        On a CPU, what computes on the tensors that are returned begins after the time was kept:
+        else one with few threads takes the time when it has computed much of the step. Where there
+        is a GPU they are those that were given: it would wait for the step before.
         """
         tensors = [part for part in keras.tree.flatten(batch) if tf.is_tensor(part)]
         with tf.control_dependencies(tensors), tf.device("/cpu:0"):
             kept = self._table.insert(tf.constant(_TIME, tf.int64), tf.timestamp())
+        if tf.config.list_physical_devices("GPU"):
+            return batch
         with tf.control_dependencies([kept]):
             return keras.tree.map_structure(
                 lambda part: tf.identity(part) if tf.is_tensor(part) else part, batch

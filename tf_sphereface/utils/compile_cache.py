@@ -73,7 +73,7 @@ def machine_folder(folder: Path) -> Path:
     'cache'
     """
     version = _version()
-    kind = hashlib.sha256()
+    kind = hashlib.sha256(os.environ.get("CUDA_VISIBLE_DEVICES", "").encode())
     lists = [Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/version")]
     gpus = Path("/proc/driver/nvidia/gpus")
     lists += sorted(gpus.glob("*/information")) if gpus.is_dir() else []

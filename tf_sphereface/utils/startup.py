@@ -26,7 +26,7 @@ from tf_sphereface.utils import compile_cache
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 VARIABLE = "TF_CPP_MIN_LOG_LEVEL"  # kept where the user has set it; at 0 nothing is held back
 BACKEND = "KERAS_BACKEND"
-GPU_DEVICE = "/dev/nvidiactl"  # of NVIDIA's driver on Linux
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # of NVIDIA's driver on Linux, of WSL 2
 GREETINGS = (
     b"All log messages before absl::InitializeLog() is called",
     b"oneDNN custom operations are on",
@@ -68,7 +68,7 @@ def without_lines(unwanted: Sequence[bytes]) -> Iterator[None]:
 
 def start_tensorflow() -> None:
     """Import TensorFlow and look for devices, without its greetings."""
-    has_gpu = Path(GPU_DEVICE).exists()
+    has_gpu = any(Path(device).exists() for device in GPU_DEVICES)
     # Warnings say why a GPU cannot be used. On a CPU they are about costs that cannot be changed.
     # What it says of each compiled function that it finds in the cache is not an error.
     without_gpu = "2" if compile_cache.started() is None else "3"
@@ -120,7 +120,9 @@ _is_module = sys.argv[0] == "-m" and any("tf_sphereface.commands" in a for a in 
 require_tensorflow_backend(_is_command or _is_module)
 _folder = None
 if _is_command and Path(sys.argv[0]).name == "tf_sphereface-train":
-    _folder = compile_cache.folder_from(sys.argv[1:], Path(GPU_DEVICE).exists())
+    _folder = compile_cache.folder_from(
+        sys.argv[1:], any(Path(device).exists() for device in GPU_DEVICES)
+    )
 cache_problem = "" if _folder is None else compile_cache.start(_folder)
 if _is_command:
     os.environ.setdefault(ONEDNN, "1")
