@@ -19,6 +19,8 @@ HASH_BITS = HASH_SIDE**2
 
 _BLOCK = 1024  # rows of a matrix product at a time: 1024 x 13,233 float32 are 54 MB
 _TAIL = 1e-4  # share of the impostor pairs that the tail is read from
+_FEW_IMPOSTORS = 20_000  # pairs of different people, as of 200 images
+_ROUGH = ", or several times as many: so few pairs of different people have hardly a tail"
 _FEWEST_TAIL = 100
 _EQUAL = 0.9999  # the cosine of equal images, float32 sums in another order
 _MOST_IMPOSTORS = 15_000  # vectors that the tail is read from, drawn by seed 0 beyond that
@@ -131,6 +133,7 @@ class Threshold:
             f"set a share of {self.tail_share:.2g} has a cosine above {self.tail_from:.4f} (the "
             f"highest: {self.highest:.4f}); by that tail, of the {self.pairs:,} pairs compared "
             f"{self.expected:g} are above by chance"
+            + (_ROUGH if self.impostors < _FEW_IMPOSTORS else "")
         )
 
 

@@ -118,7 +118,7 @@ def tell_enrollment(result: Enrollment) -> None:
         note(
             f"{counted(result.kept, 'picture')} had been embedded before the last call was stopped"
         )
-    known = f", {result.known:,} in it already" if result.known else ""
+    known = f", {result.known:,} in it already, or twice in the folder" if result.known else ""
     strangers = f", {result.strangers:,} of strangers" if result.strangers else ""
     pictures = counted(result.added, "picture")
     console.print(f"{pictures} enrolled{known}{strangers}", highlight=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tf_sphereface.eval.measures.angles import degrees, is_cosine
 from tf_sphereface.eval.measures.curve import CONFIDENCE, clopper_pearson
-from tf_sphereface.eval.protocol import ProtocolResult, own_threshold
+from tf_sphereface.eval.protocol import ProtocolResult
 from tf_sphereface.eval.report import tables
 from tf_sphereface.eval.report.provenance import (
     FULL_SIZE,
@@ -51,7 +51,7 @@ def contents(
             "false_accepts": _worst(result, headline, same=False),
             "false_rejects": _worst(result, headline, same=True),
         }
-    values["operating_point"] = _operating_point(values, result)
+    values["operating_point"] = tables.operating_point(result)
     values["published"] = {
         "pairs": FULL_SIZE.get(result.name),
         "figures": published_for(result.name),
@@ -105,18 +105,3 @@ def _worst(result: ProtocolResult, headline: VerificationResult, same: bool) -> 
             }
         )
     return {"count": len(wrong), "worst": worst}
-
-
-def _operating_point(values: dict[str, Any], result: ProtocolResult) -> dict[str, Any] | None:
-    """Return what the model's own threshold, chosen elsewhere, does on these pairs."""
-    threshold, metadata = own_threshold(result), values["model"]["metadata"] or {}
-    if threshold is None:
-        return None
-    headline = result.headline
-    point = {"threshold": threshold, "calibrated_far": metadata.get("threshold_far")}
-    for name, same in (("far", False), ("tar", True)):
-        scores = headline.scores[headline.is_same == same]
-        accepted = int(np.sum(scores >= threshold))
-        point[name] = accepted / len(scores)
-        point[f"{name}_interval"] = list(clopper_pearson(accepted, len(scores)))
-    return point

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,8 +15,9 @@ from tf_sphereface.embedder.embedder import Embedder
 from tf_sphereface.embedder.metadata import library_versions
 from tf_sphereface.embedder.model_hashes import model_sha256
 from tf_sphereface.eval.measures.angles import AngleDistribution
+from tf_sphereface.eval.measures.curve import clopper_pearson
 from tf_sphereface.eval.measures.hints import hints_of
-from tf_sphereface.eval.protocol import ProtocolResult
+from tf_sphereface.eval.protocol import ProtocolResult, own_threshold
 from tf_sphereface.eval.quality import norms_report
 from tf_sphereface.eval.scoring.precomputed import StoredEmbeddings, StoredScores
 from tf_sphereface.eval.verification import (
@@ -193,7 +195,29 @@ def print_result(result: ProtocolResult, console: Console) -> None:
     console.print(Text.assemble((accuracy, "bold"), "  ", result.protocol))
     console.print(accuracy_table(result))
     console.print(figures_table(headline))
+    point = operating_point(result)
+    if point is not None:
+        rates = (
+            f"{name.upper()} {_percent(point[name])} % [{', '.join(map(_percent, limits))}]"
+            for name, limits in ((key, point[f"{key}_interval"]) for key in ("far", "tar"))
+        )
+        console.print(f"at the model's own threshold {point['threshold']:.4f}: {', '.join(rates)}")
     console.print(folds_table(headline))
+
+
+def operating_point(result: ProtocolResult) -> dict[str, Any] | None:
+    """Return what the model's own threshold, chosen elsewhere, does on these pairs."""
+    threshold = own_threshold(result)
+    if threshold is None:
+        return None
+    headline, metadata = result.headline, result.embedder.metadata
+    point = {"threshold": threshold, "calibrated_far": getattr(metadata, "threshold_far", None)}
+    for name, same in (("far", False), ("tar", True)):
+        scores = headline.scores[headline.is_same == same]
+        accepted = int(np.sum(scores >= threshold))
+        point[name] = accepted / len(scores)
+        point[f"{name}_interval"] = list(clopper_pearson(accepted, len(scores)))
+    return point
 
 
 def accuracy_table(result: ProtocolResult) -> Table:
