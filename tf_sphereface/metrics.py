@@ -254,7 +254,7 @@ class _ScoreHistogram(_Fixed):
             weights *= tf.cast(tf.reshape(sample_weight, [-1, 1]), "float32")
         if self.inputs == "head":  # a column below -1 is the shared bias of sphereface2
             weights = tf.where(scores < -BIAS_MARK, 0.0, weights)
-        low = -_MOST if self.inputs == "pairs" else -np.inf
+        low = -_MOST if self.inputs == "pairs" else tf.float32.min
         finite = (scores > low) & (scores < _MOST)  # false of NaN
         bad = tf.reduce_sum(tf.where(finite, 0.0, weights))
         self.not_finite.assign_add(tf.cast(bad, "float64")[None])

@@ -176,7 +176,8 @@ def test_animations_are_refused_everywhere(tmp_path: Path) -> None:
 def test_what_is_passed_over_is_said_or_refused(tmp_path: Path) -> None:
     root = synthetic.write_folder(tmp_path / "faces", 3, 3)
     person = root / "Person_000000"
-    (person / "Person_000000_0001.jpg").rename(person / "a.HEIC")
+    (person / "Person_000000_0001.jpg").unlink()
+    (person / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
     (root / "Person_000001/2019").mkdir()
     path = root / "Person_000001/Person_000001_0001.jpg"
     path.rename(path.parent / "2019" / path.name)

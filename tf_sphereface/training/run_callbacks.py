@@ -231,7 +231,7 @@ class Checkpoints(keras.callbacks.Callback):
 def deferred_stop(say: Callable[[str], None] = logger.warning) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into a flag that is read between two steps.
 
-    The second one interrupts at once. A signal that is ignored, as by nohup, stays so. Outside the
+    The second one interrupts at once. A SIGHUP that is ignored, as by nohup, stays so. Outside the
     main thread nothing is changed. Yields a function that tells whether the process was asked to
     stop; `say` is called when it is.
 
@@ -255,12 +255,11 @@ def deferred_stop(say: Callable[[str], None] = logger.warning) -> Iterator[Calla
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    wanted = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-    before = {
-        number: signal.signal(number, ask)
-        for number in wanted
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN
-    }
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # there is none on Windows
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        wanted.append(hang_up)
+    before = {number: signal.signal(number, ask) for number in wanted}
     try:
         yield lambda: asked
     finally:
