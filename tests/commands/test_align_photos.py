@@ -16,7 +16,6 @@ from tf_sphereface.alignment.align import align as align_image
 from tf_sphereface.alignment.align import read_landmarks
 from tf_sphereface.alignment.detector import FaceDetector
 from tf_sphereface.alignment.images import read_image
-from tf_sphereface.alignment.listing import find_images
 from tf_sphereface.commands.align import main
 
 
@@ -306,13 +305,6 @@ def test_two_names_that_cannot_be_told_apart(tmp_path, capsys):
     assert run(tmp_path) == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "would both be written to a_tif.png" in message
-
-
-def test_a_jpeg_that_is_called_heic_is_read(tmp_path):
-    save(tmp_path / "src/a.jpg", photo(3, at=[(110, 60)]))
-    (tmp_path / "src/a.jpg").rename(tmp_path / "src/a.heic")
-    assert run(tmp_path) == 0
-    assert list(find_images(tmp_path / "src")) == ["a.heic"]
 
 
 @pytest.mark.parametrize("module", ["mtcnn", "joblib"])

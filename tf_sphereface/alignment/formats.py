@@ -31,11 +31,6 @@ def is_heic(data: bytes) -> bool:
     return data[4:12] in _HEIC and b"avif" not in data[:64]
 
 
-def is_tiff(data: bytes) -> bool:
-    """Tell whether a file is a TIFF, as a camera's raw files are as well."""
-    return data[:4] in (b"II*\0", b"MM\0*")
-
-
 def is_avif(data: bytes) -> bool:
     """Tell whether a file is an AVIF."""
     return data[4:12] in _AVIF or (data[4:12] in _HEIC and b"avif" in data[:64])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tf_sphereface.alignment.formats import begins_as_image, is_heic, is_tiff
+from tf_sphereface.alignment.formats import begins_as_image
 from tf_sphereface.alignment.passed_over import (
     BROKEN,
     CLOSED,
@@ -305,10 +305,8 @@ def _sort_of(name: str, path: str) -> str:
     suffix = suffix_of(name)
     if suffix in IMAGE_SUFFIXES:
         return "image"
-    if suffix in UNREAD_SUFFIXES:  # a JPEG under such a name is one; a raw file begins as a TIFF
-        begin = _beginning(path)
-        read = begins_as_image(begin) and not is_heic(begin) and not is_tiff(begin)
-        return "image" if read else "unread"
+    if suffix in UNREAD_SUFFIXES:
+        return "unread"
     if suffix in VIDEO_SUFFIXES:
         return "video"
     if suffix in _COPIES or name.endswith("~"):
@@ -317,16 +315,12 @@ def _sort_of(name: str, path: str) -> str:
         return suffix
     if suffix == ".thm":  # a camera's thumbnail, beside the image or video itself
         return SYSTEM
-    return "image" if begins_as_image(_beginning(path)) else suffix or NO_SUFFIX
-
-
-def _beginning(path: str) -> bytes:
-    """Return the first 64 bytes of a file; none where it cannot be read."""
     try:
         with open(path, "rb") as handle:
-            return handle.read(64)
+            begin = handle.read(64)
     except OSError:
-        return b""
+        begin = b""
+    return "image" if begins_as_image(begin) else suffix or NO_SUFFIX
 
 
 def _is(question: Callable[[], bool]) -> bool:
