@@ -372,7 +372,7 @@ def angle_of(cos_theta: Any) -> Any:
 
 
 def cos_sum(c: Any, shift: Any) -> Any:
-    """Return `cos(theta + shift)` without an arccos."""
+    """Return `cos(theta + shift)` of cosines `c`, any shape; shift in radians, no arccos."""
     square = ops.maximum((1.0 - c) * (1.0 + c), 0.0)
     floor = SINE_FLOOR**2
     sine = ops.where(square > floor, ops.sqrt(ops.maximum(square, floor)), square / SINE_FLOOR)

@@ -89,6 +89,16 @@ def test_the_curve_is_that_of_all_pairs(reports, result):
     )
 
 
+def test_the_terminal_tells_what_the_model_s_own_threshold_does(reports, capsys):
+    arguments = [str(reports / "pixels.keras"), str(reports / "faces"), "--folds", "5"]
+    assert main(["folder", *arguments]) == 0
+    own = json.loads((reports / "out.json").read_text())["operating_point"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "at the model's own threshold 0.9300: FAR" in said
+    assert f"FAR {100 * own['far']:.2f} % [" in said
+    assert f"TAR {100 * own['tar']:.2f} % [" in said
+
+
 def test_the_hash_of_images_is_that_of_sha256sum(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     assert images_sha256(tmp_path, ["a.txt"]).startswith("29ef94e5c0fea664")

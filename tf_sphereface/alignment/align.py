@@ -186,13 +186,9 @@ def _fields(line: str) -> list[str]:
 def _is_heading(line: str) -> bool:
     """Tell whether a line before the first image is a count of them, or names ten columns."""
     words = re.split(r"[\s,]+", line.strip())
-    if line.lstrip()[0] in "{[":
-        return False
-    return (
-        words[0].isdigit()
-        if len(words) == 1
-        else len(words) >= 10 and not any(map(_is_number, words))
-    )
+    if len(words) == 1:
+        return words[0].isdigit()
+    return len(words) >= 10 and words[0][0] not in "{[" and not any(map(_is_number, words))
 
 
 def _is_number(text: str) -> bool:

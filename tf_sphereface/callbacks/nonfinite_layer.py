@@ -37,9 +37,9 @@ class Cause:
 class Snapshots:
     """Takes the values of a model's weights: tensors that an update does not change.
 
-    All are read in one function: to read some hundred weights one by one takes a millisecond for
-    forty of them. The stores of a sampled head are left out. A step writes to some rows of them in
-    place; were the old values held here, it would have to copy every class first.
+    All are read by one function, which costs less than an operation for each. The stores of a
+    sampled head are left out: a step writes to some rows of them in place; were the old values held
+    here, it would have to copy every class first.
     """
 
     def __init__(self) -> None:

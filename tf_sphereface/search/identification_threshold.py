@@ -26,8 +26,8 @@ class IdentificationThreshold:
     Attributes:
         rate: the wanted share of strangers' pictures that get a name.
         threshold: the cosine from which the nearest person is named: the upper end of
-            `threshold_interval`. None: no verdict. A few who look alike decide, so that among
-            other strangers the rate was passed in one gallery of four (docs/results/evaluation.md).
+            `threshold_interval`. None: no verdict. A few who look alike decide: of other strangers
+            single galleries named up to 2.5 times the rate (docs/results/evaluation.md).
         threshold_interval: of the cosine that has this rate, where people are drawn anew (90 % of
             the bootstrap's draws).
         measured_rate: the share at `threshold` where it was measured; for `"model"` its bound.

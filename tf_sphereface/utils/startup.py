@@ -66,9 +66,14 @@ def without_lines(unwanted: Sequence[bytes]) -> Iterator[None]:
                     os.write(2, line)
 
 
+def has_gpu_device() -> bool:
+    """Tell whether the system has a device of a GPU, before TensorFlow is imported."""
+    return any(Path(device).exists() for device in GPU_DEVICES)
+
+
 def start_tensorflow() -> None:
     """Import TensorFlow and look for devices, without its greetings."""
-    has_gpu = any(Path(device).exists() for device in GPU_DEVICES)
+    has_gpu = has_gpu_device()
     # Warnings say why a GPU cannot be used. On a CPU they are about costs that cannot be changed.
     # What it says of each compiled function that it finds in the cache is not an error.
     without_gpu = "2" if compile_cache.started() is None else "3"
@@ -120,9 +125,7 @@ _is_module = sys.argv[0] == "-m" and any("tf_sphereface.commands" in a for a in 
 require_tensorflow_backend(_is_command or _is_module)
 _folder = None
 if _is_command and Path(sys.argv[0]).name == "tf_sphereface-train":
-    _folder = compile_cache.folder_from(
-        sys.argv[1:], any(Path(device).exists() for device in GPU_DEVICES)
-    )
+    _folder = compile_cache.folder_from(sys.argv[1:], has_gpu_device())
 cache_problem = "" if _folder is None else compile_cache.start(_folder)
 if _is_command:
     os.environ.setdefault(ONEDNN, "1")

@@ -198,8 +198,9 @@ def print_result(result: ProtocolResult, console: Console) -> None:
     point = operating_point(result)
     if point is not None:
         rates = (
-            f"{name.upper()} {_percent(point[name])} % [{', '.join(map(_percent, limits))}]"
-            for name, limits in ((key, point[f"{key}_interval"]) for key in ("far", "tar"))
+            f"{name.upper()} {_percent(point[name])} % "
+            f"[{', '.join(map(_percent, point[f'{name}_interval']))}]"
+            for name in ("far", "tar")
         )
         console.print(f"at the model's own threshold {point['threshold']:.4f}: {', '.join(rates)}")
     console.print(folds_table(headline))
