@@ -21,13 +21,11 @@ from tf_sphereface.utils import keras_private
 from tf_sphereface.utils.debugging import is_debugged
 
 
-def apply_gradients(
-    optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any], *, uses_xla: bool
-) -> None:
+def apply_gradients(optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
     """Apply one update, or accumulate, from the gradients of this replica's share of the loss.
 
-    `uses_xla`: XLA compiles the step or its gradients. On a GPU it compiles the update of a step
-    without, which is some hundred small operations: to launch them takes longer than their work.
+    On a GPU XLA compiles it, with the gradients by XLA or without: an update is some hundred small
+    operations, and to launch them takes longer than their work.
     """
     # Keras' own accumulation fails under a strategy of one replica as well.
     accumulates = optimizer.gradient_accumulation_steps and tf.distribute.has_strategy()
@@ -36,8 +34,8 @@ def apply_gradients(
         def apply(*values: Any) -> None:
             optimizer.apply_gradients(zip(values, variables, strict=True))
 
-        plain = uses_xla or not (_is_known(optimizer) and _are_on_one_gpu(variables))
-        (apply if plain else xla.compiled(apply))(*gradients)
+        by_xla = _is_known(optimizer) and _are_on_one_gpu(variables)
+        (xla.compiled(apply) if by_xla else apply)(*gradients)
         return
     context = tf.distribute.get_replica_context()
     total = context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))

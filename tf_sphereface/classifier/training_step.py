@@ -82,9 +82,7 @@ class TrainingStep(keras.Model):
         logs = gradient_updates.angular_logs(self.loss)  # before the update: this step's lambda
         if sample is not None:
             head.load(*sample)
-        gradient_updates.apply_gradients(
-            self.optimizer, gradients, self.trainable_variables, uses_xla=self._jit
-        )
+        gradient_updates.apply_gradients(self.optimizer, gradients, self.trainable_variables)
         if sample is not None:
             head.store(sample[0])
         return loss, outputs, y, {**logs, **figures}
@@ -141,8 +139,6 @@ class TrainingStep(keras.Model):
         what a sampled head has prepared: the global batch's labels and the handle of all centres,
         of which it draws here, or what it has drawn.
         """
-        if self._jit:
-            keras_private.renumber_functions()
         x, y, sample_weight, *targets = data
         state, counter = self._step_state(), keras_private.micro_steps(self.optimizer)
         variables = [*self.trainable_variables, *state, counter]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from typing import Any
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from tf_sphereface.utils.checks import error
 from tf_sphereface.utils.debugging import is_debugged
-from tf_sphereface.utils.keras_private import all_layers, input_structure
+from tf_sphereface.utils.keras_private import all_layers, input_structure, renumber_functions
 from tf_sphereface.utils.messages import SphereFaceWarning, and_more
 
 # Layers that XLA compiles with any settings; a network of others is tried out.
@@ -115,8 +116,14 @@ def decide(
 
 
 def compiled(function: Any) -> Any:
-    """Return a function of tensors that XLA compiles."""
-    return tf.function(function, jit_compile=True, autograph=False)
+    """Return a function of tensors that XLA compiles, and finds in its cache in a later run."""
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        renumber_functions()
+        return function(*arguments)
+
+    return tf.function(traced, jit_compile=True, autograph=False)
 
 
 def functions(update: Any, gradients: Any, jit: bool, *, in_place: bool) -> tuple[Any, Any]:
