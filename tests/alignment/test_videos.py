@@ -76,6 +76,26 @@ def test_containers_know_their_length(tmp_path, suffix, code):
     assert is_cut_off(tmp_path / f"cut{suffix}")
 
 
+@pytest.mark.parametrize(("suffix", "code"), [(".mp4", "mp4v"), (".avi", "MJPG")])
+def test_a_video_that_is_damaged_in_the_middle_gives_what_can_be_read_and_an_error(
+    tmp_path, suffix, code
+):
+    path = tmp_path / f"hole{suffix}"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*code), 25, (64, 48))
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        writer.write(rng.integers(0, 256, (48, 64, 3), np.uint8))
+    writer.release()
+    assert len(list(read_frames(path))) == 60
+    data, size = path.read_bytes(), path.stat().st_size
+    path.write_bytes(data[: size // 3] + bytes(size // 3) + data[size // 3 * 2 :])
+    assert not is_cut_off(path)
+    frames = []
+    with pytest.raises(ValueError, match=r"of its 60 frames could be read, and were taken: the"):
+        frames.extend(read_frames(path))
+    assert 5 <= len(frames) < 54
+
+
 @pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
 def test_a_name_that_is_no_utf8(tmp_path, video):
     path = tmp_path / os.fsdecode(b"caf\xe9.avi")

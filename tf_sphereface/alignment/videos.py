@@ -19,6 +19,7 @@ VIDEO_SUFFIXES = (
 )
 _MATROSKA, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_LEAST_READ = 0.9  # of the frames: some cameras list frames that they dropped
 _MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 
@@ -35,7 +36,7 @@ def read_frames(
 
     Frames are decoded in order, because jumping is not exact in most formats; `wanted` says which
     numbers are needed. A file that is no readable video is a ValueError that names it; a video that
-    is cut off yields the frames before, then raises one.
+    is cut off, or damaged in the middle, yields what can be read, then raises one.
     """
     check_integer("every", every, 1)
     video = _open(path)
@@ -43,23 +44,36 @@ def read_frames(
         if not video.isOpened():
             what = "a video that is cut off" if is_cut_off(path) else "not a video"
             raise ValueError(f"{os.fspath(path)}: {what}: it cannot be read")
-        number = 0
+        number = lost = 0
         while video.grab():
             if number % every == 0 and (wanted is None or wanted(number)):
                 good, frame = video.retrieve()
-                if not good:
-                    break
-                yield number, np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+                if good:
+                    yield number, np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+                lost += not good
             number += 1
-        if number == 0:
+        if number == lost:
             raise ValueError(f"{os.fspath(path)}: a video without a frame that can be read")
         if is_cut_off(path):
             raise ValueError(
                 f"{os.fspath(path)}: the video is cut off or damaged; only {number:,} frames of it "
                 "could be read, and were taken"
             )
+        stated = video.get(cv2.CAP_PROP_FRAME_COUNT) if _states_frames(path) else number
+        if number - lost < _LEAST_READ * stated:
+            raise ValueError(
+                f"{os.fspath(path)}: {number - lost:,} of its {stated:,.0f} frames could be read, "
+                "and were taken: the video is damaged, or was trimmed without encoding it anew"
+            )
     finally:
         video.release()
+
+
+def _states_frames(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a container lists its frames; of others the count is one of length and rate."""
+    with open(path, "rb") as handle:
+        begin = handle.read(8)
+    return begin[:4] == b"RIFF" or begin[4:8] in _MP4_BOXES
 
 
 def count_frames(path: str | os.PathLike[str], every: int = 1) -> int:
