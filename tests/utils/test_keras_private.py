@@ -7,6 +7,8 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,6 +253,17 @@ def test_keys_and_exclusions_of_variables():
     assert keras_private.decays(optimizer, kernel)
     keys = {keras_private.variable_key(optimizer, variable) for variable in (bias, kernel)}
     assert len(keys) == 2
+
+
+def test_operations_are_not_deterministic_unless_asked_for():
+    script = (
+        "import tensorflow as tf\n"
+        "from tf_sphereface.utils.keras_private import is_deterministic\n"
+        "assert not is_deterministic()\n"
+        "tf.config.experimental.enable_op_determinism()\n"
+        "assert is_deterministic()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_the_operators_of_a_tflite_file():

@@ -13,6 +13,7 @@ from tf_sphereface.callbacks import diagnoses
 from tf_sphereface.losses.update_count import other_optimizer, read_step, scheduled_losses
 from tf_sphereface.utils.messages import SphereFaceWarning
 
+_OURS = "tf_sphereface."  # modules
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy")
 _FIRST_BATCHES = 4
 _TRAINED = 0.5  # accuracy that a new network does not have in its first batches
@@ -24,9 +25,11 @@ class AngularLogs(keras.callbacks.Callback):
 
     Each batch's and epoch's logs get `lambda`, the value that the last update used, and
     `effective_margin` (see `angular.effective_margin`). Validation logs are left alone. Put it
-    before callbacks that write logs, such as `CSVLogger`. `FaceClassifier` logs both by itself;
-    there this callback does nothing. It warns where lambda has stood still for two epochs, or the
-    whole run, while the model was updated; and where it begins anew in a model that is trained.
+    before callbacks that write logs, such as `CSVLogger`. Of several losses with a lambda each has
+    its columns, as `lambda_NAME` of the output's name. `FaceClassifier` logs both by itself; there
+    this callback does nothing, unless its `train_step` is one's own. It warns where lambda has
+    stood still for two epochs, or the whole run, while the model was updated; and where it begins
+    anew in a model that is trained.
 
     Raises:
         ValueError: at the start of training, the model has no loss that follows a schedule, or its
@@ -45,15 +48,16 @@ class AngularLogs(keras.callbacks.Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self._loss: Any = None
-        self._lambda: float | None = None
-        self._updates = 0
+        self._losses: dict[str, Any] = {}  # end of the columns' names -> loss
+        self._lambdas: dict[str, float] = {}
+        self._updates: dict[str, int] = {}
         self._watch: LambdaWatch | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the loss."""
-        self._loss = None
-        if getattr(self.model, "compiles_inside_replica", False):
+        self._losses, self._lambdas, self._updates = {}, {}, {}
+        step = str(getattr(type(self.model).train_step, "__module__", ""))
+        if getattr(self.model, "compiles_inside_replica", False) and step.startswith(_OURS):
             return
         scheduled = scheduled_losses(self.model)
         if not scheduled:
@@ -65,22 +69,21 @@ class AngularLogs(keras.callbacks.Callback):
         text = other_optimizer(self.model)
         if text is not None:
             raise ValueError(text)
-        self._loss = scheduled[0]
+        self._losses = {"": scheduled[0]} if len(scheduled) == 1 else _named(self.model)
         self._watch = LambdaWatch(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Remember the lambda that this batch will use."""
-        if self._loss is not None:
-            self._updates = int(read_step(self._loss.step))
-            self._lambda = float(self._loss.current_lambda())
+        for name, loss in self._losses.items():
+            self._updates[name] = int(read_step(loss.step))
+            self._lambdas[name] = float(loss.current_lambda())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Add the lambda that the last update used."""
-        if self._loss is None:
-            return
-        applied = int(read_step(self._loss.step)) - self._updates
-        if applied > 1:  # steps_per_execution: the last of several updates
-            self._lambda = float(self._loss.annealing(self._updates + applied))
+        for name, loss in self._losses.items():
+            now = int(read_step(loss.step))
+            if now - self._updates[name] > 1:  # steps_per_execution: the last of several updates
+                self._lambdas[name] = float(loss.annealing(now))
         self._add(logs)
         if self._watch is not None:
             self._warn(self._watch.began_anew(batch, logs or {}))
@@ -95,7 +98,9 @@ class AngularLogs(keras.callbacks.Callback):
         self._look(at_end=True)
 
     def _look(self, at_end: bool) -> None:
-        if self._watch is None or isinstance(self._loss.step, int):  # a number holds it on purpose
+        losses = self._losses.values()
+        held = any(isinstance(loss.step, int) for loss in losses)  # a number, on purpose
+        if self._watch is None or held:
             return
         self._warn(self._watch.stood_still(at_end))
 
@@ -105,11 +110,21 @@ class AngularLogs(keras.callbacks.Callback):
             self._watch = None
 
     def _add(self, logs: dict[str, Any] | None) -> None:
-        if logs is not None and self._loss is not None and self._lambda is not None:
-            logs["lambda"] = self._lambda
-            logs["effective_margin"] = float(
-                angular.effective_margin(self._loss.margin, self._lambda)
-            )
+        if logs is None:
+            return
+        for name, value in self._lambdas.items():
+            margin = angular.effective_margin(self._losses[name].margin, value)
+            logs |= {f"lambda{name}": value, f"effective_margin{name}": float(margin)}
+
+
+def _named(model: keras.Model) -> dict[str, Any]:
+    """Return the losses with a lambda by their outputs' names, or by numbers: `_a`, `_b`."""
+    given = model.loss
+    if not isinstance(given, dict):
+        flat = keras.tree.flatten(given)
+        names = list(getattr(model, "output_names", None) or range(len(flat)))
+        given = dict(zip(names, flat, strict=False))
+    return {f"_{k}": loss for k, loss in given.items() if getattr(loss, "needs_step", False)}
 
 
 class LambdaWatch:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_sphereface.utils.keras_private import is_deterministic
+
 _TIME, _LOW, _HIGH = 0, 1, 2
 
 
@@ -30,6 +32,8 @@ class BatchArrival:
         is a GPU they are those that were given: it would wait for the step before.
         """
         tensors = [part for part in keras.tree.flatten(batch) if tf.is_tensor(part)]
+        if is_deterministic():  # TensorFlow then refuses to tell the time
+            return batch
         with tf.control_dependencies(tensors), tf.device("/cpu:0"):
             kept = self._table.insert(tf.constant(_TIME, tf.int64), tf.timestamp())
         if tf.config.list_physical_devices("GPU"):
@@ -41,7 +45,10 @@ class BatchArrival:
 
     @property
     def seconds(self) -> float:
-        """When the newest batch was there, as `time.time()` has it; 0 before the first."""
+        """When the newest batch was there, as `time.time()` has it; 0 where it is not known.
+
+        That is so before the first one, and where TensorFlow's operations are deterministic.
+        """
         return float(self._table.lookup(tf.constant(_TIME, tf.int64)))
 
     def record_range(self, images: Any) -> None:

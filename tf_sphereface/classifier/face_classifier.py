@@ -177,6 +177,7 @@ class FaceClassifier(TrainingStep, ModelFiles, ClassPredictions):
     def _compile(
         self, optimizer: Any, loss: Any, jit_compile: bool | str, kwargs: dict[str, Any]
     ) -> None:
+        self._refuse_unused()
         replicas.check_steps(kwargs.get("steps_per_execution", 1))
         heads.check_place(self.centers, replicas.replica_count())
         loss = heads.loss_for_head(self.head, loss)

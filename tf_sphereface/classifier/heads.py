@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import warnings
 from typing import Any, Literal, get_args
@@ -168,10 +169,13 @@ def loss_for_head(head: Head, loss: Any) -> Any:
         return loss
     if loss is None:
         return losses.SphereFace2Loss() if head == "sphereface2" else losses.ASoftmaxLoss()
+    if inspect.isclass(loss) and issubclass(loss, losses.MarginLoss):
+        loss = loss()
     if not isinstance(loss, losses.MarginLoss):
         raise ValueError(
-            f'head="{head}" needs a loss of tf_sphereface.losses, such as ASoftmaxLoss; for a '
-            f'stock cross-entropy use head="softmax". Received: loss={loss!r}'
+            f'head="{head}" needs a loss of tf_sphereface.losses, such as ASoftmaxLoss(), alone '
+            'and in no list; for a stock cross-entropy use head="softmax". '
+            f"Received: loss={loss!r}"
         )
     if loss.needs_shared_bias is not (head == "sphereface2"):
         raise ValueError(wrong_head(loss))
@@ -205,6 +209,7 @@ def bind_loss(loss: Any, head_layer: keras.layers.Layer, optimizer: Any, uses_xl
     loss.xla = uses_xla
     if loss.first_state:
         loss.bind_state(head_layer.loss_state)
+        _say_warm_up(loss, head_layer.loss_state.numbers, optimizer)
     if loss.needs_step:
         if not isinstance(loss.step, OptimizerCount | keras.Variable | tf.Variable | None):
             warnings.warn(
@@ -214,3 +219,16 @@ def bind_loss(loss: Any, head_layer: keras.layers.Layer, optimizer: Any, uses_xl
                 stacklevel=4,
             )
         loss.step = check_step(optimizer)
+
+
+def _say_warm_up(loss: Any, numbers: dict[str, Any], optimizer: Any) -> None:
+    """Log that a margin goes on growing, or has grown, where the optimizer begins anew."""
+    count = int(numbers["margin_steps"].numpy()) if "margin_steps" in loss.first_state else 0
+    if count and not int(optimizer.iterations.numpy()):
+        logger.warning(
+            "the margin goes on at step %d of the %d over which it grows, as the head has counted "
+            "them: to begin at 0, "
+            'model.head_layer.loss_state.numbers["margin_steps"].assign(0)',
+            count,
+            loss.margin_warm_up,
+        )

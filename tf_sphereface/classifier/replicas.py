@@ -121,9 +121,15 @@ def shared_statistics(model: keras.Model, variables: list[Any], values: list[Any
 
 
 def local_shares(batch: Any) -> list[Any]:
-    """Return a distributed batch as each of this worker's replicas has it."""
-    local = tf.distribute.get_strategy().experimental_local_results
-    count = len(local(keras.tree.flatten(batch)[0]))
+    """Return a batch as each of this worker's replicas has it: all of one that is not shared out.
+
+    Such is that of `train_on_batch`.
+    """
+    strategy = tf.distribute.get_strategy()
+    local, first = strategy.experimental_local_results, keras.tree.flatten(batch)[0]
+    if not isinstance(first, tf.distribute.DistributedValues):
+        return [batch] * len(strategy.extended.worker_devices)
+    count = len(local(first))
     return [
         keras.tree.map_structure(lambda value, k=k: local(value)[k], batch) for k in range(count)
     ]

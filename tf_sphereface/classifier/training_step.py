@@ -38,6 +38,19 @@ class TrainingStep(keras.Model):
         """Whether a step works on drawn centres, and puts them back."""
         return isinstance(self.head_layer, SampledAngularDense)
 
+    def _refuse_unused(self) -> None:
+        """Raise where a subclass overrides what only a step of its own would call."""
+        for step in ("train_step", "test_step"):
+            for hook in ("compute_loss", "compute_metrics"):
+                if _is_ours(self, step) and not _is_ours(self, hook):
+                    raise ValueError(
+                        f"{type(self).__name__}.{hook} would not be called: the step of a "
+                        "FaceClassifier computes the head, loss and metrics in one function. Add "
+                        "a term to the loss by `add_loss` in a layer of the backbone, or override "
+                        f"`train_step` and `test_step` too, and call self.{hook} there. "
+                        f"Received: a subclass without its own `{step}`"
+                    )
+
     def _compile_step(self) -> None:
         """Make the functions of a step, by XLA or not."""
         count = self.distribute_strategy.num_replicas_in_sync  # callbacks are outside of its scope
@@ -111,8 +124,21 @@ class TrainingStep(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Return the loss of embeddings `y_pred`: the head is part of the loss."""
-        return super().compute_loss(x, y, self.head_layer(y_pred), sample_weight, training)
+        """Return the loss of embeddings `y_pred`: the head is part of the loss.
+
+        For a `train_step` of one's own, where `training` makes margins grow and statistics move.
+        """
+        if not training:
+            outputs = self.head_layer(y_pred)
+        elif self.sampled:
+            raise ValueError(
+                "A `train_step` of one's own works on all centres: it needs sample_rate=1 and "
+                f'centers="device". Received: sample_rate={self.sample_rate:g}, '
+                f"centers={self.centers!r}"
+            )
+        else:
+            outputs = self._without_conflicts(self._training_outputs(y_pred, y), y)
+        return super().compute_loss(x, y, outputs, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Update the compiled metrics with the head's logits for embeddings `y_pred`."""
@@ -161,9 +187,7 @@ class TrainingStep(keras.Model):
                 with tf.control_dependencies(counted):
                     outputs = tf.identity(outputs)
             with scope:
-                seen = outputs
-                if self.conflict_cosine is not None:
-                    seen = without_conflicts(outputs, y, self.conflict_cosine)
+                seen = self._without_conflicts(outputs, y)
                 loss = super().compute_loss(x, y, seen, sample_weight, training=True)
                 loss, figures = self._whole_loss(loss, embedding, sample_weight, *targets)
             scaled = loss * ops.cast(loss_scale, loss.dtype)
@@ -239,10 +263,19 @@ class TrainingStep(keras.Model):
         kernel = self.head_layer.kernel
         return released_gradient.angular_outputs(embedding, kernel, labels, margin, lambda_)
 
+    def _without_conflicts(self, outputs: Any, labels: Any) -> Any:
+        """Return what the loss sees of the head's output."""
+        if self.conflict_cosine is None:
+            return outputs
+        return without_conflicts(outputs, labels, self.conflict_cosine)
+
     def _told(self, y: Any) -> tuple[Any, ...]:
         """Check labels outside the XLA function, where an assertion still works."""
         if y is None:
-            raise ValueError("FaceClassifier takes (images, integer labels); got no labels")
+            raise ValueError(
+                "FaceClassifier takes (images, integer labels); got no labels. Of a dataset of "
+                'dicts: dataset.map(lambda row: (row["image"], row["label"]))'
+            )
         return (check_labels(y, self.num_classes),)
 
     def _track_loss(self, loss: Any, x: Any, logs: dict[str, Any]) -> None:
@@ -250,3 +283,7 @@ class TrainingStep(keras.Model):
         keras_private.loss_tracker(self).update_state(
             loss * replicas.replica_count(), sample_weight=tf.shape(keras.tree.flatten(x)[0])[0]
         )
+
+
+def _is_ours(model: keras.Model, method: str) -> bool:
+    return str(getattr(type(model), method).__module__).startswith("tf_sphereface.")

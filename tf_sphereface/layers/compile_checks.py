@@ -15,6 +15,10 @@ from tf_sphereface.utils import keras_private
 if TYPE_CHECKING:
     from tf_sphereface.layers.angular_dense import AngularDense
 
+RANKS = (
+    keras.metrics.SparseCategoricalAccuracy,
+    keras.metrics.SparseTopKCategoricalAccuracy,
+)
 ON_LOGITS = (
     keras.metrics.SparseCategoricalCrossentropy,
     keras.losses.SparseCategoricalCrossentropy,
@@ -27,6 +31,11 @@ def refuse_misuse(layer: AngularDense) -> None:
     if not isinstance(model, keras.Model) or not getattr(model, "compiled", False):
         return
     for loss in losses_at(model, layer):
+        if inspect.isclass(loss) and issubclass(loss, MarginLoss):
+            raise ValueError(
+                f"Compile with a loss, not with its class: loss={loss.__name__}(). "
+                f"Received: loss={loss!r}"
+            )
         if is_stock_loss(loss):
             raise ValueError(
                 f"AngularDense returns num_classes + 1 = {layer.num_classes + 1} columns (the "
@@ -136,8 +145,9 @@ def _reads_head(metric: Any, head: str) -> bool:
             metric = keras.metrics.get(metric)
         except ValueError:  # Keras will say so
             return True
-    if inspect.isclass(metric):  # Keras makes one, without arguments
-        metric = metric() if issubclass(metric, keras.metrics.Metric) else metric
+    if inspect.isclass(metric) and issubclass(metric, keras.metrics.Metric):
+        kind: Any = metric
+        return kind in RANKS or not (_is_of_keras(kind) and _is_of_keras(kind.update_state))
     if isinstance(metric, ON_LOGITS) and metric.from_logits and head == "softmax":
         return True
     if isinstance(metric, keras.losses.Loss):

@@ -46,7 +46,7 @@ class LossState(keras.layers.Layer):
         """Make a variable for each name that has none."""
         missing = {name: value for name, value in first.items() if name not in self.numbers}
         with keras_private.unlocked(self), tf.init_scope():
-            for name, value in missing.items():
+            for name, value in sorted(missing.items()):  # as in a file, whatever loss asks
                 self.add_weight(
                     name=name,
                     shape=(),

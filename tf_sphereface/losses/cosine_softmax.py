@@ -187,8 +187,9 @@ class CosFaceLoss(_WarmedMargin):
         scale: above 0. Default 64.
         margin: at least 0. Default 0.35.
         margin_warm_up: training steps over which the margin grows from 0; then it is `margin`.
-            Default 0, at once. The head keeps the count, which moves in training alone, so it
-            goes on where a model is saved and loaded. Outside a model the margin is whole.
+            Default 0, at once. The head keeps the count of batches (with gradient accumulation it
+            is above that of updates), which moves in training alone, so it goes on where a model
+            is saved and loaded, or compiled anew. Outside a model the margin is whole.
 
     `reduction`, `name`, `label_smoothing`, call arguments and errors: see `MarginLoss`.
 

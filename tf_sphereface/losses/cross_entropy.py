@@ -271,6 +271,12 @@ def check_labels(labels: Any, num_classes: int) -> Any:
 def _as_given(labels: Any, num_classes: int) -> Any:
     """Return labels as int32, or as int64 where they are; refuse fractions."""
     dtype = keras.backend.standardize_dtype(labels.dtype)
+    if dtype == "string":
+        raise ValueError(
+            f"Labels must be integers in [0, {num_classes}), and these are texts. Number them: "
+            "names, labels = np.unique(texts, return_inverse=True), or in a dataset "
+            "keras.layers.StringLookup(vocabulary=names, num_oov_indices=0)"
+        )
     if not keras.backend.is_float_dtype(dtype):
         return ops.cast(labels, "int64" if dtype in ("int64", "uint64", "uint32") else "int32")
     whole = ops.cast(labels, "int32")

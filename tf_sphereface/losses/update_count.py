@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -66,7 +67,7 @@ def scheduled_losses(model: keras.Model) -> list[Any]:
     return [
         loss
         for loss in keras.tree.flatten(getattr(model, "loss", None))
-        if getattr(loss, "needs_step", False)
+        if not inspect.isclass(loss) and getattr(loss, "needs_step", False)
     ]
 
 

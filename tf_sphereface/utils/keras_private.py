@@ -327,6 +327,13 @@ def device_memory() -> int | None:
     return min((int(d.memory_limit) for d in devices if d.device_type == "GPU"), default=None)
 
 
+def is_deterministic() -> bool:
+    """Tell whether TensorFlow 2.21 keeps to deterministic operations (`enable_op_determinism`)."""
+    from tensorflow.python.framework import config
+
+    return bool(config.is_op_determinism_enabled())
+
+
 def renumber_functions() -> None:
     """Make the name of the function that is being traced the same in each run of a program.
 
