@@ -346,3 +346,12 @@ def test_a_picture_under_two_names_is_of_neither(folder, gallery, tmp_path, caps
     assert "2 pictures could not be used" in err
     assert "the same picture is under P301: whose face it is, is not known" in err
     assert Gallery.open(gallery).info()["faces_per_person"]["P300"] == 2
+
+
+def test_a_file_with_other_contents_is_told(folder, tmp_path, caplog):
+    for person in (310, 311):
+        write_face(tmp_path / "few" / "Ann" / "1.png", face(person))
+        model = ["--model", str(folder / "model.keras")]
+        assert main(["enroll", str(tmp_path / "g"), str(tmp_path / "few"), *model]) in (0, 3)
+    assert "1 file with other contents than when it was enrolled" in caplog.text
+    assert Gallery.open(tmp_path / "g").info()["faces_per_person"] == {"Ann": 2}

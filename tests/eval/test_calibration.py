@@ -155,6 +155,19 @@ def test_a_failure_leaves_the_model_as_it_was(models, tmp_path, monkeypatch, suf
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_full_disk_loses_no_threshold(models, faces, tmp_path, capsys, monkeypatch):
+    path = copied(models, tmp_path, ".keras")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(metadata_rewriting.shutil, "copymode", full)
+    assert main(["calibrate", str(path), str(faces), "--far", "0.05"]) == 2
+    printed = capsys.readouterr()
+    assert "threshold 0." in printed.out
+    assert "left as it was, without this threshold" in " ".join(printed.err.split())
+
+
 class _Shifted:
     def __init__(self, embed):
         self.embed, self.input_size = embed, embed.input_size

@@ -55,6 +55,19 @@ def test_pairs_are_distinct_balanced_and_their_folds_disjoint(tmp_path, sizes):
     assert random_pairs(root, pairs_per_fold=8, folds=3, seed=5).left != pairs.left
 
 
+def test_pictures_that_are_there_twice_are_told(tmp_path, caplog):
+    root = make_tree(tmp_path, [3, 3, 3, 3])
+    for number, path in enumerate(sorted(root.rglob("*.jpg"))):
+        path.write_bytes(bytes([number]))
+    random_pairs(root, 2, 2)
+    assert not caplog.messages
+    (root / "id1" / "0.jpg").write_bytes(bytes([0]))  # that of id0
+    (root / "id2" / "1.jpg").write_bytes((root / "id2" / "0.jpg").read_bytes())
+    random_pairs(root, 2, 2)
+    assert "under two people (id0 and id1)" in caplog.messages[0]
+    assert "there twice for one person (such as 1.jpg)" in caplog.messages[1]
+
+
 def test_hidden_files_and_folders_are_passed_over(tmp_path):
     root = make_tree(tmp_path / "faces", [2, 3])
     (root / "id0" / "._0.jpg").touch()

@@ -46,6 +46,25 @@ def test_spaces_blank_ends_and_windows_lines_are_fine(tmp_path):
     assert len(read_pairs(write(tmp_path, "\ufeff" + GOOD))) == 8  # as Windows' editor saves it
 
 
+def test_commas_and_ends_of_a_table(tmp_path):
+    expected = read_pairs(write(tmp_path, GOOD))
+    lines = GOOD.splitlines()
+    commas = [line.replace("\t", ",") for line in lines]
+    titled = ["name,imagenum1,imagenum2,", *commas[1:]]
+    for text in (
+        commas,
+        titled,
+        [f"{line}\t" if line.count("\t") == 2 else line for line in lines],
+        [f"{line}," if line.count(",") == 2 else line for line in titled],
+    ):
+        found = read_pairs(write(tmp_path, "\n".join(text)))
+        assert (found.left, found.right) == (expected.left, expected.right)
+        assert found.folds.tolist() == expected.folds.tolist()
+    for wrong in (titled[:3], titled[:1], titled[3:4] + titled[1:], titled[:2] + titled[3:]):
+        with pytest.raises(ValueError, match=r"genuine|number of folds"):
+            read_pairs(write(tmp_path, "\n".join(wrong)))
+
+
 def test_view_1_has_a_single_count(tmp_path):
     pairs = read_pairs(write(tmp_path, "1\nA\t1\t2\nA\t1\tB\t1\n"))
     assert pairs.folds.tolist() == [1, 1]

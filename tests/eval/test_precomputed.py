@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -137,6 +138,28 @@ def test_scores_with_labels_and_folds(tmp_path):
     assert found.headline.scores.tolist() == [0.9, 0.1, 0.8, 0.2]
     assert found.table.keys() == {("scores", "plain")}
     assert "4 pairs (2 genuine, 2 impostor) in 2 folds; scores as given" in found.protocol
+
+
+def test_scores_from_a_table_of_floats(tmp_path):
+    table = np.c_[[0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], [1, 1, 2, 2]]
+    np.savetxt(tmp_path / "scores.txt", table)
+    found = scores.evaluate(tmp_path / "scores.txt")
+    assert found.headline.accuracy == 1.0
+    assert found.pairs.folds.tolist() == [1, 1, 2, 2]
+    np.savetxt(tmp_path / "scores.txt", np.c_[table[:, :2], [1.5, 1, 2, 2]])
+    with pytest.raises(ValueError, match="line 1: expected score, label"):
+        scores.evaluate(tmp_path / "scores.txt")
+
+
+def test_names_with_tabs_and_line_breaks_are_written_on_one_line(tmp_path):
+    (tmp_path / "scores.txt").write_text(TEXT)
+    found = scores.evaluate(tmp_path / "scores.txt")
+    names = ["A\tnn/1", "B\nob/1", "C\u2028y/1", "D\x85ee/1"]
+    pairs = dataclasses.replace(found.pairs, left=names)
+    scores.write_scores(tmp_path / "again.txt", dataclasses.replace(found, pairs=pairs))
+    again = scores.evaluate(tmp_path / "again.txt")
+    assert again.pairs.left == ["A nn/1", "B ob/1", "C y/1", "D ee/1"]
+    assert again.headline.scores.tolist() == found.headline.scores.tolist()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+import tf_sphereface as sf
 from tf_sphereface.export.calibration_faces import calibration_faces, probe_faces
 
 SIZE = (56, 48)
@@ -84,3 +85,12 @@ def test_probe_faces_are_the_same_every_time_and_differ():
     assert faces.dtype == np.uint8
     np.testing.assert_array_equal(faces, probe_faces(SIZE, 4))
     assert not np.array_equal(faces[0], faces[1])
+
+
+def test_few_faces_to_calibrate_with_are_told(tiny_net, faces, tmp_path, caplog):
+    for count, told in ((31, True), (32, False)):
+        caplog.clear()
+        sf.export.export_tflite(
+            tiny_net, tmp_path / f"{count}.tflite", "int8", calibration=faces[:count]
+        )
+        assert ("int8 ranges are taken from 31 faces" in caplog.text) is told

@@ -8,7 +8,9 @@ import struct
 import numpy as np
 import pytest
 
-from tf_sphereface.importers import read_torch_checkpoint
+from tf_sphereface.backbones import SphereFaceNet
+from tf_sphereface.embedder import save_weights
+from tf_sphereface.importers import import_checkpoint, read_torch_checkpoint
 from tf_sphereface.importers.safetensors import SafetensorsFile
 
 
@@ -72,3 +74,13 @@ def test_a_header_longer_than_the_file(tmp_path):
     path = write(tmp_path / "x.safetensors", b"{}", length=1 << 40)
     with pytest.raises(ValueError, match="its header would be"):
         SafetensorsFile(path)
+
+
+@pytest.mark.parametrize(("value", "what"), [(0.0, "zeros"), (3e38, "numbers that are not finite")])
+def test_weights_that_answer_nothing_are_not_imported(tmp_path, value, what):
+    network = SphereFaceNet(4, (28, 24, 3), 8)
+    for variable in network.layers[-1].variables:
+        variable.assign(np.full(variable.shape, value))
+    save_weights(network, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=f"answers images by {what}"):
+        import_checkpoint(tmp_path / "m.safetensors")

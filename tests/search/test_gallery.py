@@ -157,3 +157,15 @@ def test_usearch_gives_the_same_names():
     assert [a[0] for a in graph.identify(vectors)] == [a[0] for a in exact.identify(vectors)]
     assert graph.recall() > 0.95
     assert exact.recall() == 1.0
+
+
+def test_one_picture_under_two_names_is_told(caplog):
+    people = np.eye(6)
+    gallery = Gallery.from_embeddings(people[:4], list("ABCD"), threshold=0.5)
+    assert not caplog.messages
+    gallery.add(people[3:5], ["Dora", "E"])
+    assert "one picture is under two names: Dora and D. If they are one" in caplog.messages[0]
+    gallery.add(people[[5, 5]], ["F", "G"])
+    assert "one picture is under two names: G and F." in caplog.messages[1]
+    gallery.add(people[:1], ["A"])  # again: left out
+    assert len(caplog.messages) == 2

@@ -12,6 +12,7 @@ import numpy as np
 from tf_sphereface.alignment.face_reader import Landmarks
 from tf_sphereface.alignment.listing import images_in, people_in
 from tf_sphereface.alignment.passed_over import PassedOver
+from tf_sphereface.alignment.same_pictures import repeats_in_words
 from tf_sphereface.eval.measures.thresholds import Search
 from tf_sphereface.eval.pairs import Pairs
 from tf_sphereface.eval.protocol import ProtocolResult, evaluate_pairs, existing_folder
@@ -182,7 +183,8 @@ def scan(root: Path, strict: bool = False) -> dict[str, list[str]]:
 
     Hidden files and folders are passed over, as in training. Images that are passed over, because
     nothing here reads them or they lie elsewhere, are a warning, with `strict` a ValueError; so is
-    a folder without people. The log says which people may be one, by their names.
+    a folder without people. The log says which people may be one, by their names, and which
+    pictures are there twice.
     """
     passed_over = PassedOver()
     identities = {
@@ -190,8 +192,10 @@ def scan(root: Path, strict: bool = False) -> dict[str, list[str]]:
         for name, images in people_in(root, passed_over)
     }
     passed_over.settle(root, strict)
-    if (text := alike_names(identities, str(root))) is not None:
-        logger.warning("%s", text)
+    files = [(name, root / image) for name, images in identities.items() for image in images]
+    for text in (alike_names(identities, str(root)), *repeats_in_words(files, str(root))):
+        if text is not None:
+            logger.warning("%s", text)
     return identities
 
 

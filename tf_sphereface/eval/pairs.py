@@ -74,7 +74,8 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     The first line is `folds<TAB>pairs of each class in a fold`. For each fold follow its genuine
     pairs, `name<TAB>number<TAB>number`, then its impostor pairs,
     `name<TAB>number<TAB>name<TAB>number`. View 1's `pairsDevTest.txt`, whose first line is one
-    count, is read as one fold.
+    count, is read as one fold. A table with commas and the title line
+    `name,imagenum1,imagenum2,` is read too: a fold begins where genuine pairs follow impostor ones.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -94,7 +95,7 @@ def read_pairs(path: str | os.PathLike[str]) -> Pairs:
     lines = read_lines(path, "in LFW's pairs format")
     while lines and not lines[-1].strip():
         lines.pop()
-    folds, per_class = _header(path, lines)
+    folds, per_class = _counted(path, lines) if _is_titled(lines) else _header(path, lines)
     expected = 2 * folds * per_class
     if len(lines) - 1 != expected:
         raise ValueError(
@@ -161,8 +162,37 @@ def read_lines(path: Path, form: str) -> list[str]:
     return text.splitlines()
 
 
+def _is_titled(lines: list[str]) -> bool:
+    """Tell whether a table begins with the names of its columns."""
+    return bool(lines) and _fields(lines[0])[0].strip('"').lower() == "name"
+
+
+def _counted(path: Path, lines: list[str]) -> tuple[int, int]:
+    """Return folds and pairs of each class of a table that does not state them."""
+    genuine = [len(_fields(line)) == 3 for line in lines[1:]]
+    ends = [i for i in range(1, len(genuine)) if genuine[i] != genuine[i - 1]]
+    runs = {b - a for a, b in zip([0, *ends], [*ends, len(genuine)], strict=True)}
+    if not genuine or not genuine[0] or genuine[-1] or len(runs) != 1:
+        raise ValueError(
+            f"{path} must hold for each fold its genuine pairs (name, number, number), then as "
+            "many impostor pairs (name, number, name, number). "
+            f"Received: {sum(genuine)} genuine and {len(genuine) - sum(genuine)} impostor pairs in "
+            f"{len(ends) + 1} runs"
+        )
+    return (len(ends) + 1) // 2, runs.pop()
+
+
+def _fields(line: str) -> list[str]:
+    """Return the fields of a line, separated by tabs, else commas, else blanks."""
+    sign = next((sign for sign in "\t," if sign in line), None)
+    fields = [field.strip() for field in line.split(sign)] or [""]
+    while len(fields) > 1 and not fields[-1]:  # as a table has them after its shorter rows
+        fields.pop()
+    return fields
+
+
 def _header(path: Path, lines: list[str]) -> tuple[int, int]:
-    fields = lines[0].split() if lines else []
+    fields = _fields(lines[0]) if lines else []
     if len(fields) not in (1, 2) or not all(f.isdecimal() and int(f) > 0 for f in fields):
         raise ValueError(
             f"{path}, line 1: expected the number of folds, a tab, and the pairs of each class in "
@@ -172,8 +202,7 @@ def _header(path: Path, lines: list[str]) -> tuple[int, int]:
 
 
 def _pair(path: Path, number: int, line: str, genuine: bool) -> tuple[str, str]:
-    fields = line.split("\t") if "\t" in line else line.split()
-    fields = [field.strip() for field in fields]
+    fields = _fields(line)
     form = "name, number, number" if genuine else "name, number, name, number"
     wanted = 3 if genuine else 4
     numbers = fields[1:] if genuine else fields[1::2]
@@ -181,7 +210,7 @@ def _pair(path: Path, number: int, line: str, genuine: bool) -> tuple[str, str]:
     if len(fields) != wanted or not all(f.isdecimal() for f in numbers) or not all(names):
         kind = "a genuine" if genuine else "an impostor"
         raise ValueError(
-            f"{path}, line {number}: expected {kind} pair, {form}, separated by tabs. "
+            f"{path}, line {number}: expected {kind} pair, {form}, separated by tabs or commas. "
             f"Received: {line[:120]!r}"
         )
     if any(part in (".", "..") or "/" in part or "\\" in part for part in names):

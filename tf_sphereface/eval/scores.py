@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ __all__ = [
     "write_scores",
 ]
 
+_BREAKS = re.compile(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")  # in a name: of fields, of lines
 _LABELS = {"0": False, "false": False, "1": True, "true": True}
 _MOST = 2**63 - 1  # a fold is an int64
+_EXACT = 2**53  # up to there a float is one integer
 
 
 def evaluate(
@@ -35,7 +38,8 @@ def evaluate(
             empty lines, those that begin with `#`, and a first line that begins with the field
             `score` are skipped. With `pairs` a line is the score
             alone, in the order of the pairs. Without, it is `score, label, fold`, the label 1 (or
-            true) for one person and 0 (or false) for two; further fields name what is compared.
+            true) for one person and 0 (or false) for two, label and fold also as floats (`1.0`);
+            further fields name what is compared.
             Where no line has a fold (`score, label`, or `-` in its place before names), there are
             rates and no accuracy.
         pairs: what `read_pairs` or `read_splits` returned.
@@ -103,7 +107,7 @@ def write_scores(path: str | os.PathLike[str], result: ProtocolResult) -> None:
         folds = ["-"] * len(labels)
     columns = (headline.scores.tolist(), labels, folds, pairs.left, pairs.right)
     for score, *rest in zip(*columns, strict=True):
-        lines.append("\t".join([repr(score), *map(str, rest)]))
+        lines.append("\t".join([repr(score), *(_BREAKS.sub(" ", str(part)) for part in rest)]))
     with atomic_path(path) as temporary:
         text = "\n".join(lines) + "\n"
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -126,7 +130,7 @@ def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs, bool]:
         try:
             values.append(float(fields[0]))
             if pairs is None:
-                same.append(_LABELS[fields[1].lower()])
+                same.append(_label(fields[1]))
                 folds.append(_fold(fields))
                 if (folds[-1] is None) != (folds[0] is None):
                     raise ValueError("some lines have a fold, others have none")
@@ -153,11 +157,28 @@ def _read(path: Path, pairs: Pairs | None) -> tuple[np.ndarray, Pairs, bool]:
     return np.array(values), pairs, has_folds
 
 
+def _label(text: str) -> bool:
+    """Return whether a label is of one person: 1, 0, true, false, or these as floats."""
+    known = _LABELS.get(text.lower())
+    return _LABELS[str(_whole(text))] if known is None else known
+
+
+def _whole(text: str) -> int:
+    """Return an integer, also of `3.0` or `3.0e+00`, as tables of floats are written."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer() or abs(number) > _EXACT:
+            raise
+        return int(number)
+
+
 def _fold(fields: list[str]) -> int | None:
     """Return the fold of a line; None where it ends before it, or has a `-` there."""
     if len(fields) == 2 or fields[2] == "-":
         return None
-    fold = int(fields[2])
+    fold = _whole(fields[2])
     if abs(fold) > _MOST:
         raise ValueError("a fold of more than 63 bits")
     return fold

@@ -14,6 +14,7 @@ from tf_sphereface.alignment.listing import find_images
 from tf_sphereface.alignment.suffixes import IMAGE_SUFFIXES
 
 MAX_CALIBRATION_FACES = 256
+FEWEST_CALIBRATION_FACES = 32  # below, a file that passes on them may fail on others
 PROBE_FACES = 48
 
 FaceSource = np.ndarray | str | os.PathLike[str] | Iterable[np.ndarray]

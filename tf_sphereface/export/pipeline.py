@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import math
 import os
 import tempfile
@@ -25,7 +26,12 @@ from tf_sphereface.embedder.metadata import (
 )
 from tf_sphereface.embedder.model_card import write_card
 from tf_sphereface.embedder.runtimes import to_network
-from tf_sphereface.export.calibration_faces import FaceSource, calibration_faces, probe_faces
+from tf_sphereface.export.calibration_faces import (
+    FEWEST_CALIBRATION_FACES,
+    FaceSource,
+    calibration_faces,
+    probe_faces,
+)
 from tf_sphereface.export.equalization import equalized
 from tf_sphereface.export.gate import Gate, GateFailed
 from tf_sphereface.export.inference_graph import inference_graph
@@ -43,6 +49,8 @@ from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.files import atomic_path, check_name, write_json
 from tf_sphereface.utils.layer_checks import require_remakable
 from tf_sphereface.utils.messages import ProgressCallback, SphereFaceWarning, and_more
+
+logger = logging.getLogger("tf_sphereface")
 
 _MOST_COMPARED = 64
 
@@ -83,6 +91,7 @@ def export(
     extra = {**known.extra, "export": {"format": file_format.name, "quantize": kind}}
     details = options.applied_to(dataclasses.replace(known, versions=versions, extra=extra))
     faces = probe_faces(size) if calibration is None else calibration_faces(calibration, size)
+    _tell_few(kind, len(faces))
     with (
         _forgetting(model),
         tempfile.TemporaryDirectory(prefix="tf_sphereface-") as scratch,
@@ -115,6 +124,16 @@ def export(
     for fact in left:
         warnings.warn(f"{path.name}: {fact}", SphereFaceWarning, stacklevel=3)
     return dataclasses.replace(report, path=path, parity=parity, left_behind=left)
+
+
+def _tell_few(kind: str, faces: int) -> None:
+    if kind == "int8" and faces < FEWEST_CALIBRATION_FACES:
+        logger.warning(
+            "int8 ranges are taken from %d faces, and compared on the same: other faces may go far "
+            "beyond them. Give %d or more, of as many people, or check the file on pairs (gate)",
+            faces,
+            FEWEST_CALIBRATION_FACES,
+        )
 
 
 def _require_finite(backbone: keras.Model) -> None:

@@ -28,6 +28,7 @@ from tf_sphereface.importers.source_parity import (
     OF_WEIGHTS,
     SourceParity,
     compare_with_onnx,
+    require_embeddings,
 )
 from tf_sphereface.importers.sphereface import load_sphereface_caffe
 from tf_sphereface.importers.state_dictionaries import (
@@ -117,6 +118,7 @@ def import_checkpoint(
         if better in (None, arch):
             raise
         raise ValueError(f"{error}. The file looks like --arch {better}") from error
+    require_embeddings(imported.model, path)
     if imported.metadata is not None:
         stored = with_given(imported.metadata, given, str(path))
         remember(imported.model, stored.to_json())
@@ -201,6 +203,7 @@ def _imported_onnx(
     """Build the graph of an ONNX file, and run both."""
     refuse_other_formats(path, ONNX_MODEL)
     network = load_onnx(path, output=key, input_size=input_size)
+    require_embeddings(network.model, path)
     facts = onnx_facts(path, network, given)
     pixels = {name: facts.model[name] for name in ("pixel_mean", "pixel_scale")}
     parity: SourceParity | str = NOT_POSSIBLE + "the file has several outputs"

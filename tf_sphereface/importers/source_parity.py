@@ -49,6 +49,22 @@ def seeded_images(height: int, width: int) -> np.ndarray:
     return (coarse[:, rows][:, :, columns] + fine).astype(np.uint8)
 
 
+def require_embeddings(model: keras.Model, path: Path) -> None:
+    """Raise ValueError where a network answers images by no numbers, or by zeros.
+
+    So do damaged weights, such as those of a normalisation with negative variances.
+    """
+    images = seeded_images(*model.input_shape[1:3]).astype(np.float32)
+    answers = keras.ops.convert_to_numpy(model((images - 127.5) / 128.0, training=False))
+    lengths = np.linalg.norm(answers.astype(np.float64).reshape(len(images), -1), axis=1)
+    if not np.isfinite(lengths).all() or not lengths.all():
+        what = "zeros" if np.isfinite(lengths).all() else "numbers that are not finite"
+        raise ValueError(
+            f"{path}: the network answers images by {what}: its weights are damaged, or of another "
+            "network. It is not imported"
+        )
+
+
 def compare_with_onnx(
     model: keras.Model,
     path: Path,

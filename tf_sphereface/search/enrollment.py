@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tf_sphereface.alignment.listing import is_of_a_system, people_in
 from tf_sphereface.alignment.passed_over import PassedOver
+from tf_sphereface.alignment.same_pictures import under_two_names
 from tf_sphereface.embedder.embedder import Embedder
 from tf_sphereface.search.cluster_folder import APART
 from tf_sphereface.search.kept_embeddings import KeptEmbeddings
 from tf_sphereface.search.photo_faces import EmbeddedFaces, embed_people
-from tf_sphereface.utils.files import sha256_file
 from tf_sphereface.utils.messages import ProgressCallback, and_more, counted, printable
 
 
@@ -109,43 +107,6 @@ def listed_people(folder: str | os.PathLike[str], strict: bool = False) -> Peopl
     spelled = Counter(unicodedata.normalize("NFC", name) for name in named)
     merged = sorted(name for name, count in spelled.items() if count > 1)
     return PeopleListing(files, passed_over, empty, merged)
-
-
-def under_two_names(files: Sequence[tuple[str, Path]]) -> dict[str, str]:
-    """Return the pictures, by content, that two people have: path -> why they cannot be used.
-
-    Such as a group photograph that was copied into the folder of each: which face is whose is not
-    known, and the same one would be taken for all. Few files are read whole: those whose sizes and
-    beginnings are the same.
-    """
-    named = [(unicodedata.normalize("NFC", name), path) for name, path in files]
-    groups = [named]
-    for key in (lambda path: path.stat().st_size, _beginning, sha256_file):
-        groups = [alike for group in groups for alike in _grouped(group, key)]
-    problems = {}
-    for group in groups:
-        for name, path in group:
-            others = sorted({other for other, _ in group} - {name})
-            problems[str(path)] = (
-                f"the same picture is under {printable(others[0])}: whose face it is, is not known"
-            )
-    return problems
-
-
-def _grouped(
-    files: Sequence[tuple[str, Path]], key: Callable[[Path], Any]
-) -> list[list[tuple[str, Path]]]:
-    """Return the files of one key together, where they are of several people."""
-    alike: dict[Any, list[tuple[str, Path]]] = {}
-    for name, path in files:
-        with contextlib.suppress(OSError):  # reading it will say why
-            alike.setdefault(key(path), []).append((name, path))
-    return [group for group in alike.values() if len({name for name, _ in group}) > 1]
-
-
-def _beginning(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4096)
 
 
 def embed_folders(

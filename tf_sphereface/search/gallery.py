@@ -248,7 +248,7 @@ class Gallery:
             fresh = [faces.new_in(record) for faces in new]
             result.added = len(fresh[0].names)
             result.known = len(new[0].names) - result.added
-            return calibrated(record, fresh, rate=rate, model=facts_of(embedder))
+            return calibrated(record, fresh, rate=rate, model=facts_of(embedder), of_files=True)
 
         self._update(change)
         return result

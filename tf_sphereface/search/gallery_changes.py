@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +13,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from tf_sphereface.embedder.embedder import load_embedder
 from tf_sphereface.embedder.metadata import library_versions
-from tf_sphereface.search.gallery_record import GalleryChange, GalleryRecord, NewFaces, changed
+from tf_sphereface.search.gallery_record import (
+    GalleryChange,
+    GalleryRecord,
+    NewFaces,
+    alike_in_two,
+    changed,
+    sources_with_other_pictures,
+)
 from tf_sphereface.search.identification_threshold import IdentificationThreshold, find_threshold
 from tf_sphereface.search.model_facts import facts_of
 from tf_sphereface.utils.checks import check_number
-from tf_sphereface.utils.messages import printable
+from tf_sphereface.utils.messages import and_more, counted, printable
+
+logger = logging.getLogger("tf_sphereface")
 
 
 def new_facts(rate: float, model: Any) -> dict[str, Any]:
@@ -38,11 +48,15 @@ def calibrated(
     removed: Sequence[str] = (),
     rate: float | None = None,
     model: dict[str, Any] | None = None,
+    of_files: bool = False,
 ) -> GalleryChange:
     """Return the change, with the threshold that the gallery needs afterwards.
 
     `model` are new facts of the gallery's model, which may have been calibrated or moved since.
+    `of_files`: the sources of faces are files with a picture each. The log says which faces come
+    twice.
     """
+    _tell_repeats(record, added, of_files)
     after = changed(record, GalleryChange(removed, added))
     enrolled, strangers = after.people(), after.strangers()
     both = sorted(set(enrolled[0]) & set(strangers[0]))
@@ -62,6 +76,29 @@ def calibrated(
         found = find_threshold(templates, enrolled, strangers, known, facts["rate"])
     facts["calibration"] = found.to_dict()
     return GalleryChange(removed, added, facts)
+
+
+def _tell_repeats(record: GalleryRecord, added: Sequence[NewFaces], of_files: bool) -> None:
+    """Log which faces that come are those of another person, or of a file that has changed."""
+    pairs = alike_in_two(record, added)
+    if pairs:
+        shown = and_more([f"{printable(a)} and {printable(b)}" for a, b in pairs], 5)
+        logger.warning(
+            "one picture is under two names: %s. If they are one person, remove one of them: "
+            "the threshold rises, and the answer may be either name",
+            shown,
+        )
+    changed_files = [
+        source for new in added if of_files for source in sources_with_other_pictures(record, new)
+    ]
+    if changed_files:
+        logger.warning(
+            "%s with other contents than when %s enrolled, such as %s: both count. To take the new "
+            "ones alone, remove the person and enroll again",
+            counted(len(changed_files), "file"),
+            "it was" if len(changed_files) == 1 else "they were",
+            printable(changed_files[0]),
+        )
 
 
 def templates_of(

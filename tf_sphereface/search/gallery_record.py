@@ -14,6 +14,7 @@ from tf_sphereface.search.exact_search import unit_rows
 
 CHANGING = threading.RLock()  # held by the thread that changes a gallery
 SAME_PICTURE = 1 - 1e-6  # cosine from which two embeddings of a person are one picture's
+MOST_COMPARED = 2**30  # pairs of faces, in which pictures of two people are looked for
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,6 +96,34 @@ class NewFaces:
             [self.sources[place] for place in kept],
             self.strangers,
         )
+
+
+def alike_in_two(record: GalleryRecord, added: Sequence[NewFaces]) -> list[tuple[str, str]]:
+    """Return pairs of people who would have one picture: who comes, and who has it already.
+
+    Such as somebody whose folder was renamed. Of very many faces nothing is compared.
+    """
+    new = [(faces.names, unit_rows(faces.vectors)) for faces in added if len(faces.names)]
+    names = [name for group, _ in new for name in group]
+    owners = [*(record.names[person] for person in record.owner), *names]
+    if not names or len(names) * len(owners) > MOST_COMPARED:
+        return []
+    vectors = np.concatenate([unit_rows(record.vectors), *(rows for _, rows in new)])
+    first = len(owners) - len(names)
+    found: dict[tuple[str, str], None] = {}
+    for start in range(0, len(names), 512):
+        cosines = vectors[first + start : first + start + 512] @ vectors.T
+        for row, column in np.argwhere(cosines >= SAME_PICTURE):
+            comes, there = names[start + row], owners[column]
+            if comes != there and column < first + start + row:
+                found[comes, there] = None
+    return list(found)
+
+
+def sources_with_other_pictures(record: GalleryRecord, new: NewFaces) -> list[str]:
+    """Return the sources of new faces from which their person has another picture already."""
+    known = {(record.names[p], s) for p, s in zip(record.owner, record.sources, strict=True)}
+    return [s for n, s in zip(new.names, new.sources, strict=True) if s and (n, s) in known]
 
 
 class _Rows:

@@ -16,6 +16,7 @@ _DEVIATIONS = 1.645  # of a normal distribution, to either side of that
 RESAMPLES = 400
 FEWEST_PEOPLE = 50  # below, two who look alike decide
 FEWEST_FALSE = 3  # expected false identifications
+ABOVE_NEAREST = 1e-6  # of a threshold at which nobody is named
 MOST_PICTURES = 50_000  # past that, some people are drawn
 
 
@@ -247,7 +248,7 @@ def _resampled(
         allowed = rate * (times @ counts) * (1 + 1e-12)
         at = int(np.searchsorted(np.cumsum(times[whose]), allowed, side="right"))
         at = int(np.searchsorted(-falling, -falling[min(at, len(falling) - 1)]))  # above a tie
-        cosines[k] = (falling[at - 1] + falling[at]) / 2 if at else falling[0] + 1e-6
+        cosines[k] = (falling[at - 1] + falling[at]) / 2 if at else falling[0] + ABOVE_NEAREST
     return cosines
 
 

@@ -95,8 +95,6 @@ def run(args: argparse.Namespace) -> int:
             progress=show,
         )
     write_json_option(args.json, result.to_dict())
-    if not args.dry_run:
-        store(result, args.model)
     low, high = result.threshold_interval
     accepted = f"{100 * result.measured_far:.4g} % of {result.impostor_pairs:,} impostor pairs"
     if result.tar is not None:
@@ -105,9 +103,18 @@ def run(args: argparse.Namespace) -> int:
         Text(f"threshold {result.threshold:.4f}", style="bold"),
         f"for a false accept rate of {result.far:g} (95 % interval {low:.4f} to {high:.4f})\n"
         f"measured: {accepted} accepted; {result.images:,} images of {result.people:,} people, "
-        f"flip {result.flip}\n"
-        + (f"{args.model} is left as it was" if args.dry_run else f"written into {args.model}"),
+        f"flip {result.flip}",
     )
     if result.groups is not None:
         console.print(groups_table(result.groups.to_dict()))
+    if args.dry_run:
+        console.print(f"{args.model} is left as it was")
+        return 0
+    try:
+        store(result, args.model)
+    except OSError as error:
+        raise CommandError(
+            f"{args.model} is left as it was, without this threshold: {error}"
+        ) from error
+    console.print(f"written into {args.model}")
     return 0

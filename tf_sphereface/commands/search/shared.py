@@ -138,6 +138,8 @@ def tell_unfinished(gallery: Path | str) -> bool:
 
 def tell_threshold(found: IdentificationThreshold) -> None:
     """Print the threshold, its rate and interval, and where it comes from."""
+    from tf_sphereface.search.identification_threshold import ABOVE_NEAREST
+
     if found.threshold is None:
         warn(
             f"no threshold, so nobody can be named: {found.reason}. Give more pictures of "
@@ -173,7 +175,7 @@ def tell_threshold(found: IdentificationThreshold) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    if found.nearest is not None and found.nearest[2] >= found.threshold:
+    if found.nearest is not None and found.nearest[2] >= found.threshold - ABOVE_NEAREST:
         who, whom, cosine = found.nearest
         note(
             f"most alike: {who} and {whom}, {float(degrees(cosine)):.1f}°. If they are one person, "
