@@ -66,7 +66,7 @@ def test_embeddings_that_are_missing_are_all_listed(lfw_folder, stored):
     with pytest.raises(ValueError, match=r"^2 of 30 images in the given embeddings") as error:
         lfw.evaluate(fewer, None, lfw_folder / "pairs.txt")
     for name in whole.names[:2]:
-        assert f"{name}: not in the file of embeddings" in str(error.value)
+        assert f"{name}: not in the file of embeddings, which names '" in str(error.value)
 
 
 def test_a_model_needs_images(lfw_folder, embedder):
@@ -118,7 +118,7 @@ def test_stored_embeddings_of_nonsense_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"names must differ\. Received: 'a' twice"):
         read_embeddings(path)
     np.savez(path, names=np.array(["a", None], object), embeddings=np.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):
+    with pytest.raises(ValueError, match=r"no \.npz file of plain arrays: .*astype\(str\)"):
         read_embeddings(path)
     path.write_bytes(pickle.dumps(["a"]))  # numpy.load would unpickle such a file if asked to
     with pytest.raises(ValueError, match=r"no \.npz file of plain arrays"):

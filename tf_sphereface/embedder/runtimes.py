@@ -95,9 +95,11 @@ class _FileRunner:
     def _take_sizes(self, inputs: list[Any], outputs: list[Any]) -> None:
         """Take the sizes of the only input and output; refuse a file that is no embedder."""
         if (len(inputs), len(outputs)) != (1, 1):
+            several = len(inputs) == 1 and self._path.suffix == ".onnx"
+            cure = ". tf_sphereface-import FILE --key OUTPUT takes one of them" if several else ""
             raise ValueError(
                 f"{self._path}: an embedder has one input and one output. "
-                f"Received: {len(inputs)} inputs and {len(outputs)} outputs"
+                f"Received: {len(inputs)} inputs and {len(outputs)} outputs{cure}"
             )
         sides = _known_sides(inputs[0])
         layout = _layout_of(sides, self._metadata) if len(sides) == 4 else None

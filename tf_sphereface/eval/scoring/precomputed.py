@@ -93,7 +93,9 @@ def read_embeddings(path: str | os.PathLike[str]) -> StoredEmbeddings:
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"{path} is no .npz file of plain arrays: {error}") from error
+        objects = "Object arrays" in str(error)
+        cure = ". Of a table's column of texts save column.astype(str)" if objects else ""
+        raise ValueError(f"{path} is no .npz file of plain arrays: {error}{cure}") from error
     if not {"names", "embeddings"} <= arrays.keys():
         raise ValueError(
             f"{path} must hold names and embeddings. Received: {', '.join(arrays) or 'nothing'}"

@@ -150,7 +150,10 @@ class StoredSource:
         """Yield the embeddings of `names` in order; nothing where one of them is missing."""
         missing = [name for name in names if name not in self._position]
         for name in missing:
-            self._problems.add(name, "not in the file of embeddings")
+            held = (
+                f"which names {self._stored.names[0]!r}" if self._stored.names else "which is empty"
+            )
+            self._problems.add(name, f"not in the file of embeddings, {held}")
         if not self._problems and names:
             at = [self._position[name] for name in names]
             mirrored = self._stored.mirrored if self.flip else None
