@@ -89,3 +89,12 @@ def test_options_of_fine_tuning_need_a_model(faces, tmp_path, capsys):
     line = ["--data", str(faces), "--out", str(tmp_path / "run"), *SMALL]
     assert main([*line, "--freeze-norm"]) == 2
     assert "--freeze-norm needs --from" in capsys.readouterr().err
+
+
+def test_a_body_that_is_frozen_to_the_end_keeps_the_figures(faces, model, tmp_path, capsys):
+    """The last epoch's weights are those that training leaves, whichever were trained."""
+    out = tmp_path / "run"
+    line = ["--data", str(faces), "--out", str(out), "--from", str(model), *SMALL]
+    assert main([*line, "--freeze-epochs", "2"]) == 0
+    assert "put other weights back" not in " ".join(capsys.readouterr().err.split())
+    assert "last epoch of training" in (out / "embedder.keras.card.md").read_text()

@@ -22,7 +22,7 @@ from tf_sphereface.utils.checks import check_integer, error
 from tf_sphereface.utils.keras_private import optimizers_in
 from tf_sphereface.utils.layer_checks import require_stock_layers
 from tf_sphereface.utils.messages import SphereFaceWarning
-from tf_sphereface.utils.weight_samples import some_weights
+from tf_sphereface.utils.weight_samples import are_unchanged, some_weights
 
 logger = logging.getLogger("tf_sphereface")
 FIGURES = ("accuracy", "std_error", "auc", "eer", "genuine_angle", "impostor_angle")
@@ -249,8 +249,7 @@ class Verification(keras.callbacks.Callback):
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """Put the optimizer's averages into the model, unless somebody has done it already."""
-        now = some_weights(self.model) if self._trained else []
-        if not now or not all(map(np.array_equal, now, self._trained)):
+        if not self._trained or not are_unchanged(self._trained):
             yield
             return
         variables = self.model.trainable_variables

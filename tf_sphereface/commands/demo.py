@@ -26,6 +26,7 @@ from tf_sphereface.commands.console import (
 from tf_sphereface.reproduce.arms import Arm
 from tf_sphereface.training import presets, recipes
 from tf_sphereface.utils.files import write_json
+from tf_sphereface.utils.optional import require
 
 DESCRIPTION = """\
 Train, verify, export and check, on synthetic faces that are built in.
@@ -77,9 +78,12 @@ def build_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
+    arguments = build_parser().parse_args(argv)
+    require("sklearn.metrics", extra="eval,export")
+    for module in ("ai_edge_litert", "tf2onnx", "onnxruntime"):
+        require(module, extra="eval,export")
     from tf_sphereface.eval.report.figures import angle_panels
 
-    arguments = build_parser().parse_args(argv)
     begun = time.monotonic()
     plan = QUICK if arguments.quick else FULL
     recipe = dataclasses.replace(presets.preset("quick"), epochs=plan.epochs, seed=arguments.seed)

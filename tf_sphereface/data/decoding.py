@@ -106,7 +106,8 @@ def fit(
         return resize(image, image_size)
     raise ValueError(
         f"{name} is {path_size(image.shape)} pixels, expected {path_size(image_size)} "
-        "(height x width). Align the faces first, or pass resize=True (--resize)"
+        "(height x width). Align the faces first (tf_sphereface-align), or pass resize=True "
+        "(--resize)"
     )
 
 

@@ -222,6 +222,8 @@ def _too_few(origin: Origin, pictures: int, people: int, rate: float) -> str | N
     least = max(FEWEST_PEOPLE, int(np.ceil(0.5 / rate)))
     needed = max(least, int(np.ceil(FEWEST_FALSE / rate)))
     who = "strangers" if origin == "strangers" else "enrolled people"
+    if not people:
+        return "one person alone cannot be compared with others"
     if people >= least and pictures >= needed:
         return None
     return (

@@ -22,7 +22,7 @@ from tf_sphereface.training.fitting import is_chief
 from tf_sphereface.training.solvers import rate_function
 from tf_sphereface.training.weight_average import WeightAverage
 from tf_sphereface.utils.files import atomic_path
-from tf_sphereface.utils.weight_samples import some_weights
+from tf_sphereface.utils.weight_samples import are_unchanged, some_weights
 
 logger = logging.getLogger("tf_sphereface")
 CHECKPOINT_STEPS = 500
@@ -64,9 +64,9 @@ class RunLog(keras.callbacks.Callback):
         """Time since the run was begun, without the time between a stop and its resume."""
         return self._before + time.monotonic() - self._begun
 
-    def is_of(self, model: keras.Model) -> bool:
-        """Tell whether a model has the weights that the last row is of, as far as is known."""
-        return not self._weights or all(map(np.array_equal, self._weights, some_weights(model)))
+    def is_of_the_weights(self) -> bool:
+        """Tell whether the model has the weights that the last row is of, as far as is known."""
+        return are_unchanged(self._weights)
 
     @property
     def best(self) -> dict[str, Any] | None:

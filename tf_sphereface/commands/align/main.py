@@ -41,7 +41,7 @@ on where it was. The photographs of an MXNet RecordIO file (.rec) are called LAB
 Detection needs the package mtcnn: pip install "tf_sphereface[align]", or YuNet: --detector FILE.
 With --landmarks FILE nothing is detected. That file has one line per image: its path inside SRC,
 then x and y of the left eye, right eye, nose, left and right mouth corner (as seen in the image),
-separated by tabs.
+separated by tabs, commas or blanks.
 
 exit code: 0 all aligned, 1 some images gave no face (they are listed, the others written),
 2 bad input

@@ -78,7 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     pack.add_argument(
         "source", type=existing_path, metavar="SRC", help="a folder per person, or a .rec file"
     )
-    pack.add_argument("out", type=Path, metavar="OUT", help="where to write; empty or missing")
+    pack.add_argument(
+        "out", type=Path, metavar="OUT", help="where to write; empty, missing, or a pack of SRC"
+    )
     count = pack.add_mutually_exclusive_group()
     count.add_argument("--shards", type=int, metavar="N", help="number of files")
     count.add_argument(
@@ -101,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     views.add_argument("out", type=Path, metavar="OUT", help="where to write; empty or missing")
     views.add_argument("--count", type=int, default=8, metavar="N", help="views of each face")
     views.add_argument(
-        "--size", type=image_size, default=(112, 96), metavar="HxW", help="of the faces"
+        "--size", type=image_size, default="112x96", metavar="HxW", help="of the faces"
     )
     views.add_argument("--resize", action="store_true", help="average other sizes down to it")
     views.add_argument("--seed", type=int, default=0, metavar="S", help="of the draws")

@@ -27,6 +27,7 @@ from tf_sphereface.eval.scoring.sources import EmbeddingOptions, open_embedder
 
 Subparsers = argparse._SubParsersAction
 Run = Callable[[argparse.Namespace], int]
+_NETWORKS_ALONE = ("bins", "check")  # stored embeddings are of one set
 
 
 def add_subcommand(
@@ -61,7 +62,8 @@ def add_protocol(
         "model",
         type=existing_file,
         metavar="MODEL",
-        help="a .keras, .tflite or .onnx file, or a .npz of embeddings by name",
+        help="a .keras, .tflite or .onnx file"
+        + ("" if name in _NETWORKS_ALONE else ", or a .npz of embeddings by name"),
     )
     if alignable:
         add_landmarks_option(parser)

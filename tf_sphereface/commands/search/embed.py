@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--share",
         type=_share,
-        default=(1, 1),
+        default="1/1",
         metavar="I/N",
         help="do share I of N of the pictures, counted from 1",
     )

@@ -121,7 +121,7 @@ def embeddings(
         return result
     try:
         accuracy, pairs = callbacks.verify_embeddings(result.table, source, recipe.seed)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         note(f"the teacher is not verified on the training faces: {error}")
         return result
     note(

@@ -50,7 +50,7 @@ EXAMPLES = """\
   tf_sphereface-train --data faces/ --preset paper --out runs/paper --dry-run
   tf_sphereface-train --data faces/ --preset paper --strategy mirrored --out runs/paper
 
-The data is a folder with one folder of aligned JPEG or PNG faces for each person, all at the
+The data is a folder with one folder of aligned faces for each person, all at the
 input size, or such a folder packed, or an MXNet RecordIO file (train.rec). The run folder holds
 config.json, environment.json, log.csv, summary.json, checkpoints/ (what --resume needs),
 embedder.keras (what eval, export and verify need) and, with a verification set, best.keras; with
@@ -78,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_options(line)
     if line.tensorboard:
         require("tensorboard", extra="tensorboard")
+    if line.verify_images is not None or line.verify_people or line.verify_bins:
+        require("sklearn.metrics", extra="eval")
     # before TensorFlow does a thing, as opening a network does
     prepare_xla(line.compile_cache)
     found = hooks.find_hooks(line.callback or ())
@@ -107,7 +109,7 @@ def run_in_folder(
     train(run, options, found)
     if not is_chief(run.model):
         return 0
-    if not run.log.is_of(run.model):
+    if not run.log.is_of_the_weights():
         warn(summary.restored(run))
     metadata = summary.metadata_of(run, line.license, finished=True)
     embedder.save_embedder(run.network(), folder.embedder, metadata)

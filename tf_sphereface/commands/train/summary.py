@@ -45,7 +45,7 @@ def metadata_of(
             **({model_card.LICENSE: license} if license else {}),
         },
     )
-    if not finished or not run.log.rows or not run.log.is_of(run.model):
+    if not finished or not run.log.rows or not run.log.is_of_the_weights():
         return metadata
     row = {k: v for k, v in run.log.rows[-1].items() if k != "seconds" and not math.isnan(v)}
     return model_card.with_measured(metadata, {"last epoch of training": row})

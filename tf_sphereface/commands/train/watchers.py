@@ -15,7 +15,6 @@ from tf_sphereface import callbacks, data, training
 from tf_sphereface.commands.console import warn
 from tf_sphereface.utils import people_names
 from tf_sphereface.utils.messages import and_more
-from tf_sphereface.utils.optional import require
 
 
 class ShowProgress(keras.callbacks.Callback):
@@ -115,7 +114,6 @@ def verification(
     images, count, size = line.verify_images, line.verify_people, run.recipe.input_size
     if images is None and not count and not line.verify_bins:
         return None
-    require("sklearn.metrics", extra="eval")
     options["every"] = line.verify_every or 1
     if line.verify_bins:
         return callbacks.Verification(
