@@ -31,6 +31,10 @@ def test_reads_pairs_of_videos(tmp_path):
     assert read_splits(write(tmp_path, titles + GOOD)).left == pairs.left
     with pytest.raises(ValueError, match="line 5: expected"):
         read_splits(write(tmp_path, GOOD + titles))
+    for sign in ("\t", ";"):  # as tables are written elsewhere
+        text = "fold,pair,video1,video2,same\n" + GOOD.replace(", 1\n", ", True\n")
+        found = read_splits(write(tmp_path, text.replace(",", sign)))
+        assert (found.left, found.is_same.tolist()) == (pairs.left, pairs.is_same.tolist())
 
 
 @pytest.mark.parametrize(

@@ -164,12 +164,12 @@ def read_lines(path: Path, form: str) -> list[str]:
 
 def _is_titled(lines: list[str]) -> bool:
     """Tell whether a table begins with the names of its columns."""
-    return bool(lines) and _fields(lines[0])[0].strip('"').lower() == "name"
+    return bool(lines) and split_fields(lines[0])[0].strip('"').lower() == "name"
 
 
 def _counted(path: Path, lines: list[str]) -> tuple[int, int]:
     """Return folds and pairs of each class of a table that does not state them."""
-    genuine = [len(_fields(line)) == 3 for line in lines[1:]]
+    genuine = [len(split_fields(line)) == 3 for line in lines[1:]]
     ends = [i for i in range(1, len(genuine)) if genuine[i] != genuine[i - 1]]
     runs = {b - a for a, b in zip([0, *ends], [*ends, len(genuine)], strict=True)}
     if not genuine or not genuine[0] or genuine[-1] or len(runs) != 1:
@@ -182,9 +182,9 @@ def _counted(path: Path, lines: list[str]) -> tuple[int, int]:
     return (len(ends) + 1) // 2, runs.pop()
 
 
-def _fields(line: str) -> list[str]:
-    """Return the fields of a line, separated by tabs, else commas, else blanks."""
-    sign = next((sign for sign in "\t," if sign in line), None)
+def split_fields(line: str) -> list[str]:
+    """Return the fields of a line, separated by tabs, else semicolons, commas, or blanks."""
+    sign = next((sign for sign in "\t;," if sign in line), None)
     fields = [field.strip() for field in line.split(sign)] or [""]
     while len(fields) > 1 and not fields[-1]:  # as a table has them after its shorter rows
         fields.pop()
@@ -192,7 +192,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _header(path: Path, lines: list[str]) -> tuple[int, int]:
-    fields = _fields(lines[0]) if lines else []
+    fields = split_fields(lines[0]) if lines else []
     if len(fields) not in (1, 2) or not all(f.isdecimal() and int(f) > 0 for f in fields):
         raise ValueError(
             f"{path}, line 1: expected the number of folds, a tab, and the pairs of each class in "
@@ -202,7 +202,7 @@ def _header(path: Path, lines: list[str]) -> tuple[int, int]:
 
 
 def _pair(path: Path, number: int, line: str, genuine: bool) -> tuple[str, str]:
-    fields = _fields(line)
+    fields = split_fields(line)
     form = "name, number, number" if genuine else "name, number, name, number"
     wanted = 3 if genuine else 4
     numbers = fields[1:] if genuine else fields[1::2]

@@ -18,7 +18,7 @@ from tf_sphereface.eval.frame_pairs import stream_videos, verify_frame_pairs
 from tf_sphereface.eval.measures.angles import ONE_LENGTH
 from tf_sphereface.eval.measures.checks import check_protocol
 from tf_sphereface.eval.measures.thresholds import Search
-from tf_sphereface.eval.pairs import Pairs, read_lines
+from tf_sphereface.eval.pairs import Pairs, read_lines, split_fields
 from tf_sphereface.eval.protocol import (
     ProtocolResult,
     describe,
@@ -55,7 +55,8 @@ POOLINGS: dict[Pooling, str] = {
 def read_splits(path: str | os.PathLike[str]) -> Pairs:
     r"""Read the YouTube Faces protocol, `splits.txt`: pairs of videos `"person/video"`.
 
-    Each line is `fold, number, person/video, person/video, 1 if the person is the same`.
+    Each line is `fold, number, person/video, person/video, 1 if the person is the same`, with
+    commas, semicolons or tabs between; a first line may hold titles.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -251,17 +252,17 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _is_header(line: str) -> bool:
     """Tell a line of titles, such as `split number, pair number, first name, ...`."""
-    fields = [field.strip() for field in line.split(",")]
-    return len(fields) >= 5 and not any(re.search(r"[\d/]", field) for field in fields)
+    fields = split_fields(line)
+    return len(fields) >= 5 and not fields[0].isdecimal() and "/" not in line
 
 
 def _split(path: Path, number: int, line: str) -> tuple[int, str, str, bool]:
-    fields = [field.strip() for field in line.split(",")]
+    fields = split_fields(line)
     well_formed = (
         len(fields) == 5
         and fields[0].isdecimal()
         and fields[1].isdecimal()
-        and fields[4] in ("0", "1")
+        and fields[4].lower() in ("0", "1", "false", "true")
         and all(re.fullmatch(r"[^/\\]+/[^/\\]+", video) for video in fields[2:4])
         and not any(part in (".", "..") for video in fields[2:4] for part in video.split("/"))
     )
@@ -270,7 +271,7 @@ def _split(path: Path, number: int, line: str) -> tuple[int, str, str, bool]:
             f"{path}, line {number}: expected 'fold, number, person/video, person/video, 0 or 1'. "
             f"Received: {line[:120]!r}"
         )
-    first, second, same = fields[2], fields[3], fields[4] == "1"
+    first, second, same = fields[2], fields[3], fields[4].lower() in ("1", "true")
     if first == second or same != (first.split("/")[0] == second.split("/")[0]):
         raise ValueError(
             f"{path}, line {number}: the names and the label contradict each other. "

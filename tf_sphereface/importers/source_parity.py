@@ -50,19 +50,29 @@ def seeded_images(height: int, width: int) -> np.ndarray:
 
 
 def require_embeddings(model: keras.Model, path: Path) -> None:
-    """Raise ValueError where a network answers images by no numbers, or by zeros.
+    """Raise ValueError where a network answers images by no numbers, by zeros, or by one number.
 
-    So do damaged weights, such as those of a normalisation with negative variances.
+    So do damaged weights, such as those of a normalisation with negative variances. The images are
+    given normalised, and as pixels: which of them the network takes is not known here.
     """
-    images = seeded_images(*model.input_shape[1:3]).astype(np.float32)
-    answers = keras.ops.convert_to_numpy(model((images - 127.5) / 128.0, training=False))
-    lengths = np.linalg.norm(answers.astype(np.float64).reshape(len(images), -1), axis=1)
-    if not np.isfinite(lengths).all() or not lengths.all():
-        what = "zeros" if np.isfinite(lengths).all() else "numbers that are not finite"
-        raise ValueError(
-            f"{path}: the network answers images by {what}: its weights are damaged, or of another "
-            "network. It is not imported"
-        )
+    pixels = seeded_images(*model.input_shape[1:3]).astype(np.float32)
+    lengths = []
+    for images in ((pixels - 127.5) / 128.0, pixels):
+        answers = keras.ops.convert_to_numpy(model(images, training=False))
+        if answers.shape[-1] == 1:
+            raise ValueError(
+                f"{path}: the network answers an image by one number, such as the norm of its "
+                "embedding: choose another output (key, --key)"
+            )
+        flat = answers.astype(np.float64).reshape(len(images), -1)
+        lengths.append(np.linalg.norm(flat, axis=1))
+        if np.isfinite(lengths[-1]).all() and lengths[-1].all():
+            return
+    what = "zeros" if np.isfinite(lengths[0]).all() else "numbers that are not finite"
+    raise ValueError(
+        f"{path}: the network answers images by {what}: its weights are damaged, or of another "
+        "network. It is not imported"
+    )
 
 
 def compare_with_onnx(
