@@ -11,9 +11,9 @@ import tensorflow as tf
 from tf_sphereface import angular
 from tf_sphereface.callbacks import diagnoses
 from tf_sphereface.losses.update_count import other_optimizer, read_step, scheduled_losses
+from tf_sphereface.utils.layer_checks import is_own_method
 from tf_sphereface.utils.messages import SphereFaceWarning
 
-_OURS = "tf_sphereface."  # modules
 _ACCURACIES = ("accuracy", "acc", "sparse_categorical_accuracy")
 _FIRST_BATCHES = 4
 _TRAINED = 0.5  # accuracy that a new network does not have in its first batches
@@ -56,8 +56,8 @@ class AngularLogs(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find the loss."""
         self._losses, self._lambdas, self._updates = {}, {}, {}
-        step = str(getattr(type(self.model).train_step, "__module__", ""))
-        if getattr(self.model, "compiles_inside_replica", False) and step.startswith(_OURS):
+        logs_it = getattr(self.model, "compiles_inside_replica", False)
+        if logs_it and is_own_method(self.model, "train_step"):
             return
         scheduled = scheduled_losses(self.model)
         if not scheduled:

@@ -15,7 +15,7 @@ from tf_sphereface.layers.host_angular_dense import DEVICE
 from tf_sphereface.layers.sampled_angular_dense import SampledAngularDense
 from tf_sphereface.losses.cross_entropy import check_labels
 from tf_sphereface.utils import keras_private
-from tf_sphereface.utils.layer_checks import check_before_training
+from tf_sphereface.utils.layer_checks import check_before_training, is_own_method
 
 
 class TrainingStep(keras.Model):
@@ -42,7 +42,7 @@ class TrainingStep(keras.Model):
         """Raise where a subclass overrides what only a step of its own would call."""
         for step in ("train_step", "test_step"):
             for hook in ("compute_loss", "compute_metrics"):
-                if _is_ours(self, step) and not _is_ours(self, hook):
+                if is_own_method(self, step) and not is_own_method(self, hook):
                     raise ValueError(
                         f"{type(self).__name__}.{hook} would not be called: the step of a "
                         "FaceClassifier computes the head, loss and metrics in one function. Add "
@@ -283,7 +283,3 @@ class TrainingStep(keras.Model):
         keras_private.loss_tracker(self).update_state(
             loss * replicas.replica_count(), sample_weight=tf.shape(keras.tree.flatten(x)[0])[0]
         )
-
-
-def _is_ours(model: keras.Model, method: str) -> bool:
-    return str(getattr(type(model), method).__module__).startswith("tf_sphereface.")

@@ -174,3 +174,14 @@ def _known(value: Any, registered_too: bool) -> bool:
 
 def _name_of(value: Any) -> str:
     return str(getattr(value, "__name__", type(value).__name__))
+
+
+def is_own_method(model: Any, name: str) -> bool:
+    """Tell whether a model's method is of this library, and not one that a subclass overrides.
+
+    Example:
+
+    >>> is_own_method(keras.Sequential(), "train_step")
+    False
+    """
+    return str(getattr(type(model), name).__module__).startswith("tf_sphereface.")
